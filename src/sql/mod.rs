@@ -1,0 +1,10 @@
+//! SQL text: its lexical shape, what it says (a [`plan::Plan`]), and how a schema is written into it.
+//! Knows nothing of shards, maps or connections.
+
+pub mod cache;
+pub mod control;
+pub mod hint;
+pub mod parse;
+pub mod plan;
+pub mod rewrite;
+pub mod shape;

@@ -1,0 +1,1 @@
+//! What a statement says: plain data, no shard number, no connection. Made by [`super::parse`], used by `route`.

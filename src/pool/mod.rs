@@ -1,1 +1,15 @@
-//! .
+//! Server connections: opened, kept, lent to one session at a time and taken back.
+
+mod conn;
+#[allow(clippy::module_inception)]
+mod pool;
+mod pools;
+pub mod server;
+mod settings;
+mod statements;
+
+pub use conn::{ServerConn, Worker};
+pub use pool::{Checkout, CheckoutFault, Pool, PoolCounts, PoolLimits};
+pub use pools::{HostPools, Pools};
+pub use settings::{Settings, literal, set_config};
+pub use statements::{Added, NO_SHARD, StatementKey, Statements};

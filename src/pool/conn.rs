@@ -1,0 +1,71 @@
+//! One server connection and what we know of its state on the server.
+
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use super::server::Login;
+use super::settings::Settings;
+use super::statements::Statements;
+use crate::wire::stream::Stream;
+
+/// The event loop that a connection's socket is registered with. Using it from another one works, but each wake-up
+/// then crosses cores, so a checkout prefers its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Worker(pub u16);
+
+/// A server connection: logged in, at the end of a transaction whenever it is in a pool.
+pub struct ServerConn {
+    /// The socket.
+    pub stream: Stream,
+    /// Bytes from the server that nobody has looked at yet; no memory is held while the connection is idle.
+    pub inbox: Vec<u8>,
+    /// The opaque cancel key (protocol chapter 55.2.8), process id included.
+    pub key: std::sync::Arc<[u8]>,
+    /// The server process.
+    pub pid: i32,
+    /// ParameterStatus values at login, in the server's order.
+    pub parameters: Vec<(String, String)>,
+    /// Statements that the server holds for us.
+    pub statements: Statements,
+    /// The settings in force.
+    pub settings: Settings,
+    /// Settings whose value is not known (a rollback to a savepoint may have undone them): set anew before use.
+    pub unsure: Vec<String>,
+    /// The statement `BEGIN` is prepared under the name `presplit_begin`.
+    pub begin_prepared: bool,
+    /// Where the socket is registered.
+    pub worker: Worker,
+    /// When it was opened.
+    pub opened: Instant,
+    /// When it was last given back.
+    pub released: Instant,
+}
+
+impl ServerConn {
+    /// A freshly logged-in connection.
+    pub fn new(login: Login, statement_cap: usize, worker: Worker) -> ServerConn {
+        let now = Instant::now();
+        ServerConn {
+            stream: login.stream,
+            inbox: Vec::new(),
+            key: login.key.into(),
+            pid: login.pid,
+            parameters: login.parameters,
+            statements: Statements::new(statement_cap),
+            settings: Settings::default(),
+            unsure: Vec::new(),
+            begin_prepared: false,
+            worker,
+            opened: now,
+            released: now,
+        }
+    }
+
+    /// Whether an idle connection is still good: the server has neither closed it nor said anything. (What a server
+    /// says unasked is a farewell, a notice or a changed parameter; none is worth keeping the connection for.)
+    /// Costs no system call unless something has arrived.
+    pub fn is_quiet(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        matches!(self.stream.poll_read(&mut cx, &mut self.inbox), Poll::Pending)
+    }
+}

@@ -1,0 +1,389 @@
+//! The pool of one (host, server user): at most `limit` connections, newest idle one first, waiters served in order.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::conn::{ServerConn, Worker};
+use super::server;
+use super::settings::Settings;
+use super::statements::StatementKey;
+use crate::shardmap::HostUrl;
+
+/// What bounds a pool.
+#[derive(Clone, Debug)]
+pub struct PoolLimits {
+    /// The most connections to the host, whatever the clients do.
+    pub connections: usize,
+    /// The longest that a checkout waits.
+    pub wait: Duration,
+    /// The longest that opening a connection may take.
+    pub connect: Duration,
+    /// Server-side statements held per connection.
+    pub statements: usize,
+    /// An idle connection is closed after this.
+    pub idle: Duration,
+    /// Any connection is closed on its next release after this.
+    pub lifetime: Duration,
+}
+
+/// Why no connection could be had.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckoutFault {
+    /// The host does not let us in.
+    #[error("{0}")]
+    Connect(Arc<server::ConnectFault>),
+    /// All connections were busy for longer than the limit.
+    #[error("all {connections} server connections were busy for {waited:?}")]
+    Busy {
+        /// The pool's limit.
+        connections: usize,
+        /// How long the checkout waited.
+        waited: Duration,
+    },
+}
+
+/// Counts for `SHOW POOLS` and metrics, with PgBouncer's words.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PoolCounts {
+    /// Checkouts that wait.
+    pub cl_waiting: usize,
+    /// Connections lent out or being opened.
+    pub sv_active: usize,
+    /// Idle connections.
+    pub sv_idle: usize,
+    /// How long the first waiter has waited.
+    pub maxwait: Duration,
+    /// Checkouts since the start.
+    pub checkouts: u64,
+    /// Connections opened since the start.
+    pub opened: u64,
+    /// Logins that failed since the start.
+    pub failed: u64,
+}
+
+/// The pool of one (host, server user).
+pub struct Pool {
+    /// The host's name in the map.
+    pub host: String,
+    /// Where it is.
+    pub url: HostUrl,
+    state: Mutex<State>,
+}
+
+struct State {
+    limits: PoolLimits,
+    /// Connections in `idle`, lent out, or being opened.
+    open: usize,
+    /// Last in, first out: the newest has the warmest server process.
+    idle: Vec<Box<ServerConn>>,
+    /// First come, first served. A waiter's place is taken by closing its channel.
+    waiters: VecDeque<Waiter>,
+    /// The host refused us a moment ago: others need not each find that out by waiting.
+    down: Option<Down>,
+    /// The map no longer has this pool: connections are closed as they come back.
+    retired: bool,
+    checkouts: u64,
+    opened: u64,
+    failed: u64,
+}
+
+struct Waiter {
+    since: Instant,
+    gift: oneshot::Sender<Gift>,
+}
+
+/// What a waiter is woken with.
+enum Gift {
+    /// A connection.
+    Conn(Box<ServerConn>),
+    /// The right to open one (`open` counts it already).
+    Slot,
+}
+
+struct Down {
+    fault: Arc<server::ConnectFault>,
+    until: Instant,
+}
+
+/// After a failed login, others fail at once with the same fault for this long.
+const DOWN_FOR: Duration = Duration::from_millis(500);
+
+/// What a session asks a pool for.
+pub struct Checkout<'a> {
+    /// The asking session's event loop.
+    pub worker: Worker,
+    /// The settings that it will need.
+    pub settings: &'a Settings,
+    /// The server-side statement that it will run, if it is one.
+    pub statement: Option<StatementKey>,
+}
+
+impl Pool {
+    /// An empty pool. Connections are opened when they are needed.
+    pub fn new(host: String, url: HostUrl, limits: PoolLimits) -> Arc<Pool> {
+        let state = State {
+            limits,
+            open: 0,
+            idle: Vec::new(),
+            waiters: VecDeque::new(),
+            down: None,
+            retired: false,
+            checkouts: 0,
+            opened: 0,
+            failed: 0,
+        };
+        Arc::new(Pool { host, url, state: Mutex::new(state) })
+    }
+
+    /// A panic while the lock is held cannot leave the state half-changed (no foreign code runs under it), so a
+    /// poisoned lock is as good as a clean one.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Lends a connection. By preference one that holds the statement, then one with the same settings, of the same
+    /// event loop, newest first; opens one if none is idle and the limit allows; else waits its turn.
+    /// Dropping the future gives up the place in the queue and loses no connection.
+    pub async fn checkout(self: &Arc<Pool>, wish: Checkout<'_>) -> Result<Box<ServerConn>, CheckoutFault> {
+        let (place, limits) = {
+            let mut state = self.lock();
+            state.checkouts += 1;
+            if state.waiters.is_empty() {
+                if let Some(conn) = state.take_idle(&wish) {
+                    return Ok(conn);
+                }
+                if state.open < state.limits.connections {
+                    state.open += 1;
+                    let limits = state.limits.clone();
+                    drop(state);
+                    return self.open(wish.worker, &limits).await;
+                }
+            }
+            let (gift, place) = oneshot::channel();
+            state.waiters.push_back(Waiter { since: Instant::now(), gift });
+            (place, state.limits.clone())
+        };
+        let mut place = Place { pool: self, place };
+        match tokio::time::timeout(limits.wait, &mut place.place).await {
+            Ok(Ok(Gift::Conn(conn))) => Ok(conn),
+            Ok(Ok(Gift::Slot)) => self.open(wish.worker, &limits).await,
+            // The sender goes only with the pool's state, which `self` keeps alive; an expired wait is the other case.
+            Ok(Err(_)) | Err(_) => Err(CheckoutFault::Busy { connections: limits.connections, waited: limits.wait }),
+        }
+    }
+
+    /// Opens a connection in a slot that `open` counts already.
+    async fn open(self: &Arc<Pool>, worker: Worker, limits: &PoolLimits) -> Result<Box<ServerConn>, CheckoutFault> {
+        let slot = Slot { pool: Some(self) };
+        if let Some(fault) = self.lock().recent_fault() {
+            return Err(CheckoutFault::Connect(fault));
+        }
+        let login = match tokio::time::timeout(limits.connect, server::connect(&self.url, &[])).await {
+            Ok(login) => login,
+            Err(_) => Err(server::ConnectFault::timed_out(&self.url, limits.connect)),
+        };
+        match login {
+            Ok(login) => {
+                slot.filled();
+                let mut state = self.lock();
+                state.opened += 1;
+                state.down = None;
+                Ok(Box::new(ServerConn::new(login, limits.statements, worker)))
+            }
+            Err(fault) => {
+                let fault = Arc::new(fault);
+                let mut state = self.lock();
+                state.failed += 1;
+                if fault.is_host_down() {
+                    state.down = Some(Down { fault: fault.clone(), until: Instant::now() + DOWN_FOR });
+                }
+                drop(state);
+                Err(CheckoutFault::Connect(fault))
+            }
+        }
+    }
+
+    /// Takes a connection back. It must be outside a transaction with no reply outstanding.
+    pub fn release(&self, mut conn: Box<ServerConn>) {
+        let now = Instant::now();
+        conn.released = now;
+        if conn.inbox.capacity() > 0 {
+            conn.inbox = Vec::new();
+        }
+        let mut state = self.lock();
+        let expired = now.duration_since(conn.opened) > state.limits.lifetime;
+        if state.retired || expired || state.open > state.limits.connections {
+            drop(state);
+            self.discard(conn);
+            return;
+        }
+        let mut gift = Gift::Conn(conn);
+        while let Some(waiter) = state.waiters.pop_front() {
+            match waiter.gift.send(gift) {
+                Ok(()) => return,
+                Err(returned) => gift = returned,
+            }
+        }
+        if let Gift::Conn(conn) = gift {
+            state.idle.push(conn);
+        }
+    }
+
+    /// Closes a lent connection: its state on the server is not known or it is broken.
+    pub fn discard(&self, conn: Box<ServerConn>) {
+        drop(conn);
+        self.free_slot();
+    }
+
+    /// One connection fewer is open: the next waiter may open one.
+    fn free_slot(&self) {
+        let mut state = self.lock();
+        state.open -= 1;
+        state.pass_on_slots();
+    }
+
+    /// Changes the limits; waiters profit at once from a higher one, a lower one takes effect as connections come back.
+    pub fn set_limits(&self, limits: PoolLimits) {
+        let mut state = self.lock();
+        state.limits = limits;
+        state.pass_on_slots();
+    }
+
+    /// The map no longer names this pool: idle connections close now, lent ones on their release.
+    pub fn retire(&self) {
+        let mut state = self.lock();
+        state.retired = true;
+        let idle = std::mem::take(&mut state.idle);
+        state.open -= idle.len();
+        state.pass_on_slots();
+    }
+
+    /// Closes idle connections that the server has left or that nobody has used for long. Called now and then.
+    pub fn tidy(&self) {
+        let now = Instant::now();
+        let mut state = self.lock();
+        let (idle_for, lifetime) = (state.limits.idle, state.limits.lifetime);
+        let before = state.idle.len();
+        state.idle.retain_mut(|conn| {
+            conn.is_quiet() && now.duration_since(conn.released) < idle_for && now.duration_since(conn.opened) < lifetime
+        });
+        let closed = before - state.idle.len();
+        state.open -= closed;
+        state.pass_on_slots();
+    }
+
+    /// The counts now.
+    pub fn counts(&self) -> PoolCounts {
+        let state = self.lock();
+        PoolCounts {
+            cl_waiting: state.waiters.len(),
+            sv_active: state.open - state.idle.len(),
+            sv_idle: state.idle.len(),
+            maxwait: state.waiters.front().map(|w| w.since.elapsed()).unwrap_or_default(),
+            checkouts: state.checkouts,
+            opened: state.opened,
+            failed: state.failed,
+        }
+    }
+
+    /// Whether the host refused a login a moment ago.
+    pub fn is_down(&self) -> bool {
+        self.lock().recent_fault().is_some()
+    }
+}
+
+impl State {
+    fn recent_fault(&self) -> Option<Arc<server::ConnectFault>> {
+        let down = self.down.as_ref()?;
+        (Instant::now() < down.until).then(|| down.fault.clone())
+    }
+
+    /// The best idle connection, leaving out and closing those that the server has left.
+    fn take_idle(&mut self, wish: &Checkout<'_>) -> Option<Box<ServerConn>> {
+        while !self.idle.is_empty() {
+            let best = self.best_idle(wish);
+            let mut conn = self.idle.remove(best);
+            if conn.is_quiet() {
+                return Some(conn);
+            }
+            self.open -= 1;
+        }
+        None
+    }
+
+    /// The index of the best idle connection; the newest wins among equals.
+    fn best_idle(&self, wish: &Checkout<'_>) -> usize {
+        let newest = self.idle.len() - 1;
+        let mut best = (0, newest);
+        for (i, conn) in self.idle.iter().enumerate().rev() {
+            let mut score = 0;
+            if conn.worker == wish.worker {
+                score += 4;
+            }
+            if conn.settings.same(wish.settings) && conn.unsure.is_empty() {
+                score += 2;
+            }
+            match wish.statement {
+                Some(key) if conn.statements.contains(&key) => score += 1,
+                Some(_) => {}
+                None => score += 1,
+            }
+            if score > best.0 {
+                best = (score, i);
+                if score == 7 {
+                    break;
+                }
+            }
+        }
+        best.1
+    }
+
+    /// Lets waiters open connections while the limit allows.
+    fn pass_on_slots(&mut self) {
+        while self.open < self.limits.connections {
+            let Some(waiter) = self.waiters.pop_front() else { return };
+            if waiter.gift.send(Gift::Slot).is_ok() {
+                self.open += 1;
+            }
+        }
+    }
+}
+
+/// A waiter's side of the queue. If the waiter leaves after a gift was sent, the gift goes back to the pool.
+struct Place<'a> {
+    pool: &'a Arc<Pool>,
+    place: oneshot::Receiver<Gift>,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.place.close();
+        match self.place.try_recv() {
+            Ok(Gift::Conn(conn)) => self.pool.release(conn),
+            Ok(Gift::Slot) => self.pool.free_slot(),
+            Err(_) => {}
+        }
+    }
+}
+
+/// A counted place for a connection that is being opened; frees itself unless filled.
+struct Slot<'a> {
+    pool: Option<&'a Arc<Pool>>,
+}
+
+impl Slot<'_> {
+    fn filled(mut self) {
+        self.pool = None;
+    }
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        if let Some(pool) = self.pool {
+            pool.free_slot();
+        }
+    }
+}

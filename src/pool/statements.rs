@@ -1,0 +1,136 @@
+//! Which server-side statements a server connection holds: a capped cache of (statement, shard) with the clock algorithm.
+
+use std::collections::VecDeque;
+
+use hashbrown::HashMap;
+
+/// What one server-side statement stands for: a statement's number (text and parameter types) and the shard whose
+/// schema is written into it (`u32::MAX` where no schema is).
+pub type StatementKey = (u64, u32);
+
+/// The shard part of a [`StatementKey`] whose text names no shard.
+pub const NO_SHARD: u32 = u32::MAX;
+
+struct Held {
+    name: u32,
+    used: bool,
+}
+
+/// The statements of one server connection. Names are `presplit_<n>`; a name is never given twice on one connection,
+/// so that a reply which comes late cannot be taken for another statement's.
+pub struct Statements {
+    held: HashMap<StatementKey, Held, foldhash::fast::RandomState>,
+    clock: VecDeque<StatementKey>,
+    next: u32,
+    cap: usize,
+}
+
+/// What to do for a statement that the server connection does not hold yet.
+pub struct Added {
+    /// Parse it under this name.
+    pub name: u32,
+    /// Close this one first: the cache is full.
+    pub evicted: Option<u32>,
+}
+
+impl Statements {
+    /// An empty cache that holds at most `cap` statements (at least 1).
+    pub fn new(cap: usize) -> Statements {
+        Statements { held: HashMap::default(), clock: VecDeque::new(), next: 0, cap: cap.max(1) }
+    }
+
+    /// The name under which this connection holds the statement; marks it as used.
+    pub fn get(&mut self, key: StatementKey) -> Option<u32> {
+        let held = self.held.get_mut(&key)?;
+        held.used = true;
+        Some(held.name)
+    }
+
+    /// Whether this connection holds the statement. Does not count as a use.
+    pub fn contains(&self, key: &StatementKey) -> bool {
+        self.held.contains_key(key)
+    }
+
+    /// Notes that the statement is being parsed on this connection. `key` must not be held.
+    pub fn add(&mut self, key: StatementKey) -> Added {
+        let evicted = if self.held.len() >= self.cap { self.evict() } else { None };
+        let name = self.next;
+        self.next = self.next.wrapping_add(1);
+        self.held.insert(key, Held { name, used: false });
+        self.clock.push_back(key);
+        Added { name, evicted }
+    }
+
+    /// Forgets a statement whose Parse the server refused.
+    pub fn forget(&mut self, name: u32) {
+        if let Some(key) = self.held.iter().find(|(_, h)| h.name == name).map(|(k, _)| *k) {
+            self.held.remove(&key);
+            self.clock.retain(|k| *k != key);
+        }
+    }
+
+    /// Forgets all (after `DISCARD ALL` or `DEALLOCATE ALL` on the server).
+    pub fn clear(&mut self) {
+        self.held.clear();
+        self.clock.clear();
+    }
+
+    /// How many statements are held.
+    pub fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Whether none is held.
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// Takes out the first in the clock that was not used since the hand last passed it.
+    fn evict(&mut self) -> Option<u32> {
+        loop {
+            let key = self.clock.pop_front()?;
+            match self.held.get_mut(&key) {
+                Some(held) if held.used => {
+                    held.used = false;
+                    self.clock.push_back(key);
+                }
+                Some(_) => return self.held.remove(&key).map(|h| h.name),
+                None => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holds_at_most_its_cap_and_spares_what_is_used() {
+        let mut s = Statements::new(2);
+        assert_eq!(s.add((1, 0)).name, 0);
+        assert_eq!(s.add((2, 0)).name, 1);
+        assert_eq!(s.get((1, 0)), Some(0));
+        let third = s.add((3, 0));
+        assert_eq!((third.name, third.evicted), (2, Some(1)), "statement 1 was used, so 2 goes");
+        assert!(s.contains(&(1, 0)) && !s.contains(&(2, 0)));
+        assert_eq!(s.len(), 2);
+    }
+
+    #[test]
+    fn shards_and_statements_are_kept_apart() {
+        let mut s = Statements::new(10);
+        s.add((1, 0));
+        assert_eq!(s.get((1, 1)), None);
+        assert_eq!(s.get((2, 0)), None);
+    }
+
+    #[test]
+    fn a_refused_parse_is_forgotten_and_its_name_not_given_again() {
+        let mut s = Statements::new(10);
+        let a = s.add((1, 0)).name;
+        s.forget(a);
+        assert!(s.is_empty());
+        assert_ne!(s.add((1, 0)).name, a);
+    }
+}

@@ -1,0 +1,142 @@
+//! Who is connected and what each session is doing: for SHOW CLIENTS, for metrics, and to end a session from outside.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
+
+use futures_util::task::AtomicWaker;
+
+/// All sessions.
+#[derive(Default)]
+pub struct Clients {
+    all: Mutex<BTreeMap<u64, Arc<ClientInfo>>>,
+    next: AtomicU64,
+}
+
+/// What a session shows of itself, and the order that it is given.
+pub struct ClientInfo {
+    /// Number of the session, counted up from 1.
+    pub id: u64,
+    /// Who logged in.
+    pub user: String,
+    /// From where.
+    pub peer: String,
+    /// `application_name` at startup.
+    pub application: String,
+    /// Since when.
+    pub since: Instant,
+    activity: AtomicU8,
+    /// Milliseconds after `since` of the last change of activity.
+    changed: AtomicU64,
+    order: AtomicU8,
+    waker: AtomicWaker,
+}
+
+/// What a session is doing. PgBouncer's words where it has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Activity {
+    /// Waits for its client, outside a transaction.
+    Idle = 0,
+    /// Waits for its client, inside a transaction.
+    InTransaction = 1,
+    /// A statement is under way.
+    Active = 2,
+}
+
+/// What a session is told from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
+#[repr(u8)]
+pub enum Order {
+    /// Go on.
+    Run = 0,
+    /// End as soon as no transaction is open: the proxy is shutting down.
+    Drain = 1,
+    /// End now: it was idle for too long outside a transaction.
+    IdleTimeout = 2,
+    /// End now: it was idle for too long inside a transaction.
+    TransactionTimeout = 3,
+}
+
+impl Clients {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<ClientInfo>>> {
+        self.all.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Adds a session.
+    pub(crate) fn add(&self, user: &str, peer: String, application: &str) -> Arc<ClientInfo> {
+        let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
+        let info = Arc::new(ClientInfo {
+            id,
+            user: user.to_owned(),
+            peer,
+            application: application.to_owned(),
+            since: Instant::now(),
+            activity: AtomicU8::new(Activity::Idle as u8),
+            changed: AtomicU64::new(0),
+            order: AtomicU8::new(Order::Run as u8),
+            waker: AtomicWaker::new(),
+        });
+        self.lock().insert(id, info.clone());
+        info
+    }
+
+    /// Removes a session.
+    pub(crate) fn remove(&self, info: &ClientInfo) {
+        self.lock().remove(&info.id);
+    }
+
+    /// All sessions, oldest first.
+    pub fn list(&self) -> Vec<Arc<ClientInfo>> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl ClientInfo {
+    /// What it is doing and for how many milliseconds.
+    pub fn activity(&self) -> (Activity, u64) {
+        let activity = match self.activity.load(Ordering::Relaxed) {
+            0 => Activity::Idle,
+            1 => Activity::InTransaction,
+            _ => Activity::Active,
+        };
+        let now = self.since.elapsed().as_millis() as u64;
+        (activity, now.saturating_sub(self.changed.load(Ordering::Relaxed)))
+    }
+
+    /// Notes a change of activity. The time is only taken where someone may look at it: when the session goes idle.
+    pub(crate) fn set(&self, activity: Activity) {
+        self.activity.store(activity as u8, Ordering::Relaxed);
+        if activity != Activity::Active {
+            self.changed.store(self.since.elapsed().as_millis() as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// Tells the session to do something; it hears of it when it next waits for its client.
+    pub fn order(&self, order: Order) {
+        self.order.store(order as u8, Ordering::Relaxed);
+        self.waker.wake();
+    }
+
+    /// The order in force; `cx` is woken when it changes.
+    pub(crate) fn poll_order(&self, cx: &mut std::task::Context<'_>) -> Order {
+        self.waker.register(cx.waker());
+        match self.order.load(Ordering::Relaxed) {
+            0 => Order::Run,
+            1 => Order::Drain,
+            2 => Order::IdleTimeout,
+            _ => Order::TransactionTimeout,
+        }
+    }
+}

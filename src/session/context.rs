@@ -1,0 +1,154 @@
+//! What all sessions of a proxy share: the map, the tables, the caches, the pools, the counters.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use arc_swap::ArcSwap;
+
+use super::cancel::CancelKeys;
+use super::clients::Clients;
+use crate::pool::{Pools, Worker};
+use crate::route::{Bound, Tables};
+use crate::shardmap::{MapHandle, ShardMap};
+use crate::sql::cache::{Front, Shared};
+use crate::sql::control::Control;
+use crate::sql::rewrite;
+use crate::sql::shape::{Hole, Shape};
+use crate::stats::Stats;
+
+/// Shared by all sessions of one proxy.
+pub struct Context {
+    /// The shard map in force.
+    pub map: MapHandle,
+    /// The app's tables and all that was worked out from them.
+    pub schema: ArcSwap<Schema>,
+    /// Server connections.
+    pub pools: Pools,
+    /// Counters.
+    pub stats: Stats,
+    /// Who is connected.
+    pub clients: Clients,
+    /// Which session a cancel key belongs to.
+    pub cancel_keys: CancelKeys,
+    /// What a server reports at login under given settings.
+    pub welcomes: super::login::Welcomes,
+    /// Asks the catalog reader for a new look (a statement names a table that we don't know).
+    pub refresh: tokio::sync::Notify,
+    statement_ids: AtomicU64,
+}
+
+impl Context {
+    /// A context for a proxy with this map; the tables are not known yet.
+    pub fn new(map: MapHandle, stats: Stats) -> Arc<Context> {
+        let schema = Schema::new(&map.current(), None);
+        Arc::new(Context {
+            map,
+            schema: ArcSwap::from_pointee(schema),
+            pools: Pools::default(),
+            stats,
+            clients: Clients::default(),
+            cancel_keys: CancelKeys::default(),
+            welcomes: Default::default(),
+            refresh: tokio::sync::Notify::new(),
+            statement_ids: AtomicU64::new(1),
+        })
+    }
+
+    pub(crate) fn next_statement_id(&self) -> u64 {
+        self.statement_ids.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// The tables of one look at the catalog under one `[tables]`, with the plans made from it. When either changes, all of
+/// it is replaced at once; a change of `[map]` leaves it alone.
+pub struct Schema {
+    /// `None` until a host could be read.
+    pub tables: Option<Tables>,
+    pub(crate) plans: Shared<Prepared>,
+    pub(crate) statements: Shared<Statement>,
+}
+
+impl Schema {
+    /// A schema with empty caches.
+    pub fn new(map: &ShardMap, tables: Option<Tables>) -> Schema {
+        let entries = map.proxy.plan_cache;
+        Schema { tables, plans: Shared::new(entries), statements: Shared::new(entries) }
+    }
+}
+
+/// What the session does about a statement, worked out once per shape.
+pub(crate) enum Prepared {
+    /// The session itself acts.
+    Control(Control),
+    /// It is routed.
+    Query(Bound),
+    /// Depends on the values of its literals: look it up under its full text.
+    ByText,
+}
+
+/// A statement of the extended protocol: text and parameter types. Interned, so that its number names it on every
+/// server connection.
+pub(crate) struct Statement {
+    pub(crate) id: u64,
+    pub(crate) text: Box<[u8]>,
+    pub(crate) types: Box<[u32]>,
+    pub(crate) holes: Box<[Hole]>,
+    pub(crate) prepared: Arc<Prepared>,
+    /// Some server has parsed it: a later ParseComplete may be made up.
+    pub(crate) accepted: AtomicBool,
+}
+
+/// What the sessions of one event loop share, so that the hot path meets no other core's cache lines.
+pub struct WorkerContext {
+    /// Which event loop.
+    pub id: Worker,
+    pub(crate) scratch: Mutex<Scratch>,
+}
+
+/// Reused from statement to statement.
+pub(crate) struct Scratch {
+    pub(crate) shape: Shape,
+    pub(crate) key: Vec<u8>,
+    /// The schema that the caches in front belong to.
+    pub(crate) schema: Option<Arc<Schema>>,
+    pub(crate) plans: Front<Prepared>,
+    pub(crate) statements: Front<Statement>,
+}
+
+impl WorkerContext {
+    /// For event loop `id`.
+    pub fn new(id: u16) -> Arc<WorkerContext> {
+        let scratch = Scratch {
+            shape: Shape::default(),
+            key: Vec::new(),
+            schema: None,
+            plans: Front::new(FRONT_ENTRIES),
+            statements: Front::new(FRONT_ENTRIES),
+        };
+        Arc::new(WorkerContext { id: Worker(id), scratch: Mutex::new(scratch) })
+    }
+}
+
+/// Plans that an event loop keeps at hand; the shared cache behind it holds `plan_cache` of them.
+const FRONT_ENTRIES: usize = 4096;
+
+impl Scratch {
+    /// Makes the caches in front those of `schema`.
+    pub(crate) fn follow(&mut self, schema: &Arc<Schema>) {
+        if self.schema.as_ref().is_none_or(|s| !Arc::ptr_eq(s, schema)) {
+            self.plans = Front::new(FRONT_ENTRIES);
+            self.statements = Front::new(FRONT_ENTRIES);
+            self.schema = Some(schema.clone());
+        }
+    }
+}
+
+impl Prepared {
+    /// Where character `position` (counted from 1) of the text as sent to the server stands in the client's text.
+    pub(crate) fn original_position(&self, position: u32, text: &[u8], holes: &[Hole], schema: &str) -> u32 {
+        match self {
+            Prepared::Query(bound) => rewrite::position_back(position, text, holes, bound.edits(), schema),
+            _ => position,
+        }
+    }
+}

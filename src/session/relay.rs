@@ -1,0 +1,599 @@
+//! The hot path: passes a server's replies on to the client. Headers are walked, rows are neither decoded nor copied;
+//! what one read brings goes out in one write.
+
+use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+
+use super::context::Prepared;
+use super::errors::Fault;
+use super::replies::{Made, Pass, Replies, Reply};
+use crate::pool::{Pool, ServerConn};
+use crate::shardmap::{HostId, ShardId, ShardMap};
+use crate::sql::shape::Shape;
+use crate::wire::backend::{ErrorView, ParameterStatus};
+use crate::wire::frame;
+use crate::wire::stream::Stream;
+
+/// What is read from a server at once; grows to [`READ_MOST`] while reads fill it.
+const READ: usize = 16 * 1024;
+const READ_MOST: usize = 64 * 1024;
+/// What is read from a client at once.
+const CLIENT_READ: usize = 8 * 1024;
+/// A message that we must see whole before passing it on (errors, notices, parameter changes).
+const WHOLE_MOST: usize = 1024 * 1024;
+
+/// The client's side of a session.
+pub(crate) struct Client {
+    pub(crate) stream: Stream,
+    /// Bytes from the client; those before `read` are dealt with.
+    pub(crate) inbox: Vec<u8>,
+    pub(crate) read: usize,
+    /// Bytes for the client; those before `sent` are gone.
+    pub(crate) outbox: Vec<u8>,
+    sent: usize,
+    /// What the client was last told of each reported parameter.
+    pub(crate) reported: Arc<Vec<(String, String)>>,
+}
+
+/// An enlisted server connection: lent to this session.
+pub(crate) struct Link {
+    pub(crate) host: HostId,
+    pub(crate) pool: Arc<Pool>,
+    /// The map under which the host was chosen.
+    pub(crate) map: Arc<ShardMap>,
+    /// What was done to the text of the Query under way, to map error positions back.
+    pub(crate) rewritten: Option<(Arc<Prepared>, ShardId)>,
+    /// `None` only once it went back to its pool or was lost.
+    pub(crate) conn: Option<Box<ServerConn>>,
+    /// Bytes for the server; those before `sent` are gone.
+    pub(crate) outbox: Vec<u8>,
+    sent: usize,
+    /// How far `conn.inbox` is dealt with.
+    walked: usize,
+    middle: Middle,
+    /// Transaction status of the last ReadyForQuery: I, T or E.
+    pub(crate) status: u8,
+    /// Settings that were in force when the transaction began: a rollback brings them back.
+    pub(crate) settings_at_begin: crate::pool::Settings,
+}
+
+/// A message of which the rest has yet to come.
+struct Middle {
+    rest: usize,
+    pass: Pass,
+}
+
+/// How a relay came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Relayed {
+    /// Every reply owed has been passed on.
+    Done,
+    /// The server waits for CopyData from the client.
+    CopyIn,
+}
+
+/// What was seen on the way.
+#[derive(Default)]
+pub(crate) struct Seen {
+    /// An ErrorResponse was passed on.
+    pub(crate) error: bool,
+    /// An ErrorResponse came although no Sync has been sent: the server ignores all until one comes.
+    pub(crate) until_sync: bool,
+}
+
+impl Client {
+    pub(crate) fn new(stream: Stream) -> Client {
+        Client { stream, inbox: Vec::new(), read: 0, outbox: Vec::new(), sent: 0, reported: Arc::default() }
+    }
+
+    /// Bytes that came and are not dealt with.
+    pub(crate) fn pending(&self) -> &[u8] {
+        &self.inbox[self.read..]
+    }
+
+    /// Marks `n` more bytes as dealt with; frees the buffer when nothing is left.
+    pub(crate) fn consume(&mut self, n: usize) {
+        self.read += n;
+        if self.read == self.inbox.len() {
+            self.inbox.clear();
+            self.read = 0;
+        }
+    }
+
+    /// Gives the buffers back while nothing is in them.
+    pub(crate) fn rest(&mut self) {
+        if self.inbox.is_empty() {
+            self.inbox = Vec::new();
+        }
+        if self.outbox.is_empty() {
+            self.outbox = Vec::new();
+        }
+    }
+
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        flush(&mut self.stream, &mut self.outbox, &mut self.sent, cx)
+    }
+
+    /// Writes out what is owed.
+    pub(crate) async fn flush(&mut self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_flush(cx)).await
+    }
+
+    /// Reads what has come; `Ok(0)` is the end. No buffer is held until something is there.
+    pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        ready!(self.stream.poll_read_ready(cx))?;
+        if self.read > 0 && self.inbox.capacity() - self.inbox.len() < CLIENT_READ {
+            self.inbox.drain(..self.read);
+            self.read = 0;
+        }
+        if self.inbox.capacity() - self.inbox.len() < CLIENT_READ / 2 {
+            self.inbox.reserve(CLIENT_READ.max(self.inbox.len()));
+        }
+        self.stream.poll_read(cx, &mut self.inbox)
+    }
+
+    /// Remembers what the client is told of a parameter; `false` if it has been told just that before.
+    pub(crate) fn report(&mut self, name: &str, value: &str) -> bool {
+        match self.reported.iter().position(|(n, _)| n == name) {
+            Some(i) if self.reported[i].1 == value => false,
+            Some(i) => {
+                Arc::make_mut(&mut self.reported)[i].1 = value.to_owned();
+                true
+            }
+            None => {
+                Arc::make_mut(&mut self.reported).push((name.to_owned(), value.to_owned()));
+                true
+            }
+        }
+    }
+}
+
+impl Link {
+    pub(crate) fn new(host: HostId, map: Arc<ShardMap>, pool: Arc<Pool>, conn: Box<ServerConn>) -> Link {
+        let settings_at_begin = conn.settings.clone();
+        Link {
+            host,
+            pool,
+            map,
+            rewritten: None,
+            conn: Some(conn),
+            outbox: Vec::new(),
+            sent: 0,
+            walked: 0,
+            middle: Middle { rest: 0, pass: Pass::Keep },
+            status: b'I',
+            settings_at_begin,
+        }
+    }
+
+    /// The connection. A link without one has been taken out of the session's list; see [`Link::conn`].
+    pub(crate) fn conn(&mut self) -> Result<&mut ServerConn, Fault> {
+        match &mut self.conn {
+            Some(conn) => Ok(conn),
+            None => Err(Fault::lost(&self.pool.host, None)),
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.conn {
+            Some(conn) => flush(&mut conn.stream, &mut self.outbox, &mut self.sent, cx),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Whether a message was passed on in part: the client cannot be told of an error before the rest.
+    pub(crate) fn in_message(&self) -> bool {
+        self.middle.rest > 0 && self.middle.pass == Pass::On
+    }
+
+    /// Takes the connection out for good. It is not idle on the server, or not known to be.
+    pub(crate) fn discard(&mut self) {
+        if let Some(conn) = self.conn.take() {
+            self.pool.discard(conn);
+        }
+    }
+
+    /// Gives the connection back to its pool if it is outside a transaction with nothing outstanding; else closes it.
+    pub(crate) fn release(&mut self) {
+        let whole = self.outbox.is_empty() && self.middle.rest == 0;
+        if let Some(conn) = self.conn.take() {
+            let clean = self.status == b'I' && whole && self.walked == conn.inbox.len();
+            if clean { self.pool.release(conn) } else { self.pool.discard(conn) }
+        }
+    }
+}
+
+impl Drop for Link {
+    /// A session that ends in the middle of anything must not leave its connection lent out for ever. A server process
+    /// whose client is gone rolls its transaction back.
+    fn drop(&mut self) {
+        self.discard();
+    }
+}
+
+fn flush(stream: &mut Stream, outbox: &mut Vec<u8>, sent: &mut usize, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    while *sent < outbox.len() {
+        let n = ready!(stream.poll_write(cx, &outbox[*sent..]))?;
+        if n == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        *sent += n;
+    }
+    outbox.clear();
+    *sent = 0;
+    if outbox.capacity() > READ_MOST {
+        *outbox = Vec::new();
+    }
+    Poll::Ready(Ok(()))
+}
+
+/// Sends what the link's outbox holds and passes replies on until none is owed (or the server waits for CopyData).
+pub(crate) async fn relay(client: &mut Client, link: &mut Link, replies: &mut Replies, seen: &mut Seen) -> Result<Relayed, Fault> {
+    loop {
+        match digest(client, link, replies, seen)? {
+            Step::Run(start, end) => {
+                write_run(client, link, start, end).await?;
+                link.walked = end;
+            }
+            Step::Read => {
+                if fill(client, link).await? == 0 {
+                    return Err(Fault::lost(&link.pool.host, None));
+                }
+            }
+            Step::CopyIn => {
+                client.flush().await.map_err(Fault::client)?;
+                return Ok(Relayed::CopyIn);
+            }
+            Step::Done => {
+                client.flush().await.map_err(Fault::client)?;
+                return Ok(Relayed::Done);
+            }
+        }
+    }
+}
+
+/// Passes on whatever replies are there already, without waiting for more. `Ready(0)` is the end of the stream.
+pub(crate) fn poll_relay(
+    cx: &mut Context<'_>,
+    client: &mut Client,
+    link: &mut Link,
+    replies: &mut Replies,
+    seen: &mut Seen,
+) -> Poll<Result<Relayed, Fault>> {
+    loop {
+        match digest(client, link, replies, seen)? {
+            Step::Run(start, end) => {
+                if let Some(conn) = &link.conn {
+                    client.outbox.extend_from_slice(&conn.inbox[start..end]);
+                }
+                link.walked = end;
+            }
+            Step::Read => {
+                let flushed = client.poll_flush(cx).map_err(Fault::client)?;
+                let _ = link.poll_flush(cx).map_err(|e| Fault::lost(&link.pool.host, Some(e)))?;
+                // Back-pressure: nothing more is read from the server while the client does not take what it has.
+                ready!(flushed);
+                if ready!(poll_fill(cx, link)).map_err(|e| Fault::lost(&link.pool.host, Some(e)))? == 0 {
+                    return Poll::Ready(Err(Fault::lost(&link.pool.host, None)));
+                }
+            }
+            Step::CopyIn => return Poll::Ready(Ok(Relayed::CopyIn)),
+            Step::Done => {
+                let _ = client.poll_flush(cx).map_err(Fault::client)?;
+                let _ = link.poll_flush(cx).map_err(|e| Fault::lost(&link.pool.host, Some(e)))?;
+                return Poll::Ready(Ok(Relayed::Done));
+            }
+        }
+    }
+}
+
+/// Flushes both outboxes and reads from the server.
+async fn fill(client: &mut Client, link: &mut Link) -> Result<usize, Fault> {
+    poll_fn(|cx| {
+        let flushed = client.poll_flush(cx).map_err(Fault::client)?;
+        // A server that does not read may be waiting for us to read: reading goes on whether or not all is sent.
+        let _ = link.poll_flush(cx).map_err(|e| Fault::lost(&link.pool.host, Some(e)))?;
+        ready!(flushed);
+        poll_fill(cx, link).map_err(|e| Fault::lost(&link.pool.host, Some(e)))
+    })
+    .await
+}
+
+fn poll_fill(cx: &mut Context<'_>, link: &mut Link) -> Poll<io::Result<usize>> {
+    let Some(conn) = &mut link.conn else { return Poll::Ready(Ok(0)) };
+    if link.walked == conn.inbox.len() {
+        conn.inbox.clear();
+        link.walked = 0;
+    } else if link.walked > 0 {
+        conn.inbox.drain(..link.walked);
+        link.walked = 0;
+    }
+    if conn.inbox.capacity() == 0 {
+        conn.inbox.reserve(READ);
+    } else if conn.inbox.capacity() - conn.inbox.len() < READ / 4 {
+        conn.inbox.reserve(READ_MOST.max(conn.inbox.len()));
+    }
+    let read = conn.stream.poll_read(cx, &mut conn.inbox);
+    if let Poll::Ready(Ok(n)) = read
+        && n == conn.inbox.capacity()
+        && n < READ_MOST
+    {
+        conn.inbox.reserve(READ_MOST);
+    }
+    read
+}
+
+/// Writes a run of the server's bytes straight to the client.
+async fn write_run(client: &mut Client, link: &mut Link, start: usize, end: usize) -> Result<(), Fault> {
+    let Some(conn) = &link.conn else { return Ok(()) };
+    let run = &conn.inbox[start..end];
+    if !client.outbox.is_empty() {
+        client.outbox.extend_from_slice(run);
+        return Ok(());
+    }
+    let mut sent = 0;
+    let stream = &mut client.stream;
+    poll_fn(|cx| {
+        while sent < run.len() {
+            match ready!(stream.poll_write(cx, &run[sent..])) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(n) => sent += n,
+                Err(e) => return Poll::Ready(Err(e)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    })
+    .await
+    .map_err(Fault::client)
+}
+
+/// What to do next about the bytes that have come from the server.
+enum Step {
+    /// Pass these on (a range of the connection's inbox).
+    Run(usize, usize),
+    /// Nothing more can be done with what has come.
+    Read,
+    /// The last reply owed is dealt with.
+    Done,
+    /// The server sent CopyInResponse (already dealt with).
+    CopyIn,
+}
+
+/// Walks the headers of what has come. Ends a run where something must be left out or put in between.
+fn digest(client: &mut Client, link: &mut Link, replies: &mut Replies, seen: &mut Seen) -> Result<Step, Fault> {
+    loop {
+        let Some(conn) = &mut link.conn else { return Err(Fault::lost(&link.pool.host, None)) };
+        let start = link.walked;
+        let mut at = start;
+        // The rest of a long message first.
+        if link.middle.rest > 0 {
+            let n = link.middle.rest.min(conn.inbox.len() - at);
+            if n == 0 {
+                return Ok(Step::Read);
+            }
+            link.middle.rest -= n;
+            at += n;
+            if link.middle.pass == Pass::Keep {
+                link.walked = at;
+                continue;
+            }
+        }
+        match walk(conn, &mut link.middle, &mut link.status, replies, start, at)? {
+            Walked::Step(step) => return Ok(step),
+            Walked::Unexpected(tag) => return Err(Fault::protocol(&link.pool.host, tag)),
+            Walked::Kept(end) => link.walked = end,
+            Walked::Made(made) => made.write(&mut client.outbox),
+            Walked::Look(end) => {
+                let message = conn.inbox[start..end].to_vec();
+                link.walked = end;
+                if look(client, link, replies, seen, &message)? {
+                    return Ok(Step::CopyIn);
+                }
+            }
+        }
+    }
+}
+
+/// Where a walk over headers stopped.
+enum Walked {
+    /// The caller has something to do.
+    Step(Step),
+    /// Nothing to pass on; the message up to here is left out.
+    Kept(usize),
+    /// Nothing to pass on; this reply of our own is due.
+    Made(Made),
+    /// Nothing to pass on; the whole message up to here must be looked into.
+    Look(usize),
+    /// A message that has no place here.
+    Unexpected(u8),
+}
+
+/// Walks from `at`; `start..at` is to be passed on already.
+fn walk(
+    conn: &ServerConn,
+    middle: &mut Middle,
+    status: &mut u8,
+    replies: &mut Replies,
+    start: usize,
+    mut at: usize,
+) -> Result<Walked, Fault> {
+    // Whatever interrupts a run is dealt with on the next call, when the run is out.
+    let run_or = |at: usize, other: Walked| if at > start { Walked::Step(Step::Run(start, at)) } else { other };
+    loop {
+        let owed = match replies.front() {
+            None => return Ok(run_or(at, Walked::Step(Step::Done))),
+            Some(Reply::Made(_)) if at > start => return Ok(Walked::Step(Step::Run(start, at))),
+            Some(Reply::Made(_)) => match replies.pop() {
+                Some(Reply::Made(made)) => return Ok(Walked::Made(made)),
+                _ => continue,
+            },
+            Some(owed) => owed,
+        };
+        let bytes = &conn.inbox[at..];
+        let header = match frame::header(bytes) {
+            Ok(Some(header)) => header,
+            Ok(None) => return Ok(run_or(at, Walked::Step(Step::Read))),
+            Err(_) => return Ok(run_or(at, Walked::Unexpected(bytes[0]))),
+        };
+        let verdict = judge(header.tag, owed);
+        if matches!(verdict, Verdict::Look | Verdict::Ready(_)) && bytes.len() < header.len {
+            if header.len > WHOLE_MOST {
+                return Ok(run_or(at, Walked::Unexpected(header.tag)));
+            }
+            return Ok(run_or(at, Walked::Step(Step::Read)));
+        }
+        let pass = match verdict {
+            Verdict::Look => return Ok(run_or(at, Walked::Look(at + header.len))),
+            Verdict::Unexpected => return Ok(run_or(at, Walked::Unexpected(header.tag))),
+            Verdict::Pass(pass) | Verdict::Answers(pass) | Verdict::Ready(pass) => pass,
+        };
+        if pass == Pass::Keep && at > start {
+            return Ok(Walked::Step(Step::Run(start, at)));
+        }
+        match verdict {
+            Verdict::Ready(_) => {
+                *status = bytes.get(5).copied().unwrap_or(b'E');
+                replies.pop();
+            }
+            Verdict::Answers(_) => {
+                if let Some(Reply::Parse { statement, .. }) = replies.pop() {
+                    statement.accepted.store(true, Ordering::Relaxed);
+                }
+            }
+            _ => {}
+        }
+        let here = header.len.min(bytes.len());
+        *middle = Middle { rest: header.len - here, pass };
+        at += here;
+        if pass == Pass::Keep {
+            return Ok(Walked::Kept(at));
+        }
+        if middle.rest > 0 {
+            return Ok(Walked::Step(Step::Run(start, at)));
+        }
+    }
+}
+
+enum Verdict {
+    /// Part of the present answer.
+    Pass(Pass),
+    /// The end of the present answer.
+    Answers(Pass),
+    /// ReadyForQuery: the end of the present answer.
+    Ready(Pass),
+    /// It must be looked into.
+    Look,
+    /// It has no place here.
+    Unexpected,
+}
+
+fn pass_of(owed: &Reply) -> Pass {
+    match owed {
+        Reply::Query(p) | Reply::One(p) | Reply::Describe(p) | Reply::Execute(p) | Reply::Sync(p) => *p,
+        Reply::Parse { pass, .. } => *pass,
+        Reply::Made(_) => Pass::On,
+    }
+}
+
+/// What a message means as (part of) the answer to what was sent (protocol chapter 55.7).
+fn judge(tag: u8, owed: &Reply) -> Verdict {
+    let pass = pass_of(owed);
+    match (tag, owed) {
+        (b'E' | b'S' | b'G', _) => Verdict::Look,
+        (b'N' | b'A', _) => Verdict::Pass(pass),
+        (b'Z', Reply::Query(_) | Reply::Sync(_)) => Verdict::Ready(pass),
+        (_, Reply::Query(_)) => Verdict::Pass(pass),
+        (b'1', Reply::Parse { .. }) => Verdict::Answers(pass),
+        (b'2' | b'3', Reply::One(_)) => Verdict::Answers(pass),
+        (b't', Reply::Describe(_)) => Verdict::Pass(pass),
+        (b'T' | b'n', Reply::Describe(_)) => Verdict::Answers(pass),
+        (b'C' | b's' | b'I', Reply::Execute(_)) => Verdict::Answers(pass),
+        (b'H' | b'c' | b'W', Reply::Execute(_)) => Verdict::Pass(pass),
+        _ => Verdict::Unexpected,
+    }
+}
+
+/// Deals with a whole message of which the content matters. `true`: the server now waits for CopyData.
+fn look(client: &mut Client, link: &mut Link, replies: &mut Replies, seen: &mut Seen, message: &[u8]) -> Result<bool, Fault> {
+    let body = &message[frame::HEADER..];
+    match message[0] {
+        b'S' => {
+            if let Ok(status) = ParameterStatus::decode(body)
+                && let (Ok(name), Ok(value)) = (std::str::from_utf8(status.name), std::str::from_utf8(status.value))
+                && client.report(name, value)
+            {
+                client.outbox.extend_from_slice(message);
+            }
+        }
+        b'G' => {
+            client.outbox.extend_from_slice(message);
+            return Ok(true);
+        }
+        _ => {
+            let Ok(view) = ErrorView::decode(body) else { return Err(Fault::protocol(&link.pool.host, message[0])) };
+            if view.get(b'V').or(view.get(b'S')).is_some_and(|s| s == b"FATAL" || s == b"PANIC") {
+                return Err(Fault::ended(&link.pool.host, &view));
+            }
+            if let Some(Reply::Query(Pass::Keep)) = replies.front() {
+                // The settings that the client's statement, already sent, relies on could not be brought about.
+                return Err(Fault::ended(&link.pool.host, &view));
+            }
+            seen.error = true;
+            write_error(client, link, replies.front(), &view);
+            let mut refused = Vec::new();
+            let synced = replies.drop_until_sync(&mut |reply| {
+                if let Reply::Parse { name, .. } = reply {
+                    refused.push(*name);
+                }
+            });
+            seen.until_sync = !synced;
+            if let Some(conn) = &mut link.conn {
+                for name in refused {
+                    conn.statements.forget(name);
+                }
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// Passes an error on, its position mapped back to the client's text if it concerns a text that we changed.
+fn write_error(client: &mut Client, link: &Link, owed: Option<&Reply>, view: &ErrorView<'_>) {
+    let position = view.get(b'P').and_then(|p| std::str::from_utf8(p).ok()?.parse::<u32>().ok());
+    let original = position.and_then(|position| match owed {
+        Some(Reply::Query(_)) => {
+            let (prepared, shard) = link.rewritten.as_ref()?;
+            let text = query_text(client.pending())?;
+            let mut shape = Shape::default();
+            shape.scan(text).ok()?;
+            Some(prepared.original_position(position, text, &shape.holes, link.map.schema(*shard)))
+        }
+        Some(Reply::Parse { statement, shard: Some(shard), .. }) => {
+            let schema = link.map.schema(*shard);
+            Some(statement.prepared.original_position(position, &statement.text, &statement.holes, schema))
+        }
+        _ => None,
+    });
+    match original {
+        Some(p) => view.with_field_replaced(&mut client.outbox, b'E', b'P', p.to_string().as_bytes()),
+        None => view.write(&mut client.outbox, b'E'),
+    }
+}
+
+/// The text of the Query message at the front of `pending`.
+fn query_text(pending: &[u8]) -> Option<&[u8]> {
+    let header = frame::header(pending).ok()??;
+    pending.get(frame::HEADER..header.len.checked_sub(1)?)
+}
+
+/// Made-up replies at the head of the queue can go out although no server has been asked anything.
+pub(crate) fn write_made(client: &mut Client, replies: &mut Replies) {
+    while let Some(Reply::Made(_)) = replies.front() {
+        if let Some(Reply::Made(made)) = replies.pop() {
+            made.write(&mut client.outbox);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Which replies are still owed to the client, in order: for each message sent to a server, whether its reply is passed
+//! on or kept from the client (we sent the message ourselves), and the replies that we make up in between.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::context::Statement;
+use crate::shardmap::ShardId;
+
+/// What a message sent to a server will be answered with, and what to do with the answer.
+pub(crate) enum Reply {
+    /// Query: anything up to ReadyForQuery.
+    Query(Pass),
+    /// Parse: ParseComplete.
+    Parse {
+        pass: Pass,
+        /// The name that the statement has on the server connection.
+        name: u32,
+        statement: Arc<Statement>,
+        /// Whose schema was written into the text.
+        shard: Option<ShardId>,
+    },
+    /// Bind, Close or any other with a one-message answer: BindComplete, CloseComplete.
+    One(Pass),
+    /// Describe: (ParameterDescription,) RowDescription or NoData.
+    Describe(Pass),
+    /// Execute: rows, then CommandComplete, EmptyQueryResponse or PortalSuspended.
+    Execute(Pass),
+    /// Sync: ReadyForQuery.
+    Sync(Pass),
+    /// Not sent to a server: these bytes are the answer.
+    Made(Made),
+}
+
+/// An answer of our own.
+pub(crate) enum Made {
+    ParseComplete,
+    BindComplete,
+    CloseComplete,
+    NoData,
+    /// Any other whole messages.
+    Bytes(Box<[u8]>),
+}
+
+/// What to do with a server's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pass {
+    /// The client asked: it gets the answer.
+    On,
+    /// We asked: the client never hears of it. Errors are passed on all the same.
+    Keep,
+}
+
+/// The replies owed on the active server connection, oldest first.
+#[derive(Default)]
+pub(crate) struct Replies {
+    queue: VecDeque<Reply>,
+}
+
+impl Replies {
+    pub(crate) fn push(&mut self, reply: Reply) {
+        self.queue.push_back(reply);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    pub(crate) fn front(&self) -> Option<&Reply> {
+        self.queue.front()
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Reply> {
+        self.queue.pop_front()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.queue.clear();
+    }
+
+    /// The server answered with an error: it answers nothing more until the next Sync (or the end of the Query), so
+    /// whatever stands before that is dropped, made-up replies too. Returns whether a Sync or Query was found; if not,
+    /// the client has not sent its Sync yet.
+    pub(crate) fn drop_until_sync(&mut self, dropped: &mut dyn FnMut(&Reply)) -> bool {
+        while let Some(reply) = self.queue.front() {
+            if matches!(reply, Reply::Query(_) | Reply::Sync(_)) {
+                return true;
+            }
+            dropped(reply);
+            self.queue.pop_front();
+        }
+        false
+    }
+}
+
+impl Made {
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Made::ParseComplete => out.extend_from_slice(b"1\0\0\0\x04"),
+            Made::BindComplete => out.extend_from_slice(b"2\0\0\0\x04"),
+            Made::CloseComplete => out.extend_from_slice(b"3\0\0\0\x04"),
+            Made::NoData => out.extend_from_slice(b"n\0\0\0\x04"),
+            Made::Bytes(bytes) => out.extend_from_slice(bytes),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_drops_all_up_to_the_sync_and_not_beyond() {
+        let mut r = Replies::default();
+        r.push(Reply::One(Pass::On));
+        r.push(Reply::Made(Made::ParseComplete));
+        r.push(Reply::Execute(Pass::On));
+        r.push(Reply::Sync(Pass::On));
+        r.push(Reply::Execute(Pass::On));
+        let mut n = 0;
+        assert!(r.drop_until_sync(&mut |_| n += 1));
+        assert_eq!(n, 3);
+        assert!(matches!(r.front(), Some(Reply::Sync(Pass::On))));
+        r.pop();
+        assert!(!r.drop_until_sync(&mut |_| {}), "no Sync sent yet");
+        assert!(r.is_empty());
+    }
+}

@@ -1,0 +1,303 @@
+//! Backend messages: writers for what we say to a client, and views of the few of Postgres' messages that we look into.
+//! Views take the body of one exact frame (no header). Rows are never looked into here.
+
+use super::body::{Body, DecodeFault};
+use super::frame::{put, put_cstr};
+
+/// Appends AuthenticationOk.
+pub fn auth_ok(out: &mut Vec<u8>) {
+    put(out, b'R', |out| out.extend_from_slice(&[0; 4]));
+}
+
+/// Appends AuthenticationSASL with the mechanisms on offer.
+pub fn auth_sasl(out: &mut Vec<u8>, mechanisms: &[&str]) {
+    put(out, b'R', |out| {
+        out.extend_from_slice(&10u32.to_be_bytes());
+        for mechanism in mechanisms {
+            put_cstr(out, mechanism.as_bytes());
+        }
+        out.push(0);
+    });
+}
+
+/// Appends AuthenticationSASLContinue.
+pub fn auth_sasl_continue(out: &mut Vec<u8>, data: &[u8]) {
+    put(out, b'R', |out| {
+        out.extend_from_slice(&11u32.to_be_bytes());
+        out.extend_from_slice(data);
+    });
+}
+
+/// Appends AuthenticationSASLFinal.
+pub fn auth_sasl_final(out: &mut Vec<u8>, data: &[u8]) {
+    put(out, b'R', |out| {
+        out.extend_from_slice(&12u32.to_be_bytes());
+        out.extend_from_slice(data);
+    });
+}
+
+/// Appends NegotiateProtocolVersion: the newest version that we speak and the options that we don't know.
+pub fn negotiate_protocol_version(out: &mut Vec<u8>, version: u32, unknown: &[String]) {
+    put(out, b'v', |out| {
+        out.extend_from_slice(&version.to_be_bytes());
+        // Bounded by the length of a startup packet.
+        out.extend_from_slice(&(unknown.len() as u32).to_be_bytes());
+        for option in unknown {
+            put_cstr(out, option.as_bytes());
+        }
+    });
+}
+
+/// Appends ParameterStatus.
+pub fn parameter_status(out: &mut Vec<u8>, name: &str, value: &str) {
+    put(out, b'S', |out| {
+        put_cstr(out, name.as_bytes());
+        put_cstr(out, value.as_bytes());
+    });
+}
+
+/// Appends BackendKeyData; `key` is opaque: a process id of 4 bytes, then a secret of 4 (up to 256 since protocol 3.2).
+pub fn backend_key_data(out: &mut Vec<u8>, key: &[u8]) {
+    put(out, b'K', |out| out.extend_from_slice(key));
+}
+
+/// Appends ReadyForQuery; `status` is `I` idle, `T` in a transaction, `E` in a failed one.
+pub fn ready(out: &mut Vec<u8>, status: u8) {
+    put(out, b'Z', |out| out.push(status));
+}
+
+/// Appends CommandComplete.
+pub fn command_complete(out: &mut Vec<u8>, tag: &str) {
+    put(out, b'C', |out| put_cstr(out, tag.as_bytes()));
+}
+
+/// Appends ParseComplete.
+pub fn parse_complete(out: &mut Vec<u8>) {
+    put(out, b'1', |_| ());
+}
+
+/// Appends BindComplete.
+pub fn bind_complete(out: &mut Vec<u8>) {
+    put(out, b'2', |_| ());
+}
+
+/// Appends CloseComplete.
+pub fn close_complete(out: &mut Vec<u8>) {
+    put(out, b'3', |_| ());
+}
+
+/// Appends NoData.
+pub fn no_data(out: &mut Vec<u8>) {
+    put(out, b'n', |_| ());
+}
+
+/// Appends PortalSuspended.
+pub fn portal_suspended(out: &mut Vec<u8>) {
+    put(out, b's', |_| ());
+}
+
+/// Appends EmptyQueryResponse.
+pub fn empty_query(out: &mut Vec<u8>) {
+    put(out, b'I', |_| ());
+}
+
+/// Appends ParameterDescription. At most 65,535 types.
+pub fn parameter_description(out: &mut Vec<u8>, types: &[u32]) {
+    let count = u16::try_from(types.len()).unwrap_or(u16::MAX);
+    put(out, b't', |out| {
+        out.extend_from_slice(&count.to_be_bytes());
+        for oid in &types[..usize::from(count)] {
+            out.extend_from_slice(&oid.to_be_bytes());
+        }
+    });
+}
+
+/// Appends RowDescription for columns of ours, in text format and of no table: name and `pg_type.oid`.
+pub fn row_description(out: &mut Vec<u8>, columns: &[(&str, u32)]) {
+    put(out, b'T', |out| {
+        out.extend_from_slice(&(columns.len() as u16).to_be_bytes());
+        for &(name, oid) in columns {
+            put_cstr(out, name.as_bytes());
+            out.extend_from_slice(&[0; 6]); // table OID, column number
+            out.extend_from_slice(&oid.to_be_bytes());
+            out.extend_from_slice(&type_len(oid).to_be_bytes());
+            out.extend_from_slice(&(-1i32).to_be_bytes()); // no type modifier
+            out.extend_from_slice(&[0; 2]); // text
+        }
+    });
+}
+
+/// `pg_type.typlen` of the types that we answer in.
+fn type_len(oid: u32) -> i16 {
+    match oid {
+        16 | 18 => 1,                // bool, "char"
+        21 => 2,                     // int2
+        23 | 26 | 700 => 4,          // int4, oid, float4
+        20 | 701 | 1114 | 1184 => 8, // int8, float8, timestamp, timestamptz
+        19 => 64,                    // name
+        _ => -1,
+    }
+}
+
+/// Appends DataRow; `None` is NULL.
+pub fn data_row(out: &mut Vec<u8>, values: &[Option<&[u8]>]) {
+    put(out, b'D', |out| {
+        out.extend_from_slice(&(values.len() as u16).to_be_bytes());
+        for value in values {
+            let Some(value) = value else {
+                out.extend_from_slice(&(-1i32).to_be_bytes());
+                continue;
+            };
+            out.extend_from_slice(&(value.len() as u32).to_be_bytes());
+            out.extend_from_slice(value);
+        }
+    });
+}
+
+/// A request for authentication, seen from the client's side (`AUTH_REQ_*`, src/include/libpq/protocol.h).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Authentication<'a> {
+    /// Done.
+    Ok,
+    /// The password itself.
+    CleartextPassword,
+    /// md5 of password and user, with this salt.
+    Md5Password([u8; 4]),
+    /// One of these mechanisms, each with its NUL.
+    Sasl(&'a [u8]),
+    /// The mechanism's next message.
+    SaslContinue(&'a [u8]),
+    /// The mechanism's last message.
+    SaslFinal(&'a [u8]),
+    /// A method that we don't speak (Kerberos, GSSAPI, SSPI ...), by number.
+    Other(u32),
+}
+
+impl<'a> Authentication<'a> {
+    /// Reads a body.
+    pub fn decode(body: &'a [u8]) -> Result<Self, DecodeFault> {
+        let mut body = Body(body);
+        Ok(match body.u32()? {
+            0 => Authentication::Ok,
+            3 => Authentication::CleartextPassword,
+            5 => Authentication::Md5Password(body.array()?),
+            10 => Authentication::Sasl(body.0),
+            11 => Authentication::SaslContinue(body.0),
+            12 => Authentication::SaslFinal(body.0),
+            other => Authentication::Other(other),
+        })
+    }
+}
+
+/// ErrorResponse or NoticeResponse: fields of a byte and a string each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ErrorView<'a> {
+    /// Checked: fields, then the closing NUL, nothing behind.
+    body: &'a [u8],
+}
+
+impl<'a> ErrorView<'a> {
+    /// Reads a body.
+    pub fn decode(body: &'a [u8]) -> Result<Self, DecodeFault> {
+        let mut rest = Body(body);
+        while rest.byte()? != 0 {
+            rest.cstr()?;
+        }
+        rest.end()?;
+        Ok(ErrorView { body })
+    }
+
+    /// All fields in the order sent.
+    pub fn fields(&self) -> impl Iterator<Item = (u8, &'a [u8])> + use<'a> {
+        let mut rest = Body(self.body);
+        // `decode` has walked the same bytes; the closing NUL ends it.
+        std::iter::from_fn(move || match rest.byte() {
+            Ok(0) | Err(_) => None,
+            Ok(field) => Some((field, rest.cstr().ok()?)),
+        })
+    }
+
+    /// The first field of this type: `C` SQLSTATE, `M` message, `V` severity, `P` position ...
+    pub fn get(&self, field: u8) -> Option<&'a [u8]> {
+        self.fields().find(|(f, _)| *f == field).map(|(_, v)| v)
+    }
+
+    /// SQLSTATE.
+    pub fn code(&self) -> Option<super::error::SqlState> {
+        super::error::SqlState::from_field(self.get(b'C')?)
+    }
+
+    /// Appends the message under `tag` (`E` or `N`) with the text of every `field` replaced, all else as it was.
+    pub fn with_field_replaced(&self, out: &mut Vec<u8>, tag: u8, field: u8, text: &[u8]) {
+        put(out, tag, |out| {
+            for (f, old) in self.fields() {
+                out.push(f);
+                put_cstr(out, if f == field { text } else { old });
+            }
+            out.push(0);
+        });
+    }
+}
+
+/// CommandComplete: what was done, and to how many rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CommandComplete<'a> {
+    /// For example `INSERT 0 1`, without its NUL.
+    pub tag: &'a [u8],
+}
+
+impl<'a> CommandComplete<'a> {
+    /// Reads a body.
+    pub fn decode(body: &'a [u8]) -> Result<Self, DecodeFault> {
+        let mut body = Body(body);
+        let tag = body.cstr()?;
+        body.end()?;
+        Ok(CommandComplete { tag })
+    }
+
+    /// The number of rows that ends the tag, if there is one.
+    pub fn rows(&self) -> Option<u64> {
+        let last = self.tag.rsplit(|b| *b == b' ').next()?;
+        std::str::from_utf8(last).ok()?.parse().ok()
+    }
+
+    /// The tag without its number of rows: `INSERT 0`, `SELECT`, `CREATE TABLE`.
+    pub fn command(&self) -> &'a [u8] {
+        let last = self.tag.iter().rposition(|b| *b == b' ');
+        match last {
+            Some(at) if self.rows().is_some() => &self.tag[..at],
+            _ => self.tag,
+        }
+    }
+}
+
+/// ParameterStatus: a setting's value at the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParameterStatus<'a> {
+    /// The setting.
+    pub name: &'a [u8],
+    /// Its value.
+    pub value: &'a [u8],
+}
+
+impl<'a> ParameterStatus<'a> {
+    /// Reads a body.
+    pub fn decode(body: &'a [u8]) -> Result<Self, DecodeFault> {
+        let mut body = Body(body);
+        let name = body.cstr()?;
+        let value = body.cstr()?;
+        body.end()?;
+        Ok(ParameterStatus { name, value })
+    }
+}
+
+/// The state that a ReadyForQuery tells: `I`, `T` or `E`; anything else is a fault.
+pub fn ready_status(body: &[u8]) -> Result<u8, DecodeFault> {
+    let mut body = Body(body);
+    let status = body.byte()?;
+    body.end()?;
+    match status {
+        b'I' | b'T' | b'E' => Ok(status),
+        _ => Err(DecodeFault::Trailing),
+    }
+}

@@ -1,0 +1,233 @@
+//! A connected socket, TCP or Unix: non-blocking reads and writes for the relay, exact ones for handshakes.
+//!
+//! Deliberately not `AsyncRead`/`AsyncWrite`: every read of the data path is one `try_*` call on a buffer that the
+//! caller owns, so that nothing is held while idle and no byte is buffered where nobody sees it.
+
+use std::io::{self, IoSlice, Read};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use thiserror::Error;
+use tokio::io::Interest;
+use tokio::net::{TcpStream, UnixStream};
+
+use super::frame::{self, FrameFault};
+
+/// A dead peer behind a silent network is noticed after about 60 + 3 * 10 s.
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(60))
+    .with_interval(Duration::from_secs(10))
+    .with_retries(3);
+
+/// A connected socket. TLS becomes a third variant.
+#[derive(Debug)]
+pub enum Stream {
+    /// With `TCP_NODELAY` and keepalive set.
+    Tcp(TcpStream),
+    /// A Unix socket.
+    Unix(UnixStream),
+}
+
+/// Why no whole frame could be read.
+#[derive(Debug, Error)]
+pub enum ReadFault {
+    /// The peer closed between two messages.
+    #[error("the peer closed the connection")]
+    Closed,
+    /// The peer closed inside a message.
+    #[error("the peer closed the connection in the middle of a message")]
+    Cut,
+    /// The header can't be.
+    #[error(transparent)]
+    Frame(#[from] FrameFault),
+    /// The socket failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl Stream {
+    /// Takes a TCP socket: no Nagle delay, keepalive on.
+    pub fn tcp(socket: TcpStream) -> io::Result<Stream> {
+        socket.set_nodelay(true)?;
+        SockRef::from(&socket).set_tcp_keepalive(&KEEPALIVE)?;
+        Ok(Stream::Tcp(socket))
+    }
+
+    /// Takes a Unix socket.
+    pub fn unix(socket: UnixStream) -> Stream {
+        Stream::Unix(socket)
+    }
+
+    /// One read of what is there. `WouldBlock` without a syscall if nothing was announced since the last read that
+    /// found the socket empty or did not fill `buf`; `Ok(0)` when the peer closed. `buf` must not be empty.
+    #[inline]
+    pub fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        let asked = buf.len();
+        self.try_some(Interest::READABLE, asked, |socket| {
+            let mut socket: &socket2::Socket = socket;
+            socket.read(buf)
+        })
+    }
+
+    /// [`Stream::try_read`] of at most `room` bytes onto the end of `buf`. The room is zeroed first: a scratch buffer
+    /// that stays allocated is cheaper where it can be had.
+    pub fn try_read_buf(&self, buf: &mut Vec<u8>, room: usize) -> io::Result<usize> {
+        let filled = buf.len();
+        buf.resize(filled + room, 0);
+        let read = self.try_read(&mut buf[filled..]);
+        buf.truncate(filled + *read.as_ref().unwrap_or(&0));
+        read
+    }
+
+    /// One write of as much as the kernel takes. `WouldBlock` without a syscall if it is known to be full.
+    #[inline]
+    pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
+        self.try_some(Interest::WRITABLE, buf.len(), |socket| {
+            socket.send_with_flags(buf, libc::MSG_NOSIGNAL)
+        })
+    }
+
+    /// [`Stream::try_write`] from several buffers in one syscall.
+    #[inline]
+    pub fn try_write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        let asked = bufs.iter().map(|buf| buf.len()).sum();
+        self.try_some(Interest::WRITABLE, asked, |socket| {
+            socket.send_vectored_with_flags(bufs, libc::MSG_NOSIGNAL)
+        })
+    }
+
+    /// One syscall, if tokio holds the socket for ready. When it moves fewer bytes than `asked` the kernel has no more
+    /// (epoll(7), on edge-triggered stream sockets), so the readiness is cleared as after `EAGAIN`, which saves the
+    /// syscall that would find it out. tokio's own `try_read` does not do so, its `poll_read` does.
+    #[inline]
+    fn try_some(
+        &self,
+        interest: Interest,
+        asked: usize,
+        mut io: impl FnMut(&SockRef<'_>) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let mut moved = None;
+        let mut attempt = |socket: SockRef<'_>| {
+            let n = loop {
+                match io(&socket) {
+                    Err(fault) if fault.kind() == io::ErrorKind::Interrupted => continue,
+                    other => break other?,
+                }
+            };
+            moved = Some(n);
+            if 0 < n && n < asked {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Ok(n)
+        };
+        let result = match self {
+            Stream::Tcp(socket) => socket.try_io(interest, || attempt(SockRef::from(socket))),
+            Stream::Unix(socket) => socket.try_io(interest, || attempt(SockRef::from(socket))),
+        };
+        moved.map_or(result, Ok)
+    }
+
+    /// Ready when a read may find something (data, end or error); registers the task otherwise.
+    #[inline]
+    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Stream::Tcp(socket) => socket.poll_read_ready(cx),
+            Stream::Unix(socket) => socket.poll_read_ready(cx),
+        }
+    }
+
+    /// Ready when a write may be taken; registers the task otherwise.
+    #[inline]
+    pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Stream::Tcp(socket) => socket.poll_write_ready(cx),
+            Stream::Unix(socket) => socket.poll_write_ready(cx),
+        }
+    }
+
+    /// Waits for [`Stream::try_read`] to be worth a try. Cancel safe.
+    pub async fn readable(&self) -> io::Result<()> {
+        match self {
+            Stream::Tcp(socket) => socket.readable().await,
+            Stream::Unix(socket) => socket.readable().await,
+        }
+    }
+
+    /// Waits for [`Stream::try_write`] to be worth a try. Cancel safe.
+    pub async fn writable(&self) -> io::Result<()> {
+        match self {
+            Stream::Tcp(socket) => socket.writable().await,
+            Stream::Unix(socket) => socket.writable().await,
+        }
+    }
+
+    /// Writes all of `buf`. Not cancel safe: how much was written is lost.
+    pub async fn write_all(&mut self, mut buf: &[u8]) -> io::Result<()> {
+        while !buf.is_empty() {
+            match self.try_write(buf) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => buf = &buf[n..],
+                Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => self.writable().await?,
+                Err(fault) => return Err(fault),
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills `buf`, taking no byte more from the socket. Not cancel safe.
+    pub async fn read_exact(&mut self, buf: &mut [u8]) -> Result<(), ReadFault> {
+        let mut filled = 0;
+        while filled < buf.len() {
+            match self.try_read(&mut buf[filled..]) {
+                Ok(0) if filled == 0 => return Err(ReadFault::Closed),
+                Ok(0) => return Err(ReadFault::Cut),
+                Ok(n) => filled += n,
+                Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => self.readable().await?,
+                Err(fault) => return Err(fault.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads one tagged frame whose stated length is at most `limit`, and no byte behind it; its body replaces what is
+    /// in `body`. For handshakes, where frames are few and small. Not cancel safe.
+    pub async fn read_frame(&mut self, limit: u32, body: &mut Vec<u8>) -> Result<u8, ReadFault> {
+        let mut head = [0; frame::HEADER];
+        self.read_exact(&mut head).await?;
+        let [tag, stated @ ..] = head;
+        let stated = u32::from_be_bytes(stated);
+        let len = stated.checked_sub(4);
+        let len = len.ok_or(FrameFault::Length { tag, stated })?;
+        if stated > limit {
+            return Err(FrameFault::TooLong { tag, stated, limit }.into());
+        }
+        self.read_rest(len, body).await?;
+        Ok(tag)
+    }
+
+    /// Reads the rest of a frame or packet of which something was already read. `len` is bounded by the caller.
+    pub(super) async fn read_rest(
+        &mut self,
+        len: u32,
+        body: &mut Vec<u8>,
+    ) -> Result<(), ReadFault> {
+        body.clear();
+        body.resize(len as usize, 0);
+        match self.read_exact(body).await {
+            Err(ReadFault::Closed) => Err(ReadFault::Cut),
+            other => other,
+        }
+    }
+
+    /// Who is at the other end, for logs: `1.2.3.4:5678`, or `unix`.
+    pub fn peer(&self) -> String {
+        match self {
+            Stream::Tcp(socket) => match socket.peer_addr() {
+                Ok(addr) => addr.to_string(),
+                Err(_) => "tcp (gone)".to_owned(),
+            },
+            Stream::Unix(_) => "unix".to_owned(),
+        }
+    }
+}

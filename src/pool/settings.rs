@@ -53,9 +53,14 @@ impl Settings {
         sql
     }
 
-    /// The names that are set.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+    /// The names whose settings differ between the two sets.
+    pub fn changed_names(&self, other: &Settings) -> Vec<String> {
+        let names = self.0.keys().chain(other.0.keys());
+        let changed = names.filter(|name| self.0.get(*name) != other.0.get(*name));
+        let mut changed: Vec<_> = changed.cloned().collect();
+        changed.sort();
+        changed.dedup();
+        changed
     }
 }
 

@@ -12,8 +12,9 @@ use crate::pool::{Pool, server};
 pub struct CancelKeys(Mutex<HashMap<Vec<u8>, Arc<CancelSlot>>>);
 
 /// What a cancel of one session would hit now.
-#[derive(Default)]
 pub struct CancelSlot {
+    /// The session's key.
+    key: Vec<u8>,
     state: Mutex<State>,
     sent: Notify,
 }
@@ -32,22 +33,19 @@ impl CancelKeys {
     }
 
     /// Registers a session under a new random key of `4 + secret` bytes, the first four a positive process number.
-    pub(crate) fn register(self: &CancelKeys, secret: usize) -> (Vec<u8>, Arc<CancelSlot>) {
+    pub(crate) fn register(&self, secret: usize) -> Arc<CancelSlot> {
         let mut keys = self.lock();
         loop {
             let mut key = vec![0u8; 4 + secret];
             rand::Rng::fill(&mut rand::rng(), &mut key[..]);
             key[0] &= 0x7f;
             if key[..4] != [0; 4] && !keys.contains_key(&key) {
-                let slot = Arc::new(CancelSlot::default());
-                keys.insert(key.clone(), slot.clone());
-                return (key, slot);
+                let slot = CancelSlot { key: key.clone(), state: Mutex::default(), sent: Notify::new() };
+                let slot = Arc::new(slot);
+                keys.insert(key, slot.clone());
+                return slot;
             }
         }
-    }
-
-    pub(crate) fn forget(&self, key: &[u8]) {
-        self.lock().remove(key);
     }
 
     /// Passes a cancel on to the server connections that the key's session is using. An unknown key is ignored, as
@@ -81,6 +79,16 @@ impl Drop for Landed<'_> {
 impl CancelSlot {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// The key, for BackendKeyData.
+    pub(crate) fn key(&self) -> &[u8] {
+        &self.key
+    }
+
+    /// The session ends: its key means nothing any more.
+    pub(crate) fn forget(&self, keys: &CancelKeys) {
+        keys.lock().remove(&self.key);
     }
 
     /// The session now uses this server connection.

@@ -1,1 +1,305 @@
-//! .
+//! One client's conversation: reads its messages, decides, forwards, relays. All control flow of a session starts here;
+//! the other files of this folder are what it calls.
+
+mod block;
+mod cancel;
+mod clients;
+mod context;
+mod control;
+mod errors;
+mod explain;
+mod extended;
+mod gather;
+mod links;
+mod login;
+mod prepare;
+mod relay;
+mod replies;
+mod set;
+mod simple;
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+
+pub use cancel::{CancelKeys, CancelSlot};
+pub use clients::{Activity, ClientInfo, Clients, Order};
+pub use context::{Context, Schema, WorkerContext};
+pub use login::{Welcomes, serve};
+
+use block::Block;
+use errors::Fault;
+use extended::{Batch, Prepareds};
+use relay::{Client, Link, Relayed, Seen};
+use replies::Replies;
+
+use crate::pool::{HostPools, Settings};
+use crate::shardmap::ShardMap;
+use crate::sql::hint::Hint;
+use crate::wire::error::{ErrorFields, SqlState};
+use crate::wire::frame::{self, Header};
+use crate::wire::{backend, frontend};
+
+/// A client that has logged in.
+pub(crate) struct Session {
+    context: Arc<Context>,
+    worker: Arc<WorkerContext>,
+    client: Client,
+    info: Arc<ClientInfo>,
+    cancel: Arc<CancelSlot>,
+    /// The role that we are at the hosts, if not the one in their urls, and its password.
+    role: Option<(String, Option<String>)>,
+    /// The map that the present transaction (or the next one) goes by, and its hosts' pools.
+    map: Arc<ShardMap>,
+    pools: HostPools,
+    /// Server connections lent to this session: at most one per host.
+    links: Vec<Link>,
+    /// The link that `replies` is about.
+    active: usize,
+    replies: Replies,
+    /// Inside a transaction block; `None` outside, also inside the implicit transaction of a message.
+    block: Option<Box<Block>>,
+    batch: Batch,
+    statements: Prepareds,
+    /// What the client has set, and what it asked for at startup (RESET goes back to that).
+    settings: Settings,
+    startup: Settings,
+    /// `SET presplit.key`, `SET presplit.shard`.
+    hint: Option<Hint>,
+    /// Bytes of a message that is too long to be held: they are swallowed as they come.
+    swallow: usize,
+}
+
+/// Whether the session goes on.
+type Go = bool;
+
+impl Session {
+    /// Runs until the client leaves, breaks the protocol or is told to go.
+    pub(crate) async fn run(mut self) {
+        loop {
+            let step = match self.next_frame() {
+                Ok(Some(header)) => self.message(header).await,
+                Ok(None) => self.wait().await,
+                Err(fault) => Err(fault),
+            };
+            let go = match step {
+                Ok(go) => go,
+                Err(fault) => self.fail(fault).await,
+            };
+            if !go {
+                break;
+            }
+        }
+        // A block that is still open is rolled back by closing its connections; see `Link::drop`.
+        self.links.clear();
+    }
+
+    /// The next whole message, if it has come.
+    fn next_frame(&mut self) -> Result<Option<Header>, Fault> {
+        if self.swallow > 0 {
+            let n = self.swallow.min(self.client.pending().len());
+            self.client.consume(n);
+            self.swallow -= n;
+            if self.swallow > 0 {
+                return Ok(None);
+            }
+        }
+        let pending = self.client.pending();
+        let Some(header) = frame::frontend_header(pending).map_err(|e| Fault::violation(e.to_string()))? else {
+            return Ok(None);
+        };
+        if pending.len() >= header.len {
+            return Ok(Some(header));
+        }
+        let most = self.map.proxy.limits.frame_held_bytes;
+        if header.len > most {
+            return Err(self.too_long(header, most));
+        }
+        Ok(None)
+    }
+
+    /// A message that would have to be held and is longer than the limit: it is answered with an error as if it had come.
+    fn too_long(&mut self, header: Header, most: usize) -> Fault {
+        let pending = self.client.pending().len();
+        self.client.consume(pending);
+        self.swallow = header.len - pending;
+        self.batch.now = header.tag;
+        Fault::limit(&format!("a message of {} bytes", header.len), "frame_held_bytes", most as u64)
+    }
+
+    /// Deals with one whole message; its bytes stay in the inbox until it is dealt with.
+    async fn message(&mut self, header: Header) -> Result<Go, Fault> {
+        self.batch.now = header.tag;
+        let done = self.dispatch(header).await;
+        self.client.consume(header.len);
+        done
+    }
+
+    async fn dispatch(&mut self, header: Header) -> Result<Go, Fault> {
+        match header.tag {
+            b'Q' => self.query(header.len).await?,
+            b'S' => self.sync(header.len).await?,
+            b'X' => return Ok(false),
+            // Postgres, too, ignores these outside COPY: the rest of a COPY that has failed.
+            b'd' | b'c' | b'f' => {}
+            b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'F' if self.batch.skipping() => {}
+            b'P' => self.parse(header.len)?,
+            b'B' => self.bind(header.len).await?,
+            b'D' => self.describe(header.len).await?,
+            b'E' => self.execute(header.len).await?,
+            b'C' => self.close(header.len).await?,
+            b'H' => self.flush().await?,
+            b'F' => {
+                return Err(Fault::unsupported(
+                    "the fast-path function call is not supported: it names a function by its OID, which says nothing of a shard",
+                    "Call the function in a SELECT.",
+                ));
+            }
+            tag => return Err(Fault::violation(format!("invalid frontend message type {tag}"))),
+        }
+        Ok(true)
+    }
+
+    /// Waits for the client to say more, passing on what the server says meanwhile. Holds no buffer while nothing comes.
+    async fn wait(&mut self) -> Result<Go, Fault> {
+        if self.client.pending().is_empty() && self.replies.is_empty() && self.client.outbox.is_empty() {
+            self.client.rest();
+            self.info.set(if self.links.is_empty() { Activity::Idle } else { Activity::InTransaction });
+        }
+        let mut seen = Seen::default();
+        let go = poll_fn(|cx| {
+            match self.info.poll_order(cx) {
+                Order::Run => {}
+                Order::Drain if self.block.is_some() || !self.links.is_empty() => {}
+                order => return Poll::Ready(Err(Self::told_to_go(order))),
+            }
+            if let Some(link) = self.links.get_mut(self.active)
+                && !self.replies.is_empty()
+            {
+                match relay::poll_relay(cx, &mut self.client, link, &mut self.replies, &mut seen) {
+                    Poll::Ready(Ok(Relayed::CopyIn)) => return Poll::Ready(Err(Self::copy_needs_sync())),
+                    Poll::Ready(Err(fault)) => return Poll::Ready(Err(fault)),
+                    Poll::Ready(Ok(Relayed::Done)) | Poll::Pending => {}
+                }
+                if seen.until_sync {
+                    self.batch.server_refused();
+                }
+            } else if self.client.poll_flush(cx).map_err(Fault::client)?.is_pending() {
+                return Poll::Pending;
+            }
+            self.client.poll_fill(cx).map(|read| match read {
+                Ok(0) => Ok(false),
+                Ok(_) => Ok(true),
+                Err(e) => Err(Fault::client(e)),
+            })
+        })
+        .await?;
+        self.info.set(Activity::Active);
+        Ok(go)
+    }
+
+    fn told_to_go(order: Order) -> Fault {
+        Fault::fatal(match order {
+            Order::IdleTimeout => ErrorFields::fatal(SqlState::IDLE_SESSION_TIMEOUT, "terminating connection due to idle-session timeout")
+                .hint("The limit is idle_client in [proxy.timeouts]."),
+            Order::TransactionTimeout => ErrorFields::fatal(
+                SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
+                "terminating connection due to idle-in-transaction timeout",
+            )
+            .hint("The limit is idle_transaction in [proxy.timeouts]."),
+            _ => ErrorFields::fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection: the proxy is shutting down"),
+        })
+    }
+
+    /// The text of the Query message of `len` bytes at the front of the inbox.
+    fn query_text(&self, len: usize) -> Result<std::ops::Range<usize>, Fault> {
+        let start = self.client.read + frame::HEADER;
+        let end = self.client.read + len;
+        frontend::Query::decode(&self.client.inbox[start..end])?;
+        Ok(start..end - 1)
+    }
+
+    /// Turns a fault into what the client hears of it.
+    async fn fail(&mut self, fault: Fault) -> Go {
+        match fault {
+            Fault::Client(e) => {
+                tracing::debug!(client = self.info.id, "client gone: {e}");
+                false
+            }
+            Fault::Fatal(fields) => {
+                fields.write(&mut self.client.outbox);
+                let _ = self.client.flush().await;
+                false
+            }
+            Fault::Statement(fields) => match Box::pin(self.refuse(*fields)).await {
+                Ok(()) => true,
+                Err(fault) => Box::pin(self.fail(fault)).await,
+            },
+            Fault::Server(fields) => {
+                let cut = self.drop_active();
+                self.context.stats.server_lost();
+                if cut {
+                    // The client is in the middle of a message that will never end.
+                    tracing::warn!(client = self.info.id, "closing the client: {}", fields.message);
+                    return false;
+                }
+                match Box::pin(self.refuse(*fields)).await {
+                    Ok(()) => true,
+                    Err(fault) => Box::pin(self.fail(fault)).await,
+                }
+            }
+        }
+    }
+
+    /// The present message fails with this error. Replies owed for earlier messages go first.
+    async fn refuse(&mut self, fields: ErrorFields) -> Result<(), Fault> {
+        self.context.stats.refused(fields.code);
+        self.drain_replies().await?;
+        if !self.batch.skipping() {
+            fields.write(&mut self.client.outbox);
+        }
+        if let Some(block) = &mut self.block {
+            block.failed = true;
+        }
+        match self.batch.now {
+            b'Q' => {
+                if self.block.is_none() {
+                    self.release_links().await;
+                }
+                self.ready();
+            }
+            b'S' => {
+                self.batch = Batch::default();
+                if self.block.is_none() {
+                    self.release_links().await;
+                }
+                self.ready();
+            }
+            b'F' => self.ready(),
+            _ => self.batch.refused(),
+        }
+        self.client.flush().await.map_err(Fault::client)
+    }
+
+    /// Appends a ReadyForQuery of our own.
+    fn ready(&mut self) {
+        let status = self.status();
+        backend::ready(&mut self.client.outbox, status);
+    }
+
+    /// The transaction status as the client knows it.
+    fn status(&self) -> u8 {
+        match &self.block {
+            None => b'I',
+            Some(block) if block.failed => b'E',
+            Some(_) => b'T',
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.context.clients.remove(&self.info);
+        self.cancel.forget(&self.context.cancel_keys);
+    }
+}

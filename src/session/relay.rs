@@ -54,6 +54,8 @@ pub(crate) struct Link {
     /// How far `conn.inbox` is dealt with.
     walked: usize,
     middle: Middle,
+    /// Messages were sent that no Sync has followed yet.
+    pub(crate) unsynced: bool,
     /// Transaction status of the last ReadyForQuery: I, T or E.
     pub(crate) status: u8,
     /// Settings that were in force when the transaction began: a rollback brings them back.
@@ -164,6 +166,7 @@ impl Link {
             sent: 0,
             walked: 0,
             middle: Middle { rest: 0, pass: Pass::Keep },
+            unsynced: false,
             status: b'I',
             settings_at_begin,
         }
@@ -198,7 +201,7 @@ impl Link {
 
     /// Gives the connection back to its pool if it is outside a transaction with nothing outstanding; else closes it.
     pub(crate) fn release(&mut self) {
-        let whole = self.outbox.is_empty() && self.middle.rest == 0;
+        let whole = self.outbox.is_empty() && self.middle.rest == 0 && !self.unsynced;
         if let Some(conn) = self.conn.take() {
             let clean = self.status == b'I' && whole && self.walked == conn.inbox.len();
             if clean { self.pool.release(conn) } else { self.pool.discard(conn) }
@@ -507,7 +510,7 @@ fn judge(tag: u8, owed: &Reply) -> Verdict {
         (b'Z', Reply::Query(_) | Reply::Sync(_)) => Verdict::Ready(pass),
         (_, Reply::Query(_)) => Verdict::Pass(pass),
         (b'1', Reply::Parse { .. }) => Verdict::Answers(pass),
-        (b'2' | b'3', Reply::One(_)) => Verdict::Answers(pass),
+        (b'1' | b'2' | b'3', Reply::One(_)) => Verdict::Answers(pass),
         (b't', Reply::Describe(_)) => Verdict::Pass(pass),
         (b'T' | b'n', Reply::Describe(_)) => Verdict::Answers(pass),
         (b'C' | b's' | b'I', Reply::Execute(_)) => Verdict::Answers(pass),

@@ -20,7 +20,7 @@ pub(crate) enum Reply {
         /// Whose schema was written into the text.
         shard: Option<ShardId>,
     },
-    /// Bind, Close or any other with a one-message answer: BindComplete, CloseComplete.
+    /// Bind, Close, or a Parse of our own: BindComplete, CloseComplete, ParseComplete.
     One(Pass),
     /// Describe: (ParameterDescription,) RowDescription or NoData.
     Describe(Pass),

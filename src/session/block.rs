@@ -1,0 +1,400 @@
+//! A transaction block as the client sees it. `BEGIN` is answered at once and sent in front of the first statement on
+//! each host, so the block may be on no host, on one, or on several (one of which may write).
+
+use std::collections::HashMap;
+
+use super::Session;
+use super::errors::Fault;
+use super::replies::{Pass, Reply};
+use crate::pool::Settings;
+use crate::shardmap::HostId;
+use crate::sql::control::{BeginOptions, Isolation};
+use crate::sql::hint::Hint;
+use crate::wire::backend;
+use crate::wire::error::{ErrorFields, Severity, SqlState};
+use crate::wire::frontend;
+
+/// An open transaction block.
+pub(super) struct Block {
+    /// What begins it on a host: `BEGIN` with the client's options.
+    pub(super) begin: Box<str>,
+    /// REPEATABLE READ or SERIALIZABLE: it must not see two hosts' snapshots.
+    pub(super) one_snapshot: bool,
+    /// A statement failed: nothing but its end (or ROLLBACK TO) is accepted.
+    pub(super) failed: bool,
+    /// The host that it has written on.
+    pub(super) writer: Option<HostId>,
+    /// Savepoints that are alive, oldest first.
+    pub(super) savepoints: Vec<Savepoint>,
+    /// `SET LOCAL` and `SET TRANSACTION` statements and savepoints so far, in order: a host enlisted later gets them too.
+    replay: Vec<Replayed>,
+    /// Cursors and the hosts that they are on.
+    pub(super) cursors: HashMap<String, HostId>,
+    /// The session's settings and hint before it.
+    pub(super) settings_before: Settings,
+    pub(super) hint_before: Option<Hint>,
+    /// `SET LOCAL presplit.key`.
+    pub(super) local_hint: Option<Hint>,
+}
+
+/// What a savepoint brings back.
+pub(super) struct Savepoint {
+    name: String,
+    settings: Settings,
+    hint: Option<Hint>,
+    replay: usize,
+}
+
+enum Replayed {
+    Savepoint(String),
+    Local(String),
+}
+
+impl Block {
+    /// The statements that bring a newly enlisted host to where the block is.
+    pub(super) fn replay(&self) -> impl Iterator<Item = String> {
+        self.replay.iter().map(|r| match r {
+            Replayed::Savepoint(name) => format!("SAVEPOINT {}", quoted(name)),
+            Replayed::Local(text) => text.clone(),
+        })
+    }
+
+    /// Notes a statement that holds until the end of the block on every host.
+    pub(super) fn push_local(&mut self, text: String) {
+        self.replay.push(Replayed::Local(text));
+    }
+
+    fn savepoint(&self, name: &str) -> Option<usize> {
+        self.savepoints.iter().rposition(|s| s.name == name)
+    }
+}
+
+/// What a statement that the session acts on by itself came to.
+pub(super) enum Acted {
+    /// These messages are the answer, without ReadyForQuery.
+    Answered(Vec<u8>),
+    /// A server has answered and the answer has been passed on; in the simple protocol ReadyForQuery too.
+    Passed,
+}
+
+/// How the statement came: its answer is framed accordingly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Simple,
+    Extended,
+}
+
+/// An answer that is a command tag only.
+pub(super) fn tag(tag: &str) -> Acted {
+    let mut out = Vec::new();
+    backend::command_complete(&mut out, tag);
+    Acted::Answered(out)
+}
+
+fn warning(code: SqlState, message: &'static str, command: &str) -> Acted {
+    let mut out = Vec::new();
+    ErrorFields::new(Severity::Warning, code, message).write(&mut out);
+    backend::command_complete(&mut out, command);
+    Acted::Answered(out)
+}
+
+/// An identifier in quotes.
+pub(super) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// The error of every statement in a failed block (src/backend/tcop/postgres.c).
+pub(super) fn aborted() -> Fault {
+    Fault::statement(ErrorFields::error(
+        SqlState::IN_FAILED_TRANSACTION,
+        "current transaction is aborted, commands ignored until end of transaction block",
+    ))
+}
+
+fn outside(what: &str) -> Fault {
+    Fault::statement(ErrorFields::error(SqlState::NO_ACTIVE_TRANSACTION, format!("{what} can only be used in transaction blocks")))
+}
+
+impl Session {
+    /// `BEGIN`, `START TRANSACTION`.
+    pub(super) async fn begin(&mut self, options: &BeginOptions, text: &str, protocol: Protocol) -> Result<Acted, Fault> {
+        let command = if text.trim_start().get(..5).is_some_and(|w| w.eq_ignore_ascii_case("start")) { "START TRANSACTION" } else { "BEGIN" };
+        if let Some(block) = &self.block {
+            if block.failed {
+                return Err(aborted());
+            }
+            return Ok(warning(SqlState::ACTIVE_TRANSACTION, "there is already a transaction in progress", command));
+        }
+        let plain = options.isolation.is_none() && options.read_only.is_none() && options.deferrable.is_none();
+        let begin = if plain { "BEGIN".into() } else { text.trim().trim_end_matches(';').into() };
+        self.open_block(begin, matches!(options.isolation, Some(Isolation::RepeatableRead | Isolation::Serializable)));
+        if self.links.iter().any(|l| l.unsynced) {
+            // In the middle of a batch: what it has done so far belongs to the block. Postgres does the same.
+            let done = self.run_on(self.active, text, protocol).await?;
+            if !done {
+                self.block = None;
+            }
+            return Ok(Acted::Passed);
+        }
+        Ok(tag(command))
+    }
+
+    /// From here on the session is in a block.
+    pub(super) fn open_block(&mut self, begin: Box<str>, one_snapshot: bool) {
+        self.block = Some(Box::new(Block {
+            begin,
+            one_snapshot,
+            failed: false,
+            writer: self.batch.writer,
+            savepoints: Vec::new(),
+            replay: Vec::new(),
+            cursors: HashMap::new(),
+            settings_before: self.settings.clone(),
+            hint_before: self.hint.clone(),
+            local_hint: None,
+        }));
+    }
+
+    /// `COMMIT`, `END`, `ROLLBACK`, `ABORT`.
+    pub(super) async fn end(&mut self, commit: bool, chain: bool, text: &str, protocol: Protocol) -> Result<Acted, Fault> {
+        let command = if commit { "COMMIT" } else { "ROLLBACK" };
+        let Some(block) = &self.block else {
+            if chain {
+                return Err(outside(&format!("{command} AND CHAIN")));
+            }
+            if self.links.iter().any(|l| l.unsynced) {
+                // It ends the implicit transaction of the batch.
+                self.run_on(self.active, text, protocol).await?;
+                return Ok(Acted::Passed);
+            }
+            return Ok(warning(SqlState::NO_ACTIVE_TRANSACTION, "there is no transaction in progress", command));
+        };
+        let commit = commit && !block.failed;
+        let begin = block.begin.clone();
+        let one_snapshot = block.one_snapshot;
+        if self.links.is_empty() {
+            self.close_block(commit);
+            if chain {
+                self.open_block(begin, one_snapshot);
+            }
+            return Ok(tag(if commit { "COMMIT" } else { "ROLLBACK" }));
+        }
+        let verb = if commit { "COMMIT" } else { "ROLLBACK" };
+        // The writing host first: the others have nothing to lose.
+        let writer = block.writer;
+        let first = self.links.iter().position(|l| Some(l.host) == writer).unwrap_or(0);
+        self.drain_replies().await?;
+        self.active = first;
+        let committed = match self.run_on(first, verb, protocol).await {
+            Ok(done) => done,
+            Err(fault) => {
+                self.lost_at_end(commit);
+                return Err(commit_unknown(fault, commit));
+            }
+        };
+        let others: Vec<_> = (0..self.links.len()).filter(|i| *i != first).collect();
+        for i in others {
+            // They have read only: whatever becomes of them changes nothing that the client was told.
+            if self.run_quietly(i, if committed { verb } else { "ROLLBACK" }).await.is_err() {
+                self.links[i].discard();
+            }
+        }
+        self.links.retain(|l| l.conn.is_some());
+        self.close_block(commit && committed);
+        self.release_links().await;
+        if chain {
+            self.open_block(begin, one_snapshot);
+        }
+        if protocol == Protocol::Simple {
+            self.ready();
+        }
+        Ok(Acted::Passed)
+    }
+
+    /// The connection was lost while the block ended: nothing of the block is left.
+    fn lost_at_end(&mut self, commit: bool) {
+        self.drop_active();
+        for link in &mut self.links {
+            link.discard();
+        }
+        self.links.clear();
+        self.close_block(commit);
+    }
+
+    /// The block is over.
+    pub(super) fn close_block(&mut self, committed: bool) {
+        let Some(block) = self.block.take() else { return };
+        for link in &mut self.links {
+            if let Some(conn) = &mut link.conn
+                && !committed
+            {
+                conn.settings = link.settings_at_begin.clone();
+                conn.unsure.clear();
+            }
+        }
+        if !committed {
+            self.settings = block.settings_before;
+            self.hint = block.hint_before;
+        }
+        self.batch.writer = None;
+        self.statements.close_portals();
+    }
+
+    /// `SAVEPOINT`, on all hosts enlisted.
+    pub(super) async fn savepoint(&mut self, name: &str, text: &str, protocol: Protocol) -> Result<Acted, Fault> {
+        match &self.block {
+            None => return Err(outside("SAVEPOINT")),
+            Some(block) if block.failed => return Err(aborted()),
+            Some(_) => {}
+        }
+        let acted = self.run_on_all(text, "SAVEPOINT", protocol).await?;
+        let (settings, hint) = (self.settings.clone(), self.hint.clone());
+        if let Some(block) = &mut self.block
+            && !block.failed
+        {
+            block.replay.push(Replayed::Savepoint(name.to_owned()));
+            let replay = block.replay.len();
+            block.savepoints.push(Savepoint { name: name.to_owned(), settings, hint, replay });
+        }
+        Ok(acted)
+    }
+
+    /// `RELEASE`, on all hosts enlisted.
+    pub(super) async fn release(&mut self, name: &str, text: &str, protocol: Protocol) -> Result<Acted, Fault> {
+        let Some(block) = &self.block else { return Err(outside("RELEASE SAVEPOINT")) };
+        if block.failed {
+            return Err(aborted());
+        }
+        let Some(at) = block.savepoint(name) else { return Err(no_savepoint(name)) };
+        let acted = self.run_on_all(text, "RELEASE", protocol).await?;
+        if let Some(block) = &mut self.block {
+            // What was set since stays set, so it stays in the replay; only the savepoints themselves go.
+            let gone: Vec<String> = block.savepoints.drain(at..).map(|s| s.name).collect();
+            for name in gone.iter().rev() {
+                let last = block.replay.iter().rposition(|r| matches!(r, Replayed::Savepoint(n) if n == name));
+                last.map(|i| block.replay.remove(i));
+            }
+        }
+        Ok(acted)
+    }
+
+    /// `ROLLBACK TO`, on all hosts enlisted.
+    pub(super) async fn rollback_to(&mut self, name: &str, text: &str, protocol: Protocol) -> Result<Acted, Fault> {
+        let Some(block) = &self.block else { return Err(outside("ROLLBACK TO SAVEPOINT")) };
+        let Some(at) = block.savepoint(name) else { return Err(no_savepoint(name)) };
+        let lost = self.links.iter().any(|l| l.conn.is_none()) || block.lost(&self.links);
+        if lost {
+            return Err(aborted());
+        }
+        let acted = self.run_on_all(text, "ROLLBACK", protocol).await?;
+        let now = self.settings.clone();
+        let Some(block) = &mut self.block else { return Ok(acted) };
+        let savepoint = &block.savepoints[at];
+        let (settings, hint) = (savepoint.settings.clone(), savepoint.hint.clone());
+        let replay = savepoint.replay;
+        block.replay.truncate(replay);
+        block.savepoints.truncate(at + 1);
+        block.failed = false;
+        for link in &mut self.links {
+            if let Some(conn) = &mut link.conn {
+                conn.unsure.extend(now.changed_names(&settings));
+                conn.unsure.extend(conn.settings.changed_names(&link.settings_at_begin));
+            }
+        }
+        self.settings = settings;
+        self.hint = hint;
+        Ok(acted)
+    }
+
+    /// Runs a statement that concerns the block on every host enlisted; with none, the answer is our own.
+    pub(super) async fn run_on_all(&mut self, text: &str, command: &str, protocol: Protocol) -> Result<Acted, Fault> {
+        if self.links.is_empty() {
+            return Ok(tag(command));
+        }
+        self.drain_replies().await?;
+        for i in 1..self.links.len() {
+            self.run_quietly(i, text).await?;
+        }
+        self.active = 0;
+        self.run_on(0, text, protocol).await?;
+        Ok(Acted::Passed)
+    }
+
+    /// Runs a statement's text as it is on one link and passes its answer on. `false`: the server refused it.
+    pub(super) async fn run_on(&mut self, i: usize, text: &str, protocol: Protocol) -> Result<bool, Fault> {
+        if i != self.active {
+            self.drain_replies().await?;
+            self.active = i;
+        }
+        let link = &mut self.links[i];
+        match protocol {
+            Protocol::Simple => {
+                link.rewritten = None;
+                frontend::query(&mut link.outbox, text.as_bytes());
+                // ReadyForQuery is ours: what the client shall hear of the status is known only after.
+                self.replies.push(Reply::Execute(Pass::On));
+                link.outbox.truncate(link.outbox.len());
+            }
+            Protocol::Extended => {}
+        }
+        let _ = link;
+        self.run_extended(i, text).await
+    }
+
+    /// One statement by Parse, Bind, Execute and Sync of our own; only Execute's answer (or an error) is passed on.
+    async fn run_extended(&mut self, i: usize, text: &str) -> Result<bool, Fault> {
+        let link = &mut self.links[i];
+        frontend::parse(&mut link.outbox, b"", text.as_bytes(), std::iter::empty());
+        frontend::bind_renamed(&mut link.outbox, b"", b"", &[0; 6]);
+        frontend::execute(&mut link.outbox, b"", 0);
+        frontend::sync(&mut link.outbox);
+        self.replies.push(Reply::One(Pass::Keep));
+        self.replies.push(Reply::One(Pass::Keep));
+        self.replies.push(Reply::Execute(Pass::On));
+        self.replies.push(Reply::Sync(Pass::Keep));
+        let error = self.relay().await?;
+        let link = &mut self.links[i];
+        link.unsynced = false;
+        let status = link.status;
+        if error {
+            if let Some(block) = &mut self.block {
+                block.failed = status == b'E' || block.failed;
+            }
+        }
+        Ok(!error)
+    }
+
+    /// Runs a statement on a link without a word to the client. An error makes the block fail.
+    pub(super) async fn run_quietly(&mut self, i: usize, text: &str) -> Result<(), Fault> {
+        let before = self.active;
+        self.active = i;
+        frontend::query(&mut self.links[i].outbox, text.as_bytes());
+        self.replies.push(Reply::Query(Pass::Keep));
+        let done = self.relay().await;
+        self.active = before;
+        done.map(|_| ())
+    }
+}
+
+impl Block {
+    /// Whether a host that the block was on is no longer among the links: what was done there cannot be brought back.
+    fn lost(&self, links: &[super::Link]) -> bool {
+        self.writer.is_some_and(|w| links.iter().all(|l| l.host != w))
+    }
+}
+
+fn no_savepoint(name: &str) -> Fault {
+    Fault::statement(ErrorFields::error(SqlState::INVALID_SAVEPOINT, format!("savepoint \"{name}\" does not exist")))
+}
+
+/// A connection lost during COMMIT: it may have been carried out.
+fn commit_unknown(fault: Fault, commit: bool) -> Fault {
+    match fault {
+        Fault::Server(fields) if commit => Fault::Statement(Box::new(
+            ErrorFields { code: SqlState::TRANSACTION_RESOLUTION_UNKNOWN, ..*fields }
+                .detail("The connection was lost during COMMIT: whether the transaction was committed is not known."),
+        )),
+        Fault::Server(fields) => Fault::Statement(fields),
+        other => other,
+    }
+}

@@ -1,0 +1,278 @@
+//! Enlisting hosts: which server connections the session has, what must be sent before the first statement on one, and
+//! giving them back.
+
+use super::Session;
+use super::errors::Fault;
+use super::relay::{self, Link, Relayed, Seen};
+use super::replies::{Pass, Replies, Reply};
+use crate::pool::{Checkout, ServerConn, Settings, StatementKey};
+use crate::route::Names;
+use crate::shardmap::{HostId, ShardId};
+use crate::wire::error::{ErrorFields, SqlState};
+use crate::wire::frontend;
+
+/// The name under which `BEGIN` is prepared on a server connection.
+const BEGIN: &[u8] = b"presplit_begin";
+
+/// What a statement needs of the server connection that it runs on.
+pub(super) struct Need {
+    pub(super) host: HostId,
+    /// The server-side statement that it will run.
+    pub(super) statement: Option<StatementKey>,
+    /// The shard whose schema names must resolve in, if they can't all be qualified.
+    pub(super) path: Option<ShardId>,
+    /// It may change data.
+    pub(super) writes: bool,
+}
+
+impl Need {
+    /// Any statement on `host`.
+    pub(super) fn plain(host: HostId) -> Need {
+        Need { host, statement: None, path: None, writes: false }
+    }
+
+    /// The shard whose search_path is needed under `names`.
+    pub(super) fn path(names: Names, shard: Option<ShardId>) -> Option<ShardId> {
+        match names {
+            Names::SearchPath => shard,
+            Names::Qualified => None,
+        }
+    }
+}
+
+impl Session {
+    /// The link to the host, ready for the statement: checked out if need be, BEGIN, savepoints and settings in front.
+    /// Replies owed by another link have been passed on when this returns.
+    pub(super) async fn link(&mut self, need: Need) -> Result<usize, Fault> {
+        self.check_writer(&need)?;
+        let i = match self.links.iter().position(|l| l.host == need.host) {
+            Some(i) if i == self.active => i,
+            other => {
+                self.drain_replies().await?;
+                match other {
+                    Some(i) => i,
+                    None => self.enlist(&need).await?,
+                }
+            }
+        };
+        self.active = i;
+        self.bring_settings(i, need.path)?;
+        if need.writes {
+            self.batch.writer.get_or_insert(need.host);
+            if let Some(block) = &mut self.block {
+                block.writer.get_or_insert(need.host);
+            }
+        }
+        Ok(i)
+    }
+
+    /// Refuses a second writing host, and a second host at all where one snapshot was asked for.
+    fn check_writer(&self, need: &Need) -> Result<(), Fault> {
+        let writer = match &self.block {
+            Some(block) => block.writer,
+            None => self.batch.writer,
+        };
+        if let Some(writer) = writer
+            && need.writes
+            && writer != need.host
+        {
+            let (first, second) = (&self.map.host(writer).name, &self.map.host(need.host).name);
+            let message = format!("the transaction has written on host {first:?} and cannot write on host {second:?} too");
+            return Err(Fault::statement(
+                ErrorFields::error(SqlState::SEVERAL_SHARDS, message)
+                    .detail("Committing on two hosts one after the other could lose one half.")
+                    .hint("Use one transaction per user, or move the shards of both users to one host."),
+            ));
+        }
+        let snapshot = self.block.as_ref().is_some_and(|b| b.one_snapshot);
+        if snapshot && !self.links.is_empty() && self.links.iter().all(|l| l.host != need.host) {
+            return Err(Fault::statement(
+                ErrorFields::error(
+                    SqlState::SEVERAL_SHARDS,
+                    "a REPEATABLE READ or SERIALIZABLE transaction cannot use a second host: two hosts are two snapshots",
+                )
+                .hint("Use READ COMMITTED, or one transaction per host."),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Checks a server connection out.
+    async fn enlist(&mut self, need: &Need) -> Result<usize, Fault> {
+        let pool = self.pools.of(need.host).clone();
+        let wish = Checkout { worker: self.worker.id, settings: &self.settings, statement: need.statement };
+        let conn = pool.checkout(wish).await.map_err(|fault| Fault::checkout(&pool.host, fault))?;
+        self.cancel.enlist(&pool, &conn.key);
+        let mut link = Link::new(need.host, self.map.clone(), pool, conn);
+        if self.block.is_some() {
+            // Settings first: what is set inside the block would be undone by its rollback.
+            let outside = self.settings_outside_block();
+            if let Some(conn) = &mut link.conn {
+                push_settings(&mut link.outbox, &mut self.replies, conn, &outside);
+                link.settings_at_begin = outside;
+            }
+            self.push_begin(&mut link);
+        }
+        self.links.push(link);
+        Ok(self.links.len() - 1)
+    }
+
+    /// `BEGIN` and what the block has seen so far, in front of the first statement on this link.
+    fn push_begin(&mut self, link: &mut Link) {
+        let Some(block) = &self.block else { return };
+        if &*block.begin == "BEGIN" {
+            if let Some(conn) = &mut link.conn
+                && !conn.begin_prepared
+            {
+                frontend::parse(&mut link.outbox, BEGIN, b"BEGIN", std::iter::empty());
+                self.replies.push(Reply::One(Pass::Keep));
+                conn.begin_prepared = true;
+            }
+            frontend::bind_renamed(&mut link.outbox, b"", BEGIN, &[0; 6]);
+            frontend::execute(&mut link.outbox, b"", 0);
+            self.replies.push(Reply::One(Pass::Keep));
+            self.replies.push(Reply::Execute(Pass::Keep));
+        } else {
+            frontend::query(&mut link.outbox, block.begin.as_bytes());
+            self.replies.push(Reply::Query(Pass::Keep));
+        }
+        for text in block.replay() {
+            frontend::query(&mut link.outbox, text.as_bytes());
+            self.replies.push(Reply::Query(Pass::Keep));
+        }
+    }
+
+    /// Brings the link's connection to the session's settings, with the shard's search_path where names need it.
+    fn bring_settings(&mut self, i: usize, path: Option<ShardId>) -> Result<(), Fault> {
+        let link = &mut self.links[i];
+        let with_path;
+        let wanted = match path {
+            None => &self.settings,
+            Some(shard) => {
+                let set = format!("SET search_path TO {}, public", self.map.schema(shard));
+                with_path = self.settings.with("search_path", set);
+                &with_path
+            }
+        };
+        let unsynced = link.unsynced;
+        let Some(conn) = &mut link.conn else { return Err(Fault::lost(&link.pool.host, None)) };
+        if conn.unsure.is_empty() && conn.settings.same(wanted) {
+            return Ok(());
+        }
+        if unsynced {
+            // A Query here would end the implicit transaction of the batch.
+            for set in conn.settings.difference(wanted, &conn.unsure) {
+                frontend::parse(&mut link.outbox, b"", set.as_bytes(), std::iter::empty());
+                frontend::bind_renamed(&mut link.outbox, b"", b"", &[0; 6]);
+                frontend::execute(&mut link.outbox, b"", 0);
+                for _ in 0..2 {
+                    self.replies.push(Reply::One(Pass::Keep));
+                }
+                self.replies.push(Reply::Execute(Pass::Keep));
+            }
+            // An error in the batch would undo them.
+            conn.unsure.extend(conn.settings.changed_names(wanted));
+            conn.settings = wanted.clone();
+            return Ok(());
+        }
+        push_settings(&mut link.outbox, &mut self.replies, conn, wanted);
+        Ok(())
+    }
+
+    /// The settings that would be in force if the open block were rolled back.
+    pub(super) fn settings_outside_block(&self) -> Settings {
+        self.block.as_ref().map_or_else(|| self.settings.clone(), |b| b.settings_before.clone())
+    }
+
+    /// Passes on all replies that the active link still owes, asking it to send them now.
+    pub(super) async fn drain_replies(&mut self) -> Result<(), Fault> {
+        relay::write_made(&mut self.client, &mut self.replies);
+        if self.replies.is_empty() {
+            return Ok(());
+        }
+        if let Some(link) = self.links.get_mut(self.active) {
+            frontend::flush(&mut link.outbox);
+        }
+        self.relay().await?;
+        Ok(())
+    }
+
+    /// Relays until nothing is owed on the active link. `true`: the server reported an error on the way.
+    pub(super) async fn relay(&mut self) -> Result<bool, Fault> {
+        let mut seen = Seen::default();
+        loop {
+            let Some(link) = self.links.get_mut(self.active) else { return Ok(false) };
+            let relayed = relay::relay(&mut self.client, link, &mut self.replies, &mut seen).await;
+            if seen.until_sync {
+                self.batch.server_refused();
+                seen.until_sync = false;
+            }
+            if seen.error {
+                self.context.stats.server_error();
+            }
+            match relayed? {
+                Relayed::Done => return Ok(seen.error),
+                Relayed::CopyIn => self.copy_in().await?,
+            }
+        }
+    }
+
+    /// Takes the active link out: its connection is lost. `true`: the client was in the middle of a message from it.
+    pub(super) fn drop_active(&mut self) -> bool {
+        self.replies.clear();
+        if self.active >= self.links.len() {
+            return false;
+        }
+        let mut link = self.links.remove(self.active);
+        let cut = link.in_message();
+        link.discard();
+        self.active = 0;
+        if let Some(block) = &mut self.block {
+            block.failed = true;
+        }
+        cut
+    }
+
+    /// Gives all server connections back. Each must be outside a transaction, or it is closed.
+    pub(super) async fn release_links(&mut self) {
+        if self.links.is_empty() {
+            return;
+        }
+        if !self.cancel.clear() {
+            self.cancel.landed().await;
+        }
+        for link in &mut self.links {
+            link.release();
+        }
+        self.links.clear();
+        self.active = 0;
+    }
+
+    /// The server connections whose transaction status is to be told.
+    pub(super) fn active_status(&self) -> u8 {
+        self.links.get(self.active).map_or(b'I', |l| l.status)
+    }
+
+    /// A host that a statement may go to which any host can answer: the transaction's own, else the template's, else
+    /// one that is up.
+    pub(super) fn any_host(&self) -> HostId {
+        if let Some(link) = self.links.get(self.active) {
+            return link.host;
+        }
+        let template = self.map.owner(self.map.template());
+        let up = |h: &HostId| !self.pools.of(*h).is_down();
+        let hosts = (0..self.map.hosts.len()).map(|h| HostId(h as u16));
+        std::iter::once(template).chain(hosts).find(up).unwrap_or(template)
+    }
+}
+
+/// One Query that brings a connection to `wanted`.
+pub(super) fn push_settings(outbox: &mut Vec<u8>, replies: &mut Replies, conn: &mut ServerConn, wanted: &Settings) {
+    let sets = conn.settings.difference(wanted, &conn.unsure);
+    if !sets.is_empty() {
+        frontend::query(outbox, sets.join(";").as_bytes());
+        replies.push(Reply::Query(Pass::Keep));
+    }
+    conn.unsure.clear();
+    conn.settings = wanted.clone();
+}

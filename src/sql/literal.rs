@@ -81,8 +81,13 @@ fn unicode_value(raw: &[u8], after: &[u8]) -> Option<Vec<u8>> {
         [b'u' | b'U', b'&', quoted @ ..] => quoted,
         _ => return None,
     };
-    let next = after.iter().position(|b| !is_space(*b)).map_or(&b""[..], |n| &after[n..]);
-    let escaped = next.get(..7).is_some_and(|word| word.eq_ignore_ascii_case(b"uescape"));
+    let next = after
+        .iter()
+        .position(|b| !is_space(*b))
+        .map_or(&b""[..], |n| &after[n..]);
+    let escaped = next
+        .get(..7)
+        .is_some_and(|word| word.eq_ignore_ascii_case(b"uescape"));
     if escaped || next.starts_with(b"--") || next.starts_with(b"/*") {
         return None;
     }
@@ -138,12 +143,21 @@ fn escape(raw: &[u8], at: usize, out: &mut Vec<u8>, high: &mut Option<u32>) -> O
         // A vertical tab to newer versions, a `v` to older ones.
         b'v' => return None,
         b'0'..=b'7' => {
-            let digits = raw[at..].iter().take(3).take_while(|b| matches!(b, b'0'..=b'7'));
-            let (value, len) = digits.fold((0u32, 0), |(n, len), b| (n << 3 | u32::from(b - b'0'), len + 1));
+            let digits = raw[at..]
+                .iter()
+                .take(3)
+                .take_while(|b| matches!(b, b'0'..=b'7'));
+            let (value, len) = digits.fold((0u32, 0), |(n, len), b| {
+                (n << 3 | u32::from(b - b'0'), len + 1)
+            });
             (value as u8, at + len)
         }
         b'x' => {
-            let len = raw[at + 1..].iter().take(2).take_while(|b| b.is_ascii_hexdigit()).count();
+            let len = raw[at + 1..]
+                .iter()
+                .take(2)
+                .take_while(|b| b.is_ascii_hexdigit())
+                .count();
             match len {
                 0 => (b'x', at + 1),
                 _ => (hex(&raw[at + 1..at + 1 + len])? as u8, at + 1 + len),

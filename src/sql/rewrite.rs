@@ -16,13 +16,24 @@ impl Pos {
     /// The place of byte `at` of a text with these holes. `at` must not lie inside a hole.
     pub fn of(at: usize, holes: &[Hole]) -> Pos {
         let hole = holes.partition_point(|h| h.end as usize <= at);
-        let base = if hole == 0 { 0 } else { holes[hole - 1].end as usize };
-        Pos { hole: hole as u32, offset: (at - base) as u32 }
+        let base = if hole == 0 {
+            0
+        } else {
+            holes[hole - 1].end as usize
+        };
+        Pos {
+            hole: hole as u32,
+            offset: (at - base) as u32,
+        }
     }
 
     /// The byte offset of this place in a text with these holes.
     pub fn at(self, holes: &[Hole]) -> usize {
-        let base = if self.hole == 0 { 0 } else { holes[self.hole as usize - 1].end as usize };
+        let base = if self.hole == 0 {
+            0
+        } else {
+            holes[self.hole as usize - 1].end as usize
+        };
         base + self.offset as usize
     }
 }
@@ -51,8 +62,18 @@ struct Change<'t> {
 impl Change<'_> {
     fn of(edit: Edit, text: &[u8], holes: &[Hole]) -> Change<'static> {
         match edit {
-            Edit::Qualify(pos) => Change { at: pos.at(holes), cut: 0, dot: true, double: b"" },
-            Edit::Replace(pos, len) => Change { at: pos.at(holes), cut: len as usize, dot: false, double: b"" },
+            Edit::Qualify(pos) => Change {
+                at: pos.at(holes),
+                cut: 0,
+                dot: true,
+                double: b"",
+            },
+            Edit::Replace(pos, len) => Change {
+                at: pos.at(holes),
+                cut: len as usize,
+                dot: false,
+                double: b"",
+            },
             Edit::IntoString(hole) => {
                 let hole = &holes[hole as usize];
                 let start = hole.start as usize;
@@ -62,7 +83,12 @@ impl Change<'_> {
                     HoleKind::String => (after_quote(text, start), b"'"),
                     _ => (after_quote(text, start), b"'\\"),
                 };
-                Change { at, cut: 0, dot: true, double }
+                Change {
+                    at,
+                    cut: 0,
+                    dot: true,
+                    double,
+                }
             }
         }
     }
@@ -122,8 +148,16 @@ pub fn spliced_len(text: &[u8], holes: &[Hole], edits: &[Edit], schema: &str) ->
 
 /// Maps the position of an error in the spliced text back to the original: both are counted in characters from 1, as
 /// in field `P` of an ErrorResponse. A position inside the schema maps to where it was put; 0 (none) stays 0.
-pub fn position_back(rewritten_char_pos: u32, text: &[u8], holes: &[Hole], edits: &[Edit], schema: &str) -> u32 {
-    let Some(mut wanted) = (rewritten_char_pos as usize).checked_sub(1) else { return 0 };
+pub fn position_back(
+    rewritten_char_pos: u32,
+    text: &[u8],
+    holes: &[Hole],
+    edits: &[Edit],
+    schema: &str,
+) -> u32 {
+    let Some(mut wanted) = (rewritten_char_pos as usize).checked_sub(1) else {
+        return 0;
+    };
     // `original` characters lie before byte `copied`; `wanted` more are to be walked in the spliced text.
     let (mut original, mut copied) = (0, 0);
     for edit in edits {

@@ -110,7 +110,8 @@ const fn ident_conts() -> [bool; 256] {
     let mut table = [false; 256];
     let mut b = 0;
     while b < 256 {
-        table[b] = matches!(b as u8, b'a'..=b'z' | b'A'..=b'Z' | b'_' | b'0'..=b'9' | b'$' | 0x80..=0xff);
+        table[b] =
+            matches!(b as u8, b'a'..=b'z' | b'A'..=b'Z' | b'_' | b'0'..=b'9' | b'$' | 0x80..=0xff);
         b += 1;
     }
     table
@@ -175,7 +176,11 @@ impl Shape {
         if u32::try_from(text.len()).is_err() {
             return Err(ShapeFault::Unterminated { at: 0 });
         }
-        let mut scan = Scan { text, copied: 0, shape: self };
+        let mut scan = Scan {
+            text,
+            copied: 0,
+            shape: self,
+        };
         scan.run()?;
         self.join_atomic_bodies(text);
         Ok(())
@@ -184,19 +189,27 @@ impl Shape {
     /// The single statements of `text` (the text last scanned): byte ranges without the semicolons and the white
     /// space around them, comments kept. Empty statements and those of comments only are left out.
     pub fn pieces<'t>(&'t self, text: &'t [u8]) -> impl Iterator<Item = Range<usize>> + 't {
-        let ends = self.semicolons.iter().map(|s| *s as usize).chain([text.len()]);
+        let ends = self
+            .semicolons
+            .iter()
+            .map(|s| *s as usize)
+            .chain([text.len()]);
         let mut start = 0;
         ends.filter_map(move |end| {
             let piece = trim(text, start..end);
             start = end + 1;
-            let said = Tokens::within(text, &self.holes, piece.clone()).next().is_some();
+            let said = Tokens::within(text, &self.holes, piece.clone())
+                .next()
+                .is_some();
             said.then_some(piece)
         })
     }
 
     /// Takes those semicolons out that stand inside the body of `CREATE FUNCTION ... BEGIN ATOMIC ...; ...; END`.
     fn join_atomic_bodies(&mut self, text: &[u8]) {
-        let starts = [0].into_iter().chain(self.semicolons.iter().map(|s| *s as usize + 1));
+        let starts = [0]
+            .into_iter()
+            .chain(self.semicolons.iter().map(|s| *s as usize + 1));
         let creates = |start: usize| {
             let first = Tokens::within(text, &self.holes, start..text.len()).next();
             first.is_some_and(|t| t.is_word(text, "create"))
@@ -288,7 +301,9 @@ impl Routine {
             Head::Start if is("create") => Head::Create,
             Head::Create if is("or") => Head::CreateOr,
             Head::CreateOr if is("replace") => Head::CreateOrReplace,
-            Head::Create | Head::CreateOrReplace if is("function") || is("procedure") => Head::Routine,
+            Head::Create | Head::CreateOrReplace if is("function") || is("procedure") => {
+                Head::Routine
+            }
             Head::Routine => return self.clause(is, after),
             _ => Head::Other,
         };
@@ -336,8 +351,12 @@ impl Scan<'_> {
                 Class::Quote => self.string(i, i, Quoting::Doubled, HoleKind::String)?,
                 Class::DoubleQuote => self.quoted_ident(i, i)?,
                 Class::Dollar => self.dollar(i)?,
-                Class::Minus if text.get(i + 1) == Some(&b'-') => self.comment(i, line_comment_end(text, i))?,
-                Class::Slash if text.get(i + 1) == Some(&b'*') => self.comment(i, block_comment_end(text, i))?,
+                Class::Minus if text.get(i + 1) == Some(&b'-') => {
+                    self.comment(i, line_comment_end(text, i))?
+                }
+                Class::Slash if text.get(i + 1) == Some(&b'*') => {
+                    self.comment(i, block_comment_end(text, i))?
+                }
                 Class::Minus | Class::Slash => i + 1,
                 Class::Open => {
                     depth += 1;
@@ -364,13 +383,24 @@ impl Scan<'_> {
     }
 
     /// Cuts `start..end` out of the key; `None` is a piece without end.
-    fn hole(&mut self, start: usize, end: Option<usize>, kind: HoleKind) -> Result<usize, ShapeFault> {
+    fn hole(
+        &mut self,
+        start: usize,
+        end: Option<usize>,
+        kind: HoleKind,
+    ) -> Result<usize, ShapeFault> {
         let Some(end) = end else {
             return Err(ShapeFault::Unterminated { at: start as u32 });
         };
-        self.shape.key.extend_from_slice(&self.text[self.copied..start]);
+        self.shape
+            .key
+            .extend_from_slice(&self.text[self.copied..start]);
         self.shape.key.push(kind.marker());
-        self.shape.holes.push(Hole { start: start as u32, end: end as u32, kind });
+        self.shape.holes.push(Hole {
+            start: start as u32,
+            end: end as u32,
+            kind,
+        });
         self.copied = end;
         Ok(end)
     }
@@ -379,8 +409,12 @@ impl Scan<'_> {
     fn single_letter(&mut self, i: usize) -> Result<usize, ShapeFault> {
         let (next, after) = (self.text.get(i + 1), self.text.get(i + 2));
         match (self.text[i], next, after) {
-            (b'e' | b'E', Some(b'\''), _) => self.string(i, i + 1, Quoting::Escapes, HoleKind::EscapeString),
-            (b'n' | b'N', Some(b'\''), _) => self.string(i, i + 1, Quoting::Doubled, HoleKind::String),
+            (b'e' | b'E', Some(b'\''), _) => {
+                self.string(i, i + 1, Quoting::Escapes, HoleKind::EscapeString)
+            }
+            (b'n' | b'N', Some(b'\''), _) => {
+                self.string(i, i + 1, Quoting::Doubled, HoleKind::String)
+            }
             (b'b' | b'B' | b'x' | b'X', Some(b'\''), _) => {
                 self.string(i, i + 1, Quoting::Bare, HoleKind::OtherString)
             }
@@ -393,7 +427,13 @@ impl Scan<'_> {
     }
 
     /// A string whose token begins at `start` and whose first quote is at `open`; scan.l's `<xq>`, `<xe>`, `<xqs>`.
-    fn string(&mut self, start: usize, open: usize, how: Quoting, kind: HoleKind) -> Result<usize, ShapeFault> {
+    fn string(
+        &mut self,
+        start: usize,
+        open: usize,
+        how: Quoting,
+        kind: HoleKind,
+    ) -> Result<usize, ShapeFault> {
         let text = self.text;
         let mut i = open + 1;
         let end = loop {
@@ -405,7 +445,9 @@ impl Scan<'_> {
                         i += 1;
                         continue;
                     }
-                    let Some(next) = continuation(text, i) else { break Some(i) };
+                    let Some(next) = continuation(text, i) else {
+                        break Some(i);
+                    };
                     self.shape.hinted |= mentions_hint(&text[i..next]);
                     i = next + 1;
                 }
@@ -505,7 +547,13 @@ fn number_end(text: &[u8], i: usize) -> usize {
         }
     }
     let decimal = |b: u8| b.is_ascii_digit();
-    let run = |at: usize| if decimal(byte(at)) { digits_end(text, at, decimal) } else { at };
+    let run = |at: usize| {
+        if decimal(byte(at)) {
+            digits_end(text, at, decimal)
+        } else {
+            at
+        }
+    };
     let mut end = run(i);
     if byte(end) == b'.' && byte(end + 1) != b'.' {
         end = run(end + 1);
@@ -537,7 +585,10 @@ fn digits_end(text: &[u8], mut i: usize, digit: impl Fn(u8) -> bool) -> usize {
 pub(super) fn dollar_tag_end(text: &[u8], i: usize) -> Option<usize> {
     let mut end = i + 1;
     if is_ident_start(*text.get(end)?) {
-        while text.get(end).is_some_and(|b| *b != b'$' && IDENT_CONT[*b as usize]) {
+        while text
+            .get(end)
+            .is_some_and(|b| *b != b'$' && IDENT_CONT[*b as usize])
+        {
             end += 1;
         }
     }

@@ -33,7 +33,8 @@ pub struct Token {
 impl Token {
     /// An unquoted word that equals `keyword` (lower case), whatever its case.
     pub fn is_word(&self, text: &[u8], keyword: &str) -> bool {
-        self.kind == TokenKind::Word && text[self.span.clone()].eq_ignore_ascii_case(keyword.as_bytes())
+        self.kind == TokenKind::Word
+            && text[self.span.clone()].eq_ignore_ascii_case(keyword.as_bytes())
     }
 
     /// This byte of punctuation.
@@ -60,28 +61,51 @@ pub struct Tokens<'t> {
 impl<'t> Tokens<'t> {
     /// All tokens of `text`.
     pub fn new(text: &'t [u8], holes: &'t [Hole]) -> Self {
-        Tokens { text, holes, next_hole: 0, at: 0, end: text.len() }
+        Tokens {
+            text,
+            holes,
+            next_hole: 0,
+            at: 0,
+            end: text.len(),
+        }
     }
 
     /// The tokens that begin in `range`, which must begin and end outside tokens. Spans and hole numbers stay those
     /// of the whole text.
     pub fn within(text: &'t [u8], holes: &'t [Hole], range: Range<usize>) -> Self {
         let next_hole = holes.partition_point(|h| (h.start as usize) < range.start);
-        Tokens { text, holes, next_hole, at: range.start, end: range.end.min(text.len()) }
+        Tokens {
+            text,
+            holes,
+            next_hole,
+            at: range.start,
+            end: range.end.min(text.len()),
+        }
     }
 
     /// One past the last byte of the token at `at` that is no hole, and what it is.
     fn outside_hole(&self, at: usize) -> (TokenKind, usize) {
         let text = self.text;
         match text[at] {
-            b'"' => (TokenKind::QuotedIdent, quoted_ident_end(text, at).unwrap_or(text.len())),
-            b'u' | b'U' if text[at + 1..].starts_with(b"&\"") => {
-                (TokenKind::QuotedIdent, quoted_ident_end(text, at + 2).unwrap_or(text.len()))
-            }
+            b'"' => (
+                TokenKind::QuotedIdent,
+                quoted_ident_end(text, at).unwrap_or(text.len()),
+            ),
+            b'u' | b'U' if text[at + 1..].starts_with(b"&\"") => (
+                TokenKind::QuotedIdent,
+                quoted_ident_end(text, at + 2).unwrap_or(text.len()),
+            ),
             b if is_ident_start(b) => (TokenKind::Word, ident_end(text, at)),
             b'$' => {
-                let digits = text[at + 1..].iter().take_while(|b| b.is_ascii_digit()).count();
-                let kind = if digits > 0 { TokenKind::Param } else { TokenKind::Punct };
+                let digits = text[at + 1..]
+                    .iter()
+                    .take_while(|b| b.is_ascii_digit())
+                    .count();
+                let kind = if digits > 0 {
+                    TokenKind::Param
+                } else {
+                    TokenKind::Punct
+                };
                 (kind, at + 1 + digits)
             }
             _ => (TokenKind::Punct, at + 1),
@@ -95,19 +119,29 @@ impl Iterator for Tokens<'_> {
     fn next(&mut self) -> Option<Token> {
         while self.at < self.end {
             let at = self.at;
-            if let Some(hole) = self.holes.get(self.next_hole).filter(|h| h.start as usize == at) {
+            if let Some(hole) = self
+                .holes
+                .get(self.next_hole)
+                .filter(|h| h.start as usize == at)
+            {
                 let number = self.next_hole as u32;
                 self.next_hole += 1;
                 self.at = hole.end as usize;
                 if hole.kind != HoleKind::Comment {
-                    return Some(Token { kind: TokenKind::Literal(number), span: at..self.at });
+                    return Some(Token {
+                        kind: TokenKind::Literal(number),
+                        span: at..self.at,
+                    });
                 }
             } else if is_space(self.text[at]) {
                 self.at += 1;
             } else {
                 let (kind, end) = self.outside_hole(at);
                 self.at = end;
-                return Some(Token { kind, span: at..end });
+                return Some(Token {
+                    kind,
+                    span: at..end,
+                });
             }
         }
         None
@@ -152,7 +186,10 @@ fn truncate(name: Cow<'_, str>) -> Cow<'_, str> {
     if name.len() <= NAME_MAX {
         return name;
     }
-    let end = (0..=NAME_MAX).rev().find(|at| name.is_char_boundary(*at)).unwrap_or(0);
+    let end = (0..=NAME_MAX)
+        .rev()
+        .find(|at| name.is_char_boundary(*at))
+        .unwrap_or(0);
     match name {
         Cow::Borrowed(name) => Cow::Borrowed(&name[..end]),
         Cow::Owned(mut name) => {
@@ -197,7 +234,9 @@ fn take_hex(rest: &mut &str, skip: usize, len: usize) -> Option<u32> {
 
 /// The number that these hexadecimal digits (at most 8) write; `None` if one of them is none.
 pub(super) fn hex(digits: &[u8]) -> Option<u32> {
-    digits.iter().try_fold(0, |n, b| Some(n << 4 | char::from(*b).to_digit(16)?))
+    digits
+        .iter()
+        .try_fold(0, |n, b| Some(n << 4 | char::from(*b).to_digit(16)?))
 }
 
 /// Appends a code point; a high surrogate waits in `high` for the low one that must follow. `None` where Postgres
@@ -206,7 +245,9 @@ pub(super) fn push_utf16(out: &mut String, high: &mut Option<u32>, code: u32) ->
     match (high.take(), code) {
         (None, 0xd800..=0xdbff) => *high = Some(code),
         (Some(first), 0xdc00..=0xdfff) => {
-            out.push(char::from_u32(0x10000 + ((first & 0x3ff) << 10) + (code & 0x3ff))?);
+            out.push(char::from_u32(
+                0x10000 + ((first & 0x3ff) << 10) + (code & 0x3ff),
+            )?);
         }
         (None, 1..) => out.push(char::from_u32(code)?),
         _ => return None,

@@ -1,1 +1,85 @@
 //! Where to send a statement: pure functions from (plan, values, map) to a route or a refusal.
+//!
+//! [`bind`] looks a plan's names up in the catalog and finds, for each sharded table, what its key equals. It is done
+//! once per shape and catalog. [`decide`] reads the key's value and asks the map; it is done for every execution.
+
+use smallvec::SmallVec;
+
+use crate::shardmap::{HostId, ShardId};
+use crate::sql::shape::Hole;
+
+mod bind;
+mod decide;
+mod reason;
+mod refusal;
+mod rules;
+mod tables;
+mod value;
+
+pub use bind::{bind, bind_unreadable};
+pub use decide::decide;
+pub use reason::why;
+pub use refusal::{Code, Refusal};
+pub use rules::{Bound, Names};
+pub use tables::{KeyColumn, Table, TableKind, Tables};
+
+/// The values of one execution.
+#[derive(Clone, Copy)]
+pub struct Values<'a> {
+    /// The statement's text.
+    pub text: &'a [u8],
+    /// Its holes.
+    pub holes: &'a [Hole],
+    /// The values of its parameters; `None` for the simple protocol.
+    pub params: Option<&'a dyn Params>,
+}
+
+/// The parameters of a Bind message.
+pub trait Params {
+    /// `$n`, counted from 1. `None`: there is no such parameter.
+    fn get(&self, n: u16) -> Option<Param<'_>>;
+}
+
+/// How a parameter's value is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// As the type's input function reads it.
+    Text,
+    /// As the type's receive function reads it.
+    Binary,
+}
+
+/// One parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Param<'a> {
+    /// How the value is written.
+    pub format: Format,
+    /// The type that Parse stated for it; 0: none.
+    pub type_oid: u32,
+    /// The value; `None`: NULL.
+    pub value: Option<&'a [u8]>,
+}
+
+/// Where a statement goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// One shard.
+    Shard(ShardId),
+    /// Several shards, lowest first: their rows one after the other are the answer.
+    Shards(SmallVec<[ShardId; 8]>),
+    /// A host: its unsharded tables, in `public`.
+    Host(HostId),
+    /// Any host: no table, or reference tables that are read.
+    Any,
+    /// The template shard, with its search_path: catalog queries.
+    Template,
+}
+
+/// A decision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Where to.
+    pub target: Target,
+    /// What must hold of the connection's search_path.
+    pub names: Names,
+}

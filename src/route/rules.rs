@@ -1,0 +1,134 @@
+//! A plan bound to the catalog: what [`super::decide()`] needs for each execution, and no more.
+
+use smallvec::SmallVec;
+
+use crate::shardmap::{KeyType, ShardId};
+use crate::sql::plan::Const;
+use crate::sql::rewrite::Edit;
+
+use super::refusal::Refusal;
+
+/// What must hold of the search_path of the server connection that runs the statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Names {
+    /// Nothing: all names of the shard's tables are qualified by [`Bound::edits`].
+    Qualified,
+    /// It must be the shard's own: some name can't be qualified.
+    SearchPath,
+}
+
+/// A plan bound to the catalog.
+#[derive(Clone, Debug)]
+pub struct Bound {
+    /// Where the schema of the shard goes into the text. To be applied if the target is a shard (or shards), each
+    /// with its own schema; never for the other targets.
+    pub edits: Vec<Edit>,
+    /// It holds for this very text only, not for others of its shape.
+    pub per_text: bool,
+    /// It may change rows, sequences or locks.
+    pub writes: bool,
+    /// Its answer has rows (SELECT, RETURNING, EXPLAIN, ...).
+    pub returns_rows: bool,
+    pub(super) names: Names,
+    pub(super) rule: Rule,
+    /// Of a key in a hint.
+    pub(super) key_type: Option<KeyType>,
+}
+
+/// What decides.
+#[derive(Clone, Debug)]
+pub(super) enum Rule {
+    /// No table, or reference tables: any host.
+    Any,
+    /// Catalog tables: the template shard.
+    Template,
+    /// Unsharded tables, all of one host.
+    Host { host: String, table: String },
+    /// Sharded tables.
+    Sharded(Sharded),
+    /// Not without a hint; `hintable`: with one it goes to the hint's shard.
+    Refuse { refusal: Refusal, hintable: bool },
+}
+
+/// How the shard of a statement over sharded tables is found.
+#[derive(Clone, Debug)]
+pub(super) struct Sharded {
+    /// What the tables' keys equal. Each must lead to the same shard, unless `spread` allows several.
+    pub(super) bindings: SmallVec<[Binding; 1]>,
+    /// Values that are written and must belong to the shard.
+    pub(super) checks: Vec<Check>,
+    /// The shard whose schema the text names itself.
+    pub(super) fixed: Option<ShardId>,
+    /// An unsharded table that takes part: its host and its name.
+    pub(super) beside: Option<(String, String)>,
+    /// Why it can't be asked of several shards; `None`: it can, and the rows one after the other are the answer.
+    pub(super) one_shard_only: Option<Refusal>,
+    /// Some table's key is not bound: to all shards if it may be spread, else this is why not.
+    pub(super) unbound: Option<Refusal>,
+}
+
+/// What a table's key equals.
+#[derive(Clone, Debug)]
+pub(super) struct Binding {
+    pub(super) table: String,
+    pub(super) column: String,
+    pub(super) carries: Carries,
+    pub(super) equals: Equals,
+}
+
+/// What a column's value says of the shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Carries {
+    /// It is the key.
+    Key(KeyType),
+    /// Its id bits are the shard.
+    Id,
+}
+
+impl Carries {
+    pub(super) fn key_type(self) -> KeyType {
+        match self {
+            Carries::Key(key_type) => key_type,
+            Carries::Id => KeyType::Int,
+        }
+    }
+}
+
+/// What a column equals.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Equals {
+    /// One value.
+    One(KeyConst),
+    /// One of some values.
+    Many(Vec<KeyConst>),
+    /// An element of an array.
+    Array(KeyConst),
+}
+
+/// A literal or parameter that is a key.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct KeyConst {
+    pub(super) at: Const,
+    /// If it is a parameter: what is known of its type where Parse states none.
+    pub(super) typed: Typed,
+}
+
+/// What is known of a parameter's type without being told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Typed {
+    /// Every use is with a column of the key's family, or under a cast of it: the server makes it of that family too.
+    Family,
+    /// The server may make it of another type, which is read otherwise in binary.
+    Unsure,
+}
+
+/// A value that is written to a column that decides the shard.
+#[derive(Clone, Debug)]
+pub(super) struct Check {
+    pub(super) table: String,
+    pub(super) column: String,
+    pub(super) carries: Carries,
+    pub(super) value: KeyConst,
+    /// It changes rows that are there (UPDATE), rather than being part of a new one.
+    pub(super) changes: bool,
+}

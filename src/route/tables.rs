@@ -1,0 +1,254 @@
+//! What each name is: the map's `[tables]` rules and the catalog put together.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use crate::catalog::{self, Snapshot};
+use crate::shardmap::{KeyType, Kind, SchemaPattern, ShardId, ShardMap, TableRule};
+
+/// All names that a statement may use, and what they are. Made anew with every map and every catalog snapshot.
+#[derive(Clone, Debug)]
+pub struct Tables {
+    by_name: HashMap<String, Table>,
+    sequences: HashSet<String>,
+    functions: catalog::Functions,
+    schema: SchemaPattern,
+    shards: u32,
+    key_type: Option<KeyType>,
+}
+
+/// A table, view or the like.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// Its name.
+    pub name: String,
+    /// Where its rows are.
+    pub kind: TableKind,
+    /// Its columns in order, with type OIDs.
+    pub columns: Vec<(String, u32)>,
+    /// It is a view: what it reads can't be seen.
+    pub view: bool,
+}
+
+/// Where a table's rows are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TableKind {
+    /// Split by key.
+    Sharded {
+        /// The column; `None`: it has none that can be used, see the faults of [`Tables::new`].
+        key: Option<KeyColumn>,
+        /// Columns whose value carries the shard.
+        ids: Vec<String>,
+    },
+    /// The same on every host.
+    Reference,
+    /// On one host.
+    Unsharded {
+        /// The host's name.
+        host: String,
+    },
+    /// In `public`, but nothing says what it is.
+    Unlisted,
+}
+
+/// The column that decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyColumn {
+    /// Its name.
+    pub name: String,
+    /// Its place among the columns, from 0.
+    pub index: usize,
+    /// The family of its type.
+    pub key_type: KeyType,
+}
+
+/// The family of a key column's type. `char(n)` is left out: its trailing blanks come and go.
+fn key_type(oid: u32) -> Option<KeyType> {
+    match oid {
+        20 | 21 | 23 => Some(KeyType::Int),
+        25 | 1043 => Some(KeyType::Text),
+        2950 => Some(KeyType::Uuid),
+        _ => None,
+    }
+}
+
+impl Tables {
+    /// Puts map and catalog together. The faults are in words for the log; a table with a fault is refused when it is
+    /// used, the others work.
+    pub fn new(map: &ShardMap, snapshot: &Snapshot) -> (Tables, Vec<String>) {
+        let mut faults = Vec::new();
+        let mut by_name = HashMap::new();
+        for (name, hosts) in public_tables(snapshot) {
+            let table = public_table(map, name, &hosts, &mut faults);
+            by_name.insert(name.to_owned(), table);
+        }
+        for (name, table) in &snapshot.sharded {
+            if by_name.contains_key(name.as_str()) {
+                faults.push(format!(
+                    "table {name} stands both in the shards and in public: statements that name it are refused until one of the two is dropped or renamed"
+                ));
+                by_name.insert(name.clone(), unlisted(table));
+                continue;
+            }
+            let table = sharded_table(map, table, &mut faults);
+            by_name.insert(name.clone(), table);
+        }
+        for (name, rule) in &map.tables {
+            if rule_is_sharded(rule) && name != "*" && !snapshot.sharded.contains_key(name) {
+                faults.push(format!(
+                    "[tables] {name}: no such table in the template shard {}",
+                    map.keyspace.schema.name(map.template())
+                ));
+            }
+        }
+        let tables = Tables {
+            key_type: common_key_type(&by_name),
+            by_name,
+            sequences: snapshot.sharded_sequences.clone(),
+            functions: snapshot.functions.clone(),
+            schema: map.keyspace.schema.clone(),
+            shards: map.shards(),
+        };
+        (tables, faults)
+    }
+
+    /// The table, view or the like of this name.
+    pub fn get(&self, name: &str) -> Option<&Table> {
+        self.by_name.get(name)
+    }
+
+    /// A table, sequence or function of the app has this name.
+    pub fn knows(&self, name: &str) -> bool {
+        self.knows_relation(name) || self.functions.sharded.contains(name) || self.functions.public.contains(name)
+    }
+
+    pub(super) fn knows_relation(&self, name: &str) -> bool {
+        self.by_name.contains_key(name) || self.sequences.contains(name)
+    }
+
+    /// A sharded table or sequence has this name.
+    pub(super) fn is_sharded(&self, name: &str) -> bool {
+        self.sequences.contains(name)
+            || self.get(name).is_some_and(|t| matches!(t.kind, TableKind::Sharded { .. }))
+    }
+
+    pub(super) fn functions(&self) -> &catalog::Functions {
+        &self.functions
+    }
+
+    /// The family of all keys, if they agree.
+    pub(super) fn key_type(&self) -> Option<KeyType> {
+        self.key_type
+    }
+
+    /// The shard whose schema has this name.
+    pub(super) fn shard_of_schema(&self, schema: &str) -> Option<ShardId> {
+        let runs = schema.split(|c: char| !c.is_ascii_digit()).filter(|run| !run.is_empty());
+        runs.filter_map(|run| run.parse().ok().map(ShardId))
+            .find(|shard| shard.0 < self.shards && self.schema.name(*shard) == schema)
+    }
+}
+
+/// The tables of `public` by name, with the hosts that have them.
+fn public_tables(snapshot: &Snapshot) -> BTreeMap<&str, Vec<(&str, &catalog::Table)>> {
+    let mut tables: BTreeMap<&str, Vec<_>> = BTreeMap::new();
+    for (host, of_host) in &snapshot.public {
+        for (name, table) in of_host {
+            tables.entry(name).or_default().push((host.as_str(), table));
+        }
+    }
+    tables
+}
+
+fn rule_is_sharded(rule: &TableRule) -> bool {
+    rule.key.is_some() || !rule.ids.is_empty() || rule.kind == Some(Kind::Sharded)
+}
+
+fn columns(table: &catalog::Table) -> Vec<(String, u32)> {
+    table.columns.iter().map(|c| (c.name.clone(), c.type_oid)).collect()
+}
+
+fn is_view(table: &catalog::Table) -> bool {
+    matches!(table.relkind, 'v' | 'm' | 'f')
+}
+
+fn unlisted(table: &catalog::Table) -> Table {
+    Table { name: table.name.clone(), kind: TableKind::Unlisted, columns: columns(table), view: is_view(table) }
+}
+
+fn public_table(map: &ShardMap, name: &str, hosts: &[(&str, &catalog::Table)], faults: &mut Vec<String>) -> Table {
+    let own = map.tables.get(name);
+    let rule = own.or_else(|| map.tables.get("*"));
+    let on = |host: &str| hosts.iter().find(|(h, _)| *h == host).map(|(_, table)| *table);
+    let mut found = hosts[0].1;
+    let kind = match rule {
+        Some(TableRule { host: Some(host), .. }) => {
+            match on(host) {
+                Some(table) => found = table,
+                None if own.is_some() => faults.push(format!("[tables] {name}: host {host} has no table public.{name}")),
+                None => {}
+            }
+            TableKind::Unsharded { host: host.clone() }
+        }
+        Some(rule) if rule.kind == Some(Kind::Reference) => TableKind::Reference,
+        Some(rule) if rule_is_sharded(rule) => {
+            faults.push(format!("[tables] {name}: it is to be sharded, but stands in public and not in the shards"));
+            TableKind::Unlisted
+        }
+        _ => TableKind::Unlisted,
+    };
+    Table { name: name.to_owned(), kind, columns: columns(found), view: is_view(found) }
+}
+
+fn sharded_table(map: &ShardMap, table: &catalog::Table, faults: &mut Vec<String>) -> Table {
+    let rule = map.tables.get(&table.name);
+    if let Some(rule) = rule
+        && matches!(rule.kind, Some(Kind::Reference | Kind::Unsharded))
+    {
+        faults.push(format!("[tables] {}: it is not to be sharded, but stands in the shards", table.name));
+        return unlisted(table);
+    }
+    let name = rule.and_then(|r| r.key.as_deref()).unwrap_or(&map.keyspace.key);
+    let key = key_column(table, name, faults);
+    let ids = rule.map_or(&[][..], |r| &r.ids);
+    let ids = ids.iter().filter(|id| is_id_column(table, id, faults)).cloned().collect();
+    let kind = TableKind::Sharded { key, ids };
+    Table { name: table.name.clone(), kind, columns: columns(table), view: is_view(table) }
+}
+
+fn key_column(table: &catalog::Table, name: &str, faults: &mut Vec<String>) -> Option<KeyColumn> {
+    let Some(index) = table.columns.iter().position(|c| c.name == name) else {
+        faults.push(format!(
+            "sharded table {}: no key column {name}; name its key in [tables] {} = {{ key = \"...\" }}",
+            table.name, table.name
+        ));
+        return None;
+    };
+    let oid = table.columns[index].type_oid;
+    let key_type = key_type(oid);
+    if key_type.is_none() {
+        faults.push(format!(
+            "sharded table {}: key column {name} has a type (OID {oid}) that can't be a key; use smallint, integer, bigint, text, varchar or uuid",
+            table.name
+        ));
+    }
+    Some(KeyColumn { name: name.to_owned(), index, key_type: key_type? })
+}
+
+fn is_id_column(table: &catalog::Table, name: &str, faults: &mut Vec<String>) -> bool {
+    let column = table.columns.iter().find(|c| c.name == name);
+    let good = column.is_some_and(|c| c.type_oid == 20);
+    if !good {
+        let what = if column.is_some() { "is no bigint" } else { "does not exist" };
+        faults.push(format!("[tables] {}: ids column {name} {what}", table.name));
+    }
+    good
+}
+
+fn common_key_type(tables: &HashMap<String, Table>) -> Option<KeyType> {
+    let mut types = tables.values().filter_map(|t| match &t.kind {
+        TableKind::Sharded { key: Some(key), .. } => Some(key.key_type),
+        _ => None,
+    });
+    let first = types.next()?;
+    types.all(|t| t == first).then_some(first)
+}

@@ -301,3 +301,133 @@ pub fn ready_status(body: &[u8]) -> Result<u8, DecodeFault> {
         _ => Err(DecodeFault::Trailing),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::error::{ErrorFields, SqlState};
+
+    fn wrote(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+        let mut out = Vec::new();
+        write(&mut out);
+        out
+    }
+
+    #[test]
+    fn exact_bytes() {
+        let cases: &[(Vec<u8>, &[u8])] = &[
+            (wrote(auth_ok), b"R\0\0\0\x08\0\0\0\0"),
+            (wrote(|o| auth_sasl(o, &["A", "B"])), b"R\0\0\0\x0d\0\0\0\x0aA\0B\0\0"),
+            (wrote(|o| auth_sasl_continue(o, b"x")), b"R\0\0\0\x09\0\0\0\x0bx"),
+            (wrote(|o| auth_sasl_final(o, b"x")), b"R\0\0\0\x09\0\0\0\x0cx"),
+            (
+                wrote(|o| negotiate_protocol_version(o, 0x30002, &["_pq_.a".to_owned()])),
+                b"v\0\0\0\x13\0\x03\0\x02\0\0\0\x01_pq_.a\0",
+            ),
+            (wrote(|o| parameter_status(o, "TimeZone", "UTC")), b"S\0\0\0\x11TimeZone\0UTC\0"),
+            (
+                wrote(|o| backend_key_data(o, b"\0\0\0\x01long secret")),
+                b"K\0\0\0\x13\0\0\0\x01long secret",
+            ),
+            (wrote(|o| ready(o, b'T')), b"Z\0\0\0\x05T"),
+            (wrote(|o| command_complete(o, "SET")), b"C\0\0\0\x08SET\0"),
+            (wrote(parse_complete), b"1\0\0\0\x04"),
+            (wrote(bind_complete), b"2\0\0\0\x04"),
+            (wrote(close_complete), b"3\0\0\0\x04"),
+            (wrote(no_data), b"n\0\0\0\x04"),
+            (wrote(portal_suspended), b"s\0\0\0\x04"),
+            (wrote(empty_query), b"I\0\0\0\x04"),
+            (wrote(|o| parameter_description(o, &[23])), b"t\0\0\0\x0a\0\x01\0\0\0\x17"),
+            (
+                wrote(|o| row_description(o, &[("a", 25), ("n", 23)])),
+                b"T\0\0\0\x2e\0\x02a\0\0\0\0\0\0\0\0\0\0\x19\xff\xff\xff\xff\xff\xff\0\0n\0\0\0\0\0\0\0\0\0\0\x17\0\x04\xff\xff\xff\xff\0\0",
+            ),
+            (
+                wrote(|o| data_row(o, &[Some(b"hi"), None, Some(b"")])),
+                b"D\0\0\0\x14\0\x03\0\0\0\x02hi\xff\xff\xff\xff\0\0\0\0",
+            ),
+        ];
+        for (written, expected) in cases {
+            assert_eq!(written, expected);
+        }
+    }
+
+    #[test]
+    fn authentication_requests() {
+        use Authentication::*;
+        let cases: &[(&[u8], Result<Authentication<'_>, DecodeFault>)] = &[
+            (b"\0\0\0\0", Result::Ok(Ok)),
+            (b"\0\0\0\x03", Result::Ok(CleartextPassword)),
+            (b"\0\0\0\x05salt", Result::Ok(Md5Password(*b"salt"))),
+            (b"\0\0\0\x05sal", Err(DecodeFault::Short)),
+            (b"\0\0\0\x0aA\0\0", Result::Ok(Sasl(b"A\0\0"))),
+            (b"\0\0\0\x07", Result::Ok(Other(7))),
+            (b"\0\0\0", Err(DecodeFault::Short)),
+        ];
+        for (body, expected) in cases {
+            assert_eq!(&Authentication::decode(body), expected, "{body:?}");
+        }
+    }
+
+    #[test]
+    fn errors_are_looked_into_and_their_position_moved() {
+        let body = b"SFEHLER\0VERROR\0C42703\0Mcolumn \xff\0P12\0Fx.c\0\0";
+        let view = ErrorView::decode(body).unwrap();
+        assert_eq!(view.code(), Some(SqlState::UNDEFINED_COLUMN));
+        assert_eq!(view.get(b'M'), Some(&b"column \xff"[..]));
+        assert_eq!(view.get(b'P'), Some(&b"12"[..]));
+        assert_eq!(view.get(b'H'), None);
+        assert_eq!(view.fields().count(), 6);
+
+        let moved = wrote(|o| view.with_field_replaced(o, b'E', b'P', b"3"));
+        assert_eq!(
+            &moved[5..],
+            b"SFEHLER\0VERROR\0C42703\0Mcolumn \xff\0P3\0Fx.c\0\0"
+        );
+        assert_eq!(moved[..5], [b'E', 0, 0, 0, (moved.len() - 1) as u8]);
+        // One that has no such field stays as it is.
+        let same = wrote(|o| view.with_field_replaced(o, b'E', b'H', b"hint"));
+        assert_eq!(&same[5..], body);
+
+        let ours = wrote(|o| ErrorFields::fatal(SqlState::ADMIN_SHUTDOWN, "bye").write(o));
+        assert_eq!(
+            ErrorView::decode(&ours[5..]).unwrap().code(),
+            Some(SqlState::ADMIN_SHUTDOWN)
+        );
+
+        assert_eq!(ErrorView::decode(b""), Err(DecodeFault::NoData));
+        assert_eq!(ErrorView::decode(b"Mx"), Err(DecodeFault::NoNul));
+        assert_eq!(ErrorView::decode(b"Mx\0"), Err(DecodeFault::NoData));
+        assert_eq!(ErrorView::decode(b"Mx\0\0\0"), Err(DecodeFault::Trailing));
+        assert_eq!(ErrorView::decode(b"\0").unwrap().fields().count(), 0);
+    }
+
+    #[test]
+    fn command_tags() {
+        for (tag, rows, command) in [
+            (&b"INSERT 0 5\0"[..], Some(5), &b"INSERT 0"[..]),
+            (b"SELECT 18446744073709551615\0", Some(u64::MAX), b"SELECT"),
+            (b"CREATE TABLE\0", None, b"CREATE TABLE"),
+            (b"BEGIN\0", None, b"BEGIN"),
+            (b"\0", None, b""),
+        ] {
+            let view = CommandComplete::decode(tag).unwrap();
+            assert_eq!((view.rows(), view.command()), (rows, command));
+        }
+        assert_eq!(
+            CommandComplete::decode(b"SELECT 1"),
+            Err(DecodeFault::NoNul)
+        );
+    }
+
+    #[test]
+    fn small_views() {
+        let status = ParameterStatus::decode(b"a\0b\0").unwrap();
+        assert_eq!((status.name, status.value), (&b"a"[..], &b"b"[..]));
+        assert!(ParameterStatus::decode(b"a\0b").is_err());
+        assert_eq!(ready_status(b"I"), Ok(b'I'));
+        for bad in [&b""[..], b"X", b"II"] {
+            assert!(ready_status(bad).is_err());
+        }
+    }
+}

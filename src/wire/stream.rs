@@ -231,3 +231,148 @@ impl Stream {
         }
     }
 }
+
+#[cfg(test)]
+impl Stream {
+    /// Tells the peer that nothing more comes.
+    pub(crate) fn shut_down_writing(&self) {
+        let done = match self {
+            Stream::Tcp(socket) => SockRef::from(socket).shutdown(std::net::Shutdown::Write),
+            Stream::Unix(socket) => SockRef::from(socket).shutdown(std::net::Shutdown::Write),
+        };
+        done.unwrap();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair() -> (Stream, Stream) {
+        let (a, b) = UnixStream::pair().unwrap();
+        (Stream::unix(a), Stream::unix(b))
+    }
+
+    fn would_block<T>(result: io::Result<T>) -> bool {
+        result.is_err_and(|fault| fault.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    async fn tcp_pair() -> (Stream, Stream) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (a, b) = tokio::join!(TcpStream::connect(addr), listener.accept());
+        (
+            Stream::tcp(a.unwrap()).unwrap(),
+            Stream::tcp(b.unwrap().0).unwrap(),
+        )
+    }
+
+    #[tokio::test]
+    async fn tcp_sockets_are_set_up() {
+        let (a, b) = tcp_pair().await;
+        let Stream::Tcp(socket) = &a else {
+            unreachable!()
+        };
+        assert!(socket.nodelay().unwrap());
+        assert!(SockRef::from(socket).keepalive().unwrap());
+        assert!(b.peer().starts_with("127.0.0.1:"), "{}", b.peer());
+        assert_eq!(pair().0.peer(), "unix");
+    }
+
+    /// A read that does not fill the buffer clears the readiness, and what comes later sets it again.
+    #[tokio::test]
+    async fn short_reads_lose_nothing() {
+        let (unix_a, unix_b) = pair();
+        let (tcp_a, tcp_b) = tcp_pair().await;
+        for (a, b) in [(unix_a, unix_b), (tcp_a, tcp_b)] {
+            let mut buf = [0; 8];
+            assert!(would_block(b.try_read(&mut buf)));
+            for round in 0..1_000u32 {
+                assert_eq!(a.try_write(&round.to_be_bytes()).unwrap(), 4);
+                b.readable().await.unwrap();
+                assert_eq!(b.try_read(&mut buf).unwrap(), 4);
+                assert_eq!(buf[..4], round.to_be_bytes());
+                assert!(would_block(b.try_read(&mut buf)));
+            }
+            // The end is seen behind the last bytes, even when both came before the read.
+            a.try_write(b"bye").unwrap();
+            drop(a);
+            let mut got = Vec::new();
+            loop {
+                b.readable().await.unwrap();
+                match b.try_read_buf(&mut got, 8) {
+                    Ok(0) => break,
+                    Ok(_) => {}
+                    Err(fault) => assert_eq!(fault.kind(), io::ErrorKind::WouldBlock),
+                }
+            }
+            assert_eq!(got, b"bye");
+        }
+    }
+
+    #[tokio::test]
+    async fn large_writes_arrive_whole_and_a_full_socket_waits() {
+        let (mut a, mut b) = tcp_pair().await;
+        let sent: Vec<u8> = (0..8_000_000u32).map(|n| (n % 251) as u8).collect();
+        let mut got = vec![0; sent.len()];
+        let (written, read) = tokio::join!(a.write_all(&sent), b.read_exact(&mut got));
+        written.unwrap();
+        read.unwrap();
+        assert!(got == sent);
+
+        let parts = [IoSlice::new(b"ab"), IoSlice::new(b""), IoSlice::new(b"cd")];
+        assert_eq!(a.try_write_vectored(&parts).unwrap(), 4);
+        b.read_exact(&mut got[..4]).await.unwrap();
+        assert_eq!(&got[..4], b"abcd");
+        while a.try_write(&sent).is_ok() {}
+        assert!(would_block(a.try_write(b"x")));
+        drop(b);
+        a.writable().await.unwrap();
+        assert!(
+            !would_block(a.try_write(b"x")),
+            "a closed peer is no full one"
+        );
+    }
+
+    #[tokio::test]
+    async fn frames_are_read_exactly() {
+        let (mut a, mut b) = pair();
+        let mut body = Vec::new();
+        a.write_all(b"p\0\0\0\x06hiS\0\0\0\x04rest").await.unwrap();
+        assert_eq!(b.read_frame(6, &mut body).await.unwrap(), b'p');
+        assert_eq!(body, b"hi");
+        assert_eq!(b.read_frame(6, &mut body).await.unwrap(), b'S');
+        assert!(body.is_empty());
+        let mut rest = [0; 4];
+        b.read_exact(&mut rest).await.unwrap();
+        assert_eq!(&rest, b"rest");
+    }
+
+    #[tokio::test]
+    async fn frames_that_are_not() {
+        for (bytes, expected) in [
+            (&b""[..], "the peer closed the connection"),
+            (
+                b"p\0\0",
+                "the peer closed the connection in the middle of a message",
+            ),
+            (
+                b"p\0\0\0\x06h",
+                "the peer closed the connection in the middle of a message",
+            ),
+            (
+                b"p\0\0\0\x06",
+                "the peer closed the connection in the middle of a message",
+            ),
+            (b"p\0\0\0\x03", "invalid message length"),
+            (b"p\0\0\0\x65", "invalid message length"),
+            (b"p\xff\xff\xff\xff", "invalid message length"),
+        ] {
+            let (mut a, mut b) = pair();
+            a.write_all(bytes).await.unwrap();
+            drop(a);
+            let fault = b.read_frame(100, &mut Vec::new()).await.unwrap_err();
+            assert_eq!(fault.to_string(), expected, "{bytes:?}");
+        }
+    }
+}

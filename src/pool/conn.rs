@@ -33,6 +33,8 @@ pub struct ServerConn {
     pub unsure: Vec<String>,
     /// The statement `BEGIN` is prepared under the name `presplit_begin`.
     pub begin_prepared: bool,
+    /// The statement `COMMIT` is prepared under the name `presplit_commit`.
+    pub commit_prepared: bool,
     /// Where the socket is registered.
     pub worker: Worker,
     /// When it was opened.
@@ -55,6 +57,7 @@ impl ServerConn {
             settings: Settings::default(),
             unsure: Vec::new(),
             begin_prepared: false,
+            commit_prepared: false,
             worker,
             opened: now,
             released: now,

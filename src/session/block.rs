@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use super::Session;
 use super::errors::Fault;
+use super::relay::Link;
 use super::replies::{Pass, Reply};
 use crate::pool::Settings;
 use crate::shardmap::HostId;
@@ -13,6 +14,9 @@ use crate::sql::hint::Hint;
 use crate::wire::backend;
 use crate::wire::error::{ErrorFields, Severity, SqlState};
 use crate::wire::frontend;
+
+/// The name under which `COMMIT` is prepared on a server connection.
+const COMMIT: &[u8] = b"presplit_commit";
 
 /// An open transaction block.
 pub(super) struct Block {
@@ -73,15 +77,8 @@ impl Block {
 pub(super) enum Acted {
     /// These messages are the answer, without ReadyForQuery.
     Answered(Vec<u8>),
-    /// A server has answered and the answer has been passed on; in the simple protocol ReadyForQuery too.
+    /// A server has answered and the answer has been passed on, without ReadyForQuery.
     Passed,
-}
-
-/// How the statement came: its answer is framed accordingly.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Protocol {
-    Simple,
-    Extended,
 }
 
 /// An answer that is a command tag only.
@@ -117,7 +114,7 @@ fn outside(what: &str) -> Fault {
 
 impl Session {
     /// `BEGIN`, `START TRANSACTION`.
-    pub(super) async fn begin(&mut self, options: &BeginOptions, text: &str, protocol: Protocol) -> Result<Acted, Fault> {
+    pub(super) async fn begin(&mut self, options: &BeginOptions, text: &str) -> Result<Acted, Fault> {
         let command = if text.trim_start().get(..5).is_some_and(|w| w.eq_ignore_ascii_case("start")) { "START TRANSACTION" } else { "BEGIN" };
         if let Some(block) = &self.block {
             if block.failed {
@@ -130,7 +127,7 @@ impl Session {
         self.open_block(begin, matches!(options.isolation, Some(Isolation::RepeatableRead | Isolation::Serializable)));
         if self.links.iter().any(|l| l.unsynced) {
             // In the middle of a batch: what it has done so far belongs to the block. Postgres does the same.
-            let done = self.run_on(self.active, text, protocol).await?;
+            let done = self.run_on(self.active, text).await?;
             if !done {
                 self.block = None;
             }
@@ -156,7 +153,7 @@ impl Session {
     }
 
     /// `COMMIT`, `END`, `ROLLBACK`, `ABORT`.
-    pub(super) async fn end(&mut self, commit: bool, chain: bool, text: &str, protocol: Protocol) -> Result<Acted, Fault> {
+    pub(super) async fn end(&mut self, commit: bool, chain: bool, text: &str) -> Result<Acted, Fault> {
         let command = if commit { "COMMIT" } else { "ROLLBACK" };
         let Some(block) = &self.block else {
             if chain {
@@ -164,7 +161,7 @@ impl Session {
             }
             if self.links.iter().any(|l| l.unsynced) {
                 // It ends the implicit transaction of the batch.
-                self.run_on(self.active, text, protocol).await?;
+                self.run_on(self.active, text).await?;
                 return Ok(Acted::Passed);
             }
             return Ok(warning(SqlState::NO_ACTIVE_TRANSACTION, "there is no transaction in progress", command));
@@ -185,7 +182,7 @@ impl Session {
         let first = self.links.iter().position(|l| Some(l.host) == writer).unwrap_or(0);
         self.drain_replies().await?;
         self.active = first;
-        let committed = match self.run_on(first, verb, protocol).await {
+        let committed = match self.run_on(first, verb).await {
             Ok(done) => done,
             Err(fault) => {
                 self.lost_at_end(commit);
@@ -204,9 +201,6 @@ impl Session {
         self.release_links().await;
         if chain {
             self.open_block(begin, one_snapshot);
-        }
-        if protocol == Protocol::Simple {
-            self.ready();
         }
         Ok(Acted::Passed)
     }
@@ -241,13 +235,13 @@ impl Session {
     }
 
     /// `SAVEPOINT`, on all hosts enlisted.
-    pub(super) async fn savepoint(&mut self, name: &str, text: &str, protocol: Protocol) -> Result<Acted, Fault> {
+    pub(super) async fn savepoint(&mut self, name: &str, text: &str) -> Result<Acted, Fault> {
         match &self.block {
             None => return Err(outside("SAVEPOINT")),
             Some(block) if block.failed => return Err(aborted()),
             Some(_) => {}
         }
-        let acted = self.run_on_all(text, "SAVEPOINT", protocol).await?;
+        let acted = self.run_on_all(text, "SAVEPOINT").await?;
         let (settings, hint) = (self.settings.clone(), self.hint.clone());
         if let Some(block) = &mut self.block
             && !block.failed
@@ -260,13 +254,13 @@ impl Session {
     }
 
     /// `RELEASE`, on all hosts enlisted.
-    pub(super) async fn release(&mut self, name: &str, text: &str, protocol: Protocol) -> Result<Acted, Fault> {
+    pub(super) async fn release(&mut self, name: &str, text: &str) -> Result<Acted, Fault> {
         let Some(block) = &self.block else { return Err(outside("RELEASE SAVEPOINT")) };
         if block.failed {
             return Err(aborted());
         }
         let Some(at) = block.savepoint(name) else { return Err(no_savepoint(name)) };
-        let acted = self.run_on_all(text, "RELEASE", protocol).await?;
+        let acted = self.run_on_all(text, "RELEASE").await?;
         if let Some(block) = &mut self.block {
             // What was set since stays set, so it stays in the replay; only the savepoints themselves go.
             let gone: Vec<String> = block.savepoints.drain(at..).map(|s| s.name).collect();
@@ -279,14 +273,14 @@ impl Session {
     }
 
     /// `ROLLBACK TO`, on all hosts enlisted.
-    pub(super) async fn rollback_to(&mut self, name: &str, text: &str, protocol: Protocol) -> Result<Acted, Fault> {
+    pub(super) async fn rollback_to(&mut self, name: &str, text: &str) -> Result<Acted, Fault> {
         let Some(block) = &self.block else { return Err(outside("ROLLBACK TO SAVEPOINT")) };
         let Some(at) = block.savepoint(name) else { return Err(no_savepoint(name)) };
         let lost = self.links.iter().any(|l| l.conn.is_none()) || block.lost(&self.links);
         if lost {
             return Err(aborted());
         }
-        let acted = self.run_on_all(text, "ROLLBACK", protocol).await?;
+        let acted = self.run_on_all(text, "ROLLBACK").await?;
         let now = self.settings.clone();
         let Some(block) = &mut self.block else { return Ok(acted) };
         let savepoint = &block.savepoints[at];
@@ -307,7 +301,7 @@ impl Session {
     }
 
     /// Runs a statement that concerns the block on every host enlisted; with none, the answer is our own.
-    pub(super) async fn run_on_all(&mut self, text: &str, command: &str, protocol: Protocol) -> Result<Acted, Fault> {
+    pub(super) async fn run_on_all(&mut self, text: &str, command: &str) -> Result<Acted, Fault> {
         if self.links.is_empty() {
             return Ok(tag(command));
         }
@@ -316,50 +310,45 @@ impl Session {
             self.run_quietly(i, text).await?;
         }
         self.active = 0;
-        self.run_on(0, text, protocol).await?;
+        self.run_on(0, text).await?;
         Ok(Acted::Passed)
     }
 
-    /// Runs a statement's text as it is on one link and passes its answer on. `false`: the server refused it.
-    pub(super) async fn run_on(&mut self, i: usize, text: &str, protocol: Protocol) -> Result<bool, Fault> {
+    /// Runs one statement's text as it is on one link and passes its answer (or an error) on, without ReadyForQuery.
+    /// `false`: the server refused it.
+    pub(super) async fn run_on(&mut self, i: usize, text: &str) -> Result<bool, Fault> {
         if i != self.active {
             self.drain_replies().await?;
             self.active = i;
         }
-        let link = &mut self.links[i];
-        match protocol {
-            Protocol::Simple => {
-                link.rewritten = None;
-                frontend::query(&mut link.outbox, text.as_bytes());
-                // ReadyForQuery is ours: what the client shall hear of the status is known only after.
-                self.replies.push(Reply::Execute(Pass::On));
-                link.outbox.truncate(link.outbox.len());
+        let Link { outbox, conn, .. } = &mut self.links[i];
+        let name = match (text, conn) {
+            ("COMMIT", Some(conn)) => {
+                if !std::mem::replace(&mut conn.commit_prepared, true) {
+                    frontend::parse(outbox, COMMIT, b"COMMIT", std::iter::empty());
+                    self.replies.push(Reply::One(Pass::Keep));
+                }
+                COMMIT
             }
-            Protocol::Extended => {}
-        }
-        let _ = link;
-        self.run_extended(i, text).await
-    }
-
-    /// One statement by Parse, Bind, Execute and Sync of our own; only Execute's answer (or an error) is passed on.
-    async fn run_extended(&mut self, i: usize, text: &str) -> Result<bool, Fault> {
-        let link = &mut self.links[i];
-        frontend::parse(&mut link.outbox, b"", text.as_bytes(), std::iter::empty());
-        frontend::bind_renamed(&mut link.outbox, b"", b"", &[0; 6]);
-        frontend::execute(&mut link.outbox, b"", 0);
-        frontend::sync(&mut link.outbox);
-        self.replies.push(Reply::One(Pass::Keep));
+            _ => {
+                frontend::parse(outbox, b"", text.as_bytes(), std::iter::empty());
+                self.replies.push(Reply::One(Pass::Keep));
+                b""
+            }
+        };
+        frontend::bind_renamed(outbox, b"", name, &[0; 6]);
+        frontend::execute(outbox, b"", 0);
+        frontend::sync(outbox);
         self.replies.push(Reply::One(Pass::Keep));
         self.replies.push(Reply::Execute(Pass::On));
         self.replies.push(Reply::Sync(Pass::Keep));
         let error = self.relay().await?;
         let link = &mut self.links[i];
         link.unsynced = false;
-        let status = link.status;
-        if error {
-            if let Some(block) = &mut self.block {
-                block.failed = status == b'E' || block.failed;
-            }
+        if let Some(block) = &mut self.block
+            && link.status == b'E'
+        {
+            block.failed = true;
         }
         Ok(!error)
     }
@@ -378,7 +367,7 @@ impl Session {
 
 impl Block {
     /// Whether a host that the block was on is no longer among the links: what was done there cannot be brought back.
-    fn lost(&self, links: &[super::Link]) -> bool {
+    fn lost(&self, links: &[Link]) -> bool {
         self.writer.is_some_and(|w| links.iter().all(|l| l.host != w))
     }
 }

@@ -1,7 +1,8 @@
 //! What all sessions of a proxy share: the map, the tables, the caches, the pools, the counters.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use arc_swap::ArcSwap;
 
@@ -12,6 +13,7 @@ use crate::route::{Bound, Tables};
 use crate::shardmap::{MapHandle, ShardMap};
 use crate::sql::cache::{Front, Shared};
 use crate::sql::control::Control;
+use crate::sql::hint::{Hint, HintFault};
 use crate::sql::rewrite;
 use crate::sql::shape::{Hole, Shape};
 use crate::stats::Stats;
@@ -82,6 +84,12 @@ pub(crate) enum Prepared {
     Control(Control),
     /// It is routed.
     Query(Bound),
+    /// Nothing but blanks and comments.
+    Empty,
+    /// Several statements in one text, at these bytes.
+    Several(Vec<Range<usize>>),
+    /// No host's catalog has been read yet.
+    NoTables,
     /// Depends on the values of its literals: look it up under its full text.
     ByText,
 }
@@ -93,7 +101,10 @@ pub(crate) struct Statement {
     pub(crate) text: Box<[u8]>,
     pub(crate) types: Box<[u32]>,
     pub(crate) holes: Box<[Hole]>,
+    pub(crate) hint: Result<Option<Hint>, HintFault>,
     pub(crate) prepared: Arc<Prepared>,
+    /// The tables that it was prepared for.
+    pub(crate) schema: Weak<Schema>,
     /// Some server has parsed it: a later ParseComplete may be made up.
     pub(crate) accepted: AtomicBool,
 }

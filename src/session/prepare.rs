@@ -1,0 +1,256 @@
+//! From a statement's text to what the session does about it: shape, look-up, plan on a miss; then the decision for one
+//! execution. No waiting in here.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use super::Session;
+use super::context::{Prepared, Schema, Scratch, Statement};
+use super::errors::Fault;
+use super::links::Need;
+use crate::route::{self, Bound, Refusal, Route, Target, Values};
+use crate::shardmap::{HostId, ShardId};
+use crate::sql::control::{self, Control};
+use crate::sql::hint::{self, Hint};
+use crate::sql::parse;
+use crate::sql::shape::Shape;
+use crate::wire::error::{ErrorFields, SqlState};
+
+/// Where one execution goes.
+pub(super) enum Way {
+    /// One server connection.
+    One {
+        host: HostId,
+        /// Whose schema is written into the text; `None`: the text goes as it is.
+        shard: Option<ShardId>,
+        /// Whose search_path the connection must have.
+        path: Option<ShardId>,
+    },
+    /// Several shards, whose rows one after the other are the answer.
+    Several(Vec<ShardId>),
+}
+
+/// A statement read in the simple protocol.
+pub(super) struct Read {
+    pub(super) prepared: Arc<Prepared>,
+    /// Where it goes, if it is routed.
+    pub(super) way: Option<Way>,
+    /// The Query message to send, if it goes one way.
+    pub(super) message: Vec<u8>,
+}
+
+impl Session {
+    /// Reads a text of the simple protocol and decides.
+    pub(super) fn read(&self, text: &[u8]) -> Result<Read, Fault> {
+        let schema = self.context.schema.load();
+        let mut scratch = self.worker.scratch.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let scratch = &mut *scratch;
+        let prepared = self.look_up(scratch, &schema, text)?;
+        let Prepared::Query(bound) = &*prepared else {
+            return Ok(Read { prepared, way: None, message: Vec::new() });
+        };
+        let values = Values { text, holes: &scratch.shape.holes, params: None };
+        let hint = self.hint_of(text, &scratch.shape)?;
+        let way = self.decide(bound, &values, hint.as_ref())?;
+        let mut message = Vec::new();
+        if let Way::One { shard, .. } = &way {
+            self.write_query(&mut message, bound, &values, *shard);
+        }
+        Ok(Read { prepared, way: Some(way), message })
+    }
+
+    /// A Query message with the shard's schema written into the text.
+    pub(super) fn write_query(&self, out: &mut Vec<u8>, bound: &Bound, values: &Values<'_>, shard: Option<ShardId>) {
+        crate::wire::frame::put(out, b'Q', |out| {
+            self.write_text(out, bound, values, shard);
+            out.push(0);
+        });
+    }
+
+    /// The text with the shard's schema written into it.
+    pub(super) fn write_text(&self, out: &mut Vec<u8>, bound: &Bound, values: &Values<'_>, shard: Option<ShardId>) {
+        match shard {
+            Some(shard) => crate::sql::rewrite::splice(values.text, values.holes, bound.edits(), self.map.schema(shard), out),
+            None => out.extend_from_slice(values.text),
+        }
+    }
+
+    /// The plan of a text, by its shape, or by the whole text where its meaning hangs on the value of a literal.
+    /// Leaves the text's shape in `scratch`.
+    fn look_up(&self, scratch: &mut Scratch, schema: &Arc<Schema>, text: &[u8]) -> Result<Arc<Prepared>, Fault> {
+        let most = self.map.proxy.limits.statement_text_bytes;
+        if text.len() > most {
+            return Err(Fault::limit(&format!("a statement of {} bytes", text.len()), "statement_text_bytes", most as u64));
+        }
+        scratch.follow(schema);
+        let Scratch { shape, key, plans, .. } = scratch;
+        if shape.scan(text).is_err() || shape.opaque {
+            // Postgres will say what is wrong with it, if it is; a text of this kind is not worth keeping.
+            return Ok(Arc::new(self.make(text, shape, schema, true)));
+        }
+        let prepared =
+            plans.get_or_insert_with(&schema.plans, &shape.key, || Arc::new(self.make(text, shape, schema, false)));
+        if !matches!(*prepared, Prepared::ByText) {
+            return Ok(prepared);
+        }
+        key.clear();
+        // No shape begins with NUL, since no text holds one.
+        key.push(0);
+        key.extend_from_slice(text);
+        Ok(plans.get_or_insert_with(&schema.plans, key, || Arc::new(self.make(text, shape, schema, true))))
+    }
+
+    /// Works out what to do about a text. `by_text`: the result is kept for this very text only.
+    fn make(&self, text: &[u8], shape: &Shape, schema: &Schema, by_text: bool) -> Prepared {
+        let pieces: Vec<_> = shape.pieces(text).collect();
+        match pieces.len() {
+            0 => return Prepared::Empty,
+            1 => {}
+            // Pieces are ranges of bytes, which move with the literals' lengths.
+            _ if by_text => return Prepared::Several(pieces),
+            _ => return Prepared::ByText,
+        }
+        if let Some(control) = control::parse(text, shape) {
+            return match control {
+                Control::Declare { hold: false, .. } | Control::Lock => self.make_query(text, shape, schema, by_text),
+                control if control.depends_on_literals() && !by_text => Prepared::ByText,
+                control => Prepared::Control(control),
+            };
+        }
+        self.make_query(text, shape, schema, by_text)
+    }
+
+    fn make_query(&self, text: &[u8], shape: &Shape, schema: &Schema, by_text: bool) -> Prepared {
+        let Some(tables) = &schema.tables else { return Prepared::NoTables };
+        let planned = match std::str::from_utf8(text) {
+            Ok(text) => parse::plan(text, shape),
+            // Only a client whose encoding is not UTF-8 sends such a text.
+            Err(_) => Err(parse::unreadable(text, shape)),
+        };
+        let bound = match planned {
+            Ok(plan) => route::bind(&plan, tables),
+            Err(unreadable) => route::bind_unreadable(&unreadable, tables),
+        };
+        if bound.per_text() && !by_text {
+            return Prepared::ByText;
+        }
+        Prepared::Query(bound)
+    }
+
+    /// The statement of the extended protocol with this text and these parameter types, interned.
+    pub(super) fn intern(&self, text: &[u8], types: impl ExactSizeIterator<Item = u32>) -> Result<Arc<Statement>, Fault> {
+        let schema = self.context.schema.load_full();
+        let mut scratch = self.worker.scratch.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let scratch = &mut *scratch;
+        scratch.follow(&schema);
+        let types: Box<[u32]> = types.collect();
+        let mut key = std::mem::take(&mut scratch.key);
+        key.clear();
+        key.extend((types.len() as u16).to_be_bytes());
+        key.extend(types.iter().flat_map(|t| t.to_be_bytes()));
+        key.extend_from_slice(text);
+        let known = scratch.statements.get(&key);
+        let statement = match known {
+            Some(statement) => Ok(statement),
+            None => self.intern_new(scratch, &schema, &key, text, types),
+        };
+        scratch.key = key;
+        statement
+    }
+
+    fn intern_new(
+        &self,
+        scratch: &mut Scratch,
+        schema: &Arc<Schema>,
+        key: &[u8],
+        text: &[u8],
+        types: Box<[u32]>,
+    ) -> Result<Arc<Statement>, Fault> {
+        let mut own_key = std::mem::take(&mut scratch.key);
+        let prepared = self.look_up(scratch, schema, text);
+        std::mem::swap(&mut own_key, &mut scratch.key);
+        let prepared = prepared?;
+        let Scratch { shape, statements, .. } = scratch;
+        Ok(statements.get_or_insert_with(&schema.statements, key, || {
+            Arc::new(Statement {
+                id: self.context.next_statement_id(),
+                text: text.into(),
+                types,
+                holes: shape.holes.as_slice().into(),
+                hint: hint::find(text, shape),
+                prepared,
+                schema: Arc::downgrade(schema),
+                accepted: AtomicBool::new(false),
+            })
+        }))
+    }
+
+    /// The hint in force for a text: its own, else that of the block, else the session's.
+    fn hint_of(&self, text: &[u8], shape: &Shape) -> Result<Option<Hint>, Fault> {
+        if !shape.hinted {
+            return Ok(self.standing_hint().cloned());
+        }
+        let own = hint::find(text, shape).map_err(bad_hint)?;
+        Ok(own.or_else(|| self.standing_hint().cloned()))
+    }
+
+    /// `SET [LOCAL] presplit.key` or `presplit.shard`.
+    pub(super) fn standing_hint(&self) -> Option<&Hint> {
+        self.block.as_ref().and_then(|b| b.local_hint.as_ref()).or(self.hint.as_ref())
+    }
+
+    /// Where an execution of a bound statement with these values goes.
+    pub(super) fn decide(&self, bound: &Bound, values: &Values<'_>, hint: Option<&Hint>) -> Result<Way, Refusal> {
+        let Route { target, names } = route::decide(bound, values, &self.map, hint)?;
+        Ok(match target {
+            Target::Shard(shard) => Way::One {
+                host: self.map.owner(shard),
+                shard: Some(shard),
+                path: Need::path(names, Some(shard)),
+            },
+            Target::Shards(shards) => Way::Several(shards.to_vec()),
+            Target::Host(host) => Way::One { host, shard: None, path: None },
+            Target::Any => Way::One { host: self.any_host(), shard: None, path: None },
+            Target::Template => self.template_way(),
+        })
+    }
+
+    /// Catalog queries: the lowest shard of the transaction's host, else the template shard.
+    pub(super) fn template_way(&self) -> Way {
+        let host = self.any_host();
+        let lowest = self.map.shards_of(host).next();
+        let shard = lowest.unwrap_or_else(|| self.map.template());
+        Way::One { host: self.map.owner(shard), shard: None, path: Some(shard) }
+    }
+
+    /// Any shard that a statement can be parsed on, to tell its parameters and columns: they are the same on all.
+    pub(super) fn way_to_describe(&self, bound: &Bound) -> Way {
+        if let Some(host) = bound.unsharded_host(&self.map) {
+            return Way::One { host, shard: None, path: None };
+        }
+        match self.template_way() {
+            Way::One { host, path: Some(shard), .. } => {
+                let path = Need::path(bound.names(), Some(shard));
+                Way::One { host, shard: bound.is_sharded().then_some(shard), path }
+            }
+            way => way,
+        }
+    }
+
+    /// The error while no host's catalog has been read yet.
+    pub(super) fn no_tables() -> Fault {
+        Fault::statement(
+            ErrorFields::error(SqlState::CANNOT_CONNECT_NOW, "the tables are not known yet: no host's catalog could be read")
+                .hint("The proxy tries again every second; SHOW HOSTS in the database \"presplit\" says which host is down and why."),
+        )
+    }
+}
+
+/// A hint that can't be read is never ignored: it might have meant another shard.
+pub(super) fn bad_hint(fault: hint::HintFault) -> Fault {
+    Fault::statement(
+        ErrorFields::error(SqlState::SYNTAX_ERROR, fault.to_string())
+            .hint("Write /* presplit: key=42 */, /* presplit: shard=7 */ or /* presplit: all */."),
+    )
+}
+

@@ -1,0 +1,259 @@
+//! The simple protocol: one Query message, one or several statements, one ReadyForQuery.
+
+use std::ops::Range;
+
+use super::Session;
+use super::block::{Acted, aborted};
+use super::context::Prepared;
+use super::errors::Fault;
+use super::links::Need;
+use super::prepare::Way;
+use super::replies::{Pass, Reply};
+use crate::route::Values;
+use crate::shardmap::HostId;
+use crate::sql::control::Control;
+use crate::sql::shape::Shape;
+use crate::wire::error::{ErrorFields, SqlState};
+use crate::wire::{backend, frame, frontend};
+
+impl Session {
+    /// A Query message of `len` bytes at the front of the inbox.
+    pub(super) async fn query(&mut self, len: usize) -> Result<(), Fault> {
+        self.follow_map();
+        if self.links.iter().any(|l| l.unsynced) || self.batch.used() {
+            Box::pin(self.end_batch()).await?;
+        }
+        let text = self.query_text(len)?;
+        let read = match self.read(&self.client.inbox[text.clone()]) {
+            Err(fault) if self.wants_refresh(&fault) => {
+                Box::pin(self.refresh_tables()).await;
+                self.read(&self.client.inbox[text.clone()])?
+            }
+            other => other?,
+        };
+        match (&*read.prepared, read.way) {
+            (Prepared::Query(bound), Some(Way::One { host, shard, path })) => {
+                self.check_failed()?;
+                self.context.stats.routed();
+                let i = self.link(Need { host, statement: None, path, writes: bound.writes }).await?;
+                self.note_cursor(&text, host);
+                let link = &mut self.links[i];
+                link.rewritten = shard.map(|shard| (read.prepared.clone(), shard));
+                if link.outbox.is_empty() {
+                    link.outbox = read.message;
+                } else {
+                    link.outbox.extend_from_slice(&read.message);
+                }
+                self.replies.push(Reply::Query(Pass::On));
+                let set = self.set_config_of(bound, &text);
+                let error = self.relay().await?;
+                if let (Some(set), false) = (set, error) {
+                    self.note_set_config(set);
+                }
+                self.settle().await;
+            }
+            (Prepared::Query(bound), Some(Way::Several(shards))) => {
+                self.check_failed()?;
+                self.context.stats.scattered(shards.len());
+                let error = Box::pin(self.gather_simple(bound, &text, &shards)).await?;
+                if error && let Some(block) = &mut self.block {
+                    block.failed = true;
+                }
+                self.ready();
+                if self.block.is_none() {
+                    self.release_links().await;
+                }
+            }
+            (Prepared::Query(_), None) => {}
+            (Prepared::Control(control), _) => {
+                let text = self.owned_text(&text);
+                let acted = Box::pin(self.act(control, &text)).await?;
+                self.answer(acted).await;
+            }
+            (Prepared::Empty, _) => {
+                self.client.outbox.extend_from_slice(b"I\0\0\0\x04");
+                self.ready();
+            }
+            (Prepared::Several(pieces), _) => Box::pin(self.several(&text, pieces)).await?,
+            (Prepared::NoTables, _) => return Err(Self::no_tables()),
+            (Prepared::ByText, _) => {}
+        }
+        self.client.flush().await.map_err(Fault::client)
+    }
+
+    /// Adds what is missing of the answer to a Query that the session acted on itself.
+    async fn answer(&mut self, acted: Acted) {
+        if let Acted::Answered(bytes) = acted {
+            self.client.outbox.extend_from_slice(&bytes);
+        }
+        if self.block.is_none() {
+            self.release_links().await;
+        }
+        self.ready();
+    }
+
+    /// A failed block takes nothing but its end.
+    pub(super) fn check_failed(&self) -> Result<(), Fault> {
+        match &self.block {
+            Some(block) if block.failed => Err(aborted()),
+            _ => Ok(()),
+        }
+    }
+
+    /// The text as a string. Control statements are made of ASCII words and names; a name in another encoding than
+    /// UTF-8 would be changed, and so not be found, rather than be taken for another's.
+    pub(super) fn owned_text(&self, text: &Range<usize>) -> String {
+        String::from_utf8_lossy(&self.client.inbox[text.clone()]).into_owned()
+    }
+
+    /// After a ReadyForQuery of a server was passed on: the session's block is what the server's is.
+    pub(super) async fn settle(&mut self) {
+        let status = self.active_status();
+        match (&mut self.block, status) {
+            (None, b'I') => {}
+            (None, status) => {
+                self.open_block("BEGIN".into(), false);
+                if let Some(block) = &mut self.block {
+                    block.failed = status == b'E';
+                }
+            }
+            (Some(_), b'I') => self.close_block(true),
+            (Some(block), status) => block.failed = status == b'E',
+        }
+        if self.block.is_none() {
+            self.batch.writer = None;
+            self.release_links().await;
+        }
+    }
+
+    /// A text of several statements. All on one host: it goes there as one Query, so that Postgres itself applies its
+    /// rules for such texts. Else, if nothing in it writes, one after the other.
+    async fn several(&mut self, text: &Range<usize>, pieces: &[Range<usize>]) -> Result<(), Fault> {
+        let whole = self.client.inbox[text.clone()].to_vec();
+        let mut plan = Pieces { message: Vec::new(), host: None, alone: 0, writes: false, path: None, mixed: false };
+        for piece in pieces {
+            self.add_piece(&mut plan, &whole[piece.clone()])?;
+            plan.message.push(b';');
+        }
+        match plan.host {
+            Some(host) if plan.alone == 0 && !plan.mixed => {
+                let only_end = self.block.as_ref().is_some_and(|b| b.failed);
+                if only_end {
+                    return Err(aborted());
+                }
+                let i = self.link(Need { host, statement: None, path: plan.path, writes: plan.writes }).await?;
+                let link = &mut self.links[i];
+                link.rewritten = None;
+                frontend::query(&mut link.outbox, &plan.message);
+                self.replies.push(Reply::Query(Pass::On));
+                let error = self.relay().await?;
+                if error && self.active_status() == b'I' && self.block.is_some() {
+                    self.close_block(false);
+                }
+                self.settle().await;
+                Ok(())
+            }
+            _ if !plan.writes => self.one_by_one(&whole, pieces).await,
+            _ => Err(Fault::statement(
+                ErrorFields::error(
+                    SqlState::SEVERAL_SHARDS,
+                    "the statements of this message go to several hosts, or some are the proxy's own, and some write",
+                )
+                .detail("Postgres runs the statements of one message in one transaction; several hosts cannot do so.")
+                .hint("Send them one by one, or inside BEGIN and COMMIT if they concern one user."),
+            )),
+        }
+    }
+
+    /// Reads one statement of a text of several.
+    fn add_piece(&self, plan: &mut Pieces, piece: &[u8]) -> Result<(), Fault> {
+        let read = self.read(piece)?;
+        match (&*read.prepared, read.way) {
+            (Prepared::Query(bound), Some(Way::One { host, path, .. })) => {
+                plan.mixed |= plan.host.is_some_and(|h| h != host) || plan.path.is_some_and(|p| Some(p) != path);
+                plan.host = Some(host);
+                plan.path = path;
+                plan.writes |= bound.writes;
+                // Without tag, length and NUL.
+                plan.message.extend_from_slice(&read.message[frame::HEADER..read.message.len() - 1]);
+            }
+            (Prepared::Query(_), _) => plan.mixed = true,
+            (
+                Prepared::Control(
+                    Control::Begin(_)
+                    | Control::Commit { .. }
+                    | Control::Rollback { .. }
+                    | Control::Savepoint(_)
+                    | Control::Release(_)
+                    | Control::RollbackTo(_),
+                ),
+                _,
+            ) if self.block.is_none() => plan.message.extend_from_slice(piece),
+            (Prepared::NoTables, _) => return Err(Self::no_tables()),
+            (Prepared::Control(_), _) => plan.alone += 1,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Runs the statements of a text one after the other; the first error ends it.
+    async fn one_by_one(&mut self, whole: &[u8], pieces: &[Range<usize>]) -> Result<(), Fault> {
+        for piece in pieces {
+            let text = &whole[piece.clone()];
+            let read = self.read(text)?;
+            let mut error = false;
+            match (&*read.prepared, read.way) {
+                (Prepared::Query(bound), Some(Way::One { host, path, .. })) => {
+                    self.check_failed()?;
+                    let i = self.link(Need { host, statement: None, path, writes: bound.writes }).await?;
+                    self.links[i].rewritten = None;
+                    self.links[i].outbox.extend_from_slice(&read.message);
+                    // Its ReadyForQuery is not the client's: more statements follow.
+                    self.replies.push(Reply::Part);
+                    error = self.relay().await?;
+                }
+                (Prepared::Query(bound), Some(Way::Several(shards))) => {
+                    self.check_failed()?;
+                    let mut shape = Shape::default();
+                    let _ = shape.scan(text);
+                    let values = Values { text, holes: &shape.holes, params: None };
+                    error = self.gather_text(bound, &values, &shards).await?;
+                }
+                (Prepared::Control(control), _) => {
+                    let text = String::from_utf8_lossy(text).into_owned();
+                    if let Acted::Answered(bytes) = Box::pin(self.act(control, &text)).await? {
+                        self.client.outbox.extend_from_slice(&bytes);
+                    }
+                }
+                (Prepared::NoTables, _) => return Err(Self::no_tables()),
+                _ => {}
+            }
+            if error {
+                if let Some(block) = &mut self.block {
+                    block.failed = true;
+                }
+                break;
+            }
+        }
+        if self.block.is_none() {
+            self.release_links().await;
+        }
+        let status = self.status();
+        backend::ready(&mut self.client.outbox, status);
+        Ok(())
+    }
+}
+
+/// What a text of several statements comes to.
+struct Pieces {
+    /// The statements with the schemas written in.
+    message: Vec<u8>,
+    /// The host that all go to so far.
+    host: Option<HostId>,
+    path: Option<crate::shardmap::ShardId>,
+    /// They don't all go to one host.
+    mixed: bool,
+    /// How many the session itself acts on.
+    alone: usize,
+    writes: bool,
+}

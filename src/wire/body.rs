@@ -1,5 +1,7 @@
 //! A cursor over the body of one exact frame, with the checks and the words of src/backend/libpq/pqformat.c.
 
+use std::ffi::CStr;
+
 use thiserror::Error;
 
 use super::error::{ErrorFields, SqlState};
@@ -103,10 +105,10 @@ impl<'a> Body<'a> {
     /// A string up to its NUL, which is taken but not returned.
     #[inline]
     pub fn cstr(&mut self) -> Result<&'a [u8], DecodeFault> {
-        let nul = self.0.iter().position(|&b| b == 0);
-        let nul = nul.ok_or(DecodeFault::NoNul)?;
-        let (text, rest) = self.0.split_at(nul);
-        self.0 = &rest[1..];
+        // The standard library's own search for a NUL, several bytes at a time.
+        let text = CStr::from_bytes_until_nul(self.0).map_err(|_| DecodeFault::NoNul)?;
+        let text = &self.0[..text.count_bytes()];
+        self.0 = &self.0[text.len() + 1..];
         Ok(text)
     }
 

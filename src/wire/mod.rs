@@ -7,5 +7,6 @@ pub mod body;
 pub mod error;
 pub mod frame;
 pub mod frontend;
+pub mod options;
 pub mod startup;
 pub mod stream;

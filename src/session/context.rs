@@ -84,6 +84,8 @@ pub(crate) enum Prepared {
     Control(Control),
     /// It is routed.
     Query(Bound),
+    /// It goes as it is to where this cursor is, or to any host.
+    Pass(Option<String>),
     /// Nothing but blanks and comments.
     Empty,
     /// Several statements in one text, at these bytes.
@@ -155,10 +157,20 @@ impl Scratch {
 }
 
 impl Prepared {
+    /// Whether it may change data.
+    pub(crate) fn writes(&self) -> bool {
+        matches!(self, Prepared::Query(bound) if bound.writes)
+    }
+
+    /// Whether it calls `set_config`, and nothing else.
+    pub(crate) fn sets_config(&self) -> bool {
+        matches!(self, Prepared::Query(bound) if bound.sets_config)
+    }
+
     /// Where character `position` (counted from 1) of the text as sent to the server stands in the client's text.
     pub(crate) fn original_position(&self, position: u32, text: &[u8], holes: &[Hole], schema: &str) -> u32 {
         match self {
-            Prepared::Query(bound) => rewrite::position_back(position, text, holes, bound.edits(), schema),
+            Prepared::Query(bound) => rewrite::position_back(position, text, holes, &bound.edits, schema),
             _ => position,
         }
     }

@@ -6,6 +6,7 @@ use crate::pool::CheckoutFault;
 use crate::route::Refusal;
 use crate::shardmap::KeyFault;
 use crate::wire::backend::ErrorView;
+use crate::wire::body::DecodeFault;
 use crate::wire::error::{ErrorFields, SqlState};
 
 /// Why a step of the session did not succeed.
@@ -117,8 +118,9 @@ impl From<KeyFault> for Fault {
     }
 }
 
-impl From<crate::wire::DecodeFault> for Fault {
-    fn from(fault: crate::wire::DecodeFault) -> Fault {
-        Fault::violation(fault.to_string())
+/// A message that does not hold what its kind should: as with Postgres, the message fails and the session goes on.
+impl From<DecodeFault> for Fault {
+    fn from(fault: DecodeFault) -> Fault {
+        Fault::statement(fault.into())
     }
 }

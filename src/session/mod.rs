@@ -6,6 +6,7 @@ mod cancel;
 mod clients;
 mod context;
 mod control;
+mod copy;
 mod errors;
 mod explain;
 mod extended;

@@ -46,8 +46,15 @@ impl Session {
         let mut scratch = self.worker.scratch.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let scratch = &mut *scratch;
         let prepared = self.look_up(scratch, &schema, text)?;
-        let Prepared::Query(bound) = &*prepared else {
-            return Ok(Read { prepared, way: None, message: Vec::new() });
+        let bound = match &*prepared {
+            Prepared::Query(bound) => bound,
+            Prepared::Pass(cursor) => {
+                let mut message = Vec::new();
+                crate::wire::frontend::query(&mut message, text);
+                let way = Some(self.pass_way(cursor.as_deref()));
+                return Ok(Read { prepared, way, message });
+            }
+            _ => return Ok(Read { prepared, way: None, message: Vec::new() }),
         };
         let values = Values { text, holes: &scratch.shape.holes, params: None };
         let hint = self.hint_of(text, &scratch.shape)?;
@@ -70,7 +77,7 @@ impl Session {
     /// The text with the shard's schema written into it.
     pub(super) fn write_text(&self, out: &mut Vec<u8>, bound: &Bound, values: &Values<'_>, shard: Option<ShardId>) {
         match shard {
-            Some(shard) => crate::sql::rewrite::splice(values.text, values.holes, bound.edits(), self.map.schema(shard), out),
+            Some(shard) => crate::sql::rewrite::splice(values.text, values.holes, &bound.edits, self.map.schema(shard), out),
             None => out.extend_from_slice(values.text),
         }
     }
@@ -114,6 +121,9 @@ impl Session {
             return match control {
                 Control::Declare { hold: false, .. } | Control::Lock => self.make_query(text, shape, schema, by_text),
                 control if control.depends_on_literals() && !by_text => Prepared::ByText,
+                Control::Show(name) if !name.starts_with("presplit.") => Prepared::Pass(None),
+                Control::Fetch { cursor, .. } => Prepared::Pass(Some(cursor)),
+                Control::Notify => Prepared::Pass(None),
                 control => Prepared::Control(control),
             };
         }
@@ -131,7 +141,7 @@ impl Session {
             Ok(plan) => route::bind(&plan, tables),
             Err(unreadable) => route::bind_unreadable(&unreadable, tables),
         };
-        if bound.per_text() && !by_text {
+        if bound.per_text && !by_text {
             return Prepared::ByText;
         }
         Prepared::Query(bound)
@@ -213,6 +223,12 @@ impl Session {
             Target::Any => Way::One { host: self.any_host(), shard: None, path: None },
             Target::Template => self.template_way(),
         })
+    }
+
+    /// To where the cursor is, or to any host. A cursor that is not known goes anywhere, so that Postgres says so.
+    pub(super) fn pass_way(&self, cursor: Option<&str>) -> Way {
+        let known = cursor.and_then(|name| self.block.as_ref()?.cursors.get(name).copied());
+        Way::One { host: known.unwrap_or_else(|| self.any_host()), shard: None, path: None }
     }
 
     /// Catalog queries: the lowest shard of the transaction's host, else the template shard.

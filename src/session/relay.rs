@@ -180,7 +180,17 @@ impl Link {
         }
     }
 
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// What has come from the server and is not dealt with.
+    pub(crate) fn unread(&self) -> &[u8] {
+        self.conn.as_ref().map_or(&[], |conn| &conn.inbox[self.walked..])
+    }
+
+    /// Marks `n` more bytes as dealt with.
+    pub(crate) fn take(&mut self, n: usize) {
+        self.walked += n;
+    }
+
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.conn {
             Some(conn) => flush(&mut conn.stream, &mut self.outbox, &mut self.sent, cx),
             None => Poll::Ready(Ok(())),
@@ -305,7 +315,8 @@ async fn fill(client: &mut Client, link: &mut Link) -> Result<usize, Fault> {
     .await
 }
 
-fn poll_fill(cx: &mut Context<'_>, link: &mut Link) -> Poll<io::Result<usize>> {
+/// Reads from the server into the link's inbox; `Ready(0)` is the end.
+pub(crate) fn poll_fill(cx: &mut Context<'_>, link: &mut Link) -> Poll<io::Result<usize>> {
     let Some(conn) = &mut link.conn else { return Poll::Ready(Ok(0)) };
     if link.walked == conn.inbox.len() {
         conn.inbox.clear();
@@ -497,7 +508,7 @@ fn pass_of(owed: &Reply) -> Pass {
     match owed {
         Reply::Query(p) | Reply::One(p) | Reply::Describe(p) | Reply::Execute(p) | Reply::Sync(p) => *p,
         Reply::Parse { pass, .. } => *pass,
-        Reply::Made(_) => Pass::On,
+        Reply::Part | Reply::Made(_) => Pass::On,
     }
 }
 
@@ -508,7 +519,8 @@ fn judge(tag: u8, owed: &Reply) -> Verdict {
         (b'E' | b'S' | b'G', _) => Verdict::Look,
         (b'N' | b'A', _) => Verdict::Pass(pass),
         (b'Z', Reply::Query(_) | Reply::Sync(_)) => Verdict::Ready(pass),
-        (_, Reply::Query(_)) => Verdict::Pass(pass),
+        (b'Z', Reply::Part) => Verdict::Ready(Pass::Keep),
+        (_, Reply::Query(_) | Reply::Part) => Verdict::Pass(pass),
         (b'1', Reply::Parse { .. }) => Verdict::Answers(pass),
         (b'1' | b'2' | b'3', Reply::One(_)) => Verdict::Answers(pass),
         (b't', Reply::Describe(_)) => Verdict::Pass(pass),

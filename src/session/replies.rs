@@ -11,6 +11,8 @@ use crate::shardmap::ShardId;
 pub(crate) enum Reply {
     /// Query: anything up to ReadyForQuery.
     Query(Pass),
+    /// Query, of which the client gets all but ReadyForQuery: more follows.
+    Part,
     /// Parse: ParseComplete.
     Parse {
         pass: Pass,
@@ -83,7 +85,7 @@ impl Replies {
     /// the client has not sent its Sync yet.
     pub(crate) fn drop_until_sync(&mut self, dropped: &mut dyn FnMut(&Reply)) -> bool {
         while let Some(reply) = self.queue.front() {
-            if matches!(reply, Reply::Query(_) | Reply::Sync(_)) {
+            if matches!(reply, Reply::Query(_) | Reply::Part | Reply::Sync(_)) {
                 return true;
             }
             dropped(reply);

@@ -32,10 +32,11 @@ impl Session {
             other => other?,
         };
         match (&*read.prepared, read.way) {
-            (Prepared::Query(bound), Some(Way::One { host, shard, path })) => {
+            (prepared @ (Prepared::Query(_) | Prepared::Pass(_)), Some(Way::One { host, shard, path })) => {
                 self.check_failed()?;
+                let writes = prepared.writes();
                 self.context.stats.routed();
-                let i = self.link(Need { host, statement: None, path, writes: bound.writes }).await?;
+                let i = self.link(Need { host, statement: None, path, writes }).await?;
                 self.note_cursor(&text, host);
                 let link = &mut self.links[i];
                 link.rewritten = shard.map(|shard| (read.prepared.clone(), shard));
@@ -45,7 +46,7 @@ impl Session {
                     link.outbox.extend_from_slice(&read.message);
                 }
                 self.replies.push(Reply::Query(Pass::On));
-                let set = self.set_config_of(bound, &text);
+                let set = self.set_config_of(prepared, &text);
                 let error = self.relay().await?;
                 if let (Some(set), false) = (set, error) {
                     self.note_set_config(set);
@@ -64,7 +65,7 @@ impl Session {
                     self.release_links().await;
                 }
             }
-            (Prepared::Query(_), None) => {}
+            (Prepared::Query(_) | Prepared::Pass(_), _) => {}
             (Prepared::Control(control), _) => {
                 let text = self.owned_text(&text);
                 let acted = Box::pin(self.act(control, &text)).await?;
@@ -169,11 +170,11 @@ impl Session {
     fn add_piece(&self, plan: &mut Pieces, piece: &[u8]) -> Result<(), Fault> {
         let read = self.read(piece)?;
         match (&*read.prepared, read.way) {
-            (Prepared::Query(bound), Some(Way::One { host, path, .. })) => {
+            (prepared @ (Prepared::Query(_) | Prepared::Pass(_)), Some(Way::One { host, path, .. })) => {
                 plan.mixed |= plan.host.is_some_and(|h| h != host) || plan.path.is_some_and(|p| Some(p) != path);
                 plan.host = Some(host);
                 plan.path = path;
-                plan.writes |= bound.writes;
+                plan.writes |= prepared.writes();
                 // Without tag, length and NUL.
                 plan.message.extend_from_slice(&read.message[frame::HEADER..read.message.len() - 1]);
             }
@@ -203,9 +204,9 @@ impl Session {
             let read = self.read(text)?;
             let mut error = false;
             match (&*read.prepared, read.way) {
-                (Prepared::Query(bound), Some(Way::One { host, path, .. })) => {
+                (prepared @ (Prepared::Query(_) | Prepared::Pass(_)), Some(Way::One { host, path, .. })) => {
                     self.check_failed()?;
-                    let i = self.link(Need { host, statement: None, path, writes: bound.writes }).await?;
+                    let i = self.link(Need { host, statement: None, path, writes: prepared.writes() }).await?;
                     self.links[i].rewritten = None;
                     self.links[i].outbox.extend_from_slice(&read.message);
                     // Its ReadyForQuery is not the client's: more statements follow.

@@ -1,0 +1,151 @@
+//! The statements that the session acts on itself.
+
+use super::Session;
+use super::block::{Acted, aborted, tag};
+use super::errors::Fault;
+use super::prepare::Way;
+use crate::shardmap::HostId;
+use crate::sql::control::{Control, Discard};
+use crate::wire::error::{ErrorFields, SqlState};
+
+impl Session {
+    /// Carries a control statement out.
+    pub(super) async fn act(&mut self, control: &Control, text: &str) -> Result<Acted, Fault> {
+        match control {
+            Control::Begin(options) => self.begin(options, text).await,
+            Control::Commit { chain } => self.end(true, *chain, text).await,
+            Control::Rollback { chain } => self.end(false, *chain, text).await,
+            Control::RollbackTo(name) => self.rollback_to(name, text).await,
+            _ => {
+                if self.block.as_ref().is_some_and(|b| b.failed) {
+                    return Err(aborted());
+                }
+                self.act_in_good_order(control, text).await
+            }
+        }
+    }
+
+    /// Those that a failed block refuses.
+    async fn act_in_good_order(&mut self, control: &Control, text: &str) -> Result<Acted, Fault> {
+        match control {
+            Control::Savepoint(name) => self.savepoint(name, text).await,
+            Control::Release(name) => self.release(name, text).await,
+            Control::Set { name, value, local } => self.set(name, value, *local, text).await,
+            Control::Reset(name) => self.reset(name.as_deref(), text).await,
+            Control::Show(name) if name.starts_with("presplit.") => self.show_own(name),
+            Control::SetTransaction(options) => self.set_transaction(options, text).await,
+            Control::SetSessionCharacteristics(options) => self.set_characteristics(options, text).await,
+            Control::SetConstraints { .. } => {
+                let acted = self.run_on_all(text, "SET CONSTRAINTS").await?;
+                if let Some(block) = &mut self.block {
+                    block.push_local(text.to_owned());
+                }
+                Ok(acted)
+            }
+            Control::Discard(what) => self.discard(*what),
+            Control::Deallocate(name) => self.deallocate(name.as_deref()),
+            Control::ClosePortal(name) => self.close_cursor(name.as_deref(), text).await,
+            Control::Unlisten(_) => Ok(tag("UNLISTEN")),
+            Control::ExplainRoute { query } => self.explain_route(&text.as_bytes()[query.clone()]),
+            other => Err(unsupported(other)),
+        }
+    }
+
+    /// CLOSE goes where the cursor is.
+    async fn close_cursor(&mut self, name: Option<&str>, text: &str) -> Result<Acted, Fault> {
+        if name.is_none() {
+            return self.run_on_all(text, "CLOSE CURSOR ALL").await;
+        }
+        if let Some(host) = Self::host_of(&self.pass_way(name)) {
+            let i = self.link(super::links::Need::plain(host)).await?;
+            self.run_on(i, text).await?;
+        }
+        Ok(Acted::Passed)
+    }
+
+    /// Remembers the host of a cursor that the statement declares.
+    pub(super) fn note_cursor(&mut self, text: &std::ops::Range<usize>, host: HostId) {
+        let Some(block) = &mut self.block else { return };
+        let text = &self.client.inbox[text.clone()];
+        if !text.trim_ascii_start().get(..7).is_some_and(|w| w.eq_ignore_ascii_case(b"declare")) {
+            return;
+        }
+        let mut shape = crate::sql::shape::Shape::default();
+        if shape.scan(text).is_ok()
+            && let Some(Control::Declare { name, .. }) = crate::sql::control::parse(text, &shape)
+        {
+            block.cursors.insert(name, host);
+        }
+    }
+
+    fn discard(&mut self, what: Discard) -> Result<Acted, Fault> {
+        match what {
+            Discard::All => {
+                if self.block.is_some() {
+                    return Err(Fault::statement(ErrorFields::error(
+                        SqlState::ACTIVE_TRANSACTION,
+                        "DISCARD ALL cannot run inside a transaction block",
+                    )));
+                }
+                self.settings = self.startup.clone();
+                self.hint = None;
+                self.statements.clear();
+                Ok(tag("DISCARD ALL"))
+            }
+            // What these throw away is never kept from one transaction to the next.
+            Discard::Plans => Ok(tag("DISCARD PLANS")),
+            Discard::Sequences => Ok(tag("DISCARD SEQUENCES")),
+            Discard::Temp => Ok(tag("DISCARD TEMP")),
+        }
+    }
+
+    fn deallocate(&mut self, name: Option<&str>) -> Result<Acted, Fault> {
+        match name {
+            None => {
+                self.statements.clear_statements();
+                Ok(tag("DEALLOCATE ALL"))
+            }
+            Some(name) if self.statements.remove(name.as_bytes()) => Ok(tag("DEALLOCATE")),
+            Some(name) => Err(Fault::statement(ErrorFields::error(
+                SqlState::INVALID_STATEMENT_NAME,
+                format!("prepared statement \"{name}\" does not exist"),
+            ))),
+        }
+    }
+
+    /// Whether a way leads to one host, and which.
+    pub(super) fn host_of(way: &Way) -> Option<HostId> {
+        match way {
+            Way::One { host, .. } => Some(*host),
+            Way::Several(_) => None,
+        }
+    }
+}
+
+/// Why some statements are refused, and what to do instead.
+fn unsupported(control: &Control) -> Fault {
+    let (what, hint) = match control {
+        Control::Prepare { .. } | Control::Execute { .. } => (
+            "SQL PREPARE and EXECUTE are not supported",
+            "Prepare through the driver (extended protocol): such statements are kept on the server and routed by their parameters.",
+        ),
+        Control::Declare { .. } => (
+            "cursors WITH HOLD are not supported: they would outlive the transaction that owns the server connection",
+            "Declare the cursor inside a transaction without WITH HOLD; in Django set DISABLE_SERVER_SIDE_CURSORS.",
+        ),
+        Control::Listen(_) => (
+            "LISTEN is not supported under transaction pooling: the server connection is another one in the next transaction",
+            "Connect directly to one host for LISTEN.",
+        ),
+        Control::PrepareTransaction(_) | Control::CommitPrepared(_) | Control::RollbackPrepared(_) => (
+            "two-phase commit by the client is not supported",
+            "Connect directly to the host, or use one transaction per user.",
+        ),
+        Control::SetTransactionSnapshot(_) => (
+            "SET TRANSACTION SNAPSHOT is not supported: a snapshot belongs to one host",
+            "Connect directly to the host.",
+        ),
+        _ => ("this statement is not for an app's connection", "Connect to the database \"presplit\" for the proxy's own commands."),
+    };
+    Fault::unsupported(what, hint)
+}

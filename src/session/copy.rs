@@ -1,0 +1,116 @@
+//! COPY FROM STDIN: the client's CopyData passed on to the active server connection as it comes, in bounded memory.
+
+use std::future::poll_fn;
+use std::task::{Poll, ready};
+
+use super::Session;
+use super::errors::Fault;
+use crate::wire::frame;
+use crate::wire::frontend;
+
+/// Bytes gathered for the server before they are written.
+const ENOUGH: usize = 64 * 1024;
+
+impl Session {
+    /// The server waits for CopyData. Returns when the client has said CopyDone or CopyFail.
+    pub(super) async fn copy_in(&mut self) -> Result<(), Fault> {
+        // The message that started the COPY still lies at the front; what follows it is the data.
+        let started = self.client.read;
+        let header = frame::header(self.client.pending()).ok().flatten();
+        let front = header.map_or(0, |h| h.len);
+        let message = self.client.inbox[started..started + front].to_vec();
+        self.client.consume(front);
+        let ended = self.pass_copy_data().await;
+        // `message` is consumed by the caller when it is dealt with.
+        self.client.inbox.splice(self.client.read..self.client.read, message);
+        ended
+    }
+
+    async fn pass_copy_data(&mut self) -> Result<(), Fault> {
+        let extended = self.batch.now != b'Q';
+        let mut done = false;
+        loop {
+            while let Some(header) = frame::frontend_header(self.client.pending()).map_err(|e| Fault::violation(e.to_string()))? {
+                let here = header.len.min(self.client.pending().len());
+                match header.tag {
+                    b'd' if !done => self.pass_data(header.len).await?,
+                    b'd' => self.swallow_data(header.len).await?,
+                    _ if here < header.len => break,
+                    b'c' | b'f' if !done => {
+                        let link = &mut self.links[self.active];
+                        link.outbox.extend_from_slice(&self.client.inbox[self.client.read..self.client.read + here]);
+                        self.client.consume(here);
+                        done = true;
+                        if !extended {
+                            return Ok(());
+                        }
+                    }
+                    // In the extended protocol Postgres ignores the Sync that came with the COPY; this is the one after it.
+                    b'S' if done => {
+                        self.client.consume(here);
+                        frontend::sync(&mut self.links[self.active].outbox);
+                        return Ok(());
+                    }
+                    b'S' | b'H' => self.client.consume(here),
+                    b'X' => return Err(Fault::client(std::io::ErrorKind::UnexpectedEof.into())),
+                    tag => return Err(Fault::violation(format!("unexpected message type 0x{tag:02X} during COPY from stdin"))),
+                }
+            }
+            self.more().await?;
+        }
+    }
+
+    /// Passes one CopyData message on, however long it is.
+    async fn pass_data(&mut self, len: usize) -> Result<(), Fault> {
+        let mut rest = len;
+        loop {
+            let n = rest.min(self.client.pending().len());
+            let (start, end) = (self.client.read, self.client.read + n);
+            self.links[self.active].outbox.extend_from_slice(&self.client.inbox[start..end]);
+            self.client.consume(n);
+            rest -= n;
+            if self.links[self.active].outbox.len() >= ENOUGH {
+                self.flush_to_server().await?;
+            }
+            if rest == 0 {
+                return Ok(());
+            }
+            self.more().await?;
+        }
+    }
+
+    async fn swallow_data(&mut self, len: usize) -> Result<(), Fault> {
+        let mut rest = len;
+        while rest > 0 {
+            let n = rest.min(self.client.pending().len());
+            self.client.consume(n);
+            rest -= n;
+            if rest > 0 {
+                self.more().await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn flush_to_server(&mut self) -> Result<(), Fault> {
+        let link = &mut self.links[self.active];
+        poll_fn(|cx| link.poll_flush(cx)).await.map_err(|e| Fault::lost(&link.pool.host, Some(e)))
+    }
+
+    /// Reads more from the client; meanwhile what is gathered goes to the server.
+    async fn more(&mut self) -> Result<(), Fault> {
+        let (client, link) = (&mut self.client, &mut self.links[self.active]);
+        poll_fn(|cx| {
+            ready!(client.poll_flush(cx)).map_err(Fault::client)?;
+            if let Poll::Ready(Err(e)) = link.poll_flush(cx) {
+                return Poll::Ready(Err(Fault::lost(&link.pool.host, Some(e))));
+            }
+            match ready!(client.poll_fill(cx)) {
+                Ok(0) => Poll::Ready(Err(Fault::client(std::io::ErrorKind::UnexpectedEof.into()))),
+                Ok(_) => Poll::Ready(Ok(())),
+                Err(e) => Poll::Ready(Err(Fault::client(e))),
+            }
+        })
+        .await
+    }
+}

@@ -1,0 +1,717 @@
+//! The extended protocol: statements, portals, and the batch between two Syncs. Every statement, named or not, runs as a
+//! server-side statement of (text, parameter types, shard) kept on the server connection.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::Session;
+use super::block::{Acted, aborted};
+use super::context::{Prepared, Statement};
+use super::errors::Fault;
+use super::links::Need;
+use super::prepare::{Way, bad_hint};
+use super::relay;
+use super::replies::{Made, Pass, Reply};
+use super::set::{SetConfig, read_set_config};
+use crate::pool::NO_SHARD;
+use crate::route::{Format, Param, Params, Values};
+use crate::shardmap::{HostId, ShardId};
+use crate::sql::control::Control;
+use crate::wire::error::{ErrorFields, SqlState};
+use crate::wire::frontend::{self, Bind, Kind};
+use crate::wire::{backend, frame};
+
+/// What is going on between two Syncs.
+#[derive(Default)]
+pub(super) struct Batch {
+    /// The message being dealt with.
+    pub(super) now: u8,
+    skip: Skip,
+    /// The host that the implicit transaction has written on.
+    pub(super) writer: Option<HostId>,
+    /// A Parse that no server has confirmed: the message after it says which server shall.
+    unparsed: Option<(Box<[u8]>, Arc<Statement>)>,
+}
+
+/// Whether messages are ignored until Sync, as after any error.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Skip {
+    #[default]
+    No,
+    /// The server refused something: it ignores all until Sync too, and Sync rolls back.
+    Server,
+    /// We refused something: the server has not heard of it.
+    Ours,
+}
+
+impl Batch {
+    pub(super) fn skipping(&self) -> bool {
+        self.skip != Skip::No
+    }
+
+    pub(super) fn server_refused(&mut self) {
+        self.skip = Skip::Server;
+        self.unparsed = None;
+    }
+
+    pub(super) fn refused(&mut self) {
+        if self.skip == Skip::No {
+            self.skip = Skip::Ours;
+        }
+        self.unparsed = None;
+    }
+
+    /// Whether anything is left over that a Sync would settle.
+    pub(super) fn used(&self) -> bool {
+        self.skipping() || self.unparsed.is_some()
+    }
+}
+
+/// The client's statements and portals.
+#[derive(Default)]
+pub(super) struct Prepareds {
+    named: HashMap<Box<[u8]>, Arc<Statement>>,
+    unnamed: Option<Arc<Statement>>,
+    portals: HashMap<Box<[u8]>, Portal>,
+    unnamed_portal: Option<Portal>,
+}
+
+/// A portal.
+pub(super) enum Portal {
+    /// It is on the server connection of this host.
+    On { host: HostId, set: Option<Box<SetConfig>> },
+    /// The session itself acts.
+    Own(Arc<Statement>),
+    /// It is to be asked of several shards.
+    Several(Arc<Several>),
+}
+
+/// What the several shards are asked.
+pub(super) struct Several {
+    pub(super) statement: Arc<Statement>,
+    /// The Bind message from behind its names.
+    pub(super) bind: Box<[u8]>,
+    pub(super) shards: Vec<ShardId>,
+}
+
+impl Prepareds {
+    fn get(&self, name: &[u8]) -> Option<&Arc<Statement>> {
+        if name.is_empty() { self.unnamed.as_ref() } else { self.named.get(name) }
+    }
+
+    fn put(&mut self, name: &[u8], statement: Arc<Statement>) {
+        if name.is_empty() {
+            self.unnamed = Some(statement);
+        } else {
+            self.named.insert(name.into(), statement);
+        }
+    }
+
+    /// Forgets a statement; `false` if there is none of this name.
+    pub(super) fn remove(&mut self, name: &[u8]) -> bool {
+        if name.is_empty() { self.unnamed.take().is_some() } else { self.named.remove(name).is_some() }
+    }
+
+    fn portal(&self, name: &[u8]) -> Option<&Portal> {
+        if name.is_empty() { self.unnamed_portal.as_ref() } else { self.portals.get(name) }
+    }
+
+    fn put_portal(&mut self, name: &[u8], portal: Portal) {
+        if name.is_empty() {
+            self.unnamed_portal = Some(portal);
+        } else {
+            self.portals.insert(name.into(), portal);
+        }
+    }
+
+    /// A transaction ends: so do its portals.
+    pub(super) fn close_portals(&mut self) {
+        self.unnamed_portal = None;
+        if !self.portals.is_empty() {
+            self.portals.clear();
+        }
+    }
+
+    pub(super) fn clear_statements(&mut self) {
+        self.named.clear();
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Prepareds::default();
+    }
+}
+
+/// The parameters of a Bind, with the types that Parse stated.
+struct Bound<'a> {
+    bind: Bind<'a>,
+    types: &'a [u32],
+}
+
+impl Params for Bound<'_> {
+    fn get(&self, n: u16) -> Option<Param<'_>> {
+        let n = usize::from(n).checked_sub(1)?;
+        let (format, value) = self.bind.param(n)?;
+        let format = if format == 1 { Format::Binary } else { Format::Text };
+        Some(Param { format, type_oid: self.types.get(n).copied().unwrap_or(0), value })
+    }
+}
+
+/// A server-side statement's name, without allocating.
+pub(super) fn server_name(n: u32, buf: &mut [u8; 12]) -> &[u8] {
+    use std::io::Write;
+    buf[0] = b'p';
+    let mut rest = &mut buf[1..];
+    // Ten digits always fit.
+    let _ = write!(rest, "{n}");
+    let left = rest.len();
+    &buf[..12 - left]
+}
+
+impl Session {
+    /// Bytes of the body of the message of `len` bytes at the front of the inbox.
+    fn body(&self, len: usize) -> &[u8] {
+        &self.client.inbox[self.client.read + frame::HEADER..self.client.read + len]
+    }
+
+    /// Parse. Answered once a server has confirmed it; the next message says which.
+    pub(super) fn parse(&mut self, len: usize) -> Result<(), Fault> {
+        self.begin_message();
+        let parse = frontend::Parse::decode(self.body(len))?;
+        let name: Box<[u8]> = parse.name.into();
+        if !name.is_empty() && self.statements.named.contains_key(&name) {
+            let message = format!("prepared statement \"{}\" already exists", String::from_utf8_lossy(&name));
+            return Err(Fault::statement(ErrorFields::error(SqlState::DUPLICATE_PREPARED_STATEMENT, message)));
+        }
+        let most = self.map.proxy.limits.statements_per_session;
+        if !name.is_empty() && self.statements.named.len() >= most as usize {
+            return Err(Fault::limit(
+                &format!("{} prepared statements", self.statements.named.len() + 1),
+                "statements_per_session",
+                u64::from(most),
+            ));
+        }
+        let statement = self.intern(parse.query, parse.types.iter())?;
+        self.check_parse(&statement)?;
+        let routed = matches!(*statement.prepared, Prepared::Query(_) | Prepared::Pass(_));
+        if routed && !statement.accepted.load(Ordering::Relaxed) {
+            if let Some((name, earlier)) = self.batch.unparsed.take() {
+                // Two Parses in a row: the first is looked at when it is used.
+                self.statements.put(&name, earlier);
+                self.replies.push(Reply::Made(Made::ParseComplete));
+            }
+            self.batch.unparsed = Some((name.clone(), statement.clone()));
+        } else {
+            self.confirm_unparsed_blindly();
+            self.replies.push(Reply::Made(Made::ParseComplete));
+        }
+        self.statements.put(&name, statement);
+        Ok(())
+    }
+
+    /// Work to be done before the first message of a batch.
+    fn begin_message(&mut self) {
+        if self.links.is_empty() && self.replies.is_empty() {
+            self.follow_map();
+        }
+    }
+
+    fn confirm_unparsed_blindly(&mut self) {
+        if self.batch.unparsed.take().is_some() {
+            self.replies.push(Reply::Made(Made::ParseComplete));
+        }
+    }
+
+    /// What Postgres would refuse at Parse.
+    fn check_parse(&self, statement: &Statement) -> Result<(), Fault> {
+        let ends = matches!(
+            &*statement.prepared,
+            Prepared::Control(Control::Commit { .. } | Control::Rollback { .. } | Control::RollbackTo(_))
+        );
+        if self.block.as_ref().is_some_and(|b| b.failed) && !ends {
+            return Err(aborted());
+        }
+        match &*statement.prepared {
+            Prepared::Several(_) => Err(Fault::statement(ErrorFields::error(
+                SqlState::SYNTAX_ERROR,
+                "cannot insert multiple commands into a prepared statement",
+            ))),
+            Prepared::NoTables => Err(Self::no_tables()),
+            _ => Ok(()),
+        }
+    }
+
+    /// The statement of a Bind or Describe, made anew if the tables have changed since.
+    fn statement(&mut self, name: &[u8]) -> Result<Arc<Statement>, Fault> {
+        let Some(statement) = self.statements.get(name) else {
+            let message = if name.is_empty() {
+                "unnamed prepared statement does not exist".to_owned()
+            } else {
+                format!("prepared statement \"{}\" does not exist", String::from_utf8_lossy(name))
+            };
+            return Err(Fault::statement(ErrorFields::error(SqlState::INVALID_STATEMENT_NAME, message)));
+        };
+        let schema = self.context.schema.load();
+        if std::ptr::eq(statement.schema.as_ptr(), Arc::as_ptr(&schema)) {
+            return Ok(statement.clone());
+        }
+        let old = statement.clone();
+        let new = self.intern(&old.text, old.types.iter().copied())?;
+        self.check_parse(&new)?;
+        self.statements.put(name, new.clone());
+        if let Some((_, unparsed)) = &mut self.batch.unparsed
+            && Arc::ptr_eq(unparsed, &old)
+        {
+            *unparsed = new.clone();
+        }
+        Ok(new)
+    }
+
+    /// Bind: the values say which shard.
+    pub(super) async fn bind(&mut self, len: usize) -> Result<(), Fault> {
+        self.begin_message();
+        let start = self.client.read + frame::HEADER;
+        let (portal, statement_name, rest) = {
+            let bind = Bind::decode(self.body(len))?;
+            let (p, s) = (bind.portal.len(), bind.statement.len());
+            let rest = start + p + s + 2;
+            (start..start + p, start + p + 1..start + p + 1 + s, rest..self.client.read + len)
+        };
+        let statement = {
+            let name = if statement_name.is_empty() { Box::default() } else { self.client.inbox[statement_name].to_vec().into_boxed_slice() };
+            self.statement(&name)?
+        };
+        self.settle_unparsed_other_than(&statement).await?;
+        self.check_failed_unless_end(&statement)?;
+        let (way, set) = match self.bind_way(&statement, len) {
+            Err(fault) if self.wants_refresh(&fault) => {
+                Box::pin(self.refresh_tables()).await;
+                self.bind_way(&statement, len)?
+            }
+            other => other?,
+        };
+        let portal_name = &self.client.inbox[portal.clone()];
+        match way {
+            None => {
+                self.confirm_unparsed_blindly();
+                let name: Box<[u8]> = portal_name.into();
+                self.statements.put_portal(&name, Portal::Own(statement));
+                self.replies.push(Reply::Made(Made::BindComplete));
+            }
+            Some(Way::Several(shards)) => {
+                self.confirm_unparsed_blindly();
+                let name: Box<[u8]> = portal_name.into();
+                let bind = self.client.inbox[rest].into();
+                self.statements.put_portal(&name, Portal::Several(Arc::new(Several { statement, bind, shards })));
+                self.replies.push(Reply::Made(Made::BindComplete));
+            }
+            Some(Way::One { host, shard, path }) => {
+                self.context.stats.routed();
+                let key = (statement.id, shard.map_or(NO_SHARD, |s| s.0));
+                let writes = statement.prepared.writes();
+                let i = self.link(Need { host, statement: Some(key), path, writes }).await?;
+                let n = self.server_statement(i, &statement, shard)?;
+                let mut buf = [0; 12];
+                let link = &mut self.links[i];
+                let portal_name = &self.client.inbox[portal.clone()];
+                frontend::bind_renamed(&mut link.outbox, portal_name, server_name(n, &mut buf), &self.client.inbox[rest]);
+                link.unsynced = true;
+                self.replies.push(Reply::One(Pass::On));
+                if portal.is_empty() {
+                    self.statements.unnamed_portal = Some(Portal::On { host, set });
+                } else {
+                    self.limit_portals()?;
+                    let name: Box<[u8]> = self.client.inbox[portal].into();
+                    self.statements.put_portal(&name, Portal::On { host, set });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn limit_portals(&self) -> Result<(), Fault> {
+        let most = self.map.proxy.limits.portals_per_session;
+        if self.statements.portals.len() >= most as usize {
+            let what = format!("{} portals", self.statements.portals.len() + 1);
+            return Err(Fault::limit(&what, "portals_per_session", u64::from(most)));
+        }
+        Ok(())
+    }
+
+    fn check_failed_unless_end(&self, statement: &Statement) -> Result<(), Fault> {
+        self.check_parse(statement)
+    }
+
+    /// Where the Bind at the front of the inbox goes; `None`: the session itself acts.
+    fn bind_way(&self, statement: &Statement, len: usize) -> Result<(Option<Way>, Option<Box<SetConfig>>), Fault> {
+        let bound = match &*statement.prepared {
+            Prepared::Query(bound) => bound,
+            Prepared::Pass(cursor) => return Ok((Some(self.pass_way(cursor.as_deref())), None)),
+            _ => return Ok((None, None)),
+        };
+        let params = Bound { bind: Bind::decode(self.body(len))?, types: &statement.types };
+        let values = Values { text: &statement.text, holes: &statement.holes, params: Some(&params) };
+        let own = match &statement.hint {
+            Ok(own) => own.as_ref(),
+            Err(fault) => return Err(bad_hint(fault.clone())),
+        };
+        let way = self.decide(bound, &values, own.or(self.standing_hint()))?;
+        let set = if bound.sets_config { read_set_config(&statement.text, &statement.holes, Some(&params)).map(Box::new) } else { None };
+        Ok((Some(way), set))
+    }
+
+    /// The number of the server-side statement on a link, parsed there in the same write if it is not there yet.
+    /// If the client waits for its ParseComplete, this is where it comes from.
+    pub(super) fn server_statement(&mut self, i: usize, statement: &Arc<Statement>, shard: Option<ShardId>) -> Result<u32, Fault> {
+        let waits = self.batch.unparsed.take().is_some_and(|(_, unparsed)| Arc::ptr_eq(&unparsed, statement));
+        let key = (statement.id, shard.map_or(NO_SHARD, |s| s.0));
+        if let Some(n) = self.links[i].conn()?.statements.get(key) {
+            if waits {
+                self.replies.push(Reply::Made(Made::ParseComplete));
+            }
+            return Ok(n);
+        }
+        let added = self.links[i].conn()?.statements.add(key);
+        let mut buf = [0; 12];
+        if let Some(old) = added.evicted {
+            frontend::close(&mut self.links[i].outbox, Kind::Statement, server_name(old, &mut buf));
+            self.replies.push(Reply::One(Pass::Keep));
+        }
+        let types = statement.types.iter().copied();
+        let link = &mut self.links[i];
+        let mut outbox = std::mem::take(&mut link.outbox);
+        match (&*statement.prepared, shard) {
+            (Prepared::Query(bound), Some(shard)) => {
+                let values = Values { text: &statement.text, holes: &statement.holes, params: None };
+                let mut text = Vec::with_capacity(statement.text.len() + 16);
+                self.write_text(&mut text, bound, &values, Some(shard));
+                frontend::parse(&mut outbox, server_name(added.name, &mut buf), &text, types);
+            }
+            _ => frontend::parse(&mut outbox, server_name(added.name, &mut buf), &statement.text, types),
+        }
+        let link = &mut self.links[i];
+        link.outbox = outbox;
+        link.unsynced = true;
+        let pass = if waits { Pass::On } else { Pass::Keep };
+        self.replies.push(Reply::Parse { pass, name: added.name, statement: statement.clone(), shard });
+        Ok(added.name)
+    }
+
+    /// A Parse that waits for confirmation is confirmed somewhere now, unless it is that of `statement`.
+    async fn settle_unparsed_other_than(&mut self, statement: &Arc<Statement>) -> Result<(), Fault> {
+        match &self.batch.unparsed {
+            Some((_, unparsed)) if !Arc::ptr_eq(unparsed, statement) => self.settle_unparsed().await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Has a server confirm the Parse that waits for it.
+    async fn settle_unparsed(&mut self) -> Result<(), Fault> {
+        let Some((_, statement)) = &self.batch.unparsed else { return Ok(()) };
+        let statement = statement.clone();
+        if self.way_to_describe(&statement)?.is_none() {
+            self.confirm_unparsed_blindly();
+            return Ok(());
+        }
+        self.parse_somewhere(&statement).await?;
+        Ok(())
+    }
+
+    /// Parses a statement on some shard; its number there.
+    async fn parse_somewhere(&mut self, statement: &Arc<Statement>) -> Result<(usize, u32), Fault> {
+        let Some(Way::One { host, shard, path }) = self.way_to_describe(statement)? else {
+            return Err(Self::no_tables());
+        };
+        let key = (statement.id, shard.map_or(NO_SHARD, |s| s.0));
+        let i = self.link(Need { host, statement: Some(key), path, writes: false }).await?;
+        let n = self.server_statement(i, statement, shard)?;
+        Ok((i, n))
+    }
+
+    /// Describe.
+    pub(super) async fn describe(&mut self, len: usize) -> Result<(), Fault> {
+        self.begin_message();
+        let describe = frontend::Describe::decode(self.body(len))?;
+        let (kind, name) = (describe.kind, describe.name.to_vec());
+        match kind {
+            Kind::Statement => {
+                let statement = self.statement(&name)?;
+                self.settle_unparsed_other_than(&statement).await?;
+                if let Some(columns) = own_columns(&statement) {
+                    self.confirm_unparsed_blindly();
+                    let mut made = Vec::new();
+                    backend::parameter_description(&mut made, &[]);
+                    describe_own(&mut made, columns);
+                    self.replies.push(Reply::Made(Made::Bytes(made.into())));
+                    return Ok(());
+                }
+                let (i, n) = self.parse_somewhere(&statement).await?;
+                let link = &mut self.links[i];
+                frontend::describe(&mut link.outbox, Kind::Statement, server_name(n, &mut [0; 12]));
+                link.unsynced = true;
+                self.replies.push(Reply::Describe(Pass::On));
+            }
+            Kind::Portal => match self.statements.portal(&name) {
+                None => return Err(no_portal(&name)),
+                Some(Portal::On { host, .. }) => {
+                    let i = self.link_of_portal(*host, &name).await?;
+                    let link = &mut self.links[i];
+                    frontend::describe(&mut link.outbox, Kind::Portal, &name);
+                    link.unsynced = true;
+                    self.replies.push(Reply::Describe(Pass::On));
+                }
+                Some(Portal::Own(statement)) => {
+                    let mut made = Vec::new();
+                    describe_own(&mut made, own_columns(statement).unwrap_or_default());
+                    self.replies.push(Reply::Made(Made::Bytes(made.into())));
+                }
+                Some(Portal::Several(several)) => {
+                    let several = several.clone();
+                    Box::pin(self.describe_several(&several)).await?;
+                }
+            },
+        }
+        Ok(())
+    }
+
+    /// The link that a portal lives on.
+    async fn link_of_portal(&mut self, host: HostId, name: &[u8]) -> Result<usize, Fault> {
+        let Some(i) = self.links.iter().position(|l| l.host == host) else { return Err(no_portal(name)) };
+        if i != self.active {
+            self.drain_replies().await?;
+            self.active = i;
+        }
+        Ok(i)
+    }
+
+    /// Execute.
+    pub(super) async fn execute(&mut self, len: usize) -> Result<(), Fault> {
+        let execute = frontend::Execute::decode(self.body(len))?;
+        let (max_rows, name) = (execute.max_rows, execute.portal);
+        match self.statements.portal(name) {
+            None => Err(no_portal(name)),
+            Some(Portal::On { host, set: None }) if self.links.get(self.active).is_some_and(|l| l.host == *host) => {
+                let link = &mut self.links[self.active];
+                frontend::execute(&mut link.outbox, name, max_rows);
+                link.unsynced = true;
+                self.replies.push(Reply::Execute(Pass::On));
+                Ok(())
+            }
+            Some(_) => {
+                let name = name.to_vec();
+                Box::pin(self.execute_slowly(&name, max_rows)).await
+            }
+        }
+    }
+
+    async fn execute_slowly(&mut self, name: &[u8], max_rows: i32) -> Result<(), Fault> {
+        let own = match self.statements.portal(name) {
+            None => return Err(no_portal(name)),
+            Some(Portal::On { host, .. }) => {
+                let host = *host;
+                let i = self.link_of_portal(host, name).await?;
+                let link = &mut self.links[i];
+                frontend::execute(&mut link.outbox, name, max_rows);
+                link.unsynced = true;
+                self.replies.push(Reply::Execute(Pass::On));
+                let set = match name {
+                    b"" => self.statements.unnamed_portal.take(),
+                    name => self.statements.portals.remove(name),
+                };
+                let Some(Portal::On { set, .. }) = set else { return Ok(()) };
+                self.statements.put_portal(name, Portal::On { host, set: None });
+                if let Some(set) = set {
+                    self.drain_replies().await?;
+                    if !self.batch.skipping() {
+                        self.note_set_config(*set);
+                    }
+                }
+                return Ok(());
+            }
+            Some(Portal::Several(several)) => {
+                let several = several.clone();
+                return self.execute_several(&several, max_rows).await;
+            }
+            Some(Portal::Own(statement)) => statement.clone(),
+        };
+        match &*own.prepared {
+            Prepared::Empty => self.replies.push(Reply::Made(Made::Bytes(Box::from(&b"I\0\0\0\x04"[..])))),
+            Prepared::Control(control) => {
+                let text = String::from_utf8_lossy(&own.text).into_owned();
+                self.drain_replies().await?;
+                match Box::pin(self.act(control, &text)).await? {
+                    Acted::Answered(bytes) => {
+                        let bytes = without_row_description(&bytes);
+                        self.replies.push(Reply::Made(Made::Bytes(bytes.into())));
+                    }
+                    Acted::Passed => {}
+                }
+            }
+            _ => return Err(no_portal(name)),
+        }
+        Ok(())
+    }
+
+    /// Close.
+    pub(super) async fn close(&mut self, len: usize) -> Result<(), Fault> {
+        self.settle_unparsed().await?;
+        let close = frontend::Close::decode(self.body(len))?;
+        let (kind, name) = (close.kind, close.name.to_vec());
+        match kind {
+            // The server keeps its statement: it is as good for the next client.
+            Kind::Statement => {
+                self.statements.remove(&name);
+            }
+            Kind::Portal => {
+                let portal = if name.is_empty() { self.statements.unnamed_portal.take() } else { self.statements.portals.remove(&*name) };
+                if let Some(Portal::On { host, .. }) = portal
+                    && self.links.iter().any(|l| l.host == host)
+                {
+                    let i = self.link_of_portal(host, &name).await?;
+                    let link = &mut self.links[i];
+                    frontend::close(&mut link.outbox, Kind::Portal, &name);
+                    link.unsynced = true;
+                    self.replies.push(Reply::One(Pass::On));
+                    return Ok(());
+                }
+            }
+        }
+        self.replies.push(Reply::Made(Made::CloseComplete));
+        Ok(())
+    }
+
+    /// Flush: all that has been asked is to be answered now.
+    pub(super) async fn flush(&mut self) -> Result<(), Fault> {
+        self.settle_unparsed().await?;
+        if !self.replies.is_empty() {
+            self.drain_replies().await?;
+        }
+        self.client.flush().await.map_err(Fault::client)
+    }
+
+    /// Sync: the batch is over, and so is the implicit transaction outside a block.
+    pub(super) async fn sync(&mut self, len: usize) -> Result<(), Fault> {
+        frontend::no_body(self.body(len))?;
+        self.settle_unparsed().await?;
+        if self.batch.skip == Skip::Ours && self.block.is_none() {
+            // What the servers have done of the batch must not be committed: the batch failed.
+            for link in self.links.iter_mut().filter(|l| l.unsynced) {
+                link.discard();
+            }
+            self.links.clear();
+            self.cancel.clear();
+            self.replies.clear();
+            self.active = 0;
+        }
+        let active = self.links.get(self.active).is_some_and(|l| l.unsynced);
+        Box::pin(self.sync_others()).await?;
+        if active && self.batch.skip != Skip::Ours {
+            let link = &mut self.links[self.active];
+            frontend::sync(&mut link.outbox);
+            self.replies.push(Reply::Sync(Pass::On));
+            self.relay().await?;
+            if let Some(link) = self.links.get_mut(self.active) {
+                link.unsynced = false;
+            }
+            self.batch = Batch::default();
+            self.settle().await;
+            if self.block.is_none() {
+                self.statements.close_portals();
+            }
+            return Ok(());
+        }
+        if active {
+            // A failed block: the server hears of the end of the batch, the client of the failure.
+            let link = &mut self.links[self.active];
+            frontend::sync(&mut link.outbox);
+            self.replies.push(Reply::Sync(Pass::Keep));
+            self.relay().await?;
+            if let Some(link) = self.links.get_mut(self.active) {
+                link.unsynced = false;
+            }
+        }
+        relay::write_made(&mut self.client, &mut self.replies);
+        self.batch = Batch::default();
+        if self.block.is_none() {
+            self.release_links().await;
+            self.statements.close_portals();
+        }
+        self.ready();
+        self.client.flush().await.map_err(Fault::client)
+    }
+
+    /// Tells the links other than the active one of the end of the batch.
+    async fn sync_others(&mut self) -> Result<(), Fault> {
+        let others: Vec<usize> = (0..self.links.len()).filter(|i| *i != self.active && self.links[*i].unsynced).collect();
+        if others.is_empty() {
+            return Ok(());
+        }
+        self.drain_replies().await?;
+        let active = self.active;
+        for i in others {
+            self.active = i;
+            frontend::sync(&mut self.links[i].outbox);
+            self.replies.push(Reply::Sync(Pass::Keep));
+            self.relay().await?;
+            self.links[i].unsynced = false;
+        }
+        self.active = active;
+        Ok(())
+    }
+
+    /// A Query comes before the Sync: the batch ends as if there were one, but for its ReadyForQuery.
+    pub(super) async fn end_batch(&mut self) -> Result<(), Fault> {
+        self.settle_unparsed().await?;
+        self.drain_replies().await?;
+        let unsynced: Vec<usize> = (0..self.links.len()).filter(|i| self.links[*i].unsynced).collect();
+        for i in unsynced {
+            self.active = i;
+            frontend::sync(&mut self.links[i].outbox);
+            self.replies.push(Reply::Sync(Pass::Keep));
+            self.relay().await?;
+            self.links[i].unsynced = false;
+        }
+        self.batch = Batch { now: b'Q', ..Batch::default() };
+        if self.block.is_none() {
+            self.release_links().await;
+        }
+        Ok(())
+    }
+
+    /// CopyData in a batch of the extended protocol may come before its Sync: it is passed on as it comes, see `copy`.
+    pub(super) fn copy_needs_sync() -> Fault {
+        Fault::violation("COPY FROM STDIN in the extended protocol needs its Sync at once")
+    }
+}
+
+fn no_portal(name: &[u8]) -> Fault {
+    let message = format!("portal \"{}\" does not exist", String::from_utf8_lossy(name));
+    Fault::statement(ErrorFields::error(SqlState::INVALID_CURSOR_NAME, message))
+}
+
+/// The columns of what the session answers itself; `None` if a server answers.
+fn own_columns(statement: &Statement) -> Option<Vec<String>> {
+    match &*statement.prepared {
+        Prepared::Control(Control::ExplainRoute { .. }) => Some(vec![super::explain::COLUMN.to_owned()]),
+        Prepared::Control(Control::Show(name)) => Some(vec![name.clone()]),
+        Prepared::Control(_) | Prepared::Empty => Some(Vec::new()),
+        _ => None,
+    }
+}
+
+fn describe_own(out: &mut Vec<u8>, columns: Vec<String>) {
+    if columns.is_empty() {
+        backend::no_data(out);
+        return;
+    }
+    let columns: Vec<_> = columns.iter().map(|c| (c.as_str(), 25)).collect();
+    backend::row_description(out, &columns);
+}
+
+/// An answer of the simple protocol as one to Execute.
+fn without_row_description(messages: &[u8]) -> &[u8] {
+    match frame::header(messages) {
+        Ok(Some(header)) if header.tag == b'T' => &messages[header.len.min(messages.len())..],
+        _ => messages,
+    }
+}

@@ -1,0 +1,325 @@
+//! One statement asked of several shards: hosts in parallel, the shards of a host pipelined on one server connection,
+//! the rows passed on one shard after the other. Only for statements of which that is the whole answer.
+
+use std::future::poll_fn;
+use std::ops::Range;
+use std::sync::Arc;
+use std::task::Poll;
+
+use super::Session;
+use super::errors::Fault;
+use super::extended::Several;
+use super::links::Need;
+use super::replies::{Pass, Reply};
+use crate::route::{Bound, Values};
+use crate::shardmap::{HostId, ShardId};
+use crate::sql::shape::Shape;
+use crate::wire::backend::{self, CommandComplete};
+use crate::wire::frame;
+use crate::wire::frontend::{self, Kind};
+
+/// Shards asked in one write; more of them only after their answers, so that memory stays bounded.
+const WINDOW: usize = 256;
+/// Bytes for the client gathered before they are written.
+const ENOUGH: usize = 32 * 1024;
+
+/// What has come together so far.
+#[derive(Default)]
+struct Gathered {
+    /// The rows' description has gone out (or is not due).
+    described: bool,
+    rows: u64,
+    /// A shard failed; its error has gone out.
+    failed: bool,
+}
+
+impl Session {
+    /// A Query for several shards. `true`: a shard failed and the client has its error. ReadyForQuery is the caller's.
+    pub(super) async fn gather_simple(&mut self, bound: &Bound, text: &Range<usize>, shards: &[ShardId]) -> Result<bool, Fault> {
+        let text = self.client.inbox[text.clone()].to_vec();
+        let mut shape = Shape::default();
+        // It was scanned before.
+        let _ = shape.scan(&text);
+        let values = Values { text: &text, holes: &shape.holes, params: None };
+        self.gather_text(bound, &values, shards).await
+    }
+
+    /// The same for any text.
+    pub(super) async fn gather_text(&mut self, bound: &Bound, values: &Values<'_>, shards: &[ShardId]) -> Result<bool, Fault> {
+        let hosts = self.enlist_hosts(shards).await?;
+        let mut gathered = Gathered::default();
+        let mut begun = vec![0; hosts.len()];
+        for (n, (host, shards)) in hosts.iter().enumerate() {
+            let i = self.gather_link(*host).await?;
+            begun[n] = self.ask(i, bound, values, shards, 0);
+        }
+        self.replies.clear();
+        for (n, (host, shards)) in hosts.iter().enumerate() {
+            let i = self.gather_link(*host).await?;
+            let mut answered = 0;
+            while answered < shards.len() && !gathered.failed {
+                let asked = begun[n] - answered;
+                self.take_answers(i, asked, &mut gathered).await?;
+                answered = begun[n];
+                if answered < shards.len() {
+                    begun[n] = self.ask(i, bound, values, shards, answered);
+                }
+            }
+        }
+        self.end_gather(gathered, true).await
+    }
+
+    /// Writes the statement for the next shards of a host into its outbox; how many shards have been asked by then.
+    fn ask(&mut self, i: usize, bound: &Bound, values: &Values<'_>, shards: &[ShardId], from: usize) -> usize {
+        let to = shards.len().min(from + WINDOW);
+        let mut outbox = std::mem::take(&mut self.links[i].outbox);
+        for shard in &shards[from..to] {
+            self.write_query(&mut outbox, bound, values, Some(*shard));
+        }
+        self.links[i].outbox = outbox;
+        to
+    }
+
+    /// Checks out all hosts of the shards, in the order of their ids: two sessions that need the same hosts then never
+    /// wait for each other.
+    async fn enlist_hosts(&mut self, shards: &[ShardId]) -> Result<Vec<(HostId, Vec<ShardId>)>, Fault> {
+        let most = self.map.proxy.limits.scatter_shards;
+        if shards.len() > most as usize {
+            return Err(Fault::limit(&format!("a statement for {} shards", shards.len()), "scatter_shards", u64::from(most)));
+        }
+        let mut hosts: Vec<(HostId, Vec<ShardId>)> = Vec::new();
+        for shard in shards {
+            let host = self.map.owner(*shard);
+            match hosts.iter_mut().find(|(h, _)| *h == host) {
+                Some((_, of_host)) => of_host.push(*shard),
+                None => hosts.push((host, vec![*shard])),
+            }
+        }
+        hosts.sort_by_key(|(host, _)| *host);
+        for (host, _) in &hosts {
+            self.link(Need::plain(*host)).await?;
+            // BEGIN and settings are dealt with before the statement: the gather reads its answers itself.
+            self.drain_replies().await?;
+        }
+        Ok(hosts)
+    }
+
+    async fn gather_link(&mut self, host: HostId) -> Result<usize, Fault> {
+        self.link(Need::plain(host)).await
+    }
+
+    /// Reads until `asked` ReadyForQuery have come, passing rows on.
+    async fn take_answers(&mut self, i: usize, asked: usize, gathered: &mut Gathered) -> Result<(), Fault> {
+        let mut left = asked;
+        while left > 0 {
+            let (tag, len) = self.next_message(i).await?;
+            match tag {
+                b'Z' => {
+                    self.have(i, len).await?;
+                    left -= 1;
+                }
+                b'T' if gathered.described => {}
+                b'T' => {
+                    gathered.described = true;
+                    self.pass_message(i, len).await?;
+                    continue;
+                }
+                b'D' if !gathered.failed => {
+                    self.pass_message(i, len).await?;
+                    continue;
+                }
+                b'N' => {
+                    self.pass_message(i, len).await?;
+                    continue;
+                }
+                b'C' => gathered.rows += self.tag_rows(i, len).await?,
+                b'E' => {
+                    if !std::mem::replace(&mut gathered.failed, true) {
+                        self.pass_message(i, len).await?;
+                        return Ok(());
+                    }
+                }
+                _ => {}
+            }
+            self.skip_message(i, len).await?;
+        }
+        Ok(())
+    }
+
+    /// The rows that a CommandComplete speaks of.
+    async fn tag_rows(&mut self, i: usize, len: usize) -> Result<u64, Fault> {
+        self.have(i, len).await?;
+        let bytes = self.links[i].unread();
+        let rows = CommandComplete::decode(&bytes[frame::HEADER..len]).ok().and_then(|c| c.rows());
+        Ok(rows.unwrap_or(0))
+    }
+
+    /// The last word: CommandComplete, or after a failure the end of all connections that may still be answering.
+    async fn end_gather(&mut self, gathered: Gathered, simple: bool) -> Result<bool, Fault> {
+        if gathered.failed {
+            for link in &mut self.links {
+                link.discard();
+            }
+            self.links.clear();
+            self.cancel.clear();
+            self.active = 0;
+            if let Some(block) = &mut self.block {
+                block.failed = true;
+            }
+            if !simple {
+                self.batch.refused();
+            }
+            return Ok(true);
+        }
+        let mut out = std::mem::take(&mut self.client.outbox);
+        backend::command_complete(&mut out, &format!("SELECT {}", gathered.rows));
+        self.client.outbox = out;
+        Ok(false)
+    }
+
+    /// Describe of a portal for several shards: the columns are those of the first.
+    pub(super) async fn describe_several(&mut self, several: &Arc<Several>) -> Result<(), Fault> {
+        let Some(shard) = several.shards.first().copied() else { return Ok(()) };
+        let host = self.map.owner(shard);
+        let i = self.link(Need { host, statement: Some((several.statement.id, shard.0)), path: None, writes: false }).await?;
+        let n = self.server_statement(i, &several.statement, Some(shard))?;
+        let link = &mut self.links[i];
+        frontend::bind_renamed(&mut link.outbox, b"", super::extended::server_name(n, &mut [0; 12]), &several.bind);
+        frontend::describe(&mut link.outbox, Kind::Portal, b"");
+        link.unsynced = true;
+        self.replies.push(Reply::One(Pass::Keep));
+        self.replies.push(Reply::Describe(Pass::On));
+        Ok(())
+    }
+
+    /// Execute of a portal for several shards.
+    pub(super) async fn execute_several(&mut self, several: &Arc<Several>, max_rows: i32) -> Result<(), Fault> {
+        if max_rows > 0 {
+            return Err(Fault::unsupported(
+                "a portal over several shards cannot be read in parts",
+                "Ask for all rows at once (fetch size 0), or for one user.",
+            ));
+        }
+        if self.block.is_none() && self.batch.writer.is_some() {
+            return Err(Fault::unsupported(
+                "a statement over several shards cannot follow a write in one pipeline",
+                "Send a Sync between them.",
+            ));
+        }
+        self.drain_replies().await?;
+        let hosts = self.enlist_hosts(&several.shards).await?;
+        let mut gathered = Gathered { described: true, ..Gathered::default() };
+        let mut begun = vec![0; hosts.len()];
+        for (n, (host, shards)) in hosts.iter().enumerate() {
+            let i = self.gather_link(*host).await?;
+            begun[n] = self.ask_portals(i, several, shards, 0)?;
+        }
+        for (n, (host, shards)) in hosts.iter().enumerate() {
+            let i = self.gather_link(*host).await?;
+            loop {
+                // One Sync closes each window.
+                self.take_answers(i, 1, &mut gathered).await?;
+                self.links[i].unsynced = false;
+                if gathered.failed || begun[n] == shards.len() {
+                    break;
+                }
+                begun[n] = self.ask_portals(i, several, shards, begun[n])?;
+            }
+            if gathered.failed {
+                break;
+            }
+        }
+        self.end_gather(gathered, false).await?;
+        Ok(())
+    }
+
+    fn ask_portals(&mut self, i: usize, several: &Several, shards: &[ShardId], from: usize) -> Result<usize, Fault> {
+        let to = shards.len().min(from + WINDOW);
+        for shard in &shards[from..to] {
+            let n = self.server_statement(i, &several.statement, Some(*shard))?;
+            let link = &mut self.links[i];
+            frontend::bind_renamed(&mut link.outbox, b"", super::extended::server_name(n, &mut [0; 12]), &several.bind);
+            frontend::execute(&mut link.outbox, b"", 0);
+        }
+        frontend::sync(&mut self.links[i].outbox);
+        // The gather reads the answers itself.
+        self.replies.clear();
+        Ok(to)
+    }
+
+    /// The header of the next message of a link.
+    async fn next_message(&mut self, i: usize) -> Result<(u8, usize), Fault> {
+        loop {
+            let link = &self.links[i];
+            match frame::header(link.unread()) {
+                Ok(Some(header)) => return Ok((header.tag, header.len)),
+                Ok(None) => self.fill_link(i).await?,
+                Err(_) => return Err(Fault::protocol(&link.pool.host, 0)),
+            }
+        }
+    }
+
+    /// Waits until `len` bytes are there.
+    async fn have(&mut self, i: usize, len: usize) -> Result<(), Fault> {
+        while self.links[i].unread().len() < len {
+            self.fill_link(i).await?;
+        }
+        Ok(())
+    }
+
+    /// Passes a message of `len` bytes on, however long it is.
+    async fn pass_message(&mut self, i: usize, len: usize) -> Result<(), Fault> {
+        let mut rest = len;
+        while rest > 0 {
+            let bytes = self.links[i].unread();
+            let n = rest.min(bytes.len());
+            self.client.outbox.extend_from_slice(&bytes[..n]);
+            self.links[i].take(n);
+            rest -= n;
+            if self.client.outbox.len() >= ENOUGH {
+                self.client.flush().await.map_err(Fault::client)?;
+            }
+            if rest > 0 {
+                self.fill_link(i).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn skip_message(&mut self, i: usize, len: usize) -> Result<(), Fault> {
+        let mut rest = len;
+        loop {
+            let n = rest.min(self.links[i].unread().len());
+            if rest == len && n >= 6 && self.links[i].unread()[0] == b'Z' {
+                self.links[i].status = self.links[i].unread()[5];
+            }
+            self.links[i].take(n);
+            rest -= n;
+            if rest == 0 {
+                return Ok(());
+            }
+            self.fill_link(i).await?;
+        }
+    }
+
+    /// Reads from a link while every link's outbox goes out.
+    async fn fill_link(&mut self, i: usize) -> Result<(), Fault> {
+        self.active = i;
+        let links = &mut self.links;
+        poll_fn(|cx| {
+            for link in links.iter_mut() {
+                if let Poll::Ready(Err(e)) = link.poll_flush(cx) {
+                    return Poll::Ready(Err(Fault::lost(&link.pool.host, Some(e))));
+                }
+            }
+            let link = &mut links[i];
+            match super::relay::poll_fill(cx, link) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(Ok(0)) => Poll::Ready(Err(Fault::lost(&link.pool.host, None))),
+                Poll::Ready(Ok(_)) => Poll::Ready(Ok(())),
+                Poll::Ready(Err(e)) => Poll::Ready(Err(Fault::lost(&link.pool.host, Some(e)))),
+            }
+        })
+        .await
+    }
+}

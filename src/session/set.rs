@@ -1,0 +1,304 @@
+//! Settings of a session: run on a server first, which knows what is right, then remembered and brought about on every
+//! other server connection before the session uses it.
+
+use std::ops::Range;
+
+use super::Session;
+use super::block::{Acted, tag};
+use super::context::Prepared;
+use super::errors::Fault;
+use super::links::Need;
+use crate::pool::set_config;
+use crate::route::{Format, Params};
+use crate::shardmap::ShardId;
+use crate::sql::control::{BeginOptions, Isolation, SetValue};
+use crate::sql::hint::Hint;
+use crate::sql::literal::literal_value;
+use crate::sql::shape::{Hole, Shape};
+use crate::sql::token::{Token, TokenKind, tokens};
+use crate::wire::backend;
+use crate::wire::error::{ErrorFields, SqlState};
+
+/// Encodings in which no byte of a multi-byte character looks like ASCII, so that a text can be read byte by byte.
+const SAFE_ENCODINGS: &[&str] = &[
+    "utf8", "unicode", "utf-8", "sql_ascii", "sqlascii", "latin1", "latin2", "latin3", "latin4", "latin5", "latin6", "latin7", "latin8",
+    "latin9", "latin10", "iso88591", "iso-8859-1", "iso_8859_1", "iso885915", "win1250", "win1251", "win1252", "win1253", "win1254",
+    "win1257", "euc_jp", "euc_cn", "euc_kr", "euc_tw", "koi8r", "koi8", "koi8u",
+];
+
+/// What a `set_config(...)` call sets.
+pub(super) struct SetConfig {
+    name: String,
+    value: String,
+    local: bool,
+}
+
+impl Session {
+    /// `SET [LOCAL] name ...`.
+    pub(super) async fn set(&mut self, name: &str, value: &SetValue, local: bool, text: &str) -> Result<Acted, Fault> {
+        if name.starts_with("presplit.") {
+            return self.set_own(name, value.single(), local);
+        }
+        check_setting(name, value.single())?;
+        if local && self.block.is_none() {
+            // Without effect but for a warning.
+            let i = self.link(Need::plain(self.any_host())).await?;
+            self.run_on(i, text).await?;
+            return Ok(Acted::Passed);
+        }
+        if local {
+            return self.run_in_block(text, "SET").await;
+        }
+        let i = self.link(Need::plain(self.any_host())).await?;
+        if self.run_on(i, text).await? {
+            let settings = match value {
+                SetValue::Default => self.startup.get(name).map_or_else(
+                    || self.settings.without(name),
+                    |startup| self.settings.with(name, startup.to_owned()),
+                ),
+                _ => self.settings.with(name, text.trim().trim_end_matches(';').to_owned()),
+            };
+            if let Some(conn) = &mut self.links[i].conn {
+                conn.settings = match value {
+                    SetValue::Default => conn.settings.without(name),
+                    _ => conn.settings.with(name, text.trim().trim_end_matches(';').to_owned()),
+                };
+            }
+            self.settings = settings;
+        }
+        Ok(Acted::Passed)
+    }
+
+    /// A statement that holds until the end of the block, on all hosts that the block is on or will be on.
+    async fn run_in_block(&mut self, text: &str, command: &str) -> Result<Acted, Fault> {
+        if self.links.is_empty() {
+            // Postgres must see it: it may be wrong.
+            self.link(Need::plain(self.any_host())).await?;
+        }
+        let acted = self.run_on_all(text, command).await?;
+        if let Some(block) = &mut self.block
+            && !block.failed
+        {
+            block.push_local(text.trim().trim_end_matches(';').to_owned());
+        }
+        Ok(acted)
+    }
+
+    /// `RESET name`, `RESET ALL`: back to what the client asked for at startup.
+    pub(super) async fn reset(&mut self, name: Option<&str>, text: &str) -> Result<Acted, Fault> {
+        if let Some(name) = name
+            && name.starts_with("presplit.")
+        {
+            return self.set_own(name, None, false);
+        }
+        let i = self.link(Need::plain(self.any_host())).await?;
+        if !self.run_on(i, text).await? {
+            return Ok(Acted::Passed);
+        }
+        if let Some(conn) = &mut self.links[i].conn {
+            conn.settings = name.map_or_else(Default::default, |name| conn.settings.without(name));
+        }
+        self.settings = match name {
+            None => self.startup.clone(),
+            Some(name) => match self.startup.get(name) {
+                Some(set) => self.settings.with(name, set.to_owned()),
+                None => self.settings.without(name),
+            },
+        };
+        if name.is_none() {
+            self.hint = None;
+        }
+        Ok(Acted::Passed)
+    }
+
+    /// `SET TRANSACTION ...`.
+    pub(super) async fn set_transaction(&mut self, options: &BeginOptions, text: &str) -> Result<Acted, Fault> {
+        let Some(block) = &mut self.block else {
+            let i = self.link(Need::plain(self.any_host())).await?;
+            self.run_on(i, text).await?;
+            return Ok(Acted::Passed);
+        };
+        if let Some(isolation) = options.isolation {
+            let one = isolation >= Isolation::RepeatableRead;
+            if one && self.links.len() > 1 {
+                return Err(Fault::unsupported(
+                    "this transaction is on several hosts already: they cannot share one snapshot",
+                    "Say the isolation level in BEGIN.",
+                ));
+            }
+            block.one_snapshot = one;
+        }
+        if self.links.is_empty() {
+            block.push_local(text.trim().trim_end_matches(';').to_owned());
+            return Ok(tag("SET"));
+        }
+        self.run_in_block(text, "SET").await
+    }
+
+    /// `SET SESSION CHARACTERISTICS AS TRANSACTION ...`: the defaults of the transactions to come.
+    pub(super) async fn set_characteristics(&mut self, options: &BeginOptions, text: &str) -> Result<Acted, Fault> {
+        if options.isolation.is_some_and(|i| i >= Isolation::RepeatableRead) {
+            return Err(Fault::unsupported(
+                "a default isolation level of REPEATABLE READ or above cannot be kept over several hosts",
+                "Say the isolation level in BEGIN.",
+            ));
+        }
+        let i = self.link(Need::plain(self.any_host())).await?;
+        if self.run_on(i, text).await? {
+            let text = text.trim().trim_end_matches(';').to_owned();
+            if let Some(conn) = &mut self.links[i].conn {
+                conn.settings = conn.settings.with("session characteristics", text.clone());
+            }
+            self.settings = self.settings.with("session characteristics", text);
+        }
+        Ok(Acted::Passed)
+    }
+
+    /// `SET presplit.key = 42`, `SET presplit.shard = 7`, and their RESET (`value` is `None`).
+    fn set_own(&mut self, name: &str, value: Option<&str>, local: bool) -> Result<Acted, Fault> {
+        let hint = match (name, value.map(str::trim)) {
+            (_, None | Some("")) => None,
+            ("presplit.key", Some(key)) => Some(Hint::Key(key.to_owned())),
+            ("presplit.shard", Some(shard)) => match shard.parse::<u32>() {
+                Ok(shard) if shard < self.map.shards() => Some(Hint::Shard(shard)),
+                _ => {
+                    return Err(Fault::statement(
+                        ErrorFields::error(SqlState::INVALID_PARAMETER_VALUE, format!("there is no shard {shard:?}"))
+                            .hint(format!("Shards are numbered from 0 to {}.", self.map.shards() - 1)),
+                    ));
+                }
+            },
+            _ => return Err(no_own_setting(name)),
+        };
+        let command = if value.is_none() { "RESET" } else { "SET" };
+        match &mut self.block {
+            Some(block) if local => block.local_hint = hint,
+            None if local => {}
+            _ => self.hint = hint,
+        }
+        Ok(tag(command))
+    }
+
+    /// `SHOW presplit.key`, `SHOW presplit.shard`.
+    pub(super) fn show_own(&self, name: &str) -> Result<Acted, Fault> {
+        let value = match (name, self.standing_hint()) {
+            ("presplit.key", Some(Hint::Key(key))) => key.clone(),
+            ("presplit.shard", Some(Hint::Shard(shard))) => ShardId(*shard).to_string(),
+            ("presplit.key" | "presplit.shard", _) => String::new(),
+            _ => return Err(no_own_setting(name)),
+        };
+        let mut out = Vec::new();
+        backend::row_description(&mut out, &[(name, 25)]);
+        backend::data_row(&mut out, &[Some(value.as_bytes())]);
+        backend::command_complete(&mut out, "SHOW");
+        Ok(Acted::Answered(out))
+    }
+
+    /// What a statement of the simple protocol sets by `set_config`, if that is what it does.
+    pub(super) fn set_config_of(&self, prepared: &Prepared, text: &Range<usize>) -> Option<SetConfig> {
+        if !prepared.sets_config() {
+            return None;
+        }
+        let text = &self.client.inbox[text.clone()];
+        let mut shape = Shape::default();
+        shape.scan(text).ok()?;
+        read_set_config(text, &shape.holes, None)
+    }
+
+    /// A `set_config` call has succeeded on the active link.
+    pub(super) fn note_set_config(&mut self, set: SetConfig) {
+        let sql = set_config(&set.name, &set.value);
+        if set.local {
+            if let Some(block) = &mut self.block {
+                block.push_local(format!(
+                    "SELECT pg_catalog.set_config({}, {}, true)",
+                    crate::pool::literal(&set.name),
+                    crate::pool::literal(&set.value)
+                ));
+            }
+            return;
+        }
+        if let Some(conn) = self.links.get_mut(self.active).and_then(|l| l.conn.as_mut()) {
+            conn.settings = conn.settings.with(&set.name, sql.clone());
+        }
+        self.settings = self.settings.with(&set.name, sql);
+    }
+}
+
+/// Reads `SELECT [pg_catalog.]set_config(name, value, is_local)` with literals or text parameters as arguments.
+pub(super) fn read_set_config(text: &[u8], holes: &[Hole], params: Option<&dyn Params>) -> Option<SetConfig> {
+    let mut words = tokens(text, holes).skip_while(|t| !t.is_word(text, "set_config")).skip(1);
+    let mut next = || words.next();
+    if !next()?.is_punct(text, b'(') {
+        return None;
+    }
+    let mut args = Vec::new();
+    for _ in 0..3 {
+        let arg = next()?;
+        args.push(argument(text, holes, params, &arg)?);
+        loop {
+            let token = next()?;
+            if token.is_punct(text, b',') || token.is_punct(text, b')') {
+                break;
+            }
+        }
+    }
+    let [name, value, local] = <[String; 3]>::try_from(args).ok()?;
+    Some(SetConfig { name: name.to_ascii_lowercase(), value, local: matches!(local.as_bytes(), [b't' | b'T' | b'1' | 1, ..]) })
+}
+
+fn argument(text: &[u8], holes: &[Hole], params: Option<&dyn Params>, token: &Token) -> Option<String> {
+    let bytes = match token.kind {
+        TokenKind::Literal(hole) => literal_value(text, holes.get(hole as usize)?)?.into_owned(),
+        TokenKind::Word => text[token.span.clone()].to_vec(),
+        TokenKind::Param => {
+            let n = std::str::from_utf8(&text[token.span.clone()]).ok()?.strip_prefix('$')?.parse().ok()?;
+            let param = params?.get(n)?;
+            match (param.format, param.value?) {
+                (Format::Binary, [1]) => b"true".to_vec(),
+                (Format::Binary, [0]) => b"false".to_vec(),
+                (_, value) => value.to_vec(),
+            }
+        }
+        _ => return None,
+    };
+    String::from_utf8(bytes).ok()
+}
+
+/// Settings under which statements could not be read, or that a pool can't give back.
+pub(super) fn check_setting(name: &str, value: Option<&str>) -> Result<(), Fault> {
+    match name {
+        "standard_conforming_strings" if !value.is_some_and(is_on) => Err(Fault::unsupported(
+            "standard_conforming_strings must stay on: with it off, where a string ends depends on a setting",
+            "Write E'...' for strings with backslash escapes.",
+        )),
+        "client_encoding" | "names" if !value.is_none_or(is_safe_encoding) => Err(Fault::unsupported(
+            format!("client_encoding {:?} is not supported: parts of its characters look like ASCII", value.unwrap_or_default()),
+            "Use UTF8.",
+        )),
+        "session_authorization" => Err(Fault::unsupported(
+            "SET SESSION AUTHORIZATION is not supported under transaction pooling",
+            "Use SET ROLE, or give the client its own server_user in [users].",
+        )),
+        "default_transaction_isolation" if value.is_some_and(|v| v.starts_with("rep") || v.starts_with("ser")) => Err(Fault::unsupported(
+            "a default isolation level of REPEATABLE READ or above cannot be kept over several hosts",
+            "Say the isolation level in BEGIN.",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn is_on(value: &str) -> bool {
+    ["on", "true", "yes", "1", "t", "y", "tr", "tru", "ye"].contains(&value.to_ascii_lowercase().as_str())
+}
+
+fn is_safe_encoding(value: &str) -> bool {
+    SAFE_ENCODINGS.contains(&value.to_ascii_lowercase().as_str())
+}
+
+fn no_own_setting(name: &str) -> Fault {
+    Fault::statement(
+        ErrorFields::error(SqlState::UNDEFINED_OBJECT, format!("unrecognized configuration parameter \"{name}\""))
+            .hint("The proxy's own are presplit.key and presplit.shard."),
+    )
+}

@@ -1,10 +1,11 @@
 //! What is different between two maps: refused outright, or said in a DBA's words.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use super::fault::Place;
-use super::validate::runs;
-use super::{Fault, Host, ShardId, ShardMap, TableRule, User};
+use super::ranges::runs;
+use super::{Fault, Host, Password, ShardId, ShardMap, TableRule, User};
 
 /// Settings that are read once, when the proxy starts.
 const FIXED_AT_START: [&str; 4] = ["listen", "http", "workers", "limits.plan_cache"];
@@ -78,7 +79,37 @@ impl ShardMap {
                 format!("write version = {}", running.version.saturating_add(1)),
             );
         }
+        faults.extend(self.trusting(running.proxy.listen));
         faults
+    }
+
+    /// The users without password, faults all, if the proxy really listens on an address that is open to other machines:
+    /// a new `listen` takes effect at the next start only, new users at once.
+    pub(super) fn trusting(&self, listen: SocketAddr) -> Vec<Fault> {
+        let trusted = self
+            .users
+            .iter()
+            .filter(|(_, user)| user.password == Password::Trust);
+        let fault = |(name, _): (&String, &User)| {
+            let Place { line, column } = self.places.users.get(name).copied().unwrap_or_default();
+            Fault {
+                file: self.places.file.clone(),
+                line,
+                column,
+                key: format!("[users.{name}]"),
+                what: format!(
+                    "has no password, and the running proxy listens on {listen}, open to other machines"
+                ),
+                mend:
+                    "add password = \"SCRAM-SHA-256$...\", or restart the proxy with the new listen"
+                        .into(),
+            }
+        };
+        if listen.ip().is_loopback() {
+            Vec::new()
+        } else {
+            trusted.map(fault).collect()
+        }
     }
 
     /// What is different from `old`, in a DBA's words, a line each. Empty if both mean the same. Never shows a password.
@@ -261,4 +292,249 @@ fn user_difference(name: &str, old: &User, new: &User) -> Vec<String> {
         lines.push(format!("server password of user {name} changed"));
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: &str = r#"version = 3
+[keyspace]
+shards = 16
+[hosts.a]
+url = "postgres://app:old@h:1/app"
+[hosts.b]
+url = "postgres://app@h:2/app"
+[map]
+"0-7" = "a"
+"8-15" = "b"
+[tables]
+users = { key = "id" }
+[users.app]
+"#;
+
+    fn parse(toml: &str) -> ShardMap {
+        ShardMap::parse(toml, &|_| None)
+            .unwrap_or_else(|faults| panic!("{}", crate::shardmap::render_faults("", &faults)))
+    }
+
+    /// OLD with each change made.
+    fn new(changes: &[(&str, &str)]) -> ShardMap {
+        parse(&changes.iter().fold(OLD.to_owned(), |text, (from, to)| {
+            assert!(text.contains(from), "{from}");
+            text.replace(from, to)
+        }))
+    }
+
+    fn refused(changes: &[(&str, &str)]) -> Vec<String> {
+        new(changes)
+            .check_against(&parse(OLD))
+            .iter()
+            .map(ToString::to_string)
+            .collect()
+    }
+
+    fn difference(changes: &[(&str, &str)]) -> Vec<String> {
+        new(changes).difference(&parse(OLD))
+    }
+
+    const MOVED: [(&str, &str); 2] = [
+        ("\"0-7\" = \"a\"", "\"0-4\" = \"a\""),
+        ("\"8-15\"", "\"5-15\""),
+    ];
+
+    #[test]
+    fn the_same_map_differs_in_nothing() {
+        assert_eq!(refused(&[]), [""; 0]);
+        assert_eq!(difference(&[]), [""; 0]);
+        assert_eq!(
+            difference(&[("version = 3", "# a comment\nversion = 3")]),
+            [""; 0]
+        );
+    }
+
+    #[test]
+    fn what_would_lose_rows_is_refused_with_its_place() {
+        let found = refused(&[
+            (
+                "shards = 16",
+                "shards = 17\nfunction = \"hash\"\nschema = \"s{}\"",
+            ),
+            ("8-15", "8-16"),
+        ]);
+        assert_eq!(found.len(), 3, "{found:#?}");
+        let begin = [
+            "shardmap.toml:3:10: [keyspace] shards: was 16 and is now 17: the rows",
+            "shardmap.toml:4:12: [keyspace] function: was \"modulo\" and is now \"hash\"",
+            "shardmap.toml:5:10: [keyspace] schema: was \"shard_{:04}\" and is now \"s{}\"",
+        ];
+        assert!(
+            found.iter().zip(begin).all(|(f, b)| f.starts_with(b)),
+            "{found:#?}"
+        );
+        // Not written is as good as written with the default.
+        assert_eq!(
+            refused(&[("shards = 16", "shards = 16\nfunction = \"modulo\"")]),
+            [""; 0]
+        );
+        let gone =
+            parse(OLD).check_against(&new(&[("shards = 16", "shards = 16\nfunction = \"hash\"")]));
+        assert_eq!((gone.len(), gone[0].line, gone[0].column), (1, 2, 2));
+    }
+
+    #[test]
+    fn a_move_needs_a_higher_version() {
+        assert_eq!(
+            refused(&MOVED),
+            [
+                "shardmap.toml:1:11: version: is 3, the running map has 3, although shards change their host \
+                -- write version = 4"
+            ]
+        );
+        let lower = refused(&[("version = 3", "version = 2")]);
+        assert_eq!(
+            lower,
+            [
+                "shardmap.toml:1:11: version: is 2, the running map has 3, and a version never goes back \
+                -- write version = 4"
+            ]
+        );
+        let [first, second] = MOVED;
+        assert_eq!(
+            refused(&[first, second, ("version = 3", "version = 4")]),
+            [""; 0]
+        );
+        // Cutting the same ranges otherwise moves nothing.
+        assert_eq!(
+            refused(&[("\"0-7\" = \"a\"", "\"0-3\" = \"a\"\n\"4-7\" = \"a\"")]),
+            [""; 0]
+        );
+        assert_eq!(refused(&[("h:1", "h:9")]), [""; 0]);
+    }
+
+    #[test]
+    fn a_difference_is_in_a_dbas_words() {
+        assert_eq!(difference(&MOVED), ["3 shards 5-7: a -> b"]);
+        assert_eq!(
+            difference(&[
+                ("version = 3", "version = 4"),
+                ("[hosts.b]", "[hosts.c]"),
+                ("\"0-7\" = \"a\"", "0 = \"c\"\n\"1-7\" = \"a\""),
+                ("\"8-15\" = \"b\"", "\"8-15\" = \"a\""),
+            ]),
+            [
+                "version 3 -> 4",
+                "1 shard 0: a -> c",
+                "8 shards 8-15: b -> a",
+                "host c added",
+                "host b removed"
+            ]
+        );
+        assert_eq!(
+            difference(&[
+                (
+                    "postgres://app:old@h:1/app",
+                    "postgres://app:new@h:7/app?options=-cx"
+                ),
+                (
+                    "h:2/app\"",
+                    "h:2/app\"\nreplicas = [\"postgres://app:x@r/app\"]\npool = 40"
+                ),
+            ]),
+            [
+                "url of a: postgres://app@h:1/app -> postgres://app@h:7/app",
+                "password of host a changed",
+                "connection parameters of host a changed",
+                "replicas of b: none -> postgres://app@r:5432/app",
+                "pool of b: 20 -> 40",
+            ]
+        );
+        assert_eq!(
+            difference(&[
+                (
+                    "users = { key = \"id\" }",
+                    "users = { ids = [\"id\"] }\ncountries = { kind = \"reference\" }"
+                ),
+                (
+                    "[users.app]",
+                    "[users.app]\nserver_user = \"web\"\n[users.eve]"
+                ),
+            ]),
+            [
+                "table countries added",
+                "key of table users: id -> default",
+                "ids of table users: none -> id",
+                "user eve added",
+                "server role of user app: the url's -> web",
+            ]
+        );
+        assert_eq!(
+            difference(&[
+                ("shards = 16", "shards = 16\nkey = \"account_id\""),
+                (
+                    "[users.app]",
+                    "[users.app]\n[proxy]\nworkers = 2\n[proxy.timeouts]\nconnect = \"1500ms\""
+                ),
+            ]),
+            [
+                "key: user_id -> account_id",
+                "workers: 1 -> 2 (takes effect at the next start)",
+                "timeouts.connect: 5s -> 1500ms",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_new_listen_does_not_yet_protect_a_user_without_password() {
+        let verifier = format!("SCRAM-SHA-256$4096:AAAA${0}:{0}", "A".repeat(43) + "=");
+        let user =
+            format!("[users.app]\npassword = \"{verifier}\"\n[proxy]\nlisten = \"0.0.0.0:6432\"");
+        let open = new(&[("[users.app]", &user)]);
+        let found: Vec<String> = parse(OLD)
+            .check_against(&open)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(
+            found[0].starts_with(
+                "shardmap.toml:13:8: [users.app]: has no password, and the running proxy listens on 0.0.0.0:6432"
+            ),
+            "{found:?}"
+        );
+        assert_eq!(open.check_against(&parse(OLD)), []);
+    }
+
+    /// A map that means something else must have a difference to show.
+    #[test]
+    fn whatever_differs_is_said() {
+        for change in [
+            (
+                "[users.app]",
+                "[users.app]\n[proxy]\nhttp = \"127.0.0.1:1\"",
+            ),
+            ("[users.app]", "[users.app]\n[proxy]\ndatabase = \"x\""),
+            (
+                "[users.app]",
+                "[users.app]\n[proxy.timeouts]\nidle_client = \"1h\"",
+            ),
+            (
+                "[users.app]",
+                "[users.app]\nserver_user = \"u\"\nserver_password = \"p\"",
+            ),
+            (
+                "users = { key = \"id\" }",
+                "users = { kind = \"reference\" }",
+            ),
+            ("users = { key = \"id\" }", "users = { host = \"a\" }"),
+            ("users = { key = \"id\" }", ""),
+            (":old@", ":new@"),
+            ("h:2", "g:2"),
+        ] {
+            assert!(
+                new(&[change]) != parse(OLD) && !difference(&[change]).is_empty(),
+                "{change:?}"
+            );
+        }
+    }
 }

@@ -92,6 +92,7 @@ pub(super) struct Places {
     pub(super) shards: Place,
     pub(super) function: Place,
     pub(super) schema: Place,
+    pub(super) users: BTreeMap<String, Place>,
 }
 
 /// What `shardmap.toml` means. Every shard has exactly one owner, and every host that is named exists.
@@ -305,7 +306,9 @@ mod tests {
         for ((name, shown), (_, default)) in example.into_iter().zip(defaults.proxy.list()) {
             let key = name.rsplit('.').next().expect("one part");
             assert!(
-                EXAMPLE.contains(&format!("\n#{key} = ")),
+                ["", "#"]
+                    .iter()
+                    .any(|c| EXAMPLE.contains(&format!("\n{c}{key} = "))),
                 "{name} is not in the example"
             );
             assert!(

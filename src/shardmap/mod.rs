@@ -11,6 +11,7 @@ pub mod id;
 mod key;
 mod map;
 mod nearest;
+mod ranges;
 mod reload;
 mod schema;
 mod section;

@@ -2,7 +2,8 @@
 
 /// The nearest of `known` by edit distance, if it is near enough to be what was meant.
 pub(super) fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
-    let most = 1 + name.chars().count() / 4;
+    // Of a name with one or two letters nothing can be guessed.
+    let most = (name.chars().count() + 1) / 4;
     known
         .into_iter()
         .map(|k| (distance(name, k), k))
@@ -49,6 +50,7 @@ mod tests {
         assert_eq!(nearest("Schema", known), Some("schema"));
         assert_eq!(nearest("kye", known), Some("key"));
         assert_eq!(nearest("listen", known), None);
+        assert_eq!(nearest("b", ["a"]), None);
         assert_eq!(nearest("", known), None);
         assert_eq!(nearest(&"x".repeat(100_000), known), None);
     }

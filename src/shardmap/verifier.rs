@@ -29,7 +29,7 @@ pub(super) fn check(text: &str) -> Result<(), Wrong> {
     if !counted {
         return wrong("is a SCRAM-SHA-256 verifier whose iteration count is no number");
     }
-    if !base64_length(salt).is_some_and(|n| n > 0) {
+    if base64_length(salt).is_none_or(|n| n == 0) {
         return wrong("is a SCRAM-SHA-256 verifier whose salt is not base64");
     }
     if base64_length(stored) != Some(32) || base64_length(server) != Some(32) {
@@ -42,7 +42,7 @@ pub(super) fn check(text: &str) -> Result<(), Wrong> {
 fn base64_length(text: &str) -> Option<usize> {
     let body = text.trim_end_matches('=');
     let padding = text.len() - body.len();
-    let good = text.len() % 4 == 0
+    let good = text.len().is_multiple_of(4)
         && padding <= 2
         && body
             .bytes()

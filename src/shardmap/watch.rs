@@ -41,7 +41,7 @@ pub async fn watch_file(handle: MapHandle, stop: CancellationToken) {
     poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut seen = Print::of(&path);
     // What was written between the load at the start and the watch.
-    handle.reload();
+    reload(&handle).await;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -54,8 +54,16 @@ pub async fn watch_file(handle: MapHandle, stop: CancellationToken) {
         // An event that names the file counts even if the print is the same: two writes of one length can have one mtime.
         if named || now != seen {
             seen = now;
-            handle.reload();
+            reload(&handle).await;
         }
+    }
+}
+
+/// Off the event loop: sessions go on while the file is read.
+async fn reload(handle: &MapHandle) {
+    let handle = handle.clone();
+    if let Err(error) = tokio::task::spawn_blocking(move || handle.reload()).await {
+        tracing::error!(%error, "reading the shard map failed");
     }
 }
 
@@ -111,5 +119,182 @@ impl Print {
         let print =
             std::fs::metadata(path).map(|m| (m.dev(), m.ino(), m.len(), m.mtime(), m.mtime_nsec()));
         Print(print.ok())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::shardmap::LastLoad;
+
+    fn text(version: u64) -> String {
+        format!(
+            "version = {version}\n[keyspace]\nshards = 1\n[hosts.a]\nurl = \"postgres://app@h:1/app\"\n[map]\n0 = \"a\"\n"
+        )
+    }
+
+    struct Watched {
+        directory: tempfile::TempDir,
+        path: PathBuf,
+        handle: MapHandle,
+        stop: CancellationToken,
+        task: tokio::task::JoinHandle<()>,
+    }
+
+    impl Watched {
+        /// Returns once the file is watched, so that what a test does next is seen by watching.
+        async fn new(place: impl FnOnce(&Path) -> PathBuf) -> Watched {
+            let directory = tempfile::tempdir().expect("a directory");
+            let path = place(directory.path());
+            let handle = MapHandle::open(&path).expect("good");
+            let stop = CancellationToken::new();
+            let task = tokio::spawn(watch_file(handle.clone(), stop.clone()));
+            let watched = Watched {
+                directory,
+                path,
+                handle,
+                stop,
+                task,
+            };
+            // The load at the start and the one when the watch began.
+            watched
+                .until("watching", |handle| handle.counts().good == 2)
+                .await;
+            watched
+        }
+
+        async fn file() -> Watched {
+            Watched::new(|directory| {
+                let path = directory.join("shardmap.toml");
+                std::fs::write(&path, text(1)).expect("write");
+                path
+            })
+            .await
+        }
+
+        async fn until(&self, what: &str, holds: impl Fn(&MapHandle) -> bool) {
+            let waiting = async {
+                while !holds(&self.handle) {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            let long = Duration::from_secs(20);
+            timeout(long, waiting)
+                .await
+                .unwrap_or_else(|_| panic!("{what}: not within {long:?}"));
+        }
+
+        async fn version(&self, version: u64) {
+            self.until(&format!("version {version}"), |handle| {
+                handle.load().version == version
+            })
+            .await;
+        }
+
+        async fn end(self) {
+            self.stop.cancel();
+            self.task.await.expect("ends");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_replaced_or_written_is_read() {
+        let watched = Watched::file().await;
+        // As editors do.
+        let other = watched.directory.path().join(".shardmap.toml.swp");
+        std::fs::write(&other, text(2)).expect("write");
+        std::fs::rename(&other, &watched.path).expect("rename");
+        watched.version(2).await;
+        // In place, with the same length.
+        std::fs::write(&watched.path, text(3)).expect("write");
+        watched.version(3).await;
+        // Removed and made again.
+        std::fs::remove_file(&watched.path).expect("remove");
+        watched
+            .until("gone", |handle| handle.last_load() != LastLoad::Good)
+            .await;
+        std::fs::write(&watched.path, text(4)).expect("write");
+        watched.version(4).await;
+        watched.end().await;
+    }
+
+    #[tokio::test]
+    async fn a_bad_file_is_shown_and_then_mended() {
+        let watched = Watched::file().await;
+        std::fs::write(&watched.path, "version = 2\n").expect("write");
+        watched
+            .until("bad", |handle| {
+                matches!(handle.last_load(), LastLoad::Bad { .. })
+            })
+            .await;
+        assert_eq!(watched.handle.load().version, 1);
+        std::fs::write(&watched.path, text(2)).expect("write");
+        watched.version(2).await;
+        assert_eq!(watched.handle.last_load(), LastLoad::Good);
+        watched.end().await;
+    }
+
+    /// As Kubernetes mounts a ConfigMap: the file is a link through `..data`, which is renamed to another directory.
+    #[tokio::test]
+    async fn a_configmap_is_followed() {
+        let watched = Watched::new(|directory| {
+            std::fs::create_dir(directory.join("..1")).expect("mkdir");
+            std::fs::write(directory.join("..1/shardmap.toml"), text(1)).expect("write");
+            std::os::unix::fs::symlink("..1", directory.join("..data")).expect("link");
+            std::os::unix::fs::symlink("..data/shardmap.toml", directory.join("shardmap.toml"))
+                .expect("link");
+            directory.join("shardmap.toml")
+        })
+        .await;
+        let directory = watched.directory.path();
+        std::fs::create_dir(directory.join("..2")).expect("mkdir");
+        std::fs::write(directory.join("..2/shardmap.toml"), text(2)).expect("write");
+        std::os::unix::fs::symlink("..2", directory.join("..data_tmp")).expect("link");
+        std::fs::rename(directory.join("..data_tmp"), directory.join("..data")).expect("rename");
+        watched.version(2).await;
+        watched.end().await;
+    }
+
+    /// A link into a directory that is not watched: only the poll sees it.
+    #[tokio::test]
+    async fn the_poll_sees_what_the_watch_can_not() {
+        let elsewhere = tempfile::tempdir().expect("a directory");
+        let real = elsewhere.path().join("real.toml");
+        std::fs::write(&real, text(1)).expect("write");
+        let watched = Watched::new(|directory| {
+            std::os::unix::fs::symlink(&real, directory.join("shardmap.toml")).expect("link");
+            directory.join("shardmap.toml")
+        })
+        .await;
+        let other = elsewhere.path().join("other.toml");
+        std::fs::write(&other, text(22)).expect("write");
+        std::fs::rename(&other, &real).expect("rename");
+        watched.version(22).await;
+        watched.end().await;
+    }
+
+    /// Our own reading and what happens to other files must not make us read again and again.
+    #[tokio::test]
+    async fn other_files_and_our_own_reading_are_not_changes() {
+        let watched = Watched::file().await;
+        for i in 0..5 {
+            std::fs::write(watched.directory.path().join("other.toml"), format!("{i}"))
+                .expect("write");
+            tokio::time::sleep(Duration::from_millis(150)).await;
+        }
+        assert_eq!(watched.handle.counts().good, 2);
+        std::fs::write(&watched.path, text(2)).expect("write");
+        watched.version(2).await;
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        assert_eq!(watched.handle.counts().good, 3);
+        watched.end().await;
+    }
+
+    #[tokio::test]
+    async fn a_map_without_a_file_is_not_watched() {
+        let map = crate::shardmap::ShardMap::parse(&text(1), &|_| None).expect("good");
+        watch_file(MapHandle::fixed(map), CancellationToken::new()).await;
     }
 }

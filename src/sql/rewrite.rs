@@ -184,3 +184,154 @@ pub fn position_back(
 fn chars(text: &[u8]) -> usize {
     text.iter().filter(|b| **b & 0xc0 != 0x80).count()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::shape::Shape;
+
+    struct Case {
+        text: String,
+        shape: Shape,
+    }
+
+    impl Case {
+        fn of(text: &str) -> Case {
+            let mut shape = Shape::default();
+            shape.scan(text.as_bytes()).unwrap();
+            Case {
+                text: text.to_string(),
+                shape,
+            }
+        }
+
+        /// The place before the `nth` occurrence of `needle`.
+        fn pos(&self, needle: &str, nth: usize) -> Pos {
+            let at = self.text.match_indices(needle).nth(nth).unwrap().0;
+            let pos = Pos::of(at, &self.shape.holes);
+            assert_eq!(pos.at(&self.shape.holes), at);
+            pos
+        }
+
+        #[track_caller]
+        fn spliced(&self, edits: &[Edit], schema: &str) -> String {
+            let mut out = b">".to_vec();
+            splice(
+                self.text.as_bytes(),
+                &self.shape.holes,
+                edits,
+                schema,
+                &mut out,
+            );
+            assert_eq!(
+                out.len() - 1,
+                spliced_len(self.text.as_bytes(), &self.shape.holes, edits, schema)
+            );
+            String::from_utf8(out.split_off(1)).unwrap()
+        }
+
+        /// What stands in the original where each character of `needle` in the spliced text goes back to.
+        #[track_caller]
+        fn back(&self, edits: &[Edit], schema: &str, needle: &str) -> String {
+            let spliced = self.spliced(edits, schema);
+            let first = spliced[..spliced.find(needle).unwrap()].chars().count() as u32 + 1;
+            let original: Vec<char> = self.text.chars().collect();
+            (first..first + needle.chars().count() as u32)
+                .map(|pos| {
+                    position_back(pos, self.text.as_bytes(), &self.shape.holes, edits, schema)
+                })
+                .map(|pos| original[pos as usize - 1])
+                .collect()
+        }
+    }
+
+    #[test]
+    fn one_plan_serves_every_text_of_its_shape() {
+        let first = Case::of("SELECT 'x' FROM photos WHERE a = 1");
+        let edits = [Edit::Qualify(first.pos("photos", 0))];
+        assert_eq!(
+            first.spliced(&edits, "s1"),
+            "SELECT 'x' FROM s1.photos WHERE a = 1"
+        );
+        let other = Case::of("SELECT 'photos''s' FROM photos WHERE a = 12345");
+        assert_eq!(first.shape.key, other.shape.key);
+        let wanted = "SELECT 'photos''s' FROM \"S 1\".photos WHERE a = 12345";
+        assert_eq!(other.spliced(&edits, "\"S 1\""), wanted);
+        assert_eq!(other.spliced(&[], "s1"), other.text);
+    }
+
+    #[test]
+    fn names_are_replaced() {
+        let case = Case::of(r#"SELECT "public"."p"."id" FROM "public"."p""#);
+        let edits = [
+            Edit::Replace(case.pos("\"public\"", 0), 8),
+            Edit::Replace(case.pos("\"public\"", 1), 8),
+        ];
+        assert_eq!(
+            case.spliced(&edits, "s1"),
+            r#"SELECT s1."p"."id" FROM s1."p""#
+        );
+        assert_eq!(
+            case.spliced(&edits, "a_long_one"),
+            r#"SELECT a_long_one."p"."id" FROM a_long_one."p""#
+        );
+    }
+
+    #[test]
+    fn schemas_go_into_strings() {
+        let case = Case::of("SELECT f('a', N'b', E'c', $x$d$x$, U&'e'), 1");
+        let edits: Vec<Edit> = (0..5).map(Edit::IntoString).collect();
+        assert_eq!(
+            case.spliced(&edits, "s1"),
+            "SELECT f('s1.a', N's1.b', E's1.c', $x$s1.d$x$, U&'s1.e'), 1"
+        );
+        assert_eq!(
+            case.spliced(&edits, r#""i't\s""#),
+            r#"SELECT f('"i''t\s".a', N'"i''t\s".b', E'"i''t\\s".c', $x$"i't\s".d$x$, U&'"i''t\\s".e'), 1"#
+        );
+    }
+
+    #[test]
+    fn positions_go_back() {
+        let case = Case::of(
+            "SELECT '\u{e9}\u{e9}', f('seq') FROM photos, \"public\".likes WHERE \u{e9}x = 1",
+        );
+        let edits = [
+            Edit::IntoString(1),
+            Edit::Qualify(case.pos("photos", 0)),
+            Edit::Replace(case.pos("\"public\"", 0), 8),
+        ];
+        for schema in ["s1", "\"sch\u{e9}ma'x\""] {
+            let kept = [
+                "SELECT '\u{e9}\u{e9}', f('",
+                "seq') FROM ",
+                "photos, ",
+                ".likes WHERE \u{e9}x = 1",
+            ];
+            for part in kept {
+                assert_eq!(case.back(&edits, schema, part), part);
+            }
+        }
+        assert_eq!(case.back(&edits, "s1", "s1.seq"), "sssseq");
+        assert_eq!(case.back(&edits, "s1", "s1.photos"), "pppphotos");
+        assert_eq!(case.back(&edits, "s1", "s1.likes"), "\"\".likes");
+    }
+
+    #[test]
+    fn no_position_and_one_past_the_end() {
+        let case = Case::of("SELECT * FROM photos WHERE");
+        let edits = [Edit::Qualify(case.pos("photos", 0))];
+        let back = |pos| position_back(pos, case.text.as_bytes(), &case.shape.holes, &edits, "s1");
+        assert_eq!(back(0), 0);
+        let len = case.text.len() as u32;
+        assert_eq!(
+            back(len + 3 + 1),
+            len + 1,
+            "where Postgres points at the end of input"
+        );
+        assert_eq!(
+            position_back(5, case.text.as_bytes(), &case.shape.holes, &[], "s1"),
+            5
+        );
+    }
+}

@@ -645,3 +645,6 @@ pub(super) fn mentions_hint(comment: &[u8]) -> bool {
     }
     false
 }
+
+#[cfg(test)]
+mod tests;

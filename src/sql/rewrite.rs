@@ -1,6 +1,6 @@
 //! Writes a schema into a statement: bytes are spliced at identifier positions, SQL is never regenerated.
 
-use super::shape::{Hole, HoleKind, dollar_tag_end};
+use super::shape::{Hole, HoleKind, dollar_tag_end, is_ident_cont};
 
 /// A place in any text of one shape: `offset` bytes after the end of the hole before it.
 /// Texts of one shape have the same bytes between holes, so one `Pos` serves them all.
@@ -51,45 +51,50 @@ pub enum Edit {
 }
 
 /// What an edit does to the bytes: `cut` bytes at `at` are left out and the schema is put there.
-struct Change<'t> {
+struct Change {
     at: usize,
     cut: usize,
+    /// A space goes before the schema: `FROM"photos"` must not become `FROMs1."photos"`.
+    space: bool,
     dot: bool,
     /// Bytes of the schema to be doubled.
-    double: &'t [u8],
+    double: &'static [u8],
 }
 
-impl Change<'_> {
-    fn of(edit: Edit, text: &[u8], holes: &[Hole]) -> Change<'static> {
+impl Change {
+    fn of(edit: Edit, text: &[u8], holes: &[Hole]) -> Change {
         match edit {
-            Edit::Qualify(pos) => Change {
-                at: pos.at(holes),
-                cut: 0,
-                dot: true,
-                double: b"",
-            },
-            Edit::Replace(pos, len) => Change {
-                at: pos.at(holes),
-                cut: len as usize,
-                dot: false,
-                double: b"",
-            },
-            Edit::IntoString(hole) => {
-                let hole = &holes[hole as usize];
-                let start = hole.start as usize;
-                let (at, double): (usize, &[u8]) = match hole.kind {
-                    // No escape exists here; a schema with a `$` in it is refused when the map is loaded.
-                    HoleKind::DollarString => (dollar_tag_end(text, start).unwrap_or(start), b""),
-                    HoleKind::String => (after_quote(text, start), b"'"),
-                    _ => (after_quote(text, start), b"'\\"),
-                };
-                Change {
-                    at,
-                    cut: 0,
-                    dot: true,
-                    double,
-                }
-            }
+            Edit::Qualify(pos) => Change::name(pos.at(holes), 0, true, text),
+            Edit::Replace(pos, len) => Change::name(pos.at(holes), len as usize, false, text),
+            Edit::IntoString(hole) => Change::string(&holes[hole as usize], text),
+        }
+    }
+
+    fn name(at: usize, cut: usize, dot: bool, text: &[u8]) -> Change {
+        let space = at > 0 && is_ident_cont(text[at - 1]);
+        Change {
+            at,
+            cut,
+            space,
+            dot,
+            double: b"",
+        }
+    }
+
+    fn string(hole: &Hole, text: &[u8]) -> Change {
+        let start = hole.start as usize;
+        let (at, double): (usize, &[u8]) = match hole.kind {
+            // Nothing can be escaped here: see what `splice` asks of the schema.
+            HoleKind::DollarString => (dollar_tag_end(text, start).unwrap_or(start), b""),
+            HoleKind::String => (after_quote(text, start), b"'"),
+            _ => (after_quote(text, start), b"'\\"),
+        };
+        Change {
+            at,
+            cut: 0,
+            space: false,
+            dot: true,
+            double,
         }
     }
 
@@ -98,10 +103,13 @@ impl Change<'_> {
             [] => 0,
             double => schema.bytes().filter(|b| double.contains(b)).count(),
         };
-        schema.len() + doubled + usize::from(self.dot)
+        usize::from(self.space) + schema.len() + doubled + usize::from(self.dot)
     }
 
     fn write(&self, schema: &str, out: &mut Vec<u8>) {
+        if self.space {
+            out.push(b' ');
+        }
         match self.double {
             [] => out.extend_from_slice(schema.as_bytes()),
             double => {
@@ -124,7 +132,8 @@ fn after_quote(text: &[u8], start: usize) -> usize {
     start + quote.map_or(0, |q| q + 1)
 }
 
-/// Appends `text` with the edits applied to `out`. `schema` is an identifier as it stands in SQL (quoted if need be).
+/// Appends `text` with the edits applied to `out`. `schema` is an identifier as it stands in SQL (quoted if need be),
+/// without a `$`, which could end a dollar string that it is put into.
 /// `holes` are those of `text`, `edits` those of a plan of its shape.
 pub fn splice(text: &[u8], holes: &[Hole], edits: &[Edit], schema: &str, out: &mut Vec<u8>) {
     out.reserve(text.len() + edits.len() * (schema.len() + 1));
@@ -274,6 +283,24 @@ mod tests {
         assert_eq!(
             case.spliced(&edits, "a_long_one"),
             r#"SELECT a_long_one."p"."id" FROM a_long_one."p""#
+        );
+    }
+
+    #[test]
+    fn a_name_glued_to_a_keyword_stays_a_name() {
+        let case = Case::of(r#"SELECT*FROM"photos"JOIN"public"."likes"USING(id)"#);
+        let edits = [
+            Edit::Qualify(case.pos("\"photos\"", 0)),
+            Edit::Replace(case.pos("\"public\"", 0), 8),
+        ];
+        let spliced = case.spliced(&edits, "s1");
+        assert_eq!(
+            spliced,
+            r#"SELECT*FROM s1."photos"JOIN s1."likes"USING(id)"#
+        );
+        assert_eq!(
+            case.back(&edits, "s1", " s1.\"photos\"JOIN"),
+            "\"\"\"\"\"photos\"JOIN"
         );
     }
 

@@ -120,6 +120,11 @@ pub(super) fn is_ident_start(b: u8) -> bool {
     matches!(CLASS[b as usize], Class::Ident)
 }
 
+/// scan.l's `{ident_cont}`.
+pub(super) fn is_ident_cont(b: u8) -> bool {
+    IDENT_CONT[b as usize]
+}
+
 /// scan.l's `{space}`; `\v` is one from Postgres 17 on and a syntax error before.
 pub(super) fn is_space(b: u8) -> bool {
     matches!(b, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)

@@ -61,16 +61,14 @@ fn trim(text: &[u8], range: Range<usize>) -> Range<usize> {
     start..end
 }
 
-/// Watches one statement after another for a `BEGIN ATOMIC` body, as psql does (psqlscan.l), but counts only words
-/// that can't be a label.
+/// Watches one statement after another for `routine_body` (gram.y): `BEGIN ATOMIC`, statements that each end with a
+/// semicolon, `END`. So the `END` that closes it stands behind a semicolon or `ATOMIC`, as no other one does.
 #[derive(Default)]
 struct Routine {
     head: Head,
     /// Open parentheses.
     parens: u32,
-    /// Open `BEGIN ATOMIC` and `CASE` of the body.
-    body: u32,
-    after: After,
+    last: Last,
 }
 
 #[derive(Default, PartialEq)]
@@ -80,71 +78,77 @@ enum Head {
     Create,
     CreateOr,
     CreateOrReplace,
+    /// In the clauses of `CREATE FUNCTION` or `PROCEDURE`.
     Routine,
+    Body,
     Other,
 }
 
+/// The token before, outside parentheses.
 #[derive(Default, PartialEq)]
-enum After {
+enum Last {
     #[default]
-    Anything,
-    /// `.` or `AS`: the next word is a name.
-    Name,
-    /// `BEGIN` at the level of the routine's clauses.
+    Any,
     Begin,
+    /// A statement of the body, or its end, begins.
+    Boundary,
 }
 
 impl Routine {
+    /// Takes the next token; whether it is a semicolon between statements.
     fn ends_statement(&mut self, text: &[u8], token: &Token) -> bool {
-        let after = std::mem::take(&mut self.after);
+        let last = std::mem::take(&mut self.last);
         match token.kind {
-            TokenKind::Word => self.word(&text[token.span.clone()], after),
-            TokenKind::Punct => match text[token.span.start] {
-                b'(' => self.parens += 1,
-                b')' => self.parens = self.parens.saturating_sub(1),
-                b'.' => self.after = After::Name,
-                b';' if self.parens == 0 && self.body == 0 => {
-                    *self = Routine::default();
-                    return true;
-                }
-                _ => {}
-            },
-            _ => {}
-        }
-        if self.head != Head::Routine && token.kind != TokenKind::Word {
-            self.head = Head::Other;
+            TokenKind::Word => self.word(&text[token.span.clone()], last),
+            TokenKind::Punct => return self.punct(text[token.span.start]),
+            _ => self.no_word(),
         }
         false
     }
 
-    fn word(&mut self, word: &[u8], after: After) {
+    fn word(&mut self, word: &[u8], last: Last) {
         let is = |keyword: &str| word.eq_ignore_ascii_case(keyword.as_bytes());
-        self.head = match self.head {
+        self.head = match std::mem::take(&mut self.head) {
             Head::Start if is("create") => Head::Create,
             Head::Create if is("or") => Head::CreateOr,
             Head::CreateOr if is("replace") => Head::CreateOrReplace,
             Head::Create | Head::CreateOrReplace if is("function") || is("procedure") => {
                 Head::Routine
             }
-            Head::Routine => return self.clause(is, after),
+            Head::Routine if last == Last::Begin && is("atomic") => {
+                self.last = Last::Boundary;
+                Head::Body
+            }
+            Head::Routine => {
+                if self.parens == 0 && is("begin") {
+                    self.last = Last::Begin;
+                }
+                Head::Routine
+            }
+            Head::Body if !(last == Last::Boundary && is("end")) => Head::Body,
             _ => Head::Other,
         };
     }
 
-    fn clause(&mut self, is: impl Fn(&str) -> bool, after: After) {
-        if self.parens > 0 || after == After::Name {
-            return;
+    fn no_word(&mut self) {
+        if !matches!(self.head, Head::Routine | Head::Body) {
+            self.head = Head::Other;
         }
-        if is("as") {
-            self.after = After::Name;
-        } else if self.body > 0 && is("case") {
-            self.body += 1;
-        } else if self.body > 0 && is("end") {
-            self.body -= 1;
-        } else if self.body == 0 && is("begin") {
-            self.after = After::Begin;
-        } else if after == After::Begin && is("atomic") {
-            self.body = 1;
+    }
+
+    fn punct(&mut self, byte: u8) -> bool {
+        match byte {
+            b'(' => self.parens += 1,
+            b')' => self.parens = self.parens.saturating_sub(1),
+            b';' if self.parens > 0 => {}
+            b';' if self.head == Head::Body => self.last = Last::Boundary,
+            b';' => {
+                *self = Routine::default();
+                return true;
+            }
+            _ => {}
         }
+        self.no_word();
+        false
     }
 }

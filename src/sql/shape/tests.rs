@@ -440,6 +440,14 @@ fn bodies_of_sql_functions_hold_semicolons() {
     );
     let p = "create procedure p(begin int) begin atomic insert into t values (1); end";
     assert_eq!(pieces(&format!("{p};c;d")), [p, "c", "d"]);
+    for f in [
+        "CREATE FUNCTION g() RETURNS int BEGIN ATOMIC SELECT 1 end; END",
+        "CREATE FUNCTION h() RETURNS int COST 5 BEGIN ATOMIC ; SELECT 1; END",
+        "CREATE FUNCTION i() RETURNS void BEGIN /* x */ ATOMIC END",
+        "CREATE FUNCTION j() RETURNS int BEGIN ATOMIC SELECT CASE WHEN (1) = 2 THEN 3 END AS begin; END",
+    ] {
+        assert_eq!(pieces(&format!("{f}; c; d")), [f, "c", "d"]);
+    }
     let old = "CREATE FUNCTION begin() RETURNS int LANGUAGE sql AS 'SELECT 1; SELECT 2'";
     assert_eq!(
         pieces(&format!("{old}; atomic; b")),

@@ -41,4 +41,5 @@ pub mod route;
 pub mod session;
 pub mod shardmap;
 pub mod sql;
+pub mod stats;
 pub mod wire;

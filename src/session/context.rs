@@ -5,18 +5,21 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use arc_swap::ArcSwap;
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
 
 use super::cancel::CancelKeys;
 use super::clients::Clients;
 use crate::pool::{Pools, Worker};
 use crate::route::{Bound, Tables};
 use crate::shardmap::{MapHandle, ShardMap};
-use crate::sql::cache::{Front, Shared};
+use crate::sql::cache::{self, Front, Shared};
 use crate::sql::control::Control;
 use crate::sql::hint::{Hint, HintFault};
 use crate::sql::rewrite;
 use crate::sql::shape::{Hole, Shape};
 use crate::stats::Stats;
+use crate::wire::auth::Mock;
 
 /// Shared by all sessions of one proxy.
 pub struct Context {
@@ -35,7 +38,8 @@ pub struct Context {
     /// What a server reports at login under given settings.
     pub welcomes: super::login::Welcomes,
     /// Asks the catalog reader for a new look (a statement names a table that we don't know).
-    pub refresh: tokio::sync::Notify,
+    pub refresh: Refresh,
+    pub(crate) mock: Mock,
     statement_ids: AtomicU64,
 }
 
@@ -51,13 +55,41 @@ impl Context {
             clients: Clients::default(),
             cancel_keys: CancelKeys::default(),
             welcomes: Default::default(),
-            refresh: tokio::sync::Notify::new(),
+            refresh: Refresh::default(),
+            mock: Mock::new(),
             statement_ids: AtomicU64::new(1),
         })
     }
 
     pub(crate) fn next_statement_id(&self) -> u64 {
         self.statement_ids.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// How sessions ask the catalog reader for a new look and hear of its end.
+#[derive(Default)]
+pub struct Refresh {
+    /// Somebody asks.
+    pub asked: Notify,
+    looks: watch::Sender<u64>,
+}
+
+/// The longest that a statement waits for the catalog to be read.
+const LOOK_WAIT: Duration = Duration::from_secs(2);
+
+impl Refresh {
+    /// Asks for a new look and waits until it is there. The reader looks at most once a second; a session that has just
+    /// been told "no such table" by a fresh look is told so again at once, see [`Refresh::done`].
+    pub(crate) async fn ask(&self) {
+        let mut looks = self.looks.subscribe();
+        self.asked.notify_one();
+        // Too late is as good as unchanged: the statement is refused as it would have been.
+        let _ = tokio::time::timeout(LOOK_WAIT, looks.changed()).await;
+    }
+
+    /// A look is done, or was refused because the last one is fresh.
+    pub fn done(&self) {
+        self.looks.send_modify(|n| *n += 1);
     }
 }
 
@@ -73,10 +105,20 @@ pub struct Schema {
 impl Schema {
     /// A schema with empty caches.
     pub fn new(map: &ShardMap, tables: Option<Tables>) -> Schema {
-        let entries = map.proxy.plan_cache;
-        Schema { tables, plans: Shared::new(entries), statements: Shared::new(entries) }
+        let limits = &map.proxy.limits;
+        let limits = || cache::Limits {
+            entries: limits.plan_cache as usize,
+            key_bytes: u64::from(limits.plan_cache) * KEY_BYTES,
+            longest_key: LONGEST_KEY,
+        };
+        Schema { tables, plans: Shared::new(limits()), statements: Shared::new(limits()) }
     }
 }
+
+/// What the texts of a plan cache may take on average.
+const KEY_BYTES: u64 = 2048;
+/// A longer text is planned anew each time: it is seldom seen twice.
+const LONGEST_KEY: usize = 64 * 1024;
 
 /// What the session does about a statement, worked out once per shape.
 pub(crate) enum Prepared {

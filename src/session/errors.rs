@@ -67,6 +67,13 @@ impl Fault {
         ))
     }
 
+    /// A server refused a setting of the startup packet: so does Postgres, and ends the connection.
+    pub(crate) fn refused_setting(view: &ErrorView<'_>) -> Fault {
+        let text = |field| view.get(field).map(|t| String::from_utf8_lossy(t).into_owned());
+        let code = view.code().unwrap_or(SqlState::INVALID_PARAMETER_VALUE);
+        Fault::fatal(ErrorFields::fatal(code, text(b'M').unwrap_or_default()))
+    }
+
     /// No server connection could be had.
     pub(crate) fn checkout(host: &str, fault: CheckoutFault) -> Fault {
         let fields = match fault {

@@ -184,6 +184,29 @@ impl Session {
         self.block.as_ref().map_or_else(|| self.settings.clone(), |b| b.settings_before.clone())
     }
 
+    /// Outside any transaction: goes by the map that is in force now.
+    pub(super) fn follow_map(&mut self) {
+        if self.block.is_some() || !self.links.is_empty() {
+            return;
+        }
+        let current = self.context.map.load();
+        if !std::sync::Arc::ptr_eq(&current, &self.map) {
+            self.map = current.clone();
+            drop(current);
+            self.pools = super::login::pools_for(&self.context, &self.map, self.role.as_ref());
+        }
+    }
+
+    /// Whether a refusal may be due to a table that was made after the catalog was last read.
+    pub(super) fn wants_refresh(&self, fault: &Fault) -> bool {
+        matches!(fault, Fault::Statement(fields) if fields.code == SqlState::TABLE_UNKNOWN) && self.block.as_ref().is_none_or(|b| !b.failed)
+    }
+
+    /// Has the catalog read again, if that was not done a moment ago, and waits for it.
+    pub(super) async fn refresh_tables(&mut self) {
+        self.context.refresh.ask().await;
+    }
+
     /// Passes on all replies that the active link still owes, asking it to send them now.
     pub(super) async fn drain_replies(&mut self) -> Result<(), Fault> {
         relay::write_made(&mut self.client, &mut self.replies);

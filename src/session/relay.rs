@@ -612,3 +612,51 @@ pub(crate) fn write_made(client: &mut Client, replies: &mut Replies) {
         }
     }
 }
+
+/// Reads the answers to settings of ours and notes the parameters that the server reports.
+pub(crate) async fn learn_parameters(
+    link: &mut Link,
+    replies: &mut Replies,
+    reported: &mut Vec<(String, String)>,
+) -> Result<(), Fault> {
+    loop {
+        while let Ok(Some(header)) = frame::header(link.unread())
+            && link.unread().len() >= header.len
+        {
+            let body = &link.unread()[frame::HEADER..header.len];
+            match header.tag {
+                b'S' => {
+                    if let Ok(status) = ParameterStatus::decode(body) {
+                        let (name, value) = (String::from_utf8_lossy(status.name), String::from_utf8_lossy(status.value));
+                        match reported.iter_mut().find(|(n, _)| *n == name) {
+                            Some((_, old)) => *old = value.into_owned(),
+                            None => reported.push((name.into_owned(), value.into_owned())),
+                        }
+                    }
+                }
+                b'E' => {
+                    let Ok(view) = ErrorView::decode(body) else { return Err(Fault::protocol(&link.pool.host, b'E')) };
+                    return Err(Fault::refused_setting(&view));
+                }
+                b'Z' => {
+                    link.status = body.first().copied().unwrap_or(b'E');
+                    replies.pop();
+                }
+                _ => {}
+            }
+            link.take(header.len);
+            if replies.is_empty() {
+                return Ok(());
+            }
+        }
+        let read = poll_fn(|cx| {
+            let _ = link.poll_flush(cx)?;
+            poll_fill(cx, link)
+        });
+        match read.await {
+            Ok(0) => return Err(Fault::lost(&link.pool.host, None)),
+            Ok(_) => {}
+            Err(e) => return Err(Fault::lost(&link.pool.host, Some(e))),
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! From an accepted socket to a session: startup, authentication, what the client is told at login.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::context::{Context, WorkerContext};
+use super::errors::Fault;
+use super::extended::{Batch, Prepareds};
+use super::relay::{Client, Link};
+use super::replies::Replies;
+use super::set::check_setting;
+use super::{Session, links};
+use crate::pool::{Checkout, HostPools, Settings, set_config};
+use crate::shardmap::{HostId, Password, ShardMap, User};
+use crate::wire::auth::{self, Verifier};
+use crate::wire::error::{ErrorFields, SqlState};
+use crate::wire::options;
+use crate::wire::startup::{HandshakeFault, StartupParams};
+use crate::wire::stream::Stream;
+use crate::wire::backend;
+
+/// Bytes of secret behind the process number in a cancel key: 4 up to protocol 3.1, more from 3.2 on.
+const SECRET: usize = 4;
+const LONG_SECRET: usize = 28;
+
+/// Logs a client in and runs its session to the end.
+pub async fn serve(
+    context: Arc<Context>,
+    worker: Arc<WorkerContext>,
+    mut stream: Stream,
+    params: StartupParams,
+    limit: Duration,
+) {
+    let peer = stream.peer();
+    let map = context.map.current();
+    let mut out = Vec::new();
+    let logged_in = tokio::time::timeout(limit, log_in(&context, &map, &mut stream, &mut out, &params)).await;
+    let user = match logged_in {
+        Ok(Ok(user)) => user,
+        Ok(Err(fault)) => {
+            tracing::info!(%peer, "login refused: {fault}");
+            context.stats.login_refused();
+            fault.write(&mut out);
+            let _ = stream.write_all(&out).await;
+            return;
+        }
+        Err(_) => return,
+    };
+    match open(context.clone(), worker, stream, &params, &user, map, peer.clone(), out, limit).await {
+        Ok(session) => session.run().await,
+        Err((mut stream, fault)) => {
+            let mut out = Vec::new();
+            let fields = match fault {
+                Fault::Fatal(f) | Fault::Statement(f) | Fault::Server(f) => *f,
+                Fault::Client(_) => return,
+            };
+            tracing::info!(%peer, "login refused: {fields}");
+            context.stats.login_refused();
+            ErrorFields { severity: crate::wire::error::Severity::Fatal, ..fields }.write(&mut out);
+            let _ = stream.write_all(&out).await;
+        }
+    }
+}
+
+/// Checks who the client is and what it asks for. `out` then holds what is to be sent in front of the rest.
+async fn log_in(
+    context: &Context,
+    map: &ShardMap,
+    stream: &mut Stream,
+    out: &mut Vec<u8>,
+    params: &StartupParams,
+) -> Result<User, HandshakeFault> {
+    params.negotiate(out);
+    let name = params.user()?;
+    if params.wants_replication() {
+        return Err(ErrorFields::fatal(SqlState::FEATURE_NOT_SUPPORTED, "replication connections are not supported")
+            .hint("Connect to the host itself.")
+            .into());
+    }
+    if map.users.is_empty() {
+        return Err(no_users().into());
+    }
+    let user = map.users.get(name);
+    match user.map(|u| &u.password) {
+        Some(Password::Trust) => {}
+        Some(Password::Scram(verifier)) => {
+            let verifier: Option<Verifier> = verifier.parse().ok();
+            auth::scram(stream, out, name, verifier.as_ref(), &context.mock).await?;
+        }
+        None => auth::scram(stream, out, name, None, &context.mock).await?,
+    }
+    let database = params.database().unwrap_or_default();
+    if database != map.proxy.database {
+        return Err(ErrorFields::fatal(SqlState::UNDEFINED_DATABASE, format!("database \"{database}\" does not exist"))
+            .hint(format!("Databases here: {:?} (the app's), \"presplit\" (the proxy's own commands).", map.proxy.database))
+            .into());
+    }
+    // An unknown user has been refused by now.
+    user.cloned().ok_or_else(|| no_users().into())
+}
+
+fn no_users() -> ErrorFields {
+    ErrorFields::fatal(SqlState::INVALID_AUTHORIZATION, "no user may log in: shardmap.toml has no [users]")
+        .hint("Add [users.NAME] with a password verifier; without a password only while `listen` is a loopback address.")
+}
+
+/// Makes the session and sends what a client is told at login.
+#[allow(clippy::too_many_arguments)]
+async fn open(
+    context: Arc<Context>,
+    worker: Arc<WorkerContext>,
+    stream: Stream,
+    params: &StartupParams,
+    user: &User,
+    map: Arc<ShardMap>,
+    peer: String,
+    mut out: Vec<u8>,
+    limit: Duration,
+) -> Result<Session, (Stream, Fault)> {
+    let role = user.server_user.clone().map(|name| (name, user.server_password.as_ref().map(|p| p.expose().to_owned())));
+    let pools = pools_for(&context, &map, role.as_ref());
+    let startup = match startup_settings(params) {
+        Ok(startup) => startup,
+        Err(fault) => return Err((stream, fault)),
+    };
+    let welcome = tokio::time::timeout(limit, context.welcomes.get(&map, &pools, &worker, &startup));
+    let reported = match welcome.await {
+        Ok(Ok(reported)) => reported,
+        Ok(Err(fault)) => return Err((stream, fault)),
+        Err(_) => {
+            let fields = ErrorFields::fatal(SqlState::CANNOT_CONNECT_NOW, "no host answered in time");
+            return Err((stream, Fault::fatal(fields)));
+        }
+    };
+    let cancel = context.cancel_keys.register(if params.minor >= 2 { LONG_SECRET } else { SECRET });
+    backend::auth_ok(&mut out);
+    for (name, value) in reported.iter() {
+        backend::parameter_status(&mut out, name, value);
+    }
+    backend::backend_key_data(&mut out, cancel.key());
+    backend::ready(&mut out, b'I');
+    let info = context.clients.add(
+        params.user().unwrap_or_default(),
+        peer,
+        params.get("application_name").unwrap_or_default(),
+    );
+    let mut client = Client::new(stream);
+    client.outbox = out;
+    client.reported = reported;
+    let mut session = Session {
+        context,
+        worker,
+        client,
+        info,
+        cancel,
+        role,
+        map,
+        pools,
+        links: Vec::new(),
+        active: 0,
+        replies: Replies::default(),
+        block: None,
+        batch: Batch::default(),
+        statements: Prepareds::default(),
+        settings: startup.clone(),
+        startup,
+        hint: None,
+        swallow: 0,
+    };
+    // A client that is gone by now is found out by the first read.
+    let _ = session.client.flush().await;
+    Ok(session)
+}
+
+/// The pools of a map's hosts for a client's role.
+pub(super) fn pools_for(context: &Context, map: &ShardMap, role: Option<&(String, Option<String>)>) -> HostPools {
+    context.pools.for_map(map, role.map(|r| r.0.as_str()), role.and_then(|r| r.1.as_deref()))
+}
+
+/// The settings that the startup packet asks for.
+fn startup_settings(params: &StartupParams) -> Result<Settings, Fault> {
+    let mut all = Vec::new();
+    for (name, value) in &params.params {
+        match name.as_str() {
+            "user" | "database" | "replication" => {}
+            "options" => all.extend(options::settings(value).map_err(Fault::Fatal)?),
+            _ => all.push((name.clone(), value.clone())),
+        }
+    }
+    let mut settings = Settings::default();
+    for (name, value) in all {
+        let name = name.to_ascii_lowercase();
+        check_setting(&name, Some(&value))?;
+        settings = settings.with(&name, set_config(&name, &value));
+    }
+    Ok(settings)
+}
+
+/// What a server reports at login (ParameterStatus) under given settings: learned once, then told to every client that
+/// asks for the same.
+#[derive(Default)]
+pub struct Welcomes(Mutex<HashMap<Settings, Arc<Vec<(String, String)>>>>);
+
+/// Sets of settings remembered; apps use few.
+const WELCOMES: usize = 1000;
+
+impl Welcomes {
+    async fn get(
+        &self,
+        map: &Arc<ShardMap>,
+        pools: &HostPools,
+        worker: &WorkerContext,
+        settings: &Settings,
+    ) -> Result<Arc<Vec<(String, String)>>, Fault> {
+        let known = self.lock().get(settings).cloned();
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let template = map.owner(map.template());
+        let others = (0..map.hosts.len()).map(|h| HostId(h as u16)).filter(|h| *h != template);
+        let mut fault = None;
+        for host in std::iter::once(template).chain(others) {
+            match learn(map, pools, worker, settings, host).await {
+                Ok(learned) => {
+                    let learned = Arc::new(learned);
+                    let mut known = self.lock();
+                    if known.len() >= WELCOMES {
+                        known.clear();
+                    }
+                    known.insert(settings.clone(), learned.clone());
+                    return Ok(learned);
+                }
+                // A setting that is wrong on one host is wrong on all.
+                Err(f @ Fault::Fatal(_)) => return Err(f),
+                Err(f) => fault = fault.or(Some(f)),
+            }
+        }
+        // A map has at least one host.
+        Err(fault.unwrap_or_else(Session::no_tables))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Settings, Arc<Vec<(String, String)>>>> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// Brings a server connection to these settings and notes what it then reports.
+async fn learn(
+    map: &Arc<ShardMap>,
+    pools: &HostPools,
+    worker: &WorkerContext,
+    settings: &Settings,
+    host: HostId,
+) -> Result<Vec<(String, String)>, Fault> {
+    let pool = pools.of(host).clone();
+    let wish = Checkout { worker: worker.id, settings, statement: None };
+    let conn = pool.checkout(wish).await.map_err(|fault| Fault::checkout(&pool.host, fault))?;
+    let mut reported = conn.parameters.clone();
+    let mut link = Link::new(host, map.clone(), pool, conn);
+    let mut replies = Replies::default();
+    if let Some(conn) = &mut link.conn {
+        // From wherever it is to the defaults and on to the wish, so that every difference is reported.
+        conn.unsure.extend(conn.settings.changed_names(settings));
+        links::push_settings(&mut link.outbox, &mut replies, conn, settings);
+    }
+    if !replies.is_empty() {
+        super::relay::learn_parameters(&mut link, &mut replies, &mut reported).await?;
+    }
+    link.release();
+    Ok(reported)
+}

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::conn::{ServerConn, Worker};
-use super::server;
+use super::server::{self, Target};
 use super::settings::Settings;
 use super::statements::StatementKey;
 use crate::shardmap::HostUrl;
@@ -70,6 +70,7 @@ pub struct Pool {
     pub host: String,
     /// Where it is.
     pub url: HostUrl,
+    target: Target,
     state: Mutex<State>,
 }
 
@@ -135,7 +136,8 @@ impl Pool {
             opened: 0,
             failed: 0,
         };
-        Arc::new(Pool { host, url, state: Mutex::new(state) })
+        let target = Target::from(&url);
+        Arc::new(Pool { host, url, target, state: Mutex::new(state) })
     }
 
     /// A panic while the lock is held cannot leave the state half-changed (no foreign code runs under it), so a
@@ -181,9 +183,10 @@ impl Pool {
         if let Some(fault) = self.lock().recent_fault() {
             return Err(CheckoutFault::Connect(fault));
         }
-        let login = match tokio::time::timeout(limits.connect, server::connect(&self.url, &[])).await {
+        let extra: Vec<_> = self.url.params.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        let login = match tokio::time::timeout(limits.connect, server::connect(&self.target, &extra)).await {
             Ok(login) => login,
-            Err(_) => Err(server::ConnectFault::timed_out(&self.url, limits.connect)),
+            Err(_) => Err(server::ConnectFault::timed_out(&self.target, limits.connect)),
         };
         match login {
             Ok(login) => {
@@ -204,6 +207,11 @@ impl Pool {
                 Err(CheckoutFault::Connect(fault))
             }
         }
+    }
+
+    /// Asks the host to cancel what the connection with this key is doing; returns when the host has passed that on.
+    pub async fn cancel(&self, key: &[u8]) -> std::io::Result<()> {
+        server::cancel(&self.target, key).await
     }
 
     /// Takes a connection back. It must be outside a transaction with no reply outstanding.

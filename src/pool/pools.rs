@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::pool::{Pool, PoolLimits};
-use crate::shardmap::{Host, HostId, HostUrl, ShardMap};
+use crate::shardmap::{Host, HostId, HostUrl, Secret, ShardMap};
 
 /// The pools of one server user under one map, by [`HostId`].
 #[derive(Clone)]
@@ -79,14 +79,14 @@ impl Pools {
 }
 
 fn limits(map: &ShardMap, host: &Host) -> PoolLimits {
-    let proxy = &map.proxy;
+    let (limits, timeouts) = (&map.proxy.limits, &map.proxy.timeouts);
     PoolLimits {
         connections: host.pool as usize,
-        wait: proxy.checkout_wait,
-        connect: proxy.connect_timeout,
-        statements: proxy.statement_cache_per_connection,
-        idle: proxy.server_idle,
-        lifetime: proxy.server_lifetime,
+        wait: timeouts.checkout_wait,
+        connect: timeouts.connect,
+        statements: limits.statement_cache_per_connection as usize,
+        idle: timeouts.server_idle,
+        lifetime: timeouts.server_lifetime,
     }
 }
 
@@ -94,7 +94,7 @@ fn url_for(host: &Host, user: Option<&str>, password: Option<&str>) -> HostUrl {
     let mut url = host.url.clone();
     if let Some(user) = user {
         url.user = user.to_owned();
-        url.password = password.map(str::to_owned);
+        url.password = password.map(Secret::new);
     }
     url
 }

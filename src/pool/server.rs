@@ -7,6 +7,7 @@ use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, Scr
 use thiserror::Error;
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::shardmap::{HostAddr, HostUrl};
 use crate::wire::backend::{Authentication, ErrorView, ParameterStatus};
 use crate::wire::body::DecodeFault;
 use crate::wire::error::SqlState;
@@ -31,6 +32,21 @@ pub struct Target {
     pub password: Option<String>,
     /// The database.
     pub dbname: String,
+}
+
+impl From<&HostUrl> for Target {
+    fn from(url: &HostUrl) -> Target {
+        Target {
+            host: match &url.host {
+                HostAddr::Tcp(host) => host.clone(),
+                HostAddr::Unix(dir) => dir.to_string_lossy().into_owned(),
+            },
+            port: url.port,
+            user: url.user.clone(),
+            password: url.password.as_ref().map(|p| p.expose().to_owned()),
+            dbname: url.dbname.clone(),
+        }
+    }
 }
 
 impl std::fmt::Display for Target {
@@ -107,6 +123,31 @@ pub enum ConnectFault {
         /// What it did.
         why: String,
     },
+}
+
+impl ConnectFault {
+    /// Opening the connection took longer than `limit`.
+    pub fn timed_out(target: &Target, limit: std::time::Duration) -> ConnectFault {
+        let source = io::Error::new(io::ErrorKind::TimedOut, format!("no answer in {limit:?}"));
+        ConnectFault::Io { at: target.to_string(), what: "connect", source }
+    }
+
+    /// Whether the host as a whole takes no one just now, so that another try at once is of no use.
+    pub fn is_host_down(&self) -> bool {
+        match self {
+            ConnectFault::Io { .. } => true,
+            ConnectFault::Refused { code, .. } => *code == SqlState::CANNOT_CONNECT_NOW,
+            _ => false,
+        }
+    }
+
+    /// The SQLSTATE that a client is given.
+    pub fn sqlstate(&self) -> SqlState {
+        match self {
+            ConnectFault::Refused { code, .. } => *code,
+            _ => SqlState::CANNOT_CONNECT,
+        }
+    }
 }
 
 /// Why a step of the login failed; [`connect`] adds the place.

@@ -17,7 +17,7 @@ mod tables;
 mod value;
 
 pub use bind::{bind, bind_unreadable};
-pub use decide::decide;
+pub use decide::{decide, describe};
 pub use reason::why;
 pub use refusal::{Code, Refusal};
 pub use rules::{Bound, Names};

@@ -29,6 +29,8 @@ pub struct Bound {
     pub writes: bool,
     /// Its answer has rows (SELECT, RETURNING, EXPLAIN, ...).
     pub returns_rows: bool,
+    /// Its whole is a call of `set_config`.
+    pub sets_config: bool,
     pub(super) names: Names,
     pub(super) rule: Rule,
     /// Of a key in a hint.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 
-use crate::pool::{Pool, server};
+use crate::pool::Pool;
 
 /// All sessions' cancel keys. A key is opaque bytes (since protocol 3.2 more than 8 of them).
 #[derive(Default)]
@@ -59,7 +59,7 @@ impl CancelKeys {
         };
         let _landed = Landed(&slot);
         for (pool, key) in targets {
-            if let Err(e) = server::cancel(&pool.url, &key).await {
+            if let Err(e) = pool.cancel(&key).await {
                 tracing::warn!(host = pool.host, "a cancel request could not be delivered: {e}");
             }
         }

@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::pool::CheckoutFault;
-use crate::route::Refusal;
+use crate::route::{Code, Refusal};
 use crate::shardmap::KeyFault;
 use crate::wire::backend::ErrorView;
 use crate::wire::body::DecodeFault;
@@ -109,7 +109,7 @@ impl Fault {
 
 impl From<Refusal> for Fault {
     fn from(refusal: Refusal) -> Fault {
-        let mut fields = ErrorFields::error(refusal.code.sqlstate(), refusal.message).hint(refusal.hint);
+        let mut fields = ErrorFields::error(sqlstate(refusal.code), refusal.message).hint(refusal.hint);
         if let Some(detail) = refusal.detail {
             fields = fields.detail(detail);
         }
@@ -117,10 +117,15 @@ impl From<Refusal> for Fault {
     }
 }
 
+/// The code's five characters as the wire has them.
+fn sqlstate(code: Code) -> SqlState {
+    SqlState::from_field(code.sqlstate().as_bytes()).unwrap_or(SqlState::INTERNAL_ERROR)
+}
+
 impl From<KeyFault> for Fault {
     fn from(fault: KeyFault) -> Fault {
         Fault::statement(
-            ErrorFields::error(SqlState::KEY_UNUSABLE, fault.to_string()).hint("Give the key as a value of the key column's type."),
+            ErrorFields::error(SqlState::UNUSABLE_KEY, fault.to_string()).hint("Give the key as a value of the key column's type."),
         )
     }
 }

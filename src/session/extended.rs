@@ -181,7 +181,7 @@ impl Session {
         let name: Box<[u8]> = parse.name.into();
         if !name.is_empty() && self.statements.named.contains_key(&name) {
             let message = format!("prepared statement \"{}\" already exists", String::from_utf8_lossy(&name));
-            return Err(Fault::statement(ErrorFields::error(SqlState::DUPLICATE_PREPARED_STATEMENT, message)));
+            return Err(Fault::statement(ErrorFields::error(SqlState::DUPLICATE_STATEMENT, message)));
         }
         let most = self.map.proxy.limits.statements_per_session;
         if !name.is_empty() && self.statements.named.len() >= most as usize {
@@ -290,17 +290,16 @@ impl Session {
             }
             other => other?,
         };
-        let portal_name = &self.client.inbox[portal.clone()];
         match way {
             None => {
                 self.confirm_unparsed_blindly();
-                let name: Box<[u8]> = portal_name.into();
+                let name: Box<[u8]> = self.client.inbox[portal].into();
                 self.statements.put_portal(&name, Portal::Own(statement));
                 self.replies.push(Reply::Made(Made::BindComplete));
             }
             Some(Way::Several(shards)) => {
                 self.confirm_unparsed_blindly();
-                let name: Box<[u8]> = portal_name.into();
+                let name: Box<[u8]> = self.client.inbox[portal].into();
                 let bind = self.client.inbox[rest].into();
                 self.statements.put_portal(&name, Portal::Several(Arc::new(Several { statement, bind, shards })));
                 self.replies.push(Reply::Made(Made::BindComplete));
@@ -486,7 +485,8 @@ impl Session {
 
     /// Execute.
     pub(super) async fn execute(&mut self, len: usize) -> Result<(), Fault> {
-        let execute = frontend::Execute::decode(self.body(len))?;
+        let start = self.client.read + frame::HEADER;
+        let execute = frontend::Execute::decode(&self.client.inbox[start..self.client.read + len])?;
         let (max_rows, name) = (execute.max_rows, execute.portal);
         match self.statements.portal(name) {
             None => Err(no_portal(name)),

@@ -79,7 +79,7 @@ impl Session {
             let (first, second) = (&self.map.host(writer).name, &self.map.host(need.host).name);
             let message = format!("the transaction has written on host {first:?} and cannot write on host {second:?} too");
             return Err(Fault::statement(
-                ErrorFields::error(SqlState::SEVERAL_SHARDS, message)
+                ErrorFields::error(SqlState::MORE_THAN_ONE_SHARD, message)
                     .detail("Committing on two hosts one after the other could lose one half.")
                     .hint("Use one transaction per user, or move the shards of both users to one host."),
             ));
@@ -88,7 +88,7 @@ impl Session {
         if snapshot && !self.links.is_empty() && self.links.iter().all(|l| l.host != need.host) {
             return Err(Fault::statement(
                 ErrorFields::error(
-                    SqlState::SEVERAL_SHARDS,
+                    SqlState::MORE_THAN_ONE_SHARD,
                     "a REPEATABLE READ or SERIALIZABLE transaction cannot use a second host: two hosts are two snapshots",
                 )
                 .hint("Use READ COMMITTED, or one transaction per host."),
@@ -199,7 +199,7 @@ impl Session {
 
     /// Whether a refusal may be due to a table that was made after the catalog was last read.
     pub(super) fn wants_refresh(&self, fault: &Fault) -> bool {
-        matches!(fault, Fault::Statement(fields) if fields.code == SqlState::TABLE_UNKNOWN) && self.block.as_ref().is_none_or(|b| !b.failed)
+        matches!(fault, Fault::Statement(fields) if fields.code == SqlState::TABLE_WITHOUT_KEY) && self.block.as_ref().is_none_or(|b| !b.failed)
     }
 
     /// Has the catalog read again, if that was not done a moment ago, and waits for it.

@@ -92,7 +92,7 @@ async fn log_in(
     }
     let database = params.database().unwrap_or_default();
     if database != map.proxy.database {
-        return Err(ErrorFields::fatal(SqlState::UNDEFINED_DATABASE, format!("database \"{database}\" does not exist"))
+        return Err(ErrorFields::fatal(SqlState::INVALID_CATALOG_NAME, format!("database \"{database}\" does not exist"))
             .hint(format!("Databases here: {:?} (the app's), \"presplit\" (the proxy's own commands).", map.proxy.database))
             .into());
     }

@@ -204,7 +204,7 @@ impl Session {
             Order::IdleTimeout => ErrorFields::fatal(SqlState::IDLE_SESSION_TIMEOUT, "terminating connection due to idle-session timeout")
                 .hint("The limit is idle_client in [proxy.timeouts]."),
             Order::TransactionTimeout => ErrorFields::fatal(
-                SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
+                SqlState::IDLE_IN_TRANSACTION_TIMEOUT,
                 "terminating connection due to idle-in-transaction timeout",
             )
             .hint("The limit is idle_transaction in [proxy.timeouts]."),

@@ -8,13 +8,18 @@ use super::Session;
 use super::context::{Prepared, Schema, Scratch, Statement};
 use super::errors::Fault;
 use super::links::Need;
-use crate::route::{self, Bound, Refusal, Route, Target, Values};
+use crate::route::{self, Bound, Names, Refusal, Route, Target, Values};
 use crate::shardmap::{HostId, ShardId};
 use crate::sql::control::{self, Control};
 use crate::sql::hint::{self, Hint};
 use crate::sql::parse;
+use crate::sql::plan::Unreadable;
 use crate::sql::shape::Shape;
+use crate::sql::token::{ident_value, tokens};
 use crate::wire::error::{ErrorFields, SqlState};
+
+/// What the parser may spend on one text, once per shape.
+const PARSE: parse::Limits = parse::Limits { text: 1 << 20, tokens: 200_000, depth: 200 };
 
 /// Where one execution goes.
 pub(super) enum Way {
@@ -133,9 +138,12 @@ impl Session {
     fn make_query(&self, text: &[u8], shape: &Shape, schema: &Schema, by_text: bool) -> Prepared {
         let Some(tables) = &schema.tables else { return Prepared::NoTables };
         let planned = match std::str::from_utf8(text) {
-            Ok(text) => parse::plan(text, shape),
+            Ok(text) => parse::plan(text, shape, &PARSE),
             // Only a client whose encoding is not UTF-8 sends such a text.
-            Err(_) => Err(parse::unreadable(text, shape)),
+            Err(_) => Err(Unreadable {
+                why: "its text is not UTF-8".to_owned(),
+                words: tokens(text, &shape.holes).map(|t| ident_value(text, t.span).into_owned()).collect(),
+            }),
         };
         let bound = match planned {
             Ok(plan) => route::bind(&plan, tables),
@@ -212,7 +220,11 @@ impl Session {
     /// Where an execution of a bound statement with these values goes.
     pub(super) fn decide(&self, bound: &Bound, values: &Values<'_>, hint: Option<&Hint>) -> Result<Way, Refusal> {
         let Route { target, names } = route::decide(bound, values, &self.map, hint)?;
-        Ok(match target {
+        Ok(self.way(target, names))
+    }
+
+    fn way(&self, target: Target, names: Names) -> Way {
+        match target {
             Target::Shard(shard) => Way::One {
                 host: self.map.owner(shard),
                 shard: Some(shard),
@@ -222,7 +234,7 @@ impl Session {
             Target::Host(host) => Way::One { host, shard: None, path: None },
             Target::Any => Way::One { host: self.any_host(), shard: None, path: None },
             Target::Template => self.template_way(),
-        })
+        }
     }
 
     /// To where the cursor is, or to any host. A cursor that is not known goes anywhere, so that Postgres says so.
@@ -240,17 +252,21 @@ impl Session {
     }
 
     /// Any shard that a statement can be parsed on, to tell its parameters and columns: they are the same on all.
-    pub(super) fn way_to_describe(&self, bound: &Bound) -> Way {
-        if let Some(host) = bound.unsharded_host(&self.map) {
-            return Way::One { host, shard: None, path: None };
-        }
-        match self.template_way() {
-            Way::One { host, path: Some(shard), .. } => {
-                let path = Need::path(bound.names(), Some(shard));
-                Way::One { host, shard: bound.is_sharded().then_some(shard), path }
-            }
+    /// `None`: no server has to do with it.
+    pub(super) fn way_to_describe(&self, statement: &Statement) -> Result<Option<Way>, Fault> {
+        let bound = match &*statement.prepared {
+            Prepared::Query(bound) => bound,
+            Prepared::Pass(cursor) => return Ok(Some(self.pass_way(cursor.as_deref()))),
+            _ => return Ok(None),
+        };
+        let host = self.any_host();
+        let shard = self.map.shards_of(host).next().unwrap_or_else(|| self.map.template());
+        let Route { target, names } = route::describe(bound, &self.map, shard)?;
+        let way = self.way(target, names);
+        Ok(Some(match way {
+            Way::Several(shards) => Way::One { host: self.map.owner(shard), shard: shards.first().copied(), path: None },
             way => way,
-        }
+        }))
     }
 
     /// The error while no host's catalog has been read yet.

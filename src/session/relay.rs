@@ -557,7 +557,7 @@ fn look(client: &mut Client, link: &mut Link, replies: &mut Replies, seen: &mut 
                 return Err(Fault::ended(&link.pool.host, &view));
             }
             seen.error = true;
-            write_error(client, link, replies.front(), &view);
+            write_error(client, link, replies.front(), &view, message);
             let mut refused = Vec::new();
             let synced = replies.drop_until_sync(&mut |reply| {
                 if let Reply::Parse { name, .. } = reply {
@@ -576,7 +576,7 @@ fn look(client: &mut Client, link: &mut Link, replies: &mut Replies, seen: &mut 
 }
 
 /// Passes an error on, its position mapped back to the client's text if it concerns a text that we changed.
-fn write_error(client: &mut Client, link: &Link, owed: Option<&Reply>, view: &ErrorView<'_>) {
+fn write_error(client: &mut Client, link: &Link, owed: Option<&Reply>, view: &ErrorView<'_>, message: &[u8]) {
     let position = view.get(b'P').and_then(|p| std::str::from_utf8(p).ok()?.parse::<u32>().ok());
     let original = position.and_then(|position| match owed {
         Some(Reply::Query(_)) => {
@@ -594,7 +594,7 @@ fn write_error(client: &mut Client, link: &Link, owed: Option<&Reply>, view: &Er
     });
     match original {
         Some(p) => view.with_field_replaced(&mut client.outbox, b'E', b'P', p.to_string().as_bytes()),
-        None => view.write(&mut client.outbox, b'E'),
+        None => client.outbox.extend_from_slice(message),
     }
 }
 

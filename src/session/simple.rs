@@ -157,7 +157,7 @@ impl Session {
             _ if !plan.writes => self.one_by_one(&whole, pieces).await,
             _ => Err(Fault::statement(
                 ErrorFields::error(
-                    SqlState::SEVERAL_SHARDS,
+                    SqlState::MORE_THAN_ONE_SHARD,
                     "the statements of this message go to several hosts, or some are the proxy's own, and some write",
                 )
                 .detail("Postgres runs the statements of one message in one transaction; several hosts cannot do so.")

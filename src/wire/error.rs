@@ -30,6 +30,8 @@ states! {
     CONNECTION_REJECTED = b"08004";
     /// A server connection broke.
     CONNECTION_FAILURE = b"08006";
+    /// The connection was lost while a transaction was being ended.
+    TRANSACTION_RESOLUTION_UNKNOWN = b"08007";
     /// The peer broke the protocol.
     PROTOCOL_VIOLATION = b"08P01";
     /// Not supported.

@@ -3,12 +3,15 @@
 //! Deliberately not `AsyncRead`/`AsyncWrite`: every read of the data path is one `try_*` call on a buffer that the
 //! caller owns, so that nothing is held while idle and no byte is buffered where nobody sees it.
 
+use std::pin::Pin;
 use std::io::{self, IoSlice, Read};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use thiserror::Error;
+use tokio_util::io::poll_read_buf;
+use tokio::io::AsyncWrite;
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 
@@ -126,6 +129,26 @@ impl Stream {
             Stream::Unix(socket) => socket.try_io(interest, || attempt(SockRef::from(socket))),
         };
         moved.map_or(result, Ok)
+    }
+
+    /// Reads what is there onto the end of `buf`, into the room that it has (or 64 bytes more if it has none), which
+    /// need not be zeroed first. `Ok(0)` when the peer closed. Pending without a syscall if nothing was announced since
+    /// the last read that did not fill the room.
+    #[inline]
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut Vec<u8>) -> Poll<io::Result<usize>> {
+        match self {
+            Stream::Tcp(socket) => poll_read_buf(Pin::new(socket), cx, buf),
+            Stream::Unix(socket) => poll_read_buf(Pin::new(socket), cx, buf),
+        }
+    }
+
+    /// Writes as much as the kernel takes.
+    #[inline]
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Stream::Tcp(socket) => Pin::new(socket).poll_write(cx, buf),
+            Stream::Unix(socket) => Pin::new(socket).poll_write(cx, buf),
+        }
     }
 
     /// Ready when a read may find something (data, end or error); registers the task otherwise.

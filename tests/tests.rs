@@ -1,0 +1,7 @@
+//! All integration tests: one binary, so that it links once and its tests share their Postgres clusters.
+
+// Nothing here is exported; `pub` between its modules is enough.
+#![allow(unreachable_pub)]
+
+mod support;
+mod catalog;

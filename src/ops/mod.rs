@@ -1,0 +1,3 @@
+//! An operator's work: commands that change hosts or maps. An operation never touches a session.
+
+pub mod cluster;

@@ -1,0 +1,16 @@
+//! What tests are made of: real Postgres clusters, hosts with provisioned shards, a real proxy process, clients.
+//!
+//! Everything stops when dropped. What a static holds is never dropped, so each server also ends with this process.
+
+mod cluster;
+
+pub use cluster::Cluster;
+
+use tokio_postgres::{Client, NoTls};
+
+/// Connects, and drives the connection in the background until the client is dropped.
+pub async fn connect(config: &tokio_postgres::Config) -> Client {
+    let (client, connection) = config.connect(NoTls).await.unwrap_or_else(|e| panic!("can't connect with {config:?}: {e:?}"));
+    tokio::spawn(connection);
+    client
+}

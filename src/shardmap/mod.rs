@@ -1,6 +1,32 @@
 //! The shard map: which logical shard a key belongs to and which host owns that shard.
+//!
+//! `shardmap.toml` is two types: what is written (`config`) and what is meant ([`ShardMap`], validated and immutable).
+//! [`MapHandle`] holds the map in force and replaces it while the proxy runs.
+
+mod config;
+mod difference;
+mod fault;
+mod hash;
+pub mod id;
+mod key;
+mod map;
+mod reload;
+mod schema;
+mod settings;
+mod url;
+mod validate;
+mod watch;
 
 use std::fmt;
+
+pub use fault::{Fault, render_faults};
+pub use key::{Function, KeyFault, KeyType, KeyValue};
+pub use map::{Host, Keyspace, Kind, MAX_SHARDS, Password, ShardMap, TableRule, User};
+pub use reload::{LastLoad, LoadCounts, MapHandle, ReloadOutcome};
+pub use schema::SchemaPattern;
+pub use settings::{Limits, ProxySettings, Timeouts};
+pub use url::{HostAddr, HostUrl, Secret};
+pub use watch::watch_file;
 
 /// A logical shard: a fixed slice of the key space, one Postgres schema. Counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -4,7 +4,9 @@
 pub mod cache;
 pub mod control;
 pub mod hint;
+pub mod literal;
 pub mod parse;
 pub mod plan;
 pub mod rewrite;
 pub mod shape;
+pub mod token;

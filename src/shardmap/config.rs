@@ -1,0 +1,1 @@
+//! What is written in `shardmap.toml`, with the place of each thing.

@@ -1,0 +1,153 @@
+//! From a key value to a logical shard: the three functions that `[keyspace] function` can name.
+
+use std::fmt;
+
+use super::ShardId;
+use super::hash;
+use super::id;
+
+/// How a key value becomes a logical shard. Fixed for the life of the data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Function {
+    /// `key % shards`, the remainder always positive (Euclidean). Integer keys only.
+    Modulo,
+    /// Postgres' own hash partitioning (`PARTITION BY HASH (key)`, as many partitions as shards).
+    Hash,
+    /// The key is an id that carries its shard (see [`id`]). Integer keys only.
+    Embedded,
+}
+
+/// A key value, already in the family of its column's type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyValue<'a> {
+    /// int2, int4, int8, or a numeric without fraction that fits.
+    Int(i64),
+    /// text or varchar (not `char(n)`, whose trailing blanks Postgres ignores).
+    Text(&'a str),
+    /// uuid, its 16 bytes in the order in which they are printed.
+    Uuid([u8; 16]),
+}
+
+/// The family of a key value's type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyType {
+    /// See [`KeyValue::Int`].
+    Int,
+    /// See [`KeyValue::Text`].
+    Text,
+    /// See [`KeyValue::Uuid`].
+    Uuid,
+}
+
+/// Why a key value has no shard (SR007 to the client).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyFault {
+    /// The function is for integers only.
+    NotAnInteger {
+        /// What the key is.
+        found: KeyType,
+        /// `Modulo` or `Embedded`.
+        function: Function,
+    },
+    /// `embedded`: the 13 shard bits name no shard of this map, or the key is negative and so is no id.
+    NoSuchShard {
+        /// The key.
+        key: i64,
+        /// How many shards there are.
+        shards: u32,
+    },
+}
+
+impl KeyValue<'_> {
+    /// The family of this value's type.
+    pub fn key_type(&self) -> KeyType {
+        match self {
+            KeyValue::Int(_) => KeyType::Int,
+            KeyValue::Text(_) => KeyType::Text,
+            KeyValue::Uuid(_) => KeyType::Uuid,
+        }
+    }
+}
+
+impl Function {
+    /// The shard of `key` among `shards` (at least 1).
+    pub(super) fn shard(self, key: &KeyValue<'_>, shards: u32) -> Result<ShardId, KeyFault> {
+        match (self, *key) {
+            // The remainder is in 0..shards, so it fits.
+            (Function::Modulo, KeyValue::Int(key)) => {
+                Ok(ShardId(key.rem_euclid(i64::from(shards)) as u32))
+            }
+            (Function::Hash, KeyValue::Int(key)) => Ok(hash::partition(hash::of_int8(key), shards)),
+            (Function::Hash, KeyValue::Text(key)) => {
+                Ok(hash::partition(hash::of_bytes(key.as_bytes()), shards))
+            }
+            (Function::Hash, KeyValue::Uuid(key)) => {
+                Ok(hash::partition(hash::of_bytes(&key), shards))
+            }
+            (Function::Embedded, KeyValue::Int(key)) => id::shard(key)
+                .filter(|s| s.0 < shards)
+                .ok_or(KeyFault::NoSuchShard { key, shards }),
+            (Function::Modulo | Function::Embedded, KeyValue::Text(_) | KeyValue::Uuid(_)) => {
+                Err(KeyFault::NotAnInteger {
+                    found: key.key_type(),
+                    function: self,
+                })
+            }
+        }
+    }
+}
+
+impl fmt::Display for Function {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Function::Modulo => "modulo",
+            Function::Hash => "hash",
+            Function::Embedded => "embedded",
+        })
+    }
+}
+
+impl fmt::Display for KeyType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            KeyType::Int => "integer",
+            KeyType::Text => "text",
+            KeyType::Uuid => "uuid",
+        })
+    }
+}
+
+impl fmt::Display for KeyFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            KeyFault::NotAnInteger {
+                found,
+                function: Function::Embedded,
+            } => {
+                write!(
+                    f,
+                    "a {found} key carries no shard; [keyspace] function = \"embedded\" takes integer keys only"
+                )
+            }
+            KeyFault::NotAnInteger { found, function } => {
+                write!(
+                    f,
+                    "a {found} key has no \"{function}\"; a keyspace of {found} keys uses function = \"hash\""
+                )
+            }
+            KeyFault::NoSuchShard { key, .. } if *key < 0 => {
+                write!(f, "{key} is negative and so carries no shard")
+            }
+            KeyFault::NoSuchShard { key, shards } => {
+                let bits = id::split(*key).map_or(0, |parts| parts.shard.0);
+                write!(
+                    f,
+                    "{key} carries shard {bits}, but the map has shards 0-{}",
+                    shards - 1
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for KeyFault {}

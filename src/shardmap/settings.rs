@@ -1,0 +1,122 @@
+//! `[proxy]`: what the proxy itself is told. Every setting has a default that is right for most.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+/// All of `[proxy]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxySettings {
+    /// Where clients connect. Default `127.0.0.1:6432`. Port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// Where metrics, health and the dashboard are served. Default: nowhere.
+    pub http: Option<SocketAddr>,
+    /// The database that clients ask for; any other name is refused. Default: the `dbname` of the host that owns the
+    /// template shard.
+    pub database: String,
+    /// Event loops, each on its own thread. Default 1; a session stays on one.
+    pub workers: u32,
+    /// `[proxy.limits]`.
+    pub limits: Limits,
+    /// `[proxy.timeouts]`.
+    pub timeouts: Timeouts,
+}
+
+/// `[proxy.limits]`: the most of everything that a client could make us hold. Bytes may be written as `"64kB"`, `"1MB"`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Clients connected at once; one more gets 53300. Default 10,000.
+    pub clients: u32,
+    /// A startup message, bytes. Postgres' `MAX_STARTUP_PACKET_LENGTH`. Default 10,000.
+    pub startup_packet_bytes: usize,
+    /// A message before authentication is done, bytes. Postgres' `PG_MAX_SASL_MESSAGE_LENGTH`. Default 1,024.
+    pub auth_message_bytes: usize,
+    /// A message that must be held as a whole to be understood, bytes. A bigger one is streamed where its route is known
+    /// from elsewhere and refused (54000) otherwise. Default 4 MB. At the worst each client holds one.
+    pub frame_held_bytes: usize,
+    /// A statement's text, bytes; a longer one is refused (54000). At most `frame_held_bytes`. Default 1 MB.
+    pub statement_text_bytes: usize,
+    /// Named prepared statements that one session may hold; one more is refused (53400). Default 5,000.
+    pub statements_per_session: u32,
+    /// Open portals that one session may hold; one more is refused (53400). Default 1,000.
+    pub portals_per_session: u32,
+    /// Plans kept, by statement shape, of all sessions together. Default 10,000.
+    pub plan_cache: u32,
+    /// Statements kept prepared on one server connection; the least recently used goes. A statement takes about 17 kB of
+    /// the server's memory. Default 500.
+    pub statement_cache_per_connection: u32,
+    /// Rows that a gather may hold at once; beyond, the query is refused (54000). Default 100,000.
+    pub gather_rows: u32,
+    /// Shards that one statement may be sent to; beyond, it is refused (SR001). Default 8,192: all of them.
+    pub scatter_shards: u32,
+}
+
+/// `[proxy.timeouts]`, written as `"250ms"`, `"5s"`, `"10min"`, `"1h"`, and `"off"` where `None` is possible.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From accept to the end of authentication. Default 10 s.
+    pub handshake: Duration,
+    /// To open a server connection and log in. Default 5 s.
+    pub connect: Duration,
+    /// To wait for a free server connection; then 53300. Default 10 s.
+    pub checkout_wait: Duration,
+    /// A client outside any transaction that says nothing is disconnected (57P05). Default off.
+    pub idle_client: Option<Duration>,
+    /// A client that says nothing inside a transaction, where it keeps a server connection from others, is disconnected
+    /// (25P03). Default off.
+    pub idle_transaction: Option<Duration>,
+    /// A transaction as a whole (57014). Default off.
+    pub transaction: Option<Duration>,
+    /// An idle server connection is closed after this. Default 10 min.
+    pub server_idle: Duration,
+    /// A server connection is closed at the first release after this. Default 1 h.
+    pub server_lifetime: Duration,
+    /// On SIGTERM, how long transactions may go on before they are cut. Default 30 s.
+    pub drain_grace: Duration,
+}
+
+impl Default for ProxySettings {
+    fn default() -> Self {
+        ProxySettings {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 6432)),
+            http: None,
+            database: String::new(),
+            workers: 1,
+            limits: Limits::default(),
+            timeouts: Timeouts::default(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            clients: 10_000,
+            startup_packet_bytes: 10_000,
+            auth_message_bytes: 1024,
+            frame_held_bytes: 4 << 20,
+            statement_text_bytes: 1 << 20,
+            statements_per_session: 5000,
+            portals_per_session: 1000,
+            plan_cache: 10_000,
+            statement_cache_per_connection: 500,
+            gather_rows: 100_000,
+            scatter_shards: 8192,
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Timeouts {
+            handshake: Duration::from_secs(10),
+            connect: Duration::from_secs(5),
+            checkout_wait: Duration::from_secs(10),
+            idle_client: None,
+            idle_transaction: None,
+            transaction: None,
+            server_idle: Duration::from_secs(600),
+            server_lifetime: Duration::from_secs(3600),
+            drain_grace: Duration::from_secs(30),
+        }
+    }
+}

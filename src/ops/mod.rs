@@ -1,3 +1,4 @@
 //! An operator's work: commands that change hosts or maps. An operation never touches a session.
 
 pub mod cluster;
+pub mod provision;

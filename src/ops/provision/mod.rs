@@ -1,0 +1,3 @@
+//! `presplit provision`: makes the shards' schemas and the app's tables on every host, from one SQL file.
+
+pub mod schema_file;

@@ -5,7 +5,10 @@ use presplit::catalog::{self, HostSource};
 use crate::support::Cluster;
 
 fn source(name: &str, cluster: &Cluster) -> HostSource {
-    HostSource { name: name.to_owned(), config: cluster.config() }
+    HostSource {
+        name: name.to_owned(),
+        config: cluster.config(),
+    }
 }
 
 fn candidate(host: &str, schema: &str) -> (String, String) {
@@ -36,22 +39,55 @@ async fn the_snapshot_tells_tables_columns_sequences_and_functions() {
         )
         .await
         .unwrap();
-    b.client().await.batch_execute("CREATE TABLE invoices (id int)").await.unwrap();
+    b.client()
+        .await
+        .batch_execute("CREATE TABLE invoices (id int)")
+        .await
+        .unwrap();
 
     let hosts = [source("a", &a), source("b", &b)];
-    let (snapshot, faults) = catalog::read(&hosts, &[candidate("b", "shard_0004"), candidate("a", "shard_0000")]).await;
-    assert_eq!(faults, ["host b: schema shard_0004 is not there, or is empty"]);
+    let (snapshot, faults) = catalog::read(
+        &hosts,
+        &[candidate("b", "shard_0004"), candidate("a", "shard_0000")],
+    )
+    .await;
+    assert_eq!(
+        faults,
+        ["host b: schema shard_0004 is not there, or is empty"]
+    );
 
     let photos = &snapshot.sharded["photos"];
-    let columns: Vec<_> = photos.columns.iter().map(|c| (c.name.as_str(), c.type_oid, c.has_default)).collect();
-    assert_eq!(columns, [("id", 20, true), ("user_id", 20, false), ("n", 23, false), ("g", 23, true), ("Odd Name", 2950, false)]);
+    let columns: Vec<_> = photos
+        .columns
+        .iter()
+        .map(|c| (c.name.as_str(), c.type_oid, c.has_default))
+        .collect();
+    assert_eq!(
+        columns,
+        [
+            ("id", 20, true),
+            ("user_id", 20, false),
+            ("n", 23, false),
+            ("g", 23, true),
+            ("Odd Name", 2950, false)
+        ]
+    );
     assert_eq!(photos.relkind, 'r');
     assert_eq!(snapshot.sharded["v"].relkind, 'v');
     assert!(snapshot.sharded["nothing"].columns.is_empty());
     assert_eq!(snapshot.sharded.len(), 3);
-    assert_eq!(snapshot.sharded_sequences.iter().collect::<Vec<_>>(), ["photos_id_seq"]);
-    assert_eq!(snapshot.public["a"].keys().collect::<Vec<_>>(), ["countries"]);
-    assert_eq!(snapshot.public["b"].keys().collect::<Vec<_>>(), ["invoices"]);
+    assert_eq!(
+        snapshot.sharded_sequences.iter().collect::<Vec<_>>(),
+        ["photos_id_seq"]
+    );
+    assert_eq!(
+        snapshot.public["a"].keys().collect::<Vec<_>>(),
+        ["countries"]
+    );
+    assert_eq!(
+        snapshot.public["b"].keys().collect::<Vec<_>>(),
+        ["invoices"]
+    );
 
     let functions = &snapshot.functions;
     assert!(functions.builtin.contains("lower") && functions.builtin.contains("similarity"));
@@ -63,10 +99,18 @@ async fn the_snapshot_tells_tables_columns_sequences_and_functions() {
 #[tokio::test]
 async fn another_shard_serves_as_template_when_the_first_ones_host_is_down() {
     let (mut a, b) = (Cluster::new(), Cluster::new());
-    b.client().await.batch_execute("CREATE SCHEMA shard_0004; CREATE TABLE shard_0004.users (id bigint)").await.unwrap();
+    b.client()
+        .await
+        .batch_execute("CREATE SCHEMA shard_0004; CREATE TABLE shard_0004.users (id bigint)")
+        .await
+        .unwrap();
     let hosts = [source("a", &a), source("b", &b)];
     a.stop();
-    let (snapshot, faults) = catalog::read(&hosts, &[candidate("a", "shard_0000"), candidate("b", "shard_0004")]).await;
+    let (snapshot, faults) = catalog::read(
+        &hosts,
+        &[candidate("a", "shard_0000"), candidate("b", "shard_0004")],
+    )
+    .await;
     assert!(snapshot.sharded.contains_key("users"));
     assert!(!snapshot.public.contains_key("a") && snapshot.public.contains_key("b"));
     assert_eq!(faults.len(), 1, "{faults:?}");

@@ -3,5 +3,5 @@
 // Nothing here is exported; `pub` between its modules is enough.
 #![allow(unreachable_pub)]
 
-mod support;
 mod catalog;
+mod support;

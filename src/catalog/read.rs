@@ -28,7 +28,11 @@ pub struct HostSource {
 /// part of the snapshot and the functions are empty.
 pub async fn read(hosts: &[HostSource], templates: &[(String, String)]) -> (Snapshot, Vec<String>) {
     let read = join_all(hosts.iter().map(|host| {
-        let schemas = templates.iter().filter(|(name, _)| *name == host.name).map(|(_, schema)| schema.clone()).collect();
+        let schemas = templates
+            .iter()
+            .filter(|(name, _)| *name == host.name)
+            .map(|(_, schema)| schema.clone())
+            .collect();
         async move { (host.name.clone(), read_host(&host.config, schemas).await) }
     }))
     .await;
@@ -54,11 +58,15 @@ pub async fn read(hosts: &[HostSource], templates: &[(String, String)]) -> (Snap
             return (snapshot, faults);
         }
         if snapshot.public.contains_key(host) {
-            faults.push(format!("host {host}: schema {schema} is not there, or is empty"));
+            faults.push(format!(
+                "host {host}: schema {schema} is not there, or is empty"
+            ));
         }
     }
     if !templates.is_empty() {
-        faults.push("no template shard could be read: which tables are sharded is not known".to_owned());
+        faults.push(
+            "no template shard could be read: which tables are sharded is not known".to_owned(),
+        );
     }
     (snapshot, faults)
 }
@@ -77,7 +85,10 @@ struct TemplatePart {
     functions: Functions,
 }
 
-async fn read_host(config: &tokio_postgres::Config, schemas: Vec<String>) -> Result<HostPart, String> {
+async fn read_host(
+    config: &tokio_postgres::Config,
+    schemas: Vec<String>,
+) -> Result<HostPart, String> {
     let work = async {
         let (client, connection) = config.connect(NoTls).await.map_err(|e| said(&e))?;
         let driver = tokio::spawn(connection);
@@ -91,8 +102,13 @@ async fn read_host(config: &tokio_postgres::Config, schemas: Vec<String>) -> Res
         .unwrap_or_else(|_| Err(format!("no answer within {} s", READ_LIMIT.as_secs())))
 }
 
-async fn read_parts(client: &Client, schemas: Vec<String>) -> Result<HostPart, tokio_postgres::Error> {
-    client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+async fn read_parts(
+    client: &Client,
+    schemas: Vec<String>,
+) -> Result<HostPart, tokio_postgres::Error> {
+    client
+        .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        .await?;
     let domains = read_domains(client).await?;
     let public = read_tables(client, "public", &domains).await?;
     let mut template = None;
@@ -102,7 +118,12 @@ async fn read_parts(client: &Client, schemas: Vec<String>) -> Result<HostPart, t
         if !tables.is_empty() {
             let sequences = read_sequences(client, &schema).await?;
             let functions = read_functions(client, &schema).await?;
-            template = Some(TemplatePart { schema, tables, sequences, functions });
+            template = Some(TemplatePart {
+                schema,
+                tables,
+                sequences,
+                functions,
+            });
             break;
         }
     }
@@ -139,7 +160,11 @@ async fn read_tables(
         });
         if let Some(name) = row.get(2) {
             let type_oid = base_type(row.get(3), domains);
-            table.columns.push(Column { name, type_oid, has_default: row.get(4) });
+            table.columns.push(Column {
+                name,
+                type_oid,
+                has_default: row.get(4),
+            });
         }
     }
     Ok(tables)
@@ -147,7 +172,12 @@ async fn read_tables(
 
 /// Every domain and the type that it stands on, which may be a domain again.
 async fn read_domains(client: &Client) -> Result<HashMap<u32, u32>, tokio_postgres::Error> {
-    let rows = client.query("SELECT oid, typbasetype FROM pg_catalog.pg_type WHERE typtype = 'd'", &[]).await?;
+    let rows = client
+        .query(
+            "SELECT oid, typbasetype FROM pg_catalog.pg_type WHERE typtype = 'd'",
+            &[],
+        )
+        .await?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
@@ -159,7 +189,10 @@ fn base_type(mut oid: u32, domains: &HashMap<u32, u32>) -> u32 {
     oid
 }
 
-async fn read_sequences(client: &Client, schema: &str) -> Result<HashSet<String>, tokio_postgres::Error> {
+async fn read_sequences(
+    client: &Client,
+    schema: &str,
+) -> Result<HashSet<String>, tokio_postgres::Error> {
     let rows = client
         .query(
             "SELECT c.relname::text FROM pg_catalog.pg_class c
@@ -222,12 +255,20 @@ mod tests {
     #[tokio::test]
     async fn a_host_that_is_down_is_named_and_leaves_the_rest() {
         // Port 1 of the loopback: nobody listens there.
-        let config = "host=127.0.0.1 port=1 user=app connect_timeout=2".parse().unwrap();
-        let hosts = [HostSource { name: "a".to_owned(), config }];
+        let config = "host=127.0.0.1 port=1 user=app connect_timeout=2"
+            .parse()
+            .unwrap();
+        let hosts = [HostSource {
+            name: "a".to_owned(),
+            config,
+        }];
         let (snapshot, faults) = read(&hosts, &[("a".to_owned(), "shard_0000".to_owned())]).await;
         assert_eq!(snapshot, Snapshot::default());
         assert_eq!(faults.len(), 2, "{faults:?}");
-        assert!(faults[0].starts_with("host a: ") && faults[0].contains("refused"), "{faults:?}");
+        assert!(
+            faults[0].starts_with("host a: ") && faults[0].contains("refused"),
+            "{faults:?}"
+        );
         assert!(faults[1].starts_with("no template shard"), "{faults:?}");
     }
 }

@@ -16,8 +16,18 @@ use std::time::{Duration, Instant};
 /// The account that a root process runs Postgres as: the one that every package of Postgres makes.
 const ACCOUNT: &str = "postgres";
 /// A private cluster is young and small: no fsync while it is made, and 1 MB segments of WAL in place of 16.
-const INITDB_OPTIONS: [&str; 10] =
-    ["-U", "app", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync", "--no-instructions", "--wal-segsize=1"];
+const INITDB_OPTIONS: [&str; 10] = [
+    "-U",
+    "app",
+    "-A",
+    "trust",
+    "-E",
+    "UTF8",
+    "--no-locale",
+    "--no-sync",
+    "--no-instructions",
+    "--wal-segsize=1",
+];
 /// How long a server may take to start or to stop.
 const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(30);
@@ -47,8 +57,15 @@ impl Programs {
             .into_iter()
             .find(|dir| dir.join("initdb").is_file() && dir.join("postgres").is_file())
             .ok_or("Postgres' server programs (initdb, postgres) were not found: install them (Debian: apt-get install postgresql)")?;
-        let become_account = if running_as_root() { become_command()? } else { Vec::new() };
-        Ok(Programs { bin, become_account })
+        let become_account = if running_as_root() {
+            become_command()?
+        } else {
+            Vec::new()
+        };
+        Ok(Programs {
+            bin,
+            become_account,
+        })
     }
 
     /// The directory with `initdb`, `postgres` and the rest.
@@ -69,7 +86,9 @@ impl Programs {
         // Whatever directory we stand in, the account may be unable to enter it; and no PG* variable of the caller's may
         // reach a private server.
         command.current_dir("/");
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG")) {
+        for (name, _) in
+            std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG"))
+        {
             command.env_remove(name);
         }
         command
@@ -78,7 +97,8 @@ impl Programs {
     /// Makes `dir` (and its parents) as a directory of the account that Postgres runs as, closed to others.
     pub fn make_dir(&self, dir: &Path) -> Result<(), String> {
         if let Some(parent) = dir.parent() {
-            fs::create_dir_all(parent).map_err(|e| format!("can't make {}: {e}", parent.display()))?;
+            fs::create_dir_all(parent)
+                .map_err(|e| format!("can't make {}: {e}", parent.display()))?;
         }
         fs::create_dir(dir).map_err(|e| format!("can't make {}: {e}", dir.display()))?;
         if !self.become_account.is_empty() {
@@ -91,16 +111,33 @@ impl Programs {
     /// Makes a cluster in `dir` (which [`Programs::make_dir`] made): superuser and database `app`, trust authentication,
     /// UTF-8, C locale.
     pub fn initdb(&self, dir: &Path) -> Result<(), String> {
-        run(self.command(self.bin.join("initdb")).arg("-D").arg(dir).args(INITDB_OPTIONS))?;
+        run(self
+            .command(self.bin.join("initdb"))
+            .arg("-D")
+            .arg(dir)
+            .args(INITDB_OPTIONS))?;
         let mut single = self.command(self.bin.join("postgres"));
-        single.args(["--single", "-F", "-D"]).arg(dir).arg("postgres");
-        let mut child = single.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().map_err(|e| e.to_string())?;
+        single
+            .args(["--single", "-F", "-D"])
+            .arg(dir)
+            .arg("postgres");
+        let mut child = single
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|e| e.to_string())?;
         if let Some(mut stdin) = child.stdin.take() {
-            stdin.write_all(b"CREATE DATABASE app\n").map_err(|e| e.to_string())?;
+            stdin
+                .write_all(b"CREATE DATABASE app\n")
+                .map_err(|e| e.to_string())?;
         }
         let said = child.wait_with_output().map_err(|e| e.to_string())?;
         if !said.status.success() {
-            return Err(format!("making the database app failed: {}", String::from_utf8_lossy(&said.stderr).trim()));
+            return Err(format!(
+                "making the database app failed: {}",
+                String::from_utf8_lossy(&said.stderr).trim()
+            ));
         }
         Ok(())
     }
@@ -109,21 +146,49 @@ impl Programs {
     /// one, and waits until it accepts connections. `settings` are `name=value`, as for `postgres -c`.
     pub fn start(&self, dir: &Path, port: u16, settings: &[&str]) -> Result<Server, String> {
         let log = dir.with_extension("log");
-        let log_file = OpenOptions::new().create(true).append(true).open(&log).map_err(|e| format!("{}: {e}", log.display()))?;
-        let sockets = if dir.as_os_str().len() <= SOCKET_DIR_LIMIT { dir.to_string_lossy() } else { "".into() };
+        let log_file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .map_err(|e| format!("{}: {e}", log.display()))?;
+        let sockets = if dir.as_os_str().len() <= SOCKET_DIR_LIMIT {
+            dir.to_string_lossy()
+        } else {
+            "".into()
+        };
         let mut command = self.command("/bin/sh");
-        command.args(["-c", GUARD, "postgres-guard"]).arg(self.bin.join("postgres")).arg("-D").arg(dir);
-        command.args(["-c", "listen_addresses=127.0.0.1", "-c", &format!("port={port}")]);
+        command
+            .args(["-c", GUARD, "postgres-guard"])
+            .arg(self.bin.join("postgres"))
+            .arg("-D")
+            .arg(dir);
+        command.args([
+            "-c",
+            "listen_addresses=127.0.0.1",
+            "-c",
+            &format!("port={port}"),
+        ]);
         command.args(["-c", &format!("unix_socket_directories={sockets}")]);
         for setting in settings {
             command.args(["-c", setting]);
         }
-        command.stdin(Stdio::piped()).stdout(clone(&log_file)?).stderr(log_file);
+        command
+            .stdin(Stdio::piped())
+            .stdout(clone(&log_file)?)
+            .stderr(log_file);
         // A group of its own: Ctrl-C at the terminal is for us, and we stop the servers in good order.
         command.process_group(0);
-        let mut guard = command.spawn().map_err(|e| format!("can't start postgres: {e}"))?;
+        let mut guard = command
+            .spawn()
+            .map_err(|e| format!("can't start postgres: {e}"))?;
         let pipe = guard.stdin.take();
-        let mut server = Server { guard, pipe, dir: dir.to_owned(), log, port };
+        let mut server = Server {
+            guard,
+            pipe,
+            dir: dir.to_owned(),
+            log,
+            port,
+        };
         server.wait_until_ready()?;
         Ok(server)
     }
@@ -153,7 +218,12 @@ impl Server {
 
     /// The process id of the postmaster, while it runs.
     pub fn pid(&self) -> Option<u32> {
-        fs::read_to_string(self.dir.join("postmaster.pid")).ok()?.lines().next()?.parse().ok()
+        fs::read_to_string(self.dir.join("postmaster.pid"))
+            .ok()?
+            .lines()
+            .next()?
+            .parse()
+            .ok()
     }
 
     /// Stops the server in good order (fast shutdown: sessions are ended, nothing committed is lost).
@@ -176,10 +246,19 @@ impl Server {
             match self.guard.try_wait() {
                 Ok(None) => std::thread::sleep(Duration::from_millis(20)),
                 Ok(Some(_)) => return Ok(()),
-                Err(e) => return Err(format!("waiting for postgres in {}: {e}", self.dir.display())),
+                Err(e) => {
+                    return Err(format!(
+                        "waiting for postgres in {}: {e}",
+                        self.dir.display()
+                    ));
+                }
             }
         }
-        Err(format!("postgres in {} did not stop within {} s", self.dir.display(), STOP_LIMIT.as_secs()))
+        Err(format!(
+            "postgres in {} did not stop within {} s",
+            self.dir.display(),
+            STOP_LIMIT.as_secs()
+        ))
     }
 
     fn wait_until_ready(&mut self) -> Result<(), String> {
@@ -190,13 +269,20 @@ impl Server {
                 let said = fs::read_to_string(&self.log).unwrap_or_default();
                 let tail: Vec<&str> = said.lines().rev().take(8).collect();
                 let tail: Vec<&str> = tail.into_iter().rev().collect();
-                return Err(format!("postgres did not start on port {}; its log {} ends:\n{}", self.port, self.log.display(), tail.join("\n")));
+                return Err(format!(
+                    "postgres did not start on port {}; its log {} ends:\n{}",
+                    self.port,
+                    self.log.display(),
+                    tail.join("\n")
+                ));
             }
             // Line 8 of postmaster.pid is the postmaster's state (src/include/utils/pidfile.h). A file left by a
             // crash says "ready" too, so the pid must be that of a child of our guard.
             let pid_file = fs::read_to_string(self.dir.join("postmaster.pid")).unwrap_or_default();
             let mut lines = pid_file.lines();
-            let ours = lines.next().is_some_and(|pid| descends_from(pid, self.guard.id()));
+            let ours = lines
+                .next()
+                .is_some_and(|pid| descends_from(pid, self.guard.id()));
             if ours && lines.nth(6).is_some_and(|state| state.trim() == "ready") {
                 return Ok(());
             }
@@ -214,7 +300,9 @@ impl Drop for Server {
 
 /// A port of 127.0.0.1 that is free at this moment.
 pub fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
+        .local_addr()?
+        .port())
 }
 
 /// Whether the process `pid` is a child of `ancestor`, or that of a child (`runuser` may stand between).
@@ -223,7 +311,13 @@ fn descends_from(pid: &str, ancestor: u32) -> bool {
     for _ in 0..3 {
         // The parent is the second field after the last `)` of /proc/PID/stat.
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let Some(parent) = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)) else { return false };
+        let Some(parent) = stat
+            .rsplit(')')
+            .next()
+            .and_then(|rest| rest.split_whitespace().nth(1))
+        else {
+            return false;
+        };
         if parent == ancestor.to_string() {
             return true;
         }
@@ -243,11 +337,20 @@ fn candidate_dirs() -> Vec<PathBuf> {
         .into_iter()
         .flatten()
         .flatten()
-        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
+        .filter_map(|entry| {
+            Some((
+                entry.file_name().to_str()?.parse().ok()?,
+                entry.path().join("bin"),
+            ))
+        })
         .collect();
     versions.sort();
     dirs.extend(versions.into_iter().rev().map(|(_, bin)| bin));
-    dirs.extend(std::env::var_os("PATH").iter().flat_map(std::env::split_paths));
+    dirs.extend(
+        std::env::var_os("PATH")
+            .iter()
+            .flat_map(std::env::split_paths),
+    );
     dirs
 }
 
@@ -259,12 +362,30 @@ fn running_as_root() -> bool {
 /// `setpriv` and `runuser` exec the program in place; `su` would put a shell between.
 fn become_command() -> Result<Vec<String>, String> {
     let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    if !passwd.lines().any(|line| line.split(':').next() == Some(ACCOUNT)) {
-        return Err(format!("Postgres does not run as root and there is no account {ACCOUNT} to run it as"));
+    if !passwd
+        .lines()
+        .any(|line| line.split(':').next() == Some(ACCOUNT))
+    {
+        return Err(format!(
+            "Postgres does not run as root and there is no account {ACCOUNT} to run it as"
+        ));
     }
-    let in_path = |name: &str| std::env::var_os("PATH").iter().flat_map(std::env::split_paths).any(|dir| dir.join(name).is_file());
+    let in_path = |name: &str| {
+        std::env::var_os("PATH")
+            .iter()
+            .flat_map(std::env::split_paths)
+            .any(|dir| dir.join(name).is_file())
+    };
     let words: &[&str] = if in_path("setpriv") {
-        &["setpriv", "--reuid", ACCOUNT, "--regid", ACCOUNT, "--init-groups", "--"]
+        &[
+            "setpriv",
+            "--reuid",
+            ACCOUNT,
+            "--regid",
+            ACCOUNT,
+            "--init-groups",
+            "--",
+        ]
     } else if in_path("runuser") {
         &["runuser", "-u", ACCOUNT, "--"]
     } else {
@@ -275,11 +396,18 @@ fn become_command() -> Result<Vec<String>, String> {
 
 /// Runs a command to its end; its standard error becomes the message if it fails.
 fn run(command: &mut Command) -> Result<(), String> {
-    let said = command.stdin(Stdio::null()).output().map_err(|e| format!("{}: {e}", command.get_program().to_string_lossy()))?;
+    let said = command
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|e| format!("{}: {e}", command.get_program().to_string_lossy()))?;
     if said.status.success() {
         return Ok(());
     }
-    Err(format!("{:?} failed: {}", command, String::from_utf8_lossy(&said.stderr).trim()))
+    Err(format!(
+        "{:?} failed: {}",
+        command,
+        String::from_utf8_lossy(&said.stderr).trim()
+    ))
 }
 
 fn clone(file: &File) -> Result<File, String> {

@@ -17,7 +17,9 @@ pub fn config(url: &HostUrl, application_name: &str) -> Config {
         HostAddr::Unix(dir) => config.host_path(dir),
     };
     config.port(url.port).user(&url.user).dbname(&url.dbname);
-    config.application_name(application_name).connect_timeout(CONNECT_LIMIT);
+    config
+        .application_name(application_name)
+        .connect_timeout(CONNECT_LIMIT);
     if let Some(password) = &url.password {
         config.password(password.expose());
     }
@@ -47,7 +49,11 @@ pub fn said(error: &tokio_postgres::Error) -> String {
         };
     };
     let mut said = format!("{} ({})", db.message(), db.code().code());
-    for (word, text) in [("detail", db.detail()), ("hint", db.hint()), ("where", db.where_())] {
+    for (word, text) in [
+        ("detail", db.detail()),
+        ("hint", db.hint()),
+        ("where", db.where_()),
+    ] {
         if let Some(text) = text {
             said.push_str(&format!("\n  {word}: {text}"));
         }

@@ -39,10 +39,30 @@ impl Cluster {
         let template = template();
         let dir = template.with_file_name(format!("c{}", COUNT.fetch_add(1, Ordering::Relaxed)));
         let programs = Programs::find().unwrap();
-        let copied = Command::new("cp").arg("-a").arg(template).arg(&dir).status().unwrap();
-        assert!(copied.success(), "cp -a {} {}", template.display(), dir.display());
-        let settings = SETTINGS.iter().chain(settings).map(|s| (*s).to_owned()).collect();
-        let mut cluster = Cluster { programs, dir, port: 0, settings, server: None };
+        let copied = Command::new("cp")
+            .arg("-a")
+            .arg(template)
+            .arg(&dir)
+            .status()
+            .unwrap();
+        assert!(
+            copied.success(),
+            "cp -a {} {}",
+            template.display(),
+            dir.display()
+        );
+        let settings = SETTINGS
+            .iter()
+            .chain(settings)
+            .map(|s| (*s).to_owned())
+            .collect();
+        let mut cluster = Cluster {
+            programs,
+            dir,
+            port: 0,
+            settings,
+            server: None,
+        };
         // Another process can take the port between our look and the server's bind.
         let mut fault = String::new();
         for _ in 0..5 {
@@ -134,7 +154,12 @@ fn sweep_when_we_end(dir: &Path) -> Child {
 for i in $(seq 300); do ls "$1"/*/postmaster.pid >/dev/null 2>&1 || break; sleep 0.1; done
 rm -rf "$1""#;
     let mut command = Command::new("/bin/sh");
-    command.args(["-c", script, "sweeper"]).arg(dir).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .args(["-c", script, "sweeper"])
+        .arg(dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
     command.spawn().unwrap()
 }

@@ -10,7 +10,10 @@ use tokio_postgres::{Client, NoTls};
 
 /// Connects, and drives the connection in the background until the client is dropped.
 pub async fn connect(config: &tokio_postgres::Config) -> Client {
-    let (client, connection) = config.connect(NoTls).await.unwrap_or_else(|e| panic!("can't connect with {config:?}: {e:?}"));
+    let (client, connection) = config
+        .connect(NoTls)
+        .await
+        .unwrap_or_else(|e| panic!("can't connect with {config:?}: {e:?}"));
     tokio::spawn(connection);
     client
 }

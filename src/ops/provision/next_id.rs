@@ -22,12 +22,12 @@ use crate::shardmap::ShardId;
 use crate::shardmap::id::{EPOCH_MS, SEQUENCE_BITS, SHARD_BITS};
 
 /// The sequence's name in the shard's schema.
-pub const SEQUENCE: &str = "presplit_next_id";
+pub(super) const SEQUENCE: &str = "presplit_next_id";
 /// First key of the advisory lock; the second is the shard. The letters `pres`.
 const LOCK: i32 = 0x7072_6573;
 
 /// Makes the sequence and the function in `schema` (as it stands in a statement, quoted if it must be). Can be repeated.
-pub fn ddl(schema: &str, shard: ShardId) -> String {
+pub(super) fn ddl(schema: &str, shard: ShardId) -> String {
     let sequence = format!("{schema}.{SEQUENCE}");
     // Inside the function's body the name is in a string literal.
     let literal = format!("'{}'", sequence.replace('\'', "''"));
@@ -70,8 +70,14 @@ mod tests {
     #[test]
     fn names_that_must_be_quoted_stay_quoted_inside_the_body() {
         let sql = ddl("\"Odd's_7\"", ShardId(7));
-        assert!(sql.contains("CREATE SEQUENCE IF NOT EXISTS \"Odd's_7\".presplit_next_id;"), "{sql}");
-        assert!(sql.contains("nextval('\"Odd''s_7\".presplit_next_id')"), "{sql}");
+        assert!(
+            sql.contains("CREATE SEQUENCE IF NOT EXISTS \"Odd's_7\".presplit_next_id;"),
+            "{sql}"
+        );
+        assert!(
+            sql.contains("nextval('\"Odd''s_7\".presplit_next_id')"),
+            "{sql}"
+        );
         assert!(sql.contains("| 7168 |"), "{sql}");
     }
 }

@@ -56,6 +56,10 @@ pub struct Statement {
     pub label: String,
     /// Where it belongs.
     pub place: Place,
+    /// `CREATE EXTENSION` of this name, which is once in a database whatever its schema.
+    pub extension: Option<String>,
+    /// Changes, or is of no use without, the thing of this name that another statement makes.
+    pub about: Option<String>,
 }
 
 /// Splits and places a file's statements. Every fault is found at once, each as `line N: ...` with the mend.
@@ -64,26 +68,55 @@ pub fn read(sql: &str, rules: &BTreeMap<String, TableRule>) -> Result<Vec<Statem
     let mut shape = Shape::default();
     if let Err(ShapeFault::Unterminated { at }) = shape.scan(text) {
         let line = line_of(text, at as usize);
-        return Err(vec![format!("line {line}: this quote, string or comment does not end")]);
+        return Err(vec![format!(
+            "line {line}: this quote, string or comment does not end"
+        )]);
     }
     let mut faults = Vec::new();
     let mut parts = Vec::new();
     for piece in shape.pieces(text) {
         let tokens: Vec<Token> = Tokens::within(text, &shape.holes, piece.clone()).collect();
         let line = line_of(text, tokens.first().map_or(piece.start, |t| t.span.start));
-        match (Words { text, tokens: &tokens, at: 0 }).head() {
-            Ok(head) => parts.push(Part { line, text: sql[piece].to_owned(), head, place: None }),
+        match (Words {
+            text,
+            tokens: &tokens,
+            at: 0,
+        })
+        .head()
+        {
+            Ok(head) => parts.push(Part {
+                line,
+                text: sql[piece].to_owned(),
+                head,
+                place: None,
+            }),
             Err(why) => faults.push((line, why)),
         }
     }
     place_all(&mut parts, rules, &mut faults);
     if !faults.is_empty() {
         faults.sort();
-        return Err(faults.into_iter().map(|(line, why)| format!("line {line}: {why}")).collect());
+        return Err(faults
+            .into_iter()
+            .map(|(line, why)| format!("line {line}: {why}"))
+            .collect());
     }
     let statement = |part: Part| {
         let label = part.head.label();
-        part.place.map(|place| Statement { line: part.line, text: part.text, label, place })
+        let extension = label.strip_prefix("extension ").map(str::to_owned);
+        let about = match part.head {
+            Head::Index { table, .. } => Some(table),
+            Head::About { name, .. } => Some(name),
+            _ => None,
+        };
+        part.place.map(|place| Statement {
+            line: part.line,
+            text: part.text,
+            label,
+            place,
+            extension,
+            about,
+        })
     };
     Ok(parts.into_iter().filter_map(statement).collect())
 }
@@ -104,22 +137,42 @@ struct Part {
 #[derive(Debug, PartialEq, Eq)]
 enum Head {
     /// Makes a table or view; `parent` is the table that it is a partition of.
-    Relation { kind: &'static str, name: String, parent: Option<String> },
-    Index { name: Option<String>, table: String },
+    Relation {
+        kind: &'static str,
+        name: String,
+        parent: Option<String>,
+    },
+    Index {
+        name: Option<String>,
+        table: String,
+    },
     /// `owner` is the table of `OWNED BY`.
-    Sequence { name: String, owner: Option<String> },
-    Routine { name: String },
+    Sequence {
+        name: String,
+        owner: Option<String>,
+    },
+    Routine {
+        name: String,
+    },
     /// A type, domain, extension ...: once per host, in `public`.
-    Global { what: String },
+    Global {
+        what: String,
+    },
     /// Is about a relation, routine or type that another statement makes.
-    About { verb: String, name: String, routine: bool },
+    About {
+        verb: String,
+        name: String,
+        routine: bool,
+    },
 }
 
 impl Head {
     fn label(&self) -> String {
         match self {
             Head::Relation { kind, name, .. } => format!("{kind} {name}"),
-            Head::Index { name: Some(name), .. } => format!("index {name}"),
+            Head::Index {
+                name: Some(name), ..
+            } => format!("index {name}"),
             Head::Index { name: None, table } => format!("index on {table}"),
             Head::Sequence { name, .. } => format!("sequence {name}"),
             Head::Routine { name } => format!("function {name}"),
@@ -131,11 +184,16 @@ impl Head {
 
 /// Gives each part its place. Relations follow the map's `[tables]`, what belongs to a relation goes where that is, and
 /// sequences and routines go where they are used.
-fn place_all(parts: &mut [Part], rules: &BTreeMap<String, TableRule>, faults: &mut Vec<(usize, String)>) {
+fn place_all(
+    parts: &mut [Part],
+    rules: &BTreeMap<String, TableRule>,
+    faults: &mut Vec<(usize, String)>,
+) {
     let mut known: HashMap<String, Place> = HashMap::new();
     for part in parts.iter_mut() {
         let place = match &part.head {
-            Head::Relation { name, parent, .. } => match parent.as_ref().and_then(|p| known.get(p)) {
+            Head::Relation { name, parent, .. } => match parent.as_ref().and_then(|p| known.get(p))
+            {
                 Some(place) => place.clone(),
                 None => by_rule(rules.get(name)),
             },
@@ -146,22 +204,37 @@ fn place_all(parts: &mut [Part], rules: &BTreeMap<String, TableRule>, faults: &m
             Head::Global { .. } => Place::EVERY_PUBLIC,
             _ => continue,
         };
-        if let Head::Relation { name, .. } | Head::Index { name: Some(name), .. } = &part.head {
+        if let Head::Relation { name, .. }
+        | Head::Index {
+            name: Some(name), ..
+        } = &part.head
+        {
             known.insert(name.clone(), place.clone());
         }
         if let Head::Global { what } = &part.head {
-            known.insert(what.rsplit(' ').next().unwrap_or_default().to_owned(), place.clone());
+            known.insert(
+                what.rsplit(' ').next().unwrap_or_default().to_owned(),
+                place.clone(),
+            );
         }
         part.place = Some(place);
     }
-    let uses: Vec<(Place, String)> =
-        parts.iter().filter_map(|p| Some((p.place.clone()?, p.text.to_ascii_lowercase()))).chain(abouts(parts, &known)).collect();
+    let uses: Vec<(Place, String)> = parts
+        .iter()
+        .filter_map(|p| Some((p.place.clone()?, p.text.to_ascii_lowercase())))
+        .chain(abouts(parts, &known))
+        .collect();
     for part in parts.iter_mut() {
         let (key, place) = match &part.head {
             Head::Sequence { name, owner } => {
                 let owned = owner.as_ref().and_then(|table| known.get(table)).cloned();
                 let ruled = rules.get(name).map(|rule| by_rule(Some(rule)));
-                (name.clone(), owned.or(ruled).unwrap_or_else(|| by_use(name, &uses, false)))
+                (
+                    name.clone(),
+                    owned
+                        .or(ruled)
+                        .unwrap_or_else(|| by_use(name, &uses, false)),
+                )
             }
             Head::Routine { name } => (format!("{name}()"), by_use(name, &uses, true)),
             _ => continue,
@@ -173,7 +246,11 @@ fn place_all(parts: &mut [Part], rules: &BTreeMap<String, TableRule>, faults: &m
     for part in parts.iter_mut().filter(|p| p.place.is_none()) {
         let key = match &part.head {
             Head::Index { table, .. } => table.clone(),
-            Head::About { name, routine: true, .. } => format!("{name}()"),
+            Head::About {
+                name,
+                routine: true,
+                ..
+            } => format!("{name}()"),
             Head::About { name, .. } => name.clone(),
             _ => continue,
         };
@@ -185,9 +262,16 @@ fn place_all(parts: &mut [Part], rules: &BTreeMap<String, TableRule>, faults: &m
 }
 
 /// Statements about known relations count as uses too: `CREATE TRIGGER ... ON invoices EXECUTE FUNCTION f()`.
-fn abouts<'p>(parts: &'p [Part], known: &'p HashMap<String, Place>) -> impl Iterator<Item = (Place, String)> + 'p {
+fn abouts<'p>(
+    parts: &'p [Part],
+    known: &'p HashMap<String, Place>,
+) -> impl Iterator<Item = (Place, String)> + 'p {
     parts.iter().filter_map(|part| match &part.head {
-        Head::About { name, routine: false, .. } => Some((known.get(name)?.clone(), part.text.to_ascii_lowercase())),
+        Head::About {
+            name,
+            routine: false,
+            ..
+        } => Some((known.get(name)?.clone(), part.text.to_ascii_lowercase())),
         _ => None,
     })
 }
@@ -195,7 +279,10 @@ fn abouts<'p>(parts: &'p [Part], known: &'p HashMap<String, Place>) -> impl Iter
 fn by_rule(rule: Option<&TableRule>) -> Place {
     match rule.and_then(|rule| rule.kind.map(|kind| (kind, &rule.host))) {
         Some((Kind::Reference, _)) => Place::EVERY_PUBLIC,
-        Some((Kind::Unsharded, Some(host))) => Place { shards: false, public: Some(Public::Host(host.clone())) },
+        Some((Kind::Unsharded, Some(host))) => Place {
+            shards: false,
+            public: Some(Public::Host(host.clone())),
+        },
         Some((Kind::Unsharded, None)) => Place::EVERY_PUBLIC,
         _ => Place::SHARDS,
     }
@@ -204,7 +291,10 @@ fn by_rule(rule: Option<&TableRule>) -> Place {
 /// The place of a sequence or routine from the statements that name it. A routine may stand in both; a sequence goes to
 /// `public` only if nothing in the shards names it.
 fn by_use(name: &str, uses: &[(Place, String)], both: bool) -> Place {
-    let mut place = Place { shards: false, public: None };
+    let mut place = Place {
+        shards: false,
+        public: None,
+    };
     for (at, _) in uses.iter().filter(|(_, text)| names(text, name)) {
         place.shards |= at.shards;
         place.public = match (place.public, &at.public) {
@@ -227,12 +317,15 @@ fn names(text: &str, name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let part_of_word = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
     text.match_indices(&name).any(|(at, _)| {
-        !text[..at].chars().next_back().is_some_and(part_of_word) && !text[at + name.len()..].chars().next().is_some_and(part_of_word)
+        !text[..at].chars().next_back().is_some_and(part_of_word)
+            && !text[at + name.len()..]
+                .chars()
+                .next()
+                .is_some_and(part_of_word)
     })
 }
 
-const NOT_OURS: &str =
-    "only plain DDL (CREATE, ALTER, COMMENT, GRANT, REVOKE on an app's own objects) can be provisioned; leave this statement out";
+const NOT_OURS: &str = "only plain DDL (CREATE, ALTER, COMMENT, GRANT, REVOKE on an app's own objects) can be provisioned; leave this statement out";
 
 /// Reads a statement's first words.
 struct Words<'t> {
@@ -259,23 +352,46 @@ impl Words<'_> {
         if self.eat("global") || self.eat("local") || self.eat("temp") || self.eat("temporary") {
             return Err("a temporary table lives in a session only; leave it out".to_owned());
         }
-        for word in ["unlogged", "unique", "recursive", "materialized", "foreign", "constraint", "trusted"] {
+        for word in [
+            "unlogged",
+            "unique",
+            "recursive",
+            "materialized",
+            "foreign",
+            "constraint",
+            "trusted",
+        ] {
             self.eat(word);
         }
         if self.eat("table") {
             let name = self.created_name()?;
-            let parent = if self.eat_all(&["partition", "of"]) { Some(self.name()?) } else { None };
-            return Ok(Head::Relation { kind: "table", name, parent });
+            let parent = if self.eat_all(&["partition", "of"]) {
+                Some(self.name()?)
+            } else {
+                None
+            };
+            return Ok(Head::Relation {
+                kind: "table",
+                name,
+                parent,
+            });
         }
         if self.eat("view") {
-            return Ok(Head::Relation { kind: "view", name: self.created_name()?, parent: None });
+            return Ok(Head::Relation {
+                kind: "view",
+                name: self.created_name()?,
+                parent: None,
+            });
         }
         if self.eat("index") {
             return self.create_index();
         }
         if self.eat("sequence") {
             let name = self.created_name()?;
-            return Ok(Head::Sequence { name, owner: self.owned_by()? });
+            return Ok(Head::Sequence {
+                name,
+                owner: self.owned_by()?,
+            });
         }
         if self.eat("function") || self.eat("procedure") || self.eat("aggregate") {
             return Ok(Head::Routine { name: self.name()? });
@@ -293,7 +409,9 @@ impl Words<'_> {
         for kind in ["type", "domain", "extension", "collation"] {
             if self.eat(kind) {
                 let name = self.created_name()?;
-                return Ok(Head::Global { what: format!("{kind} {name}") });
+                return Ok(Head::Global {
+                    what: format!("{kind} {name}"),
+                });
             }
         }
         Err(NOT_OURS.to_owned())
@@ -313,7 +431,10 @@ impl Words<'_> {
             Some(name)
         };
         self.eat("only");
-        Ok(Head::Index { name, table: self.name()? })
+        Ok(Head::Index {
+            name,
+            table: self.name()?,
+        })
     }
 
     /// ALTER, COMMENT ON, GRANT, REVOKE.
@@ -333,34 +454,69 @@ impl Words<'_> {
                 return self.about_after("on", verb);
             }
         }
-        let routine = self.eat("function") || self.eat("procedure") || self.eat("routine") || self.eat("aggregate");
+        let routine = self.eat("function")
+            || self.eat("procedure")
+            || self.eat("routine")
+            || self.eat("aggregate");
         let column = self.eat("column");
         if !routine && !column {
-            if self.eat("schema") || self.eat("all") || self.eat("database") || self.eat("role") || self.eat("default") {
-                return Err("schemas are presplit's to make: say it of tables by their names".to_owned());
+            if self.eat("schema")
+                || self.eat("all")
+                || self.eat("database")
+                || self.eat("role")
+                || self.eat("default")
+            {
+                return Err(
+                    "schemas are presplit's to make: say it of tables by their names".to_owned(),
+                );
             }
             self.eat("materialized");
-            for kind in ["table", "view", "index", "sequence", "type", "domain", "extension", "foreign"] {
+            for kind in [
+                "table",
+                "view",
+                "index",
+                "sequence",
+                "type",
+                "domain",
+                "extension",
+                "foreign",
+            ] {
                 self.eat(kind);
             }
         }
         self.eat_all(&["if", "exists"]);
         self.eat("only");
-        let name = if column { self.first_name()? } else { self.name()? };
+        let name = if column {
+            self.first_name()?
+        } else {
+            self.name()?
+        };
         // A sequence that is given to a table goes where the table is.
         let name = self.owned_by()?.unwrap_or(name);
-        Ok(Head::About { verb: verb.to_owned(), name, routine })
+        Ok(Head::About {
+            verb: verb.to_owned(),
+            name,
+            routine,
+        })
     }
 
     /// The relation named after `word` is the one that the statement is about.
     fn about_after(&mut self, word: &str, verb: &str) -> Result<Head, String> {
         while !self.eat(word) {
             if self.next().is_none() {
-                return Err(format!("{} without {}", verb.to_uppercase(), word.to_uppercase()));
+                return Err(format!(
+                    "{} without {}",
+                    verb.to_uppercase(),
+                    word.to_uppercase()
+                ));
             }
         }
         self.eat("only");
-        Ok(Head::About { verb: verb.to_owned(), name: self.name()?, routine: false })
+        Ok(Head::About {
+            verb: verb.to_owned(),
+            name: self.name()?,
+            routine: false,
+        })
     }
 
     /// The table of `OWNED BY table.column`, wherever that comes.
@@ -388,9 +544,9 @@ impl Words<'_> {
     fn name(&mut self) -> Result<String, String> {
         let name = self.first_name()?;
         match self.tokens.get(self.at) {
-            Some(token) if token.is_punct(self.text, b'.') => {
-                Err(format!("{name}. in front of a name: leave it out, the map decides which schema this goes to"))
-            }
+            Some(token) if token.is_punct(self.text, b'.') => Err(format!(
+                "{name}. in front of a name: leave it out, the map decides which schema this goes to"
+            )),
             _ => Ok(name),
         }
     }
@@ -398,7 +554,10 @@ impl Words<'_> {
     /// A name, or the first part of one with dots.
     fn first_name(&mut self) -> Result<String, String> {
         match self.next() {
-            Some(Token { kind: TokenKind::Word | TokenKind::QuotedIdent, span }) => Ok(ident_value(self.text, span).into_owned()),
+            Some(Token {
+                kind: TokenKind::Word | TokenKind::QuotedIdent,
+                span,
+            }) => Ok(ident_value(self.text, span).into_owned()),
             _ => Err("a name is missing".to_owned()),
         }
     }
@@ -415,7 +574,12 @@ impl Words<'_> {
 
     fn eat_all(&mut self, words: &[&str]) -> bool {
         let there = self.tokens.get(self.at..self.at + words.len());
-        let eaten = there.is_some_and(|tokens| tokens.iter().zip(words).all(|(t, w)| t.is_word(self.text, w)));
+        let eaten = there.is_some_and(|tokens| {
+            tokens
+                .iter()
+                .zip(words)
+                .all(|(t, w)| t.is_word(self.text, w))
+        });
         if eaten {
             self.at += words.len();
         }
@@ -428,20 +592,37 @@ mod tests {
     use super::*;
 
     fn rules() -> BTreeMap<String, TableRule> {
-        let rule = |kind, host: Option<&str>| TableRule { kind: Some(kind), host: host.map(str::to_owned), ..TableRule::default() };
+        let rule = |kind, host: Option<&str>| TableRule {
+            kind: Some(kind),
+            host: host.map(str::to_owned),
+            ..TableRule::default()
+        };
         BTreeMap::from([
             ("countries".to_owned(), rule(Kind::Reference, None)),
             ("invoices".to_owned(), rule(Kind::Unsharded, Some("b"))),
-            ("photos".to_owned(), TableRule { ids: vec!["id".to_owned()], ..TableRule::default() }),
+            (
+                "photos".to_owned(),
+                TableRule {
+                    ids: vec!["id".to_owned()],
+                    ..TableRule::default()
+                },
+            ),
         ])
     }
 
     fn places(sql: &str) -> Vec<(String, Place)> {
-        read(sql, &rules()).unwrap().into_iter().map(|s| (s.label, s.place)).collect()
+        read(sql, &rules())
+            .unwrap()
+            .into_iter()
+            .map(|s| (s.label, s.place))
+            .collect()
     }
 
     fn on_b() -> Place {
-        Place { shards: false, public: Some(Public::Host("b".to_owned())) }
+        Place {
+            shards: false,
+            public: Some(Public::Host("b".to_owned())),
+        }
     }
 
     #[test]
@@ -475,7 +656,10 @@ mod tests {
             ("grant invoices", &on_b()),
             ("view v", &Place::SHARDS),
         ];
-        let all: Vec<_> = all.iter().map(|(label, place)| (label.as_str(), place)).collect();
+        let all: Vec<_> = all
+            .iter()
+            .map(|(label, place)| (label.as_str(), place))
+            .collect();
         assert_eq!(all, expected);
     }
 
@@ -493,7 +677,10 @@ mod tests {
             CREATE TRIGGER t BEFORE UPDATE ON invoices FOR EACH ROW EXECUTE FUNCTION touch();
             COMMENT ON FUNCTION touch() IS 'x';";
         let all: HashMap<String, Place> = places(sql).into_iter().collect();
-        let both = Place { shards: true, public: Some(Public::Host("b".to_owned())) };
+        let both = Place {
+            shards: true,
+            public: Some(Public::Host("b".to_owned())),
+        };
         assert_eq!(all["sequence invoice_no"], on_b());
         assert_eq!(all["sequence of_photos"], Place::SHARDS);
         assert_eq!(all["sequence unused"], Place::SHARDS);
@@ -510,14 +697,30 @@ mod tests {
                    SET search_path = '';\nCREATE INDEX CONCURRENTLY i ON photos (id);\nALTER TABLE missing ADD x int;\n\
                    CREATE TEMP TABLE t (a int);\nGRANT USAGE ON SCHEMA public TO x;\nCREATE TABLE (";
         let faults = read(sql, &rules()).unwrap_err();
-        let lines: Vec<&str> = faults.iter().map(|f| f.split(':').next().unwrap()).collect();
-        assert_eq!(lines, ["line 2", "line 3", "line 4", "line 5", "line 6", "line 7", "line 8", "line 9"], "{faults:#?}");
-        assert!(faults[1].contains("public. in front of a name"), "{}", faults[1]);
+        let lines: Vec<&str> = faults
+            .iter()
+            .map(|f| f.split(':').next().unwrap())
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                "line 2", "line 3", "line 4", "line 5", "line 6", "line 7", "line 8", "line 9"
+            ],
+            "{faults:#?}"
+        );
+        assert!(
+            faults[1].contains("public. in front of a name"),
+            "{}",
+            faults[1]
+        );
         assert!(faults[4].contains("missing is not made"), "{}", faults[4]);
     }
 
     #[test]
     fn an_open_string_is_a_fault_with_its_line() {
-        assert_eq!(read("SELECT 1;\n'abc", &rules()).unwrap_err(), ["line 2: this quote, string or comment does not end"]);
+        assert_eq!(
+            read("SELECT 1;\n'abc", &rules()).unwrap_err(),
+            ["line 2: this quote, string or comment does not end"]
+        );
     }
 }

@@ -4,4 +4,5 @@
 #![allow(unreachable_pub)]
 
 mod catalog;
+mod provision;
 mod support;

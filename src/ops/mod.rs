@@ -2,4 +2,5 @@
 
 pub mod cluster;
 pub mod connect;
+pub mod demo;
 pub mod provision;

@@ -3,8 +3,10 @@
 //! Everything stops when dropped. What a static holds is never dropped, so each server also ends with this process.
 
 mod cluster;
+mod hosts;
 
 pub use cluster::Cluster;
+pub use hosts::Hosts;
 
 use tokio_postgres::{Client, NoTls};
 

@@ -72,17 +72,34 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn load(path: &Path) -> Result<ShardMap, String> {
-    ShardMap::load(path).map_err(|faults| format!("the map can't be used\n{}", render_faults(&path.display().to_string(), &faults)))
+    ShardMap::load(path).map_err(|faults| {
+        format!(
+            "the map can't be used\n{}",
+            render_faults(&path.display().to_string(), &faults)
+        )
+    })
 }
 
 fn check(args: &Check) -> Result<(), String> {
     let map = load(&args.path)?;
-    println!("{}: version {}, {} shards on {} hosts: good", args.path.display(), map.version, map.shards(), map.hosts.len());
-    let Some(old_path) = &args.against else { return Ok(()) };
+    println!(
+        "{}: version {}, {} shards on {} hosts: good",
+        args.path.display(),
+        map.version,
+        map.shards(),
+        map.hosts.len()
+    );
+    let Some(old_path) = &args.against else {
+        return Ok(());
+    };
     let old = load(old_path)?;
     let faults = map.check_against(&old);
     if !faults.is_empty() {
-        return Err(format!("a proxy that runs {} would refuse it\n{}", old_path.display(), render_faults(&args.path.display().to_string(), &faults)));
+        return Err(format!(
+            "a proxy that runs {} would refuse it\n{}",
+            old_path.display(),
+            render_faults(&args.path.display().to_string(), &faults)
+        ));
     }
     let difference = map.difference(&old);
     if difference.is_empty() {
@@ -96,12 +113,23 @@ fn check(args: &Check) -> Result<(), String> {
 
 fn provision(args: &Provision) -> Result<(), String> {
     let map = load(&args.map.path)?;
-    let sql = std::fs::read_to_string(&args.schema).map_err(|e| format!("{}: {e}", args.schema.display()))?;
-    let options = provision::Options { jobs: args.jobs.into(), dry_run: args.dry_run, progress: true };
+    let sql = std::fs::read_to_string(&args.schema)
+        .map_err(|e| format!("{}: {e}", args.schema.display()))?;
+    let options = provision::Options {
+        jobs: args.jobs.into(),
+        dry_run: args.dry_run,
+        progress: true,
+    };
     let began = std::time::Instant::now();
     let report = runtime()?
         .block_on(provision::run(&map, &sql, options))
-        .map_err(|faults| format!("{}: nothing was made\n{}", args.schema.display(), faults.join("\n")))?;
+        .map_err(|faults| {
+            format!(
+                "{}: nothing was made\n{}",
+                args.schema.display(),
+                faults.join("\n")
+            )
+        })?;
     print!("{report}");
     println!("took {:.1} s", began.elapsed().as_secs_f64());
     match report.is_complete() {
@@ -112,5 +140,8 @@ fn provision(args: &Provision) -> Result<(), String> {
 
 /// For operations, which mostly wait: one thread is enough.
 fn runtime() -> Result<tokio::runtime::Runtime, String> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| format!("can't start the runtime: {e}"))
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| format!("can't start the runtime: {e}"))
 }

@@ -4,5 +4,8 @@
 #![allow(unreachable_pub)]
 
 mod catalog;
+mod layers;
 mod provision;
+// Parts of it wait for the tests that need them.
+#[allow(dead_code, unused_imports)]
 mod support;

@@ -22,7 +22,11 @@ impl Hosts {
     /// Clusters and map file, nothing in them yet.
     pub fn bare(hosts: usize, shards: u32) -> Hosts {
         let clusters = (0..hosts).map(|_| Cluster::new()).collect();
-        let hosts = Hosts { clusters, shards, dir: tempfile::tempdir().unwrap() };
+        let hosts = Hosts {
+            clusters,
+            shards,
+            dir: tempfile::tempdir().unwrap(),
+        };
         hosts.write_map(&hosts.map_text(1, ""));
         hosts
     }
@@ -30,7 +34,9 @@ impl Hosts {
     /// With the demo's tables in every shard.
     pub async fn provisioned(hosts: usize, shards: u32) -> Hosts {
         let hosts = Hosts::bare(hosts, shards);
-        let report = provision::run(&hosts.map(), SCHEMA, Options::default()).await.unwrap_or_else(|e| panic!("{e:#?}"));
+        let report = provision::run(&hosts.map(), SCHEMA, Options::default())
+            .await
+            .unwrap_or_else(|e| panic!("{e:#?}"));
         assert!(report.is_complete(), "{report}");
         hosts
     }
@@ -53,7 +59,11 @@ impl Hosts {
             self.shards
         );
         for (i, cluster) in self.clusters.iter().enumerate() {
-            text.push_str(&format!("[hosts.{}]\nurl = \"{}\"\npool = 10\n", Hosts::name(i), cluster.url()));
+            text.push_str(&format!(
+                "[hosts.{}]\nurl = \"{}\"\npool = 10\n",
+                Hosts::name(i),
+                cluster.url()
+            ));
         }
         text.push_str("\n[map]\n");
         for i in 0..self.clusters.len() {

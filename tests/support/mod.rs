@@ -1,12 +1,14 @@
 //! What tests are made of: real Postgres clusters, hosts with provisioned shards, a real proxy process, clients.
 //!
-//! Everything stops when dropped. What a static holds is never dropped, so each server also ends with this process.
+//! Everything waits for conditions, never for time, and stops when dropped. What a static holds is never dropped, so each server also ends with this process.
 
 mod cluster;
 mod hosts;
+mod proxy;
 
 pub use cluster::Cluster;
 pub use hosts::Hosts;
+pub use proxy::Proxy;
 
 use tokio_postgres::{Client, NoTls};
 

@@ -11,10 +11,10 @@
 //!   in a guard or behind the sequence, to the next 8 ms. So a jump always crosses a guard into values that nobody has
 //!   drawn: to draw from them before, sessions would have to run through the guard's 4096 values, and each that draws
 //!   one stops to wait for the lock.
-//! * If another session is jumping just now, a value that is only behind the clock is used as it is: nobody waits,
-//!   except behind a guard, after 4096 ids in 8 ms.
+//! * If another session is jumping just now, a value that is only a little behind the clock is used as it is. So nobody
+//!   waits, except for the first id after a pause and, behind a guard, after 4096 ids in 8 ms.
 //!
-//! So ids are up to 8 ms off the clock, a shard makes up to 512 a millisecond and runs ahead of the clock beyond that.
+//! So ids are up to 8 ms off the clock (a quarter of a second behind it at worst), a shard makes up to 512 a millisecond and runs ahead of the clock beyond that.
 //! The lock is an advisory one (Postgres has no other that ends before the transaction does) and is let go by ending a
 //! subtransaction with an error, so that no cancel or failure can leave it held.
 
@@ -25,6 +25,8 @@ use crate::shardmap::id::{EPOCH_MS, SEQUENCE_BITS, SHARD_BITS};
 pub(super) const SEQUENCE: &str = "presplit_next_id";
 /// First key of the advisory lock; the second is the shard. The letters `pres`.
 const LOCK: i32 = 0x7072_6573;
+/// How far a value may lag behind the clock and be used while another session jumps: 256 ms.
+const MAX_LAG: i64 = 256 << SEQUENCE_BITS;
 
 /// Makes the sequence and the function in `schema` (as it stands in a statement, quoted if it must be). Can be repeated.
 pub(super) fn ddl(schema: &str, shard: ShardId) -> String {
@@ -42,7 +44,7 @@ DECLARE
 BEGIN
   IF n & 4096 <> 0 OR n < (clock & -8192) THEN
     BEGIN
-      IF n & 4096 <> 0 THEN
+      IF n & 4096 <> 0 OR n < clock - {MAX_LAG} THEN
         PERFORM pg_catalog.pg_advisory_xact_lock({LOCK}, {shard});
       ELSIF NOT pg_catalog.pg_try_advisory_xact_lock({LOCK}, {shard}) THEN
         RAISE SQLSTATE 'SMID0';

@@ -36,6 +36,7 @@
 //! * No statics: everything is built once in `proxy` and handed down, so that two proxies run in one process.
 
 pub mod catalog;
+pub mod ops;
 pub mod pool;
 pub mod route;
 pub mod session;

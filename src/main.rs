@@ -1,1 +1,7 @@
-fn main(){}
+//! The program `presplit`: reads its flags and does what they say.
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

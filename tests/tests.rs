@@ -1,0 +1,11 @@
+//! All integration tests: one binary, so that it links once and its tests share their Postgres clusters.
+
+// Nothing here is exported; `pub` between its modules is enough.
+#![allow(unreachable_pub)]
+
+mod catalog;
+mod layers;
+mod provision;
+// Parts of it wait for the tests that need them.
+#[allow(dead_code, unused_imports)]
+mod support;

@@ -1,5 +1,9 @@
 //! What Postgres' catalog says of the app's tables: a snapshot, read from the template shard and from `public` of each host.
 
+mod read;
+
+pub use read::{HostSource, read};
+
 use std::collections::{BTreeMap, HashSet};
 
 /// A column of a table.

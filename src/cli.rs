@@ -1,0 +1,147 @@
+//! Flags and subcommands, and what they print. Exit code 0: done; 1: it could not be done, or a check failed; 2: bad flags.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use presplit::ops::provision;
+use presplit::shardmap::{ShardMap, render_faults};
+
+/// A shard-aware PostgreSQL proxy: one Postgres to the app, many behind it.
+#[derive(Parser)]
+#[command(version, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Validates a shard map, and says what it changes against another. Exit code 1 if it can't be used.
+    Check(Check),
+    /// Makes the shards' schemas and the app's tables on every host, from one SQL file. Can be repeated.
+    Provision(Provision),
+}
+
+/// The shard map to work with.
+#[derive(Args)]
+struct MapFile {
+    /// The shard map.
+    #[arg(long = "map", value_name = "FILE", default_value = "shardmap.toml")]
+    path: PathBuf,
+}
+
+#[derive(Args)]
+struct Check {
+    /// The shard map.
+    #[arg(value_name = "FILE", default_value = "shardmap.toml")]
+    path: PathBuf,
+    /// The map that is in force now: say the difference, and refuse what a running proxy would refuse.
+    #[arg(long, value_name = "OLD")]
+    against: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct Provision {
+    #[command(flatten)]
+    map: MapFile,
+    /// The app's tables: plain DDL without schema names.
+    #[arg(long, value_name = "FILE")]
+    schema: PathBuf,
+    /// Shards made side by side on each host.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+    jobs: u16,
+    /// Say what would be made, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Reads the flags and does what they say.
+pub(crate) fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Check(args) => check(&args),
+        Command::Provision(args) => provision(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("presplit: {}", why.trim_end());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn load(path: &Path) -> Result<ShardMap, String> {
+    ShardMap::load(path).map_err(|faults| {
+        format!(
+            "the map can't be used\n{}",
+            render_faults(&path.display().to_string(), &faults)
+        )
+    })
+}
+
+fn check(args: &Check) -> Result<(), String> {
+    let map = load(&args.path)?;
+    println!(
+        "{}: version {}, {} shards on {} hosts: good",
+        args.path.display(),
+        map.version,
+        map.shards(),
+        map.hosts.len()
+    );
+    let Some(old_path) = &args.against else {
+        return Ok(());
+    };
+    let old = load(old_path)?;
+    let faults = map.check_against(&old);
+    if !faults.is_empty() {
+        return Err(format!(
+            "a proxy that runs {} would refuse it\n{}",
+            old_path.display(),
+            render_faults(&args.path.display().to_string(), &faults)
+        ));
+    }
+    let difference = map.difference(&old);
+    if difference.is_empty() {
+        println!("nothing is different from {}", old_path.display());
+    }
+    for line in difference {
+        println!("{line}");
+    }
+    Ok(())
+}
+
+fn provision(args: &Provision) -> Result<(), String> {
+    let map = load(&args.map.path)?;
+    let sql = std::fs::read_to_string(&args.schema)
+        .map_err(|e| format!("{}: {e}", args.schema.display()))?;
+    let options = provision::Options {
+        jobs: args.jobs.into(),
+        dry_run: args.dry_run,
+        progress: true,
+    };
+    let began = std::time::Instant::now();
+    let report = runtime()?
+        .block_on(provision::run(&map, &sql, options))
+        .map_err(|faults| {
+            format!(
+                "{}: nothing was made\n{}",
+                args.schema.display(),
+                faults.join("\n")
+            )
+        })?;
+    print!("{report}");
+    println!("took {:.1} s", began.elapsed().as_secs_f64());
+    match report.is_complete() {
+        true => Ok(()),
+        false => Err("some of it failed, see above; what was made stays, and the next run goes on from there".to_owned()),
+    }
+}
+
+/// For operations, which mostly wait: one thread is enough.
+fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| format!("can't start the runtime: {e}"))
+}

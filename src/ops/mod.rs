@@ -1,0 +1,6 @@
+//! An operator's work: commands that change hosts or maps. An operation never touches a session.
+
+pub mod cluster;
+pub mod connect;
+pub mod demo;
+pub mod provision;

@@ -1,0 +1,165 @@
+//! A Postgres cluster for tests, copied from a template that is made once in a run.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use presplit::ops::cluster::{Programs, Server, free_port};
+use tokio_postgres::Client;
+
+/// Tests may lose data, and are not to wait for the disk.
+const SETTINGS: [&str; 6] = [
+    "fsync=off",
+    "synchronous_commit=off",
+    "full_page_writes=off",
+    "shared_buffers=32MB",
+    "max_connections=200",
+    "autovacuum=off",
+];
+
+/// A real Postgres with superuser and database `app`, no password, on 127.0.0.1 and on a unix socket.
+pub struct Cluster {
+    programs: Programs,
+    dir: PathBuf,
+    port: u16,
+    settings: Vec<String>,
+    server: Option<Server>,
+}
+
+impl Cluster {
+    pub fn new() -> Cluster {
+        Cluster::with(&[])
+    }
+
+    /// With further settings, each `name=value`; they beat those that all test clusters have.
+    pub fn with(settings: &[&str]) -> Cluster {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let template = template();
+        let dir = template.with_file_name(format!("c{}", COUNT.fetch_add(1, Ordering::Relaxed)));
+        let programs = Programs::find().unwrap();
+        let copied = Command::new("cp")
+            .arg("-a")
+            .arg(template)
+            .arg(&dir)
+            .status()
+            .unwrap();
+        assert!(
+            copied.success(),
+            "cp -a {} {}",
+            template.display(),
+            dir.display()
+        );
+        let settings = SETTINGS
+            .iter()
+            .chain(settings)
+            .map(|s| (*s).to_owned())
+            .collect();
+        let mut cluster = Cluster {
+            programs,
+            dir,
+            port: 0,
+            settings,
+            server: None,
+        };
+        // Another process can take the port between our look and the server's bind.
+        let mut fault = String::new();
+        for _ in 0..5 {
+            cluster.port = free_port().unwrap();
+            match cluster.try_start() {
+                Ok(()) => return cluster,
+                Err(why) => fault = why,
+            }
+        }
+        panic!("{fault}");
+    }
+
+    /// The port on 127.0.0.1; the same after a restart.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Where the unix socket is (`host=` of libpq).
+    pub fn socket_dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// `postgres://app@127.0.0.1:PORT/app`
+    pub fn url(&self) -> String {
+        format!("postgres://app@127.0.0.1:{}/app", self.port)
+    }
+
+    pub fn config(&self) -> tokio_postgres::Config {
+        self.url().parse().unwrap()
+    }
+
+    /// A direct connection, past the proxy.
+    pub async fn client(&self) -> Client {
+        super::connect(&self.config()).await
+    }
+
+    /// Stops the server as an operator would. No-op when it is down.
+    pub fn stop(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.stop().unwrap();
+        }
+    }
+
+    /// Takes the server away as a crash would. No-op when it is down.
+    pub fn crash(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.crash().unwrap();
+        }
+    }
+
+    /// Starts the server again, on the same port with the same data.
+    pub fn start(&mut self) {
+        self.try_start().unwrap();
+    }
+
+    fn try_start(&mut self) -> Result<(), String> {
+        let settings: Vec<&str> = self.settings.iter().map(String::as_str).collect();
+        self.server = Some(self.programs.start(&self.dir, self.port, &settings)?);
+        Ok(())
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.stop();
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// The data directory that all clusters of this run are copied from. It stands in a directory of this run alone.
+fn template() -> &'static Path {
+    static RUN: OnceLock<(PathBuf, Child)> = OnceLock::new();
+    let (template, _) = RUN.get_or_init(|| {
+        let run_dir = std::env::temp_dir().join(format!("presplit-test-{}", std::process::id()));
+        let sweeper = sweep_when_we_end(&run_dir);
+        let programs = Programs::find().unwrap();
+        let template = run_dir.join("template");
+        programs.make_dir(&template).unwrap();
+        programs.initdb(&template).unwrap();
+        (template, sweeper)
+    });
+    template
+}
+
+/// Clusters in statics are never dropped: a small shell waits for the end of this process (its standard input closes),
+/// then for the servers to stop, and removes the directory.
+fn sweep_when_we_end(dir: &Path) -> Child {
+    let script = r#"cat >/dev/null
+for i in $(seq 300); do ls "$1"/*/postmaster.pid >/dev/null 2>&1 || break; sleep 0.1; done
+rm -rf "$1""#;
+    let mut command = Command::new("/bin/sh");
+    command
+        .args(["-c", script, "sweeper"])
+        .arg(dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    command.spawn().unwrap()
+}

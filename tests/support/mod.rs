@@ -1,0 +1,23 @@
+//! What tests are made of: real Postgres clusters, hosts with provisioned shards, a real proxy process, clients.
+//!
+//! Everything waits for conditions, never for time, and stops when dropped. What a static holds is never dropped, so each server also ends with this process.
+
+mod cluster;
+mod hosts;
+mod proxy;
+
+pub use cluster::Cluster;
+pub use hosts::Hosts;
+pub use proxy::Proxy;
+
+use tokio_postgres::{Client, NoTls};
+
+/// Connects, and drives the connection in the background until the client is dropped.
+pub async fn connect(config: &tokio_postgres::Config) -> Client {
+    let (client, connection) = config
+        .connect(NoTls)
+        .await
+        .unwrap_or_else(|e| panic!("can't connect with {config:?}: {e:?}"));
+    tokio::spawn(connection);
+    client
+}

@@ -5,7 +5,10 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use presplit::ops::provision;
-use presplit::shardmap::{ShardMap, render_faults};
+use presplit::proxy::Proxy;
+use presplit::shardmap::{Fault, MapHandle, ShardMap, render_faults};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 /// A shard-aware PostgreSQL proxy: one Postgres to the app, many behind it.
 #[derive(Parser)]
@@ -19,6 +22,8 @@ struct Cli {
 enum Command {
     /// Validates a shard map, and says what it changes against another. Exit code 1 if it can't be used.
     Check(Check),
+    /// Runs the proxy until SIGTERM or Ctrl-C.
+    Serve(Serve),
     /// Makes the shards' schemas and the app's tables on every host, from one SQL file. Can be repeated.
     Provision(Provision),
 }
@@ -42,6 +47,12 @@ struct Check {
 }
 
 #[derive(Args)]
+struct Serve {
+    #[command(flatten)]
+    map: MapFile,
+}
+
+#[derive(Args)]
 struct Provision {
     #[command(flatten)]
     map: MapFile,
@@ -60,6 +71,7 @@ struct Provision {
 pub(crate) fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Check(args) => check(&args),
+        Command::Serve(args) => serve(&args),
         Command::Provision(args) => provision(&args),
     };
     match done {
@@ -72,12 +84,18 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn load(path: &Path) -> Result<ShardMap, String> {
-    ShardMap::load(path).map_err(|faults| {
-        format!(
-            "the map can't be used\n{}",
-            render_faults(&path.display().to_string(), &faults)
-        )
-    })
+    ShardMap::load(path).map_err(|faults| unusable(path, &faults))
+}
+
+fn unusable(path: &Path, faults: &[Fault]) -> String {
+    let faults = render_faults(&path.display().to_string(), faults);
+    format!("the map can't be used\n{faults}")
+}
+
+/// One line an event on standard error; `RUST_LOG` says how much.
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr).init();
 }
 
 fn check(args: &Check) -> Result<(), String> {
@@ -135,6 +153,48 @@ fn provision(args: &Provision) -> Result<(), String> {
     match report.is_complete() {
         true => Ok(()),
         false => Err("some of it failed, see above; what was made stays, and the next run goes on from there".to_owned()),
+    }
+}
+
+fn serve(args: &Serve) -> Result<(), String> {
+    log_to_stderr();
+    let map = MapHandle::open(&args.map.path).map_err(|faults| unusable(&args.map.path, &faults))?;
+    let proxy = Proxy::bind(map.clone()).map_err(|e| e.to_string())?;
+    let current = map.current();
+    if current.users.is_empty() {
+        tracing::warn!("no user may log in: the map has no [users]");
+    }
+    tracing::info!(version = current.version, shards = current.shards(), hosts = current.hosts.len(), "presplit {}", env!("CARGO_PKG_VERSION"));
+    let http = proxy.http_address().map(|a| format!(", http on {a}")).unwrap_or_default();
+    println!("listening on {}{http}", proxy.address());
+    let runtime = runtime()?;
+    let stop = CancellationToken::new();
+    runtime.spawn(follow_signals(map, stop.clone()));
+    runtime.block_on(proxy.run(stop)).map_err(|e| e.to_string())
+}
+
+/// SIGHUP reads the map again; SIGTERM and Ctrl-C drain, a second one of them leaves at once.
+async fn follow_signals(map: MapHandle, stop: CancellationToken) {
+    let signals = (signal(SignalKind::hangup()), signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    let (Ok(mut hangup), Ok(mut terminate), Ok(mut interrupt)) = signals else {
+        tracing::error!("signals cannot be followed");
+        return;
+    };
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => {
+                let map = map.clone();
+                // What came of it is logged there.
+                let _ = tokio::task::spawn_blocking(move || map.reload()).await;
+                continue;
+            }
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        if stop.is_cancelled() {
+            std::process::exit(1);
+        }
+        stop.cancel();
     }
 }
 

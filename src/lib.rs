@@ -35,9 +35,11 @@
 //! * Routing does no I/O: (plan, values, map) -> route is a pure function.
 //! * No statics: everything is built once in `proxy` and handed down, so that two proxies run in one process.
 
+pub mod admin;
 pub mod catalog;
 pub mod ops;
 pub mod pool;
+pub mod proxy;
 pub mod route;
 pub mod session;
 pub mod shardmap;

@@ -104,6 +104,15 @@ enum Gift {
     Slot,
 }
 
+/// What a checkout gets at first.
+enum Turn {
+    Conn(Box<ServerConn>),
+    /// A slot, counted already.
+    Open,
+    /// A place in the queue.
+    Wait(oneshot::Receiver<Gift>),
+}
+
 struct Down {
     fault: Arc<server::ConnectFault>,
     until: Instant,
@@ -150,23 +159,11 @@ impl Pool {
     /// event loop, newest first; opens one if none is idle and the limit allows; else waits its turn.
     /// Dropping the future gives up the place in the queue and loses no connection.
     pub async fn checkout(self: &Arc<Pool>, wish: Checkout<'_>) -> Result<Box<ServerConn>, CheckoutFault> {
-        let (place, limits) = {
-            let mut state = self.lock();
-            state.checkouts += 1;
-            if state.waiters.is_empty() {
-                if let Some(conn) = state.take_idle(&wish) {
-                    return Ok(conn);
-                }
-                if state.open < state.limits.connections {
-                    state.open += 1;
-                    let limits = state.limits.clone();
-                    drop(state);
-                    return self.open(wish.worker, &limits).await;
-                }
-            }
-            let (gift, place) = oneshot::channel();
-            state.waiters.push_back(Waiter { since: Instant::now(), gift });
-            (place, state.limits.clone())
+        let (turn, limits) = self.turn(&wish);
+        let place = match turn {
+            Turn::Conn(conn) => return Ok(conn),
+            Turn::Open => return self.open(wish.worker, &limits).await,
+            Turn::Wait(place) => place,
         };
         let mut place = Place { pool: self, place };
         match tokio::time::timeout(limits.wait, &mut place.place).await {
@@ -175,6 +172,24 @@ impl Pool {
             // The sender goes only with the pool's state, which `self` keeps alive; an expired wait is the other case.
             Ok(Err(_)) | Err(_) => Err(CheckoutFault::Busy { connections: limits.connections, waited: limits.wait }),
         }
+    }
+
+    /// What a checkout gets now.
+    fn turn(&self, wish: &Checkout<'_>) -> (Turn, PoolLimits) {
+        let mut state = self.lock();
+        state.checkouts += 1;
+        if state.waiters.is_empty() {
+            if let Some(conn) = state.take_idle(wish) {
+                return (Turn::Conn(conn), state.limits.clone());
+            }
+            if state.open < state.limits.connections {
+                state.open += 1;
+                return (Turn::Open, state.limits.clone());
+            }
+        }
+        let (gift, place) = oneshot::channel();
+        state.waiters.push_back(Waiter { since: Instant::now(), gift });
+        (Turn::Wait(place), state.limits.clone())
     }
 
     /// Opens a connection in a slot that `open` counts already.

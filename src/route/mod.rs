@@ -35,7 +35,7 @@ pub struct Values<'a> {
 }
 
 /// The parameters of a Bind message.
-pub trait Params {
+pub trait Params: Sync {
     /// `$n`, counted from 1. `None`: there is no such parameter.
     fn get(&self, n: u16) -> Option<Param<'_>>;
 }

@@ -1,0 +1,133 @@
+//! Keeps the app's tables known: reads the hosts' catalogs at the start, after a change of the map, and when a statement
+//! names a table that is not known.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::catalog::{self, HostSource, Snapshot};
+use crate::ops::connect;
+use crate::route::Tables;
+use crate::session::{Context, Schema};
+use crate::shardmap::{HostId, Keyspace, ShardMap, TableRule};
+
+/// After a look that failed, the next one.
+const RETRY: Duration = Duration::from_secs(1);
+/// Two looks that statements ask for are at least this far apart.
+const APART: Duration = Duration::from_secs(1);
+/// The longest that a look may take.
+const LOOK: Duration = Duration::from_secs(20);
+
+/// Runs until `end`.
+pub(super) async fn keep(context: Arc<Context>, end: CancellationToken) {
+    let mut maps = context.map.subscribe();
+    let mut known = Known::default();
+    let mut complete = look(&context, &mut known).await;
+    let mut last = Instant::now();
+    loop {
+        let retry = async {
+            match complete {
+                true => std::future::pending().await,
+                false => tokio::time::sleep(RETRY).await,
+            }
+        };
+        tokio::select! {
+            () = end.cancelled() => return,
+            changed = maps.changed() => if changed.is_err() { return },
+            () = context.refresh.asked.notified() => {
+                if last.elapsed() < APART {
+                    context.refresh.done();
+                    continue;
+                }
+            }
+            () = retry => {}
+        }
+        complete = look(&context, &mut known).await;
+        last = Instant::now();
+        context.refresh.done();
+    }
+}
+
+/// What the tables in force were made from.
+#[derive(Default)]
+struct Known {
+    snapshot: Option<Snapshot>,
+    rules: Option<(Keyspace, BTreeMap<String, TableRule>)>,
+    said: Vec<String>,
+}
+
+/// One look at all hosts. `true`: every host could be read. The tables are replaced only if something is different, so
+/// that a change of the map, or a look that finds nothing new, costs no plan.
+async fn look(context: &Context, known: &mut Known) -> bool {
+    let map = context.map.current();
+    let (mut snapshot, mut said) = match tokio::time::timeout(LOOK, read(&map)).await {
+        Ok(read) => read,
+        Err(_) => (Snapshot::default(), vec![format!("reading the catalogs took longer than {LOOK:?}")]),
+    };
+    let complete = said.is_empty();
+    if !complete && let Some(old) = &known.snapshot {
+        keep_what_is_down(&map, &mut snapshot, old);
+    }
+    if snapshot.sharded.is_empty() && snapshot.public.is_empty() && !complete {
+        say(known, said);
+        return false;
+    }
+    let (tables, faults) = Tables::new(&map, &snapshot);
+    said.extend(faults);
+    say(known, said);
+    let rules = Some((map.keyspace.clone(), map.tables.clone()));
+    if known.rules != rules || known.snapshot.as_ref() != Some(&snapshot) {
+        tracing::info!(sharded = snapshot.sharded.len(), "the tables are known");
+        context.schema.store(Arc::new(Schema::new(&map, Some(tables))));
+        known.rules = rules;
+        known.snapshot = Some(snapshot);
+    }
+    complete
+}
+
+/// Logs what is wrong, once for as long as it stays the same.
+fn say(known: &mut Known, said: Vec<String>) {
+    if known.said != said {
+        for line in &said {
+            tracing::warn!("{line}");
+        }
+        known.said = said;
+    }
+}
+
+/// A host that can't be read now has the tables that it had.
+fn keep_what_is_down(map: &ShardMap, snapshot: &mut Snapshot, old: &Snapshot) {
+    for host in &map.hosts {
+        if !snapshot.public.contains_key(&host.name)
+            && let Some(public) = old.public.get(&host.name)
+        {
+            snapshot.public.insert(host.name.clone(), public.clone());
+        }
+    }
+    if snapshot.sharded.is_empty() {
+        snapshot.sharded = old.sharded.clone();
+        snapshot.sharded_sequences = old.sharded_sequences.clone();
+    }
+    if snapshot.functions.builtin.is_empty() {
+        snapshot.functions = old.functions.clone();
+    }
+}
+
+async fn read(map: &ShardMap) -> (Snapshot, Vec<String>) {
+    let sources: Vec<_> = map
+        .hosts
+        .iter()
+        .map(|host| HostSource { name: host.name.clone(), config: connect::config(&host.url, "presplit catalog") })
+        .collect();
+    catalog::read(&sources, &templates(map)).await
+}
+
+/// The template shard, then the lowest shard of each other host: any of them will do while the first one's host is down.
+fn templates(map: &ShardMap) -> Vec<(String, String)> {
+    let template = map.template();
+    let others = (0..map.hosts.len()).filter_map(|h| map.shards_of(HostId(h as u16)).next()).filter(|s| *s != template);
+    let named = |shard| (map.host(map.owner(shard)).name.clone(), map.keyspace.schema.name(shard));
+    std::iter::once(template).chain(others).map(named).collect()
+}

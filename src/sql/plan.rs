@@ -350,6 +350,8 @@ pub struct Call {
     pub name: String,
     /// It has an OVER clause.
     pub window: bool,
+    /// Its arguments are none, or `*`.
+    pub bare: bool,
     /// It stands in FROM.
     pub from: bool,
 }

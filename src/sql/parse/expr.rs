@@ -312,7 +312,11 @@ impl Lower<'_> {
         if *uses_odbc_syntax || *parameters != FunctionArguments::None || null_treatment.is_some() {
             return stop("a call of another database");
         }
-        self.call(name, over.is_some(), false, level)?;
+        let bare = match args {
+            FunctionArguments::List(list) => list.args.iter().all(|arg| matches!(arg, FunctionArg::Unnamed(FunctionArgExpr::Wildcard))),
+            _ => false,
+        };
+        self.call(name, over.is_some(), bare, false, level)?;
         match args {
             FunctionArguments::None => {}
             FunctionArguments::Subquery(query) => {
@@ -346,14 +350,14 @@ impl Lower<'_> {
     }
 
     /// Notes a call.
-    fn call(&mut self, name: &ObjectName, window: bool, from: bool, level: LevelId) -> Read<String> {
+    fn call(&mut self, name: &ObjectName, window: bool, bare: bool, from: bool, level: LevelId) -> Read<String> {
         let idents = self.idents(name)?;
         let (schema, name) = match idents[..] {
             [name] => (None, name.value.clone()),
             [schema, name] => (Some(schema.value.clone()), name.value.clone()),
             _ => return stop("a function's name of three parts"),
         };
-        let call = Call { level, schema, name: name.clone(), window, from };
+        let call = Call { level, schema, name: name.clone(), window, bare, from };
         if !self.plan.calls.contains(&call) {
             self.plan.calls.push(call);
         }
@@ -362,7 +366,7 @@ impl Lower<'_> {
 
     /// A function in FROM; gives its name.
     pub(super) fn from_function(&mut self, name: &ObjectName, args: &[FunctionArg], level: LevelId) -> Read<String> {
-        let called = self.call(name, false, true, level)?;
+        let called = self.call(name, false, false, true, level)?;
         self.args(args, level)?;
         self.object_args(name, args)?;
         Ok(called)

@@ -35,6 +35,84 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
+/// A place in the file: line and column, counted from 1.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Place {
+    pub(super) line: u32,
+    pub(super) column: u32,
+}
+
+/// Gathers the faults of one text. Places are given as byte offsets into it.
+pub(super) struct Faults<'t> {
+    file: &'t str,
+    text: &'t str,
+    /// Byte offset of the start of each line.
+    lines: Vec<usize>,
+    found: Vec<(usize, Fault)>,
+}
+
+impl<'t> Faults<'t> {
+    pub(super) fn new(file: &'t str, text: &'t str) -> Faults<'t> {
+        let after_newlines = text
+            .bytes()
+            .enumerate()
+            .filter(|(_, b)| *b == b'\n')
+            .map(|(at, _)| at + 1);
+        Faults {
+            file,
+            text,
+            lines: std::iter::once(0).chain(after_newlines).collect(),
+            found: Vec::new(),
+        }
+    }
+
+    pub(super) fn file(&self) -> &str {
+        self.file
+    }
+
+    pub(super) fn add(
+        &mut self,
+        at: usize,
+        key: impl Into<String>,
+        what: impl Into<String>,
+        mend: impl Into<String>,
+    ) {
+        let Place { line, column } = self.place(at);
+        let (key, what, mend) = (key.into(), what.into(), mend.into());
+        self.found.push((
+            at,
+            Fault {
+                file: self.file.into(),
+                line,
+                column,
+                key,
+                what,
+                mend,
+            },
+        ));
+    }
+
+    pub(super) fn place(&self, at: usize) -> Place {
+        // `lines` begins with 0, so at least one line starts at or before `at`.
+        let line = self.lines.partition_point(|start| *start <= at);
+        let before = self.text.get(self.lines[line - 1]..at).unwrap_or_default();
+        Place {
+            line: line as u32,
+            column: before.chars().count() as u32 + 1,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.found.is_empty()
+    }
+
+    /// In the order of the file.
+    pub(super) fn into_sorted(mut self) -> Vec<Fault> {
+        self.found.sort_by_key(|(at, _)| *at);
+        self.found.into_iter().map(|(_, fault)| fault).collect()
+    }
+}
+
 /// All faults as text for a terminal, one to a line with its mend below, and their number at the end. The lines
 /// themselves are not shown: they may hold a password.
 pub fn render_faults(file: &str, faults: &[Fault]) -> String {

@@ -100,3 +100,81 @@ impl State {
         u64::from(b) << 32 | u64::from(c)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // From PostgreSQL 15.18, UTF8, C.UTF-8:
+    //   CREATE TABLE i (k int8) PARTITION BY HASH (k);  -- t (k text), u (k uuid)
+    //   SELECT r FROM generate_series(0, $modulus - 1) r WHERE satisfies_hash_partition('i'::regclass, $modulus, r, $key);
+    // for the moduli 8, 4096 and 1000.
+    const INT8: [(i64, u32, u32, u32); 13] = [
+        (0, 0, 2480, 768),
+        (1, 0, 4024, 40),
+        (42, 2, 2658, 514),
+        (-1, 5, 4005, 869),
+        (-42, 2, 322, 650),
+        (1023, 7, 3551, 759),
+        (123456789, 5, 973, 317),
+        (4294967295, 5, 4005, 869),
+        (4294967296, 0, 4024, 40),
+        (-4294967296, 0, 2480, 768),
+        (2913000000001234567, 5, 301, 749),
+        (9223372036854775807, 6, 2678, 606),
+        (-9223372036854775808, 7, 383, 119),
+    ];
+    const TEXT: [(&str, u32, u32, u32); 16] = [
+        ("", 6, 2214, 806),
+        ("a", 6, 3934, 342),
+        ("bob", 2, 1002, 458),
+        ("user", 5, 2477, 133),
+        ("alice", 5, 981, 733),
+        ("userid1", 3, 3739, 259),
+        ("8 bytes!", 1, 2937, 793),
+        ("nine byte", 0, 3968, 512),
+        ("ten bytes!", 0, 4056, 352),
+        ("eleven byte", 0, 704, 600),
+        ("twelve bytes", 6, 1302, 646),
+        ("thirteen byte", 6, 3190, 14),
+        ("twenty-four bytes of it.", 4, 3532, 708),
+        ("a rather longer key than the others", 2, 1986, 98),
+        ("Zoë", 6, 182, 654),
+        ("日本語", 6, 3262, 6),
+    ];
+    const UUID: [(u128, u32, u32, u32); 4] = [
+        (0, 5, 2981, 925),
+        (0xa0eebc99_9c0b_4ef8_bb6d_6bb9bd380a11, 0, 1488, 56),
+        (0xffffffff_ffff_ffff_ffff_ffffffffffff, 1, 3457, 353),
+        (0x0190163d_8694_739b_aea5_966c26f8ad91, 1, 2281, 313),
+    ];
+
+    fn of(hash: u64) -> (u32, u32, u32) {
+        (
+            partition(hash, 8).0,
+            partition(hash, 4096).0,
+            partition(hash, 1000).0,
+        )
+    }
+
+    #[test]
+    fn integers_go_where_postgres_puts_them() {
+        for (key, a, b, c) in INT8 {
+            assert_eq!(of(of_int8(key)), (a, b, c), "{key}");
+        }
+    }
+
+    #[test]
+    fn texts_go_where_postgres_puts_them() {
+        for (key, a, b, c) in TEXT {
+            assert_eq!(of(of_bytes(key.as_bytes())), (a, b, c), "{key:?}");
+        }
+    }
+
+    #[test]
+    fn uuids_go_where_postgres_puts_them() {
+        for (key, a, b, c) in UUID {
+            assert_eq!(of(of_bytes(&key.to_be_bytes())), (a, b, c), "{key:x}");
+        }
+    }
+}

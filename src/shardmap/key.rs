@@ -151,3 +151,91 @@ impl fmt::Display for KeyFault {
 }
 
 impl std::error::Error for KeyFault {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UUID: KeyValue<'_> = KeyValue::Uuid([7; 16]);
+
+    #[test]
+    fn modulo_is_the_euclidean_remainder() {
+        let shard = |key| Function::Modulo.shard(&KeyValue::Int(key), 4096);
+        assert_eq!(shard(42), Ok(ShardId(42)));
+        assert_eq!(shard(4096), Ok(ShardId(0)));
+        assert_eq!(shard(-1), Ok(ShardId(4095)));
+        assert_eq!(shard(-4096), Ok(ShardId(0)));
+        // 2^63 is a multiple of 4096.
+        assert_eq!(shard(i64::MIN), Ok(ShardId(0)));
+        assert_eq!(shard(i64::MAX), Ok(ShardId(4095)));
+        assert_eq!(
+            Function::Modulo.shard(&KeyValue::Int(i64::MIN), 1),
+            Ok(ShardId(0))
+        );
+    }
+
+    #[test]
+    fn modulo_refuses_text_and_uuid_and_says_what_to_use() {
+        for (key, name) in [(KeyValue::Text("42"), "text"), (UUID, "uuid")] {
+            let fault = Function::Modulo.shard(&key, 8).expect_err("no integer");
+            assert_eq!(
+                fault.to_string(),
+                format!(
+                    "a {name} key has no \"modulo\"; a keyspace of {name} keys uses function = \"hash\""
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn hash_takes_every_type() {
+        // As in `hash`'s golden values.
+        assert_eq!(
+            Function::Hash.shard(&KeyValue::Int(42), 4096),
+            Ok(ShardId(2658))
+        );
+        assert_eq!(
+            Function::Hash.shard(&KeyValue::Text("alice"), 4096),
+            Ok(ShardId(981))
+        );
+        assert_eq!(
+            Function::Hash.shard(&KeyValue::Uuid([0; 16]), 4096),
+            Ok(ShardId(2981))
+        );
+    }
+
+    #[test]
+    fn embedded_takes_the_shard_out_of_the_key() {
+        let key = id::make(id::Parts {
+            unix_ms: id::EPOCH_MS + 1,
+            shard: ShardId(5),
+            sequence: 9,
+        })
+        .expect("fits");
+        assert_eq!(
+            Function::Embedded.shard(&KeyValue::Int(key), 8),
+            Ok(ShardId(5))
+        );
+        let fault = Function::Embedded
+            .shard(&KeyValue::Int(key), 4)
+            .expect_err("no shard 5");
+        assert_eq!(fault, KeyFault::NoSuchShard { key, shards: 4 });
+        assert!(
+            fault
+                .to_string()
+                .ends_with("carries shard 5, but the map has shards 0-3"),
+            "{fault}"
+        );
+        let negative = Function::Embedded
+            .shard(&KeyValue::Int(-1), 8192)
+            .expect_err("negative");
+        assert_eq!(
+            negative.to_string(),
+            "-1 is negative and so carries no shard"
+        );
+        let text = Function::Embedded
+            .shard(&KeyValue::Text("x"), 8)
+            .expect_err("text");
+        assert!(text.to_string().contains("integer keys only"), "{text}");
+    }
+}

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
-use super::fault::Fault;
+use super::fault::{Fault, Place};
 use super::key::{Function, KeyFault, KeyValue};
 use super::schema::SchemaPattern;
 use super::settings::ProxySettings;
@@ -84,13 +84,6 @@ pub struct User {
     pub server_password: Option<Secret>,
 }
 
-/// A place in the file: line and column, counted from 1.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Place {
-    pub(super) line: u32,
-    pub(super) column: u32,
-}
-
 /// Where the things stand that a running proxy may refuse.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Places {
@@ -99,6 +92,7 @@ pub(super) struct Places {
     pub(super) shards: Place,
     pub(super) function: Place,
     pub(super) schema: Place,
+    pub(super) users: BTreeMap<String, Place>,
 }
 
 /// What `shardmap.toml` means. Every shard has exactly one owner, and every host that is named exists.
@@ -221,5 +215,210 @@ impl fmt::Display for Kind {
             Kind::Reference => "reference",
             Kind::Unsharded => "unsharded",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shardmap::ProxySettings;
+
+    /// The example that people copy.
+    const EXAMPLE: &str = include_str!("../../shardmap.toml");
+
+    fn parse(toml: &str) -> ShardMap {
+        let env = |name: &str| {
+            (name == "APP_PASSWORD" || name == "A_PASSWORD").then(|| "p@ss".to_owned())
+        };
+        ShardMap::parse(toml, &env)
+            .unwrap_or_else(|faults| panic!("{}", crate::shardmap::render_faults("", &faults)))
+    }
+
+    #[test]
+    fn the_example_is_good() {
+        let map = parse(EXAMPLE);
+        assert_eq!(
+            (map.version, map.shards(), map.template()),
+            (1, 8, ShardId(0))
+        );
+        assert_eq!(map.keyspace.key, "user_id");
+        let owners: Vec<&str> = (0..8)
+            .map(|s| map.host(map.owner(ShardId(s))).name.as_str())
+            .collect();
+        assert_eq!(owners, ["a", "a", "a", "a", "b", "b", "b", "b"]);
+        assert_eq!(map.schema(ShardId(5)), "shard_0005");
+        assert_eq!(map.tables["users"].key.as_deref(), Some("id"));
+        assert_eq!(map.tables["photos"].ids, ["id"]);
+        assert_eq!(map.tables["likes"].kind, Some(Kind::Sharded));
+        assert_eq!(map.tables["countries"].kind, Some(Kind::Reference));
+        let invoices = &map.tables["invoices"];
+        assert_eq!(
+            (invoices.kind, invoices.host.as_deref()),
+            (Some(Kind::Unsharded), Some("b"))
+        );
+        assert_eq!(map.users["app"].password, Password::Trust);
+        assert_eq!(map.proxy.database, "app");
+    }
+
+    /// What is commented out in the example by `#key =` must be what holds without it.
+    #[test]
+    fn the_example_shows_every_setting_with_its_default() {
+        let mut shown = String::new();
+        let mut urls = 0;
+        for line in EXAMPLE.lines() {
+            let setting = line
+                .strip_prefix('#')
+                .filter(|l| l.starts_with(|c: char| c.is_ascii_lowercase() || c == '"'));
+            match setting {
+                // Other ways to write what is there.
+                Some(line) if line.starts_with("url") => {
+                    urls += usize::from(
+                        !parse(
+                            &EXAMPLE.replace("url = \"postgres://app@127.0.0.1:6441/app\"", line),
+                        )
+                        .hosts
+                        .is_empty(),
+                    )
+                }
+                Some(line) => shown += line,
+                None => shown += line,
+            }
+            shown.push('\n');
+        }
+        assert_eq!(urls, 3);
+        let map = parse(&shown);
+        let defaults = parse(
+            "version = 1\n[keyspace]\nshards = 1\n[hosts.a]\nurl = \"postgres://app@h/app\"\n[map]\n0 = \"a\"",
+        );
+        assert_eq!(
+            (map.keyspace.key, map.keyspace.schema),
+            (defaults.keyspace.key, defaults.keyspace.schema)
+        );
+        assert_eq!(map.hosts[0].pool, defaults.hosts[0].pool);
+        assert_eq!(
+            defaults.proxy,
+            ProxySettings {
+                database: "app".into(),
+                ..ProxySettings::default()
+            }
+        );
+        let example = map.proxy.list();
+        for ((name, shown), (_, default)) in example.into_iter().zip(defaults.proxy.list()) {
+            let key = name.rsplit('.').next().expect("one part");
+            assert!(
+                ["", "#"]
+                    .iter()
+                    .any(|c| EXAMPLE.contains(&format!("\n{c}{key} = "))),
+                "{name} is not in the example"
+            );
+            assert!(
+                shown == default || name == "http",
+                "{name}: the example says {shown}, the default is {default}"
+            );
+        }
+        assert!(matches!(map.users["app"].password, Password::Scram(_)));
+        assert_eq!(map.users["app"].server_password, Some(Secret::new("p@ss")));
+        assert_eq!(map.tables["*"].host.as_deref(), Some("a"));
+    }
+
+    /// Every shard has one owner, and `shards_of` splits the shards among the hosts, however the ranges are cut.
+    #[test]
+    fn every_shard_has_exactly_one_owner() {
+        use rand::{Rng, SeedableRng, seq::SliceRandom};
+        let mut rng = rand::rngs::StdRng::seed_from_u64(7);
+        for _ in 0..200 {
+            let shards = rng.random_range(1..=300_u32);
+            let mut toml = format!("version = 1\n[keyspace]\nshards = {shards}\n");
+            for host in ["a", "b", "c"] {
+                toml += &format!("[hosts.{host}]\nurl = \"postgres://app@{host}/app\"\n");
+            }
+            let (mut lines, mut wanted, mut from) = (Vec::new(), Vec::new(), 0);
+            while from < shards {
+                let to = rng.random_range(from..shards.min(from + 40));
+                let host = rng.random_range(0..3_u16);
+                wanted.extend((from..=to).map(|_| HostId(host)));
+                let name = ["a", "b", "c"][usize::from(host)];
+                let one = from == to && rng.random();
+                lines.push(if one {
+                    format!("\"{from}\" = \"{name}\"\n")
+                } else {
+                    format!("\"{from}-{to}\" = \"{name}\"\n")
+                });
+                from = to + 1;
+            }
+            lines.shuffle(&mut rng);
+            let map = parse(&(toml + "[map]\n" + &lines.concat()));
+            let owners: Vec<HostId> = (0..shards).map(|s| map.owner(ShardId(s))).collect();
+            assert_eq!(owners, wanted);
+            let mut all: Vec<ShardId> = (0..3).flat_map(|h| map.shards_of(HostId(h))).collect();
+            assert!((0..3).all(|h| map.shards_of(HostId(h)).is_sorted()));
+            all.sort();
+            assert_eq!(all, (0..shards).map(ShardId).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn the_most_shards_there_can_be() {
+        let map = parse(
+            "version = 1\n[keyspace]\nshards = 8192\nschema = \"S{}\"\n[hosts.a]\nurl = \"postgres://app@h/app\"\n[map]\n0-8191 = \"a\"",
+        );
+        assert_eq!(map.shards_of(HostId(0)).count(), 8192);
+        assert_eq!(map.schema(ShardId(8191)), "\"S8191\"");
+        assert_eq!(map.keyspace.schema.name(ShardId(8191)), "S8191");
+    }
+
+    #[test]
+    fn keys_and_ids_find_their_shard() {
+        let map = parse(EXAMPLE);
+        assert_eq!(map.shard_of_key(&KeyValue::Int(42)), Ok(ShardId(2)));
+        assert_eq!(map.shard_of_key(&KeyValue::Int(-1)), Ok(ShardId(7)));
+        assert!(map.shard_of_key(&KeyValue::Text("42")).is_err());
+        let id = |shard| {
+            id::make(id::Parts {
+                unix_ms: id::EPOCH_MS + 99,
+                shard: ShardId(shard),
+                sequence: 3,
+            })
+            .expect("fits")
+        };
+        assert_eq!(map.shard_of_id(id(7)), Some(ShardId(7)));
+        assert_eq!(map.shard_of_id(id(8)), None);
+        assert_eq!(map.shard_of_id(-id(7)), None);
+    }
+
+    #[test]
+    fn hosts_are_found_by_name() {
+        let map = parse(EXAMPLE);
+        assert_eq!(map.host_named("b"), Some(HostId(1)));
+        assert_eq!(map.host(HostId(1)).name, "b");
+        assert_eq!(map.host_named("c"), None);
+    }
+
+    #[test]
+    fn no_secret_shows_in_debug() {
+        let toml = EXAMPLE
+            .replace(
+                "postgres://app@127.0.0.1:6441",
+                "postgres://app:hunter2@127.0.0.1:6441",
+            )
+            .replace("#password = ", "password = ")
+            .replace("#server_user", "server_user")
+            .replace(
+                "#server_password = \"${APP_PASSWORD}\"",
+                "server_password = \"hunter2\"",
+            );
+        let map = parse(&toml);
+        assert!(map.hosts[0].url.password.is_some() && map.users["app"].server_password.is_some());
+        let debug = format!("{map:?}");
+        assert!(
+            !debug.contains("hunter2") && !debug.contains("SCRAM-SHA"),
+            "{debug}"
+        );
+    }
+
+    #[test]
+    fn the_place_of_things_does_not_make_maps_differ() {
+        assert!(parse(EXAMPLE) == parse(&format!("\n\n{EXAMPLE}")));
+        assert!(parse(EXAMPLE) != parse(&EXAMPLE.replace("version = 1", "version = 2")));
     }
 }

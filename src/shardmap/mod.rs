@@ -10,11 +10,15 @@ mod hash;
 pub mod id;
 mod key;
 mod map;
+mod nearest;
+mod ranges;
 mod reload;
 mod schema;
+mod section;
 mod settings;
 mod url;
 mod validate;
+mod verifier;
 mod watch;
 
 use std::fmt;

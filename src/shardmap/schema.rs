@@ -62,6 +62,17 @@ impl SchemaPattern {
     }
 }
 
+/// `shard_{:04}`.
+impl Default for SchemaPattern {
+    fn default() -> Self {
+        SchemaPattern {
+            before: "shard_".into(),
+            after: String::new(),
+            width: 4,
+        }
+    }
+}
+
 /// The pattern as it is written.
 impl fmt::Display for SchemaPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

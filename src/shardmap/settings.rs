@@ -120,3 +120,82 @@ impl Default for Timeouts {
         }
     }
 }
+
+impl ProxySettings {
+    /// Every setting by its key below `[proxy]` and its value as it could be written there, in the order of the file's
+    /// example: for `SHOW CONFIG` and for the difference between two maps.
+    pub fn list(&self) -> Vec<(&'static str, String)> {
+        let ProxySettings {
+            listen,
+            http,
+            database,
+            workers,
+            limits: l,
+            timeouts: t,
+        } = self;
+        vec![
+            ("listen", listen.to_string()),
+            ("http", http.map_or("off".into(), |http| http.to_string())),
+            ("database", database.clone()),
+            ("workers", workers.to_string()),
+            ("limits.clients", l.clients.to_string()),
+            (
+                "limits.startup_packet_bytes",
+                l.startup_packet_bytes.to_string(),
+            ),
+            (
+                "limits.auth_message_bytes",
+                l.auth_message_bytes.to_string(),
+            ),
+            ("limits.frame_held_bytes", l.frame_held_bytes.to_string()),
+            (
+                "limits.statement_text_bytes",
+                l.statement_text_bytes.to_string(),
+            ),
+            (
+                "limits.statements_per_session",
+                l.statements_per_session.to_string(),
+            ),
+            (
+                "limits.portals_per_session",
+                l.portals_per_session.to_string(),
+            ),
+            ("limits.plan_cache", l.plan_cache.to_string()),
+            (
+                "limits.statement_cache_per_connection",
+                l.statement_cache_per_connection.to_string(),
+            ),
+            ("limits.gather_rows", l.gather_rows.to_string()),
+            ("limits.scatter_shards", l.scatter_shards.to_string()),
+            ("timeouts.handshake", duration(t.handshake)),
+            ("timeouts.connect", duration(t.connect)),
+            ("timeouts.checkout_wait", duration(t.checkout_wait)),
+            (
+                "timeouts.idle_client",
+                t.idle_client.map_or("off".into(), duration),
+            ),
+            (
+                "timeouts.idle_transaction",
+                t.idle_transaction.map_or("off".into(), duration),
+            ),
+            (
+                "timeouts.transaction",
+                t.transaction.map_or("off".into(), duration),
+            ),
+            ("timeouts.server_idle", duration(t.server_idle)),
+            ("timeouts.server_lifetime", duration(t.server_lifetime)),
+            ("timeouts.drain_grace", duration(t.drain_grace)),
+        ]
+    }
+}
+
+/// As it could be written in the file, in the largest unit that divides it.
+fn duration(duration: Duration) -> String {
+    let ms = duration.as_millis();
+    match ms {
+        _ if ms.is_multiple_of(3_600_000) => format!("{}h", ms / 3_600_000),
+        _ if ms.is_multiple_of(60_000) => format!("{}min", ms / 60_000),
+        _ if ms.is_multiple_of(1000) => format!("{}s", ms / 1000),
+        _ => format!("{ms}ms"),
+    }
+}

@@ -1,18 +1,640 @@
-//! From what is written to what is meant: every fault is found in one pass.
+//! From what is written to what is meant: everything is compared with everything else, and every fault found in one pass.
 
-use super::{Fault, ShardMap};
+use std::collections::HashMap;
 
-pub(super) fn map(
-    file: &str,
-    _text: &str,
-    _env: &dyn Fn(&str) -> Option<String>,
-) -> Result<ShardMap, Vec<Fault>> {
-    Err(vec![Fault {
-        file: file.into(),
-        line: 0,
-        column: 0,
-        key: String::new(),
-        what: "can't be read yet".into(),
-        mend: String::new(),
-    }])
+use toml::de::DeTable;
+
+use super::config::{Config, HostConfig, TableConfig, UserConfig};
+use super::fault::{Fault, Faults};
+use super::key::Function;
+use super::map::{Host, Keyspace, Kind, Password, Places, TableRule, User};
+use super::nearest::nearest;
+use super::ranges::owners;
+use super::schema::{self, SchemaPattern};
+use super::section::{At, Env};
+use super::{HostId, ShardId, ShardMap};
+
+/// Reads `text`. A file that is no TOML has only that as its faults: what else it says can't be known.
+pub(super) fn map(file: &str, text: &str, env: Env<'_>) -> Result<ShardMap, Vec<Fault>> {
+    let (table, errors) = DeTable::parse_recoverable(text);
+    let mut faults = Faults::new(file, text);
+    for error in &errors {
+        let at = error.span().map_or(0, |span| span.start);
+        let what = format!("is no TOML: {}", error.message());
+        faults.add(
+            at,
+            "",
+            what,
+            "mend this line; the rest is read once the file is TOML",
+        );
+    }
+    if !errors.is_empty() {
+        return Err(faults.into_sorted());
+    }
+    let config = Config::read(table.get_ref(), &mut faults, env);
+    let map = mean(config, &mut faults);
+    match map {
+        Some(map) if faults.is_empty() => Ok(map),
+        _ => Err(faults.into_sorted()),
+    }
+}
+
+/// `None` only after a fault.
+fn mean(config: Config, faults: &mut Faults<'_>) -> Option<ShardMap> {
+    let Config {
+        version,
+        keyspace,
+        hosts_at,
+        hosts: mut host_configs,
+        map_at,
+        map,
+        tables,
+        users,
+        proxy,
+    } = config;
+    host_configs.sort_by(|a, b| a.name.value.cmp(&b.name.value));
+    check_hosts(&host_configs, hosts_at, faults);
+    let names: Vec<String> = host_configs.iter().map(|h| h.name.value.clone()).collect();
+    let shards = keyspace.shards.as_ref().map(|n| n.value);
+    let owners = owners(&map, map_at, shards, &names, faults);
+    let tables = tables
+        .into_iter()
+        .map(|t| (t.name.value.clone(), table(t, &names, faults)))
+        .collect();
+    let mut proxy_settings = proxy.settings;
+    for user in &users {
+        check_user(user, &proxy_settings, faults);
+    }
+    if proxy_settings.limits.statement_text_bytes > proxy_settings.limits.frame_held_bytes {
+        faults.add(
+            proxy.statement_text_at,
+            "[proxy.limits] statement_text_bytes",
+            "is more than frame_held_bytes, so that a statement this long could not be held",
+            format!(
+                "write at most {}, or raise frame_held_bytes",
+                proxy_settings.limits.frame_held_bytes
+            ),
+        );
+    }
+    if proxy_settings.http == Some(proxy_settings.listen) && proxy_settings.listen.port() != 0 {
+        faults.add(
+            proxy.http_at,
+            "[proxy] http",
+            "is the same address as listen",
+            "write another port",
+        );
+    }
+    let user_places = users
+        .iter()
+        .map(|u| (u.name.value.clone(), faults.place(u.name.at)));
+    let places = Places {
+        users: user_places.collect(),
+        file: faults.file().into(),
+        version: faults.place(version.as_ref().map_or(0, |v| v.at)),
+        shards: faults.place(keyspace.shards.as_ref().map_or(keyspace.at, |v| v.at)),
+        function: faults.place(keyspace.function.as_ref().map_or(keyspace.at, |v| v.at)),
+        schema: faults.place(keyspace.schema.as_ref().map_or(keyspace.at, |v| v.at)),
+    };
+    let (schema, schemas) = schemas(keyspace.schema, shards.unwrap_or(1), faults);
+
+    // From here on nothing can be wrong that has not been said.
+    if !faults.is_empty() {
+        return None;
+    }
+    let hosts: Vec<Host> = host_configs.into_iter().map(host).collect::<Option<_>>()?;
+    let owners = owners?;
+    if proxy_settings.database.is_empty() {
+        proxy_settings.database = hosts[usize::from(owners.first()?.0)].url.dbname.clone();
+    }
+    Some(ShardMap {
+        version: version?.value,
+        keyspace: Keyspace {
+            shards: shards?,
+            key: keyspace.key,
+            function: keyspace.function.map_or(Function::Modulo, |f| f.value),
+            schema,
+        },
+        hosts,
+        tables,
+        users: users.into_iter().map(user).collect::<Option<_>>()?,
+        proxy: proxy_settings,
+        owners,
+        schemas,
+        places,
+    })
+}
+
+fn check_hosts(hosts: &[HostConfig], hosts_at: usize, faults: &mut Faults<'_>) {
+    if hosts.len() > usize::from(u16::MAX) {
+        faults.add(
+            hosts_at,
+            "[hosts]",
+            format!("has {} hosts", hosts.len()),
+            format!("at most {} are possible", u16::MAX),
+        );
+        return;
+    }
+    let mut seen = HashMap::new();
+    let mut in_file: Vec<&HostConfig> = hosts.iter().collect();
+    in_file.sort_by_key(|h| h.name.at);
+    for host in in_file {
+        let title = format!("[hosts.{}]", host.name.value);
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+        if !host.name.value.bytes().all(plain) {
+            faults.add(
+                host.name.at,
+                &title,
+                "the name has odd characters",
+                "use letters, digits, _, - and . only",
+            );
+        }
+        let replicas = host.replicas.iter().map(|url| ("replicas", url));
+        for (key, url) in host.url.iter().map(|url| ("url", url)).chain(replicas) {
+            let key = format!("{title} {key}");
+            if let Some(other) = seen.insert(url.value.place(), key.clone()) {
+                let mend = "each Postgres stands in the file once; give this one its own address, port or database";
+                faults.add(
+                    url.at,
+                    key,
+                    format!("is the same database as {other}"),
+                    mend,
+                );
+            }
+        }
+    }
+}
+
+/// `None` after the fault that its URL has.
+fn host(config: HostConfig) -> Option<Host> {
+    Some(Host {
+        name: config.name.value,
+        url: config.url?.value,
+        replicas: config.replicas.into_iter().map(|url| url.value).collect(),
+        pool: config.pool,
+    })
+}
+
+/// The host of this name; if there is none, that is a fault of `key`.
+pub(super) fn find_host(
+    host: &At<String>,
+    key: &str,
+    hosts: &[String],
+    faults: &mut Faults<'_>,
+) -> Option<HostId> {
+    // At most u16::MAX hosts, or a fault.
+    let found = hosts
+        .binary_search(&host.value)
+        .ok()
+        .map(|i| HostId(i as u16));
+    if found.is_none() {
+        let mend = match nearest(&host.value, hosts.iter().map(String::as_str)) {
+            Some(meant) => format!("did you mean {meant}? Else add [hosts.{}]", host.value),
+            None if hosts.is_empty() || hosts.len() > 8 => format!("add [hosts.{}]", host.value),
+            None => format!(
+                "name one of {}, or add [hosts.{}]",
+                hosts.join(", "),
+                host.value
+            ),
+        };
+        faults.add(host.at, key, format!("unknown host {:?}", host.value), mend);
+    }
+    found
+}
+
+fn table(config: TableConfig, hosts: &[String], faults: &mut Faults<'_>) -> TableRule {
+    let TableConfig {
+        name,
+        key,
+        ids,
+        kind,
+        host,
+    } = config;
+    let title = format!("[tables] {}", name.value);
+    if let Some((schema, table)) = name.value.split_once('.') {
+        let mend = if table.is_empty() || schema.is_empty() {
+            "write the table's name".into()
+        } else {
+            format!("write {table}")
+        };
+        faults.add(name.at, &title, "names a schema too", mend);
+    }
+    let implied = match (&key, ids.first(), &host) {
+        (Some(at), _, _) | (None, Some(at), _) => Some((Kind::Sharded, at.at)),
+        (None, None, Some(host)) => Some((Kind::Unsharded, host.at)),
+        (None, None, None) => None,
+    };
+    if let (Some(host), Some((Kind::Sharded, _))) = (&host, implied) {
+        let mend = "remove host if its rows are split, else remove key and ids";
+        faults.add(host.at, &title, "has both a host and a key or ids", mend);
+    } else if let (Some(kind), Some((implied, at))) = (&kind, implied)
+        && kind.value != implied
+    {
+        let what = format!("is {}, yet has what only {implied} tables have", kind.value);
+        faults.add(
+            at,
+            &title,
+            what,
+            format!("remove it, or write kind = \"{implied}\""),
+        );
+    }
+    let means = kind
+        .as_ref()
+        .map(|k| k.value)
+        .or(implied.map(|(kind, _)| kind));
+    if let (Some(kind), None, true) = (&kind, &host, means == Some(Kind::Unsharded)) {
+        faults.add(
+            kind.at,
+            &title,
+            "is unsharded, yet no host is said to have it",
+            "add host = \"...\"",
+        );
+    }
+    if name.value == "*" && means == Some(Kind::Sharded) {
+        let mend =
+            "\"*\" is for the tables of public that are not listed; list sharded tables by name";
+        faults.add(name.at, &title, "can't be sharded", mend);
+    }
+    if let Some(host) = &host {
+        find_host(host, &title, hosts, faults);
+    }
+    for (i, id) in ids.iter().enumerate() {
+        if ids[..i].iter().any(|other| other.value == id.value) {
+            faults.add(
+                id.at,
+                &title,
+                format!("ids has {:?} twice", id.value),
+                "remove one",
+            );
+        }
+    }
+    TableRule {
+        key: key.map(|k| k.value),
+        ids: ids.into_iter().map(|id| id.value).collect(),
+        kind: means,
+        host: host.map(|h| h.value),
+    }
+}
+
+fn check_user(user: &UserConfig, proxy: &super::ProxySettings, faults: &mut Faults<'_>) {
+    let title = format!("[users.{}]", user.name.value);
+    if user.password == Some(Password::Trust) && !proxy.listen.ip().is_loopback() {
+        faults.add(
+            user.name.at,
+            &title,
+            format!(
+                "has no password, and listen = {:?} is open to other machines",
+                proxy.listen.to_string()
+            ),
+            "add password = \"SCRAM-SHA-256$...\", or listen on 127.0.0.1",
+        );
+    }
+    if let (Some(password), None) = (&user.server_password, &user.server_user) {
+        let mend = "add server_user, or put the password of the url's own user into the url";
+        faults.add(
+            password.at,
+            format!("{title} server_password"),
+            "has no server_user",
+            mend,
+        );
+    }
+}
+
+/// `None` after the fault that its password has.
+fn user(config: UserConfig) -> Option<(String, User)> {
+    let user = User {
+        password: config.password?,
+        server_user: config.server_user.map(|u| u.value),
+        server_password: config.server_password.map(|p| p.value),
+    };
+    Some((config.name.value, user))
+}
+
+/// The pattern and every shard's schema as it stands in a statement.
+fn schemas(
+    written: Option<At<SchemaPattern>>,
+    shards: u32,
+    faults: &mut Faults<'_>,
+) -> (SchemaPattern, Box<[Box<str>]>) {
+    let (at, pattern) = match written {
+        Some(At { at, value }) => (at, value),
+        None => (0, SchemaPattern::default()),
+    };
+    let longest = pattern.name(ShardId(shards - 1));
+    if longest.len() > schema::MAX_IDENTIFIER {
+        let what = format!(
+            "makes names of {} bytes; Postgres cuts them at {}",
+            longest.len(),
+            schema::MAX_IDENTIFIER
+        );
+        faults.add(at, "[keyspace] schema", what, "shorten it");
+    }
+    let all = (0..shards)
+        .map(|s| schema::quoted(&pattern.name(ShardId(s))).into())
+        .collect();
+    (pattern, all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::render_faults;
+    use super::*;
+
+    fn env(name: &str) -> Option<String> {
+        (name == "SET").then(|| "value".into())
+    }
+
+    /// A good file; tests change one line of it, so places are easy to see.
+    const GOOD: &str = r#"version = 3
+[keyspace]
+shards = 8
+key = "user_id"
+function = "modulo"
+schema = "shard_{:04}"
+[hosts.a]
+url = "postgres://app@h:1/app"
+pool = 20
+[hosts.b]
+url = "postgres://app@h:2/app"
+replicas = ["postgres://app@h:3/app"]
+[map]
+"0-3" = "a"
+"4-7" = "b"
+[tables]
+users = { key = "id" }
+photos = { ids = ["id"] }
+invoices = { host = "b" }
+[users.app]
+server_user = "app"
+[proxy]
+listen = "127.0.0.1:6432"
+http = "127.0.0.1:6433"
+[proxy.limits]
+clients = 100
+[proxy.timeouts]
+connect = "5s"
+"#;
+
+    fn faults(toml: &str) -> Vec<String> {
+        match map("f", toml, &env) {
+            Ok(_) => Vec::new(),
+            Err(faults) => {
+                assert!(!faults.is_empty(), "refused without a fault:\n{toml}");
+                faults.iter().map(Fault::to_string).collect()
+            }
+        }
+    }
+
+    /// The faults of GOOD with `from` replaced by `to`.
+    fn with(from: &str, to: &str) -> Vec<String> {
+        assert_eq!(GOOD.matches(from).count(), 1, "{from} must stand once");
+        faults(&GOOD.replace(from, to))
+    }
+
+    /// Each change makes exactly these faults, given by their beginnings.
+    fn check(cases: &[(&str, &str, &[&str])]) {
+        for (from, to, wanted) in cases {
+            let found = with(from, to);
+            let agree = found.len() == wanted.len()
+                && found.iter().zip(*wanted).all(|(f, w)| f.starts_with(w));
+            assert!(agree, "{to}\n found: {found:#?}\nwanted: {wanted:#?}");
+        }
+    }
+
+    #[test]
+    fn the_good_file_is_good() {
+        assert_eq!(faults(GOOD), [""; 0]);
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn what_is_no_toml_has_a_place() {
+        check(&[
+            ("shards = 8", "shards = ", &["f:3:10: is no TOML: "]),
+            ("\"0-3\" = \"a\"", "\"0-3\" = \"a", &["f:14:11: is no TOML: "]),
+            ("key = \"user_id\"", "shards = 9", &["f:4:1: is no TOML: duplicate key"]),
+            ("\"4-7\" = \"b\"", "\"0-3\" = \"b\"", &["f:15:1: is no TOML: duplicate key"]),
+            ("[hosts.b]", "[hosts.a]", &["f:10:8: is no TOML: duplicate key", "f:11:1: is no TOML: duplicate key"]),
+        ]);
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn unknown_keys_and_wrong_types() {
+        check(&[
+            ("shards = 8", "shard = 8", &[
+                "f:2:2: [keyspace] shards: is missing -- add shards = 4096",
+                "f:3:1: [keyspace] shard: unknown key -- did you mean shards?",
+            ]),
+            ("version = 3", "", &["f:1:1: version: is missing -- add version = 1"]),
+            ("version = 3", "version = \"3\"", &["f:1:11: version: is of type string -- write a whole number"]),
+            ("version = 3", "version = 0", &["f:1:11: version: 0 is out of range -- write a number from 1 up"]),
+            ("version = 3", "version = 3\ncolour = 1", &[
+                "f:2:1: colour: unknown key -- the keys here are version, keyspace, hosts, map",
+            ]),
+            ("shards = 8", "shards = 8193", &["f:3:10: [keyspace] shards: 8193 is out of range -- write a number from 1 to 8192"]),
+            ("shards = 8", "shards = 0", &["f:3:10: [keyspace] shards: 0 is out of range"]),
+            ("shards = 8", "shards = -1", &["f:3:10: [keyspace] shards: -1 is out of range"]),
+            ("shards = 8", "shards = 8.0", &["f:3:10: [keyspace] shards: is of type float"]),
+            ("\"modulo\"", "\"modulus\"", &["f:5:12: [keyspace] function: \"modulus\" is not known -- write one of \"modulo\", \"hash\", \"embedded\""]),
+            ("key = \"user_id\"", "key = \"\"", &["f:4:7: [keyspace] key: is empty"]),
+            ("pool = 20", "pool = 0", &["f:9:8: [hosts.a] pool: 0 is out of range"]),
+            ("pool = 20", "poool = 20", &["f:9:1: [hosts.a] poool: unknown key -- did you mean pool?"]),
+            ("\"0-3\" = \"a\"", "\"0-3\" = 1", &["f:14:9: [map] \"0-3\": is of type integer"]),
+            ("users = { key = \"id\" }", "users = \"id\"", &["f:17:9: [tables] users: is of type string -- write a table"]),
+            ("users = { key = \"id\" }", "users = { keys = \"id\" }", &["f:17:11: [tables.users] keys: unknown key -- did you mean key?"]),
+            ("ids = [\"id\"]", "ids = \"id\"", &["f:18:18: [tables.photos] ids: is of type string -- write a list"]),
+            ("ids = [\"id\"]", "ids = [\"id\", 7]", &["f:18:25: [tables.photos] ids: is of type integer"]),
+            ("clients = 100", "client = 100", &["f:26:1: [proxy.limits] client: unknown key -- did you mean clients?"]),
+            ("connect = \"5s\"", "connect = 5", &["f:28:11: [proxy.timeouts] connect: is of type integer -- write a string with a unit"]),
+            ("connect = \"5s\"", "connect = \"5\"", &["f:28:11: [proxy.timeouts] connect: \"5\" is no duration"]),
+            ("connect = \"5s\"", "connect = \"off\"", &["f:28:11: [proxy.timeouts] connect: can't be off"]),
+            ("clients = 100", "frame_held_bytes = \"1kB\"", &["f:26:20: [proxy.limits] frame_held_bytes: 1kB is out of range"]),
+            ("clients = 100", "frame_held_bytes = \"big\"", &["f:26:20: [proxy.limits] frame_held_bytes: \"big\" is no size"]),
+            ("\"127.0.0.1:6432\"", "\"6432\"", &["f:23:10: [proxy] listen: \"6432\" is no address"]),
+        ]);
+    }
+
+    #[test]
+    fn numbers_as_toml_writes_them() {
+        for eight in ["0x8", "0b1000", "+8", "0o10"] {
+            assert_eq!(
+                with("shards = 8", &format!("shards = {eight}")),
+                [""; 0],
+                "{eight}"
+            );
+        }
+        assert_eq!(with("clients = 100", "clients = 1_000"), [""; 0]);
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn columns_count_characters() {
+        check(&[("users = { key = \"id\" }", "\"größe\" = { k = \"id\" }", &["f:17:13: [tables.\"größe\"] k: unknown key"])]);
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn schemas_must_name_each_shard() {
+        check(&[
+            ("shard_{:04}", "shard", &["f:6:10: [keyspace] schema: has no placeholder"]),
+            ("shard_{:04}", "{}_{}", &["f:6:10: [keyspace] schema: must have exactly one"]),
+            ("shard_{:04}", &("x".repeat(63) + "{}"), &["f:6:10: [keyspace] schema: makes names of 64 bytes"]),
+        ]);
+        assert_eq!(with("shard_{:04}", &("x".repeat(62) + "{}")), [""; 0]);
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn hosts() {
+        check(&[
+            ("url = \"postgres://app@h:1/app\"", "", &["f:7:8: [hosts.a] url: is missing"]),
+            ("postgres://app@h:1/app", "mysql://h", &["f:8:7: [hosts.a] url: is no postgres:// url"]),
+            ("postgres://app@h:1/app", "postgres://app@h:1/app?sslmode=require", &["f:8:7: [hosts.a] url: asks for TLS"]),
+            ("postgres://app@h:1/app", "postgres://app:${UNSET}@h:1/app", &[
+                "f:8:7: [hosts.a] url: the environment variable UNSET is not set -- set UNSET, or write the value here",
+            ]),
+            ("postgres://app@h:1/app", "postgres://app:${SET}@h:1/app", &[]),
+            ("postgres://app@h:3/app", "postgres://h", &[
+                "f:12:13: [hosts.b] replicas: names no user",
+                "f:12:13: [hosts.b] replicas: names no database",
+            ]),
+            ("postgres://app@h:2/app", "postgres://other@h:1/app", &["f:11:7: [hosts.b] url: is the same database as [hosts.a] url"]),
+            ("postgres://app@h:3/app", "postgres://app@h:1/app", &["f:12:13: [hosts.b] replicas: is the same database as [hosts.a] url"]),
+            ("[hosts.b]", "[hosts.\"b c\"]", &[
+                "f:10:8: [hosts.b c]: the name has odd characters",
+                "f:15:9: [map] \"4-7\": unknown host \"b\" -- name one of a, b c, or add [hosts.b]",
+                "f:19:21: [tables] invoices: unknown host \"b\"",
+            ]),
+        ]);
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn rules_of_tables() {
+        check(&[
+            ("users = { key = \"id\" }", "users = { kind = \"reference\", key = \"id\" }", &[
+                "f:17:37: [tables] users: is reference, yet has what only sharded tables have -- remove it, or write kind = \"sharded\"",
+            ]),
+            ("users = { key = \"id\" }", "users = { kind = \"unsharded\" }", &["f:17:18: [tables] users: is unsharded, yet no host"]),
+            ("users = { key = \"id\" }", "users = { kind = \"unsharded\", ids = [\"id\"] }", &[
+                "f:17:18: [tables] users: is unsharded, yet no host",
+                "f:17:38: [tables] users: is unsharded, yet has what only sharded",
+            ]),
+            ("users = { key = \"id\" }", "users = { key = \"id\", host = \"a\" }", &["f:17:30: [tables] users: has both a host and a key or ids"]),
+            ("users = { key = \"id\" }", "users = { kind = \"sharded\", host = \"a\" }", &["f:17:36: [tables] users: is sharded, yet has what only unsharded"]),
+            ("users = { key = \"id\" }", "users = { kind = \"global\" }", &["f:17:18: [tables.users] kind: \"global\" is not known"]),
+            ("invoices = { host = \"b\" }", "invoices = { host = \"x\" }", &["f:19:21: [tables] invoices: unknown host \"x\""]),
+            ("users = { key = \"id\" }", "\"*\" = { key = \"id\" }", &["f:17:1: [tables] *: can't be sharded"]),
+            ("users = { key = \"id\" }", "\"public.users\" = { kind = \"reference\" }", &["f:17:1: [tables] public.users: names a schema too -- write users"]),
+            ("ids = [\"id\"]", "ids = [\"id\", \"id\"]", &["f:18:25: [tables] photos: ids has \"id\" twice"]),
+            ("users = { key = \"id\" }", "\"\" = { key = \"id\" }", &["f:17:1: [tables] \"\": the name is empty"]),
+        ]);
+        for good in ["\"*\" = { kind = \"reference\" }", "users = { kind = \"unsharded\", host = \"a\" }", "users = {}"] {
+            assert_eq!(with("users = { key = \"id\" }", good), [""; 0]);
+        }
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn users_and_the_proxy() {
+        let verifier = "SCRAM-SHA-256$4096:AAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+        check(&[
+            ("server_user = \"app\"", "password = \"hunter2\"", &["f:21:12: [users.app] password: is no SCRAM-SHA-256 verifier"]),
+            ("server_user = \"app\"", "password = \"${SET}\"", &["f:21:12: [users.app] password: is no SCRAM-SHA-256 verifier"]),
+            ("server_user = \"app\"", "password = \"${UNSET}\"", &["f:21:12: [users.app] password: the environment variable UNSET"]),
+            ("server_user = \"app\"", "server_password = \"x\"", &["f:21:19: [users.app] server_password: has no server_user"]),
+            ("127.0.0.1:6432", "0.0.0.0:6432", &["f:20:8: [users.app]: has no password, and listen = \"0.0.0.0:6432\" is open"]),
+            ("127.0.0.1:6432", "*:6432", &["f:20:8: [users.app]: has no password"]),
+            ("127.0.0.1:6432", "[::1]:6432", &[]),
+            ("127.0.0.1:6432", "localhost:0", &[]),
+            ("127.0.0.1:6432", "127.0.0.1:6433", &["f:24:8: [proxy] http: is the same address as listen"]),
+            ("clients = 100", "frame_held_bytes = \"64kB\"", &["f:25:8: [proxy.limits] statement_text_bytes: is more than frame_held_bytes"]),
+            ("clients = 100", "statement_text_bytes = \"5MB\"", &["f:26:24: [proxy.limits] statement_text_bytes: is more"]),
+        ]);
+        let open = GOOD.replace("127.0.0.1:6432", "0.0.0.0:6432");
+        assert_eq!(faults(&open.replace("server_user = \"app\"", &format!("password = \"{verifier}\""))), [""; 0]);
+    }
+
+    #[test]
+    fn an_empty_file_lacks_its_sections_once() {
+        assert_eq!(
+            faults(""),
+            [
+                "f:1:1: version: is missing -- add version = 1",
+                "f:1:1: keyspace: is missing -- add a [keyspace] with shards = 4096",
+                "f:1:1: hosts: is missing -- add a [hosts.a] with its url",
+                "f:1:1: map: is missing -- add a [map] with \"0-4095\" = \"a\"",
+            ]
+        );
+    }
+
+    #[test]
+    fn all_faults_come_at_once_in_the_order_of_the_file() {
+        let many = GOOD
+            .replace("modulo", "modul")
+            .replace("pool = 20", "pool = -1")
+            .replace("\"4-7\" = \"b\"", "\"3-6\" = \"c\"")
+            .replace("connect", "conect");
+        let found = map("f", &many, &env).expect_err("faults");
+        let places: Vec<(u32, u32)> = found.iter().map(|f| (f.line, f.column)).collect();
+        assert_eq!(
+            places,
+            [(5, 12), (9, 8), (13, 2), (15, 1), (15, 9), (28, 1)]
+        );
+        assert_eq!(
+            render_faults("x/shardmap.toml", &found[..2]),
+            "x/shardmap.toml:5:12: [keyspace] function: \"modul\" is not known\n    \
+             -> write one of \"modulo\", \"hash\", \"embedded\"\n\
+             x/shardmap.toml:9:8: [hosts.a] pool: -1 is out of range\n    \
+             -> write a number from 1 to 10000\n\
+             x/shardmap.toml: 2 faults\n"
+        );
+    }
+
+    #[test]
+    fn no_fault_repeats_a_secret() {
+        for toml in [
+            GOOD.replace("postgres://app@h:1/app", "postgres://app:hunter2@h:x/app"),
+            GOOD.replace("postgres://app@h:1/app", "postgres//app:hunter2@h:1/app"),
+            GOOD.replace("postgres://app@h:1/app\"", "postgres://app:hunter2@h:1/app"),
+            GOOD.replace("server_user = \"app\"", "password = \"hunter2\""),
+            GOOD.replace("server_user = \"app\"", "server_password = \"hunter2\""),
+        ] {
+            let found = faults(&toml);
+            assert!(
+                !found.is_empty() && !found.concat().contains("hunter2"),
+                "{found:?}"
+            );
+        }
+    }
+
+    /// Whatever stands in the file, reading it ends, and either there is a map or there are faults with places in the file.
+    #[test]
+    fn damaged_files_never_panic() {
+        use rand::{Rng, SeedableRng};
+        let mut rng = rand::rngs::StdRng::seed_from_u64(11);
+        let bits: Vec<char> = "\"'[]{}=,.-_\n #0123456789abz$%\\é\0".chars().collect();
+        for _ in 0..3000 {
+            let mut text: Vec<char> = GOOD.chars().collect();
+            for _ in 0..rng.random_range(1..6) {
+                let at = rng.random_range(0..text.len());
+                match rng.random_range(0..3) {
+                    0 => text[at] = bits[rng.random_range(0..bits.len())],
+                    1 => text.insert(at, bits[rng.random_range(0..bits.len())]),
+                    _ => drop(text.drain(at..(at + rng.random_range(1..20)).min(text.len()))),
+                }
+            }
+            let text: String = text.into_iter().collect();
+            if let Err(found) = map("f", &text, &env) {
+                assert!(!found.is_empty(), "{text}");
+                let lines = text.matches('\n').count() as u32 + 1;
+                assert!(
+                    found
+                        .iter()
+                        .all(|f| (1..=lines).contains(&f.line) && f.column > 0),
+                    "{text}\n{found:?}"
+                );
+            }
+        }
+    }
 }

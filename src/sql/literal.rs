@@ -168,3 +168,123 @@ fn escape(raw: &[u8], at: usize, out: &mut Vec<u8>, high: &mut Option<u32>) -> O
     out.push(byte);
     (byte != 0).then_some(end)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::shape::Shape;
+
+    /// The value of the first literal of `text`; `None` if it has none to tell.
+    fn value(text: &str) -> Option<String> {
+        let mut shape = Shape::default();
+        shape.scan(text.as_bytes()).unwrap();
+        let value = literal_value(text.as_bytes(), &shape.holes[0])?;
+        Some(String::from_utf8_lossy(&value).into_owned())
+    }
+
+    #[track_caller]
+    fn is(text: &str, wanted: &str) {
+        assert_eq!(value(text).as_deref(), Some(wanted), "{text}");
+    }
+
+    #[test]
+    fn numbers() {
+        is("42", "42");
+        is("1.5e3", "1.5e3");
+        is(".5", ".5");
+        is("1_000", "1000");
+        is("0x1F", "31");
+        is("0XFF_ff", "65535");
+        is("0o17", "15");
+        is("0b1_01", "5");
+        is("0x7FFFFFFFFFFFFFFF", "9223372036854775807");
+        assert_eq!(value(&format!("0x{}", "f".repeat(33))), None);
+        is("99999999999999999999999999", "99999999999999999999999999");
+    }
+
+    #[test]
+    fn plain_strings() {
+        is("'a'", "a");
+        is("''", "");
+        is("'it''s'", "it's");
+        is("''''", "'");
+        is(r"'a\nb'", r"a\nb");
+        is("'a' -- 'x'\n  'b''c'\n'd'", "ab'cd");
+        is("''\n''", "");
+        is("N'x'", "x");
+        assert_eq!(
+            value("N'x '"),
+            None,
+            "of type bpchar, whose blanks come and go"
+        );
+        is("'x '", "x ");
+        let hole = Hole {
+            start: 0,
+            end: 5,
+            kind: HoleKind::String,
+        };
+        assert!(matches!(
+            literal_value(b"'abc'", &hole),
+            Some(Cow::Borrowed(b"abc"))
+        ));
+    }
+
+    #[test]
+    fn escape_strings() {
+        is(r"E'it\'s ''x'''", "it's 'x'");
+        is(r"e'\b\f\n\r\t\q\\'", "\u{8}\u{c}\n\r\tq\\");
+        is(r"E'\101\60\7x'", "A0\u{7}x");
+        is(r"E'\x41\x4a1\xg'", "AJ1xg");
+        is(r"E'\u0041\U0001F600\uD83D\uDE00'", "A\u{1f600}\u{1f600}");
+        is("E'a\\\nb'", "a\nb");
+        is("E'a\\''\n'b\\''", "a'b'");
+        let refused = [
+            r"E'\v'",
+            r"E'\0'",
+            r"E'\x00'",
+            r"E'\u00'",
+            r"E'\U0001'",
+            r"E'\u0000'",
+            r"E'\uD800'",
+            r"E'\uD800x'",
+            r"E'\uD800\n'",
+            r"E'\uDC00'",
+        ];
+        for text in refused {
+            assert_eq!(value(text), None, "{text}");
+        }
+        let hole = Hole {
+            start: 0,
+            end: 7,
+            kind: HoleKind::EscapeString,
+        };
+        assert_eq!(
+            literal_value(br"E'\xff'", &hole).as_deref(),
+            Some(&b"\xff"[..])
+        );
+    }
+
+    #[test]
+    fn other_strings() {
+        is("$$a'b$$", "a'b");
+        is("$t$$$x$t$", "$$x");
+        is("$t$$t$", "");
+        is(r"U&'d\0061t\+000061 ''x'' \\'", r"data 'x' \");
+        is("U&'a' , b", "a");
+        is("U&'a'\n'\\0062'", "ab");
+        let refused = [
+            r"U&'a' UESCAPE '!'",
+            "U&'a'\nuescape'!'",
+            "U&'a' -- x",
+            "U&'a' /* x */",
+            r"U&'\00'",
+            "B'101'",
+            "X'1F'",
+            "/* x */",
+            "-- x",
+        ];
+        for text in refused {
+            assert_eq!(value(text), None, "{text}");
+        }
+    }
+}

@@ -7,6 +7,8 @@ pub mod hint;
 pub mod literal;
 pub mod parse;
 pub mod plan;
+#[cfg(test)]
+mod properties;
 pub mod rewrite;
 pub mod shape;
 pub mod token;

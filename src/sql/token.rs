@@ -254,3 +254,126 @@ pub(super) fn push_utf16(out: &mut String, high: &mut Option<u32>, code: u32) ->
     }
     Some(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::shape::Shape;
+
+    fn shape(text: &str) -> Shape {
+        let mut shape = Shape::default();
+        shape.scan(text.as_bytes()).unwrap();
+        shape
+    }
+
+    fn list(text: &str) -> Vec<(&str, TokenKind)> {
+        let shape = shape(text);
+        tokens(text.as_bytes(), &shape.holes)
+            .map(|t| (&text[t.span], t.kind))
+            .collect()
+    }
+
+    #[test]
+    fn every_kind() {
+        use TokenKind::*;
+        let text = "a.\"B\"\"c\" = $1 /* x */ AND U&\"d\"<>'x' -- y\n, E'z'";
+        let wanted = [
+            ("a", Word),
+            (".", Punct),
+            ("\"B\"\"c\"", QuotedIdent),
+            ("=", Punct),
+            ("$1", Param),
+            ("AND", Word),
+            ("U&\"d\"", QuotedIdent),
+            ("<", Punct),
+            (">", Punct),
+            ("'x'", Literal(1)),
+            (",", Punct),
+            ("E'z'", Literal(3)),
+        ];
+        assert_eq!(list(text), wanted);
+        let glued = [
+            ("1", Literal(0)),
+            ("and", Word),
+            ("$", Punct),
+            ("x", Word),
+            ("u", Word),
+            ("&", Punct),
+        ];
+        assert_eq!(list("1and $x u&"), glued);
+        assert_eq!(
+            list("a$b$ $1abc"),
+            [("a$b$", Word), ("$1", Param), ("abc", Word)]
+        );
+        assert_eq!(list(" /* x */ -- y"), []);
+    }
+
+    #[test]
+    fn of_a_part() {
+        let text = "SELECT 1; SELECT 'x', 2; b";
+        let shape = shape(text);
+        let within =
+            |range| Tokens::within(text.as_bytes(), &shape.holes, range).collect::<Vec<_>>();
+        assert_eq!(
+            within(10..23)[1],
+            Token {
+                kind: TokenKind::Literal(1),
+                span: 17..20
+            }
+        );
+        assert_eq!(within(10..23).len(), 4);
+        assert_eq!(within(24..500).len(), 1);
+        assert_eq!(within(600..700).len(), 0);
+    }
+
+    #[test]
+    fn names() {
+        let name = |text: &str| ident_value(text.as_bytes(), 0..text.len()).into_owned();
+        assert_eq!(name("Photos"), "photos");
+        assert_eq!(name("photos"), "photos");
+        assert_eq!(
+            name("\u{c9}T\u{c9}"),
+            "\u{c9}t\u{c9}",
+            "only ASCII letters are folded"
+        );
+        assert_eq!(name("\"Photos\""), "Photos");
+        assert_eq!(name("\"a\"\"b\""), "a\"b");
+        assert_eq!(name(r#"U&"d\0061t\+000061""#), "data");
+        assert_eq!(name(r#"u&"a\\b""c""#), r#"a\b"c"#);
+        assert_eq!(name(r#"U&"\D83D\DE00""#), "\u{1f600}");
+        assert_eq!(name(r#"U&"\00zz""#), r"\00zz", "Postgres refuses it");
+        assert!(matches!(ident_value(b"photos", 0..6), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn long_names_are_cut_between_characters() {
+        let name = |text: &str| ident_value(text.as_bytes(), 0..text.len()).into_owned();
+        assert_eq!(name(&"a".repeat(63)).len(), 63);
+        assert_eq!(name(&"A".repeat(64)), "a".repeat(63));
+        assert_eq!(name(&format!("\"{}\"", "A".repeat(70))), "A".repeat(63));
+        assert_eq!(name(&("a".repeat(62) + "\u{e9}")), "a".repeat(62));
+        assert_eq!(
+            name(&("a".repeat(61) + "\u{e9}\u{e9}")),
+            "a".repeat(61) + "\u{e9}"
+        );
+    }
+
+    #[test]
+    fn unicode_escapes_that_postgres_refuses() {
+        let refused = [
+            r"\",
+            r"\12",
+            r"\+12345",
+            r"\0000",
+            r"\D800",
+            r"\D800x",
+            r"\DC00",
+            r"\D800\D800",
+            r"\+110000",
+            r"\-123",
+        ];
+        for text in refused {
+            assert_eq!(unicode_unescape(text), None, "{text}");
+        }
+    }
+}

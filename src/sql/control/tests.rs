@@ -1,0 +1,709 @@
+//! What is a control statement and what isn't; each refusal was tried on Postgres 15.
+
+use super::*;
+
+fn read(text: &str) -> Option<Control> {
+    let mut shape = Shape::default();
+    shape.scan(text.as_bytes()).unwrap();
+    parse(text.as_bytes(), &shape)
+}
+
+fn begin(
+    isolation: Option<Isolation>,
+    read_only: Option<bool>,
+    deferrable: Option<bool>,
+) -> Option<Control> {
+    Some(Control::Begin(BeginOptions {
+        isolation,
+        read_only,
+        deferrable,
+    }))
+}
+
+fn name(text: &str) -> String {
+    text.to_string()
+}
+
+#[test]
+fn transactions() {
+    use Isolation::*;
+    for text in [
+        "BEGIN",
+        "begin;",
+        " Begin Work ; ;",
+        "BEGIN TRANSACTION",
+        "START TRANSACTION",
+        "/* x */ BEGIN -- y",
+    ] {
+        assert_eq!(read(text), begin(None, None, None), "{text}");
+    }
+    assert_eq!(
+        read("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;"),
+        begin(Some(RepeatableRead), Some(true), None)
+    );
+    assert_eq!(
+        read("START TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE, NOT DEFERRABLE"),
+        begin(Some(ReadCommitted), Some(false), Some(false))
+    );
+    assert_eq!(
+        read("BEGIN READ ONLY READ WRITE"),
+        begin(None, Some(false), None)
+    );
+    assert_eq!(
+        read("BEGIN WORK DEFERRABLE ISOLATION LEVEL SERIALIZABLE"),
+        begin(Some(Serializable), None, Some(true))
+    );
+    assert_eq!(
+        read("BEGIN ISOLATION LEVEL READ UNCOMMITTED"),
+        begin(Some(ReadUncommitted), None, None)
+    );
+    for text in [
+        "COMMIT",
+        "COMMIT WORK",
+        "END",
+        "END TRANSACTION",
+        "commit and no chain",
+    ] {
+        assert_eq!(read(text), Some(Control::Commit { chain: false }), "{text}");
+    }
+    assert_eq!(
+        read("END WORK AND CHAIN"),
+        Some(Control::Commit { chain: true })
+    );
+    for text in [
+        "ROLLBACK",
+        "ABORT",
+        "ABORT WORK AND NO CHAIN",
+        "ROLLBACK TRANSACTION",
+    ] {
+        assert_eq!(
+            read(text),
+            Some(Control::Rollback { chain: false }),
+            "{text}"
+        );
+    }
+    assert_eq!(
+        read("ROLLBACK AND CHAIN"),
+        Some(Control::Rollback { chain: true })
+    );
+}
+
+#[test]
+fn savepoints_and_two_phases() {
+    assert_eq!(
+        read("SAVEPOINT \"s139_x1\";"),
+        Some(Control::Savepoint(name("s139_x1")))
+    );
+    assert_eq!(
+        read("SAVEPOINT Sp_1"),
+        Some(Control::Savepoint(name("sp_1")))
+    );
+    assert_eq!(
+        read("SAVEPOINT between"),
+        Some(Control::Savepoint(name("between")))
+    );
+    assert_eq!(
+        read("RELEASE SAVEPOINT a"),
+        Some(Control::Release(name("a")))
+    );
+    assert_eq!(read("RELEASE sp1"), Some(Control::Release(name("sp1"))));
+    assert_eq!(
+        read("RELEASE savepoint"),
+        Some(Control::Release(name("savepoint")))
+    );
+    assert_eq!(
+        read("RELEASE savepoint savepoint"),
+        Some(Control::Release(name("savepoint")))
+    );
+    assert_eq!(
+        read("ROLLBACK TO sp1"),
+        Some(Control::RollbackTo(name("sp1")))
+    );
+    assert_eq!(
+        read("ROLLBACK WORK TO SAVEPOINT \"A\"\"b\""),
+        Some(Control::RollbackTo(name("A\"b")))
+    );
+    assert_eq!(
+        read("PREPARE TRANSACTION 'x''y'"),
+        Some(Control::PrepareTransaction(name("x'y")))
+    );
+    assert_eq!(
+        read("COMMIT PREPARED $$x$$"),
+        Some(Control::CommitPrepared(name("x")))
+    );
+    assert_eq!(
+        read("ROLLBACK PREPARED E'\\x41'"),
+        Some(Control::RollbackPrepared(name("A")))
+    );
+}
+
+#[test]
+fn what_postgres_refuses_is_left_to_it() {
+    for text in [
+        "",
+        ";",
+        "/* x */",
+        "'BEGIN'",
+        "\"begin\"",
+        "BEGIN (implicit);",
+        "BEGIN; SELECT 1",
+        "BEGIN WORK TRANSACTION",
+        "BEGIN , READ ONLY",
+        "BEGIN READ ONLY,",
+        "BEGIN READ",
+        "BEGIN ISOLATION LEVEL",
+        "BEGIN ISOLATION LEVEL REPEATABLE",
+        "BEGIN NOT",
+        "BEGIN 1",
+        "BEGIN$",
+        "START",
+        "START WORK",
+        "COMMIT AND",
+        "COMMIT AND NO",
+        "COMMIT NO CHAIN",
+        "COMMIT TO a",
+        "COMMIT PREPARED",
+        "COMMIT PREPARED x",
+        "COMMIT PREPARED N'x'",
+        "COMMIT PREPARED 'a' 'b'",
+        "ROLLBACK AND CHAIN TO a",
+        "ROLLBACK TO",
+        "ROLLBACK TO 'a'",
+        "ABORT TO a",
+        "SAVEPOINT",
+        "SAVEPOINT select",
+        "SAVEPOINT left",
+        "SAVEPOINT a.b",
+        "SAVEPOINT \"\"",
+        "SAVEPOINT $1",
+        "SAVEPOINT U&\"a\" UESCAPE '!'",
+        "RELEASE SAVEPOINT a b",
+        "SET",
+        "SET x",
+        "SET x =",
+        "SET x TO",
+        "SET x = DEFAULT, 1",
+        "SET x = 1,",
+        "SET x = 1 2",
+        "SET x := 1",
+        "SET x == 1",
+        "SET x = 5abc",
+        "SET x = +-5",
+        "SET x = $1",
+        "SET x = a.b",
+        "SET x = select",
+        "SET x = B'1'",
+        "SET left.a TO 1",
+        "SET a.left TO 1",
+        "SET a..b = 1",
+        "SET a.5 = 1",
+        "SET x FROM",
+        "SET x FROM CURRENT 1",
+        "SET TRANSACTION",
+        "SET TRANSACTION SNAPSHOT",
+        "SET TRANSACTION SNAPSHOT 'x', READ ONLY",
+        "SET SESSION CHARACTERISTICS AS TRANSACTION",
+        "SET SESSION CONSTRAINTS ALL DEFERRED",
+        "SET CONSTRAINTS DEFERRED",
+        "SET NAMES utf8",
+        "SET TIME ZONE",
+        "SET TIME ZONE left",
+        "SET TIME ZONE 'a', 'b'",
+        "SET TIME ZONE INTERVAL '1' HOUR TO",
+        "SET ROLE",
+        "SET ROLE select",
+        "SET CATALOG 'x'",
+        "SET SCHEMA x",
+        "RESET",
+        "RESET a b",
+        "SHOW",
+        "SHOW all.x",
+        "SHOW x.all",
+        "DISCARD",
+        "DISCARD ALL PLANS",
+        "PREPARE q",
+        "PREPARE q AS",
+        "PREPARE q AS BEGIN",
+        "PREPARE q() AS SELECT 1",
+        "PREPARE q (int AS SELECT 1",
+        "PREPARE q AS SELECT 1; SELECT 2",
+        "EXECUTE",
+        "EXECUTE q()",
+        "EXECUTE q(1",
+        "EXECUTE q 1",
+        "DEALLOCATE",
+        "DEALLOCATE PREPARE a b",
+        "DECLARE c CURSOR",
+        "DECLARE c CURSOR FOR",
+        "DECLARE c CURSOR FOR UPDATE t SET a = 1",
+        "DECLARE c NO CURSOR FOR SELECT 1",
+        "FETCH",
+        "FETCH all",
+        "FETCH FROM from",
+        "FETCH 5.0 c",
+        "FETCH 5c",
+        "FETCH absolute c",
+        "FETCH absolute 5",
+        "FETCH 3000000000 c",
+        "MOVE forward from",
+        "CLOSE",
+        "CLOSE a, b",
+        "LISTEN",
+        "LISTEN *",
+        "LISTEN 'a'",
+        "NOTIFY a, b",
+        "NOTIFY a,",
+        "LOCK",
+        "LOCK TABLE",
+        "LOCK t IN MODE",
+        "LOCK t IN SHARE",
+        "LOCK t NOWAIT NOWAIT",
+        "LOCK ONLY (t",
+        "EXPLAIN SELECT 1",
+        "EXPLAIN (ROUTE)",
+        "EXPLAIN (ANALYZE, ROUTE) SELECT 1",
+        "EXPLAIN (ROUTE, FORMAT JSON) SELECT 1",
+        "EXPLAIN (FORMAT TEXT) SELECT 1",
+        "EXPLAIN (ROUTE false) SELECT 1",
+        "EXPLAIN (ROUTE) SELECT 1; SELECT 2",
+        "RELOAD x",
+        "SELECT 1",
+        "deallocates x",
+    ] {
+        assert_eq!(read(text), None, "{text}");
+    }
+}
+
+/// (name, items, raw, local) of a `SET`.
+fn set(text: &str) -> (String, Vec<SetItem>, String, bool) {
+    match read(text) {
+        Some(Control::Set {
+            name,
+            value: SetValue::List { items, raw },
+            local,
+        }) => (name, items, text[raw].to_string(), local),
+        other => panic!("{text}: {other:?}"),
+    }
+}
+
+fn word(text: &str) -> SetItem {
+    SetItem::Ident(text.to_string())
+}
+
+fn string(text: &str) -> SetItem {
+    SetItem::Text(text.to_string())
+}
+
+fn number(text: &str) -> SetItem {
+    SetItem::Number(text.to_string())
+}
+
+#[test]
+fn settings() {
+    let one = |setting: &str, item, raw: &str| (name(setting), vec![item], name(raw), false);
+    assert_eq!(
+        set("SET client_min_messages TO 'warning';"),
+        one("client_min_messages", string("warning"), "'warning'")
+    );
+    assert_eq!(
+        set("SET standard_conforming_strings = on"),
+        one("standard_conforming_strings", word("on"), "on")
+    );
+    assert_eq!(
+        set("SET SESSION timezone TO 'UTC'"),
+        one("timezone", string("UTC"), "'UTC'")
+    );
+    assert_eq!(
+        set("SET \"TimeZone\"='UTC'"),
+        one("timezone", string("UTC"), "'UTC'")
+    );
+    assert_eq!(
+        set("SET presplit.key = 42"),
+        one("presplit.key", number("42"), "42")
+    );
+    assert_eq!(
+        set("SET Presplit . \"KEY\" = - 42 ;"),
+        one("presplit.key", number("-42"), "- 42")
+    );
+    assert_eq!(
+        set("SET LOCAL presplit.key TO '42' -- x"),
+        (name("presplit.key"), vec![string("42")], name("'42'"), true)
+    );
+    assert_eq!(
+        set("SET search_path TO a, \"B\" , 'c', On, +1.5 /* x */, left;"),
+        (
+            name("search_path"),
+            vec![
+                word("a"),
+                word("B"),
+                string("c"),
+                word("on"),
+                number("1.5"),
+                word("left")
+            ],
+            name("a, \"B\" , 'c', On, +1.5 /* x */, left"),
+            false
+        )
+    );
+    assert_eq!(set("SET local = 5"), one("local", number("5"), "5"));
+    assert_eq!(set("SET session.x = 5"), one("session.x", number("5"), "5"));
+    assert_eq!(
+        set("SET SESSION session TO 5"),
+        one("session", number("5"), "5")
+    );
+    assert_eq!(
+        set("SET SESSION characteristics = 5"),
+        one("characteristics", number("5"), "5")
+    );
+    assert_eq!(set("SET names = 5"), one("names", number("5"), "5"));
+    assert_eq!(set("SET schema TO 'x'"), one("schema", string("x"), "'x'"));
+    assert_eq!(
+        read("SET LOCAL work_mem TO DEFAULT"),
+        Some(Control::Set {
+            name: name("work_mem"),
+            value: SetValue::Default,
+            local: true
+        })
+    );
+    assert_eq!(
+        read("SET work_mem FROM CURRENT"),
+        Some(Control::Set {
+            name: name("work_mem"),
+            value: SetValue::Current,
+            local: false
+        })
+    );
+    let Some(Control::Set { value, .. }) = read("SET a = 'b'") else {
+        panic!()
+    };
+    assert_eq!(value.single(), Some("b"));
+    assert_eq!(SetValue::Default.single(), None);
+}
+
+#[test]
+fn settings_of_their_own_spelling() {
+    let one = |setting: &str, item, raw: &str| (name(setting), vec![item], name(raw), false);
+    assert_eq!(
+        set("SET TIME ZONE 'UTC';"),
+        one("timezone", string("UTC"), "'UTC'")
+    );
+    assert_eq!(
+        set("SET TIME ZONE utc"),
+        one("timezone", word("utc"), "utc")
+    );
+    assert_eq!(
+        set("SET TIME ZONE -7.5"),
+        one("timezone", number("-7.5"), "-7.5")
+    );
+    assert_eq!(
+        set("SET NAMES 'utf8'"),
+        one("client_encoding", string("utf8"), "'utf8'")
+    );
+    assert_eq!(set("SET ROLE none"), one("role", word("none"), "none"));
+    assert_eq!(
+        set("SET SESSION ROLE 'App'"),
+        one("role", string("App"), "'App'")
+    );
+    assert_eq!(
+        set("SET SESSION AUTHORIZATION bob"),
+        one("session_authorization", word("bob"), "bob")
+    );
+    assert_eq!(
+        set("SET SCHEMA 'x'"),
+        one("search_path", string("x"), "'x'")
+    );
+    assert_eq!(
+        set("SET XML OPTION document"),
+        one("xmloption", word("document"), "document")
+    );
+    let default = |setting: &str| {
+        Some(Control::Set {
+            name: name(setting),
+            value: SetValue::Default,
+            local: false,
+        })
+    };
+    assert_eq!(read("SET TIME ZONE LOCAL"), default("timezone"));
+    assert_eq!(read("SET TIME ZONE DEFAULT"), default("timezone"));
+    assert_eq!(read("SET NAMES"), default("client_encoding"));
+    assert_eq!(read("SET NAMES DEFAULT;"), default("client_encoding"));
+    assert_eq!(
+        read("SET SESSION AUTHORIZATION DEFAULT"),
+        default("session_authorization")
+    );
+    for zone in [
+        "INTERVAL '+00:30' HOUR TO MINUTE",
+        "interval '1' hour",
+        "INTERVAL '1'",
+        "INTERVAL(3) '1'",
+    ] {
+        let text = format!("SET LOCAL TIME ZONE {zone} ;");
+        let value = SetValue::Interval {
+            raw: 20..20 + zone.len(),
+        };
+        assert_eq!(
+            read(&text),
+            Some(Control::Set {
+                name: name("timezone"),
+                value,
+                local: true
+            }),
+            "{text}"
+        );
+    }
+    let serializable = BeginOptions {
+        isolation: Some(Isolation::Serializable),
+        ..Default::default()
+    };
+    assert_eq!(
+        read("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE;"),
+        Some(Control::SetTransaction(serializable))
+    );
+    let read_only = BeginOptions {
+        read_only: Some(true),
+        ..Default::default()
+    };
+    assert_eq!(
+        read("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"),
+        Some(Control::SetSessionCharacteristics(read_only))
+    );
+    assert_eq!(
+        read("SET TRANSACTION SNAPSHOT 'x-1'"),
+        Some(Control::SetTransactionSnapshot(name("x-1")))
+    );
+    assert_eq!(
+        read("SET CONSTRAINTS ALL DEFERRED"),
+        Some(Control::SetConstraints {
+            all: true,
+            deferred: true
+        })
+    );
+    assert_eq!(
+        read("SET CONSTRAINTS a, b.c IMMEDIATE"),
+        Some(Control::SetConstraints {
+            all: false,
+            deferred: false
+        })
+    );
+}
+
+#[test]
+fn reset_show_discard() {
+    assert_eq!(read("RESET ALL;"), Some(Control::Reset(None)));
+    assert_eq!(
+        read("RESET Presplit.Key"),
+        Some(Control::Reset(Some(name("presplit.key"))))
+    );
+    assert_eq!(
+        read("RESET TIME ZONE"),
+        Some(Control::Reset(Some(name("timezone"))))
+    );
+    assert_eq!(read("RESET time"), Some(Control::Reset(Some(name("time")))));
+    assert_eq!(
+        read("RESET SESSION AUTHORIZATION"),
+        Some(Control::Reset(Some(name("session_authorization"))))
+    );
+    assert_eq!(
+        read("SHOW TRANSACTION ISOLATION LEVEL;"),
+        Some(Control::Show(name("transaction_isolation")))
+    );
+    assert_eq!(
+        read("SHOW default_transaction_isolation"),
+        Some(Control::Show(name("default_transaction_isolation")))
+    );
+    assert_eq!(read("SHOW ALL"), Some(Control::Show(name("all"))));
+    assert_eq!(
+        read("SHOW transaction"),
+        Some(Control::Show(name("transaction")))
+    );
+    assert_eq!(read("DISCARD ALL;"), Some(Control::Discard(Discard::All)));
+    assert_eq!(
+        read("DISCARD plans"),
+        Some(Control::Discard(Discard::Plans))
+    );
+    assert_eq!(
+        read("DISCARD SEQUENCES"),
+        Some(Control::Discard(Discard::Sequences))
+    );
+    assert_eq!(
+        read("DISCARD TEMPORARY"),
+        Some(Control::Discard(Discard::Temp))
+    );
+}
+
+#[test]
+fn prepared_statements_and_cursors() {
+    let text = "PREPARE q (bigint, numeric(10, 2)) AS SELECT * FROM photos WHERE user_id = $1 ; ";
+    let Some(Control::Prepare {
+        name: q,
+        types: Some(types),
+        body,
+    }) = read(text)
+    else {
+        panic!()
+    };
+    assert_eq!((q.as_str(), &text[types]), ("q", "bigint, numeric(10, 2)"));
+    assert_eq!(&text[body], "SELECT * FROM photos WHERE user_id = $1");
+    let text = "PREPARE transaction AS (SELECT 1)";
+    let Some(Control::Prepare {
+        name: q,
+        types: None,
+        body,
+    }) = read(text)
+    else {
+        panic!()
+    };
+    assert_eq!((q.as_str(), &text[body]), ("transaction", "(SELECT 1)"));
+    let text = "EXECUTE Q(f(1), ';')";
+    let Some(Control::Execute {
+        name: q,
+        args: Some(args),
+    }) = read(text)
+    else {
+        panic!()
+    };
+    assert_eq!((q.as_str(), &text[args]), ("q", "f(1), ';'"));
+    assert_eq!(
+        read("EXECUTE q"),
+        Some(Control::Execute {
+            name: name("q"),
+            args: None
+        })
+    );
+    assert_eq!(read("DEALLOCATE ALL"), Some(Control::Deallocate(None)));
+    assert_eq!(
+        read("DEALLOCATE PREPARE ALL"),
+        Some(Control::Deallocate(None))
+    );
+    assert_eq!(
+        read("DEALLOCATE PREPARE"),
+        Some(Control::Deallocate(Some(name("prepare"))))
+    );
+    assert_eq!(
+        read("DEALLOCATE PREPARE \"Q\""),
+        Some(Control::Deallocate(Some(name("Q"))))
+    );
+
+    let text =
+        "DECLARE \"_django_curs_1\" NO SCROLL CURSOR WITH HOLD FOR SELECT 1 WHERE 'a' = 'b' -- x";
+    let Some(Control::Declare {
+        name: cursor,
+        hold: true,
+        query,
+    }) = read(text)
+    else {
+        panic!()
+    };
+    assert_eq!(
+        (cursor.as_str(), &text[query]),
+        ("_django_curs_1", "SELECT 1 WHERE 'a' = 'b'")
+    );
+    let text = "declare no binary no scroll insensitive cursor without hold for (table t)";
+    assert!(matches!(
+        read(text),
+        Some(Control::Declare { hold: false, .. })
+    ));
+    for (text, cursor) in [
+        ("FETCH FORWARD 100 FROM \"C 1\";", "C 1"),
+        ("FETCH 100 FROM c1", "c1"),
+        ("FETCH c1", "c1"),
+        ("FETCH next", "next"),
+        ("FETCH next next", "next"),
+        ("FETCH forward", "forward"),
+        ("FETCH IN c", "c"),
+        ("FETCH -5 c", "c"),
+        ("FETCH + 5 in c", "c"),
+        ("FETCH ALL c", "c"),
+        ("FETCH BACKWARD ALL IN c", "c"),
+        ("FETCH RELATIVE -1 c", "c"),
+        ("FETCH forward forward", "forward"),
+        ("FETCH LAST FROM c", "c"),
+    ] {
+        assert_eq!(
+            read(text),
+            Some(Control::Fetch {
+                cursor: name(cursor),
+                is_move: false
+            }),
+            "{text}"
+        );
+    }
+    assert_eq!(
+        read("MOVE FORWARD 10 IN c1"),
+        Some(Control::Fetch {
+            cursor: name("c1"),
+            is_move: true
+        })
+    );
+    assert_eq!(
+        read("CLOSE \"C\""),
+        Some(Control::ClosePortal(Some(name("C"))))
+    );
+    assert_eq!(read("CLOSE ALL"), Some(Control::ClosePortal(None)));
+}
+
+#[test]
+fn the_rest() {
+    assert_eq!(
+        read("LISTEN \"chan\";"),
+        Some(Control::Listen(name("chan")))
+    );
+    assert_eq!(read("UNLISTEN *"), Some(Control::Unlisten(None)));
+    assert_eq!(
+        read("UNLISTEN chan"),
+        Some(Control::Unlisten(Some(name("chan"))))
+    );
+    assert_eq!(read("NOTIFY \"chan\", 'payload'"), Some(Control::Notify));
+    for text in [
+        "LOCK TABLE photos IN SHARE ROW EXCLUSIVE MODE",
+        "LOCK a.b, ONLY c, ONLY (d), e *",
+        "LOCK photos NOWAIT",
+        "LOCK a.table in share mode nowait",
+    ] {
+        assert_eq!(read(text), Some(Control::Lock), "{text}");
+    }
+    for text in [
+        "EXPLAIN (ROUTE) SELECT 1",
+        "explain (route true, format text) SELECT 1;",
+        "EXPLAIN (FORMAT TEXT, ROUTE) SELECT 1",
+    ] {
+        let Some(Control::ExplainRoute { query }) = read(text) else {
+            panic!("{text}")
+        };
+        assert_eq!(&text[query], "SELECT 1");
+    }
+    assert_eq!(read("reload;"), Some(Control::Reload));
+}
+
+#[test]
+fn a_long_name_is_cut_as_postgres_cuts_it() {
+    let long = "e".repeat(62) + "\u{e9}\u{e9}";
+    assert_eq!(
+        read(&format!("SAVEPOINT {long}")),
+        Some(Control::Savepoint("e".repeat(62)))
+    );
+}
+
+#[test]
+fn what_may_be_kept_by_shape() {
+    for text in [
+        "SET a = 1",
+        "SET a = 'b'",
+        "SET a = b",
+        "PREPARE TRANSACTION 'x'",
+        "DECLARE c CURSOR FOR SELECT 1",
+        "EXECUTE q(1)",
+    ] {
+        assert!(read(text).unwrap().depends_on_literals(), "{text}");
+    }
+    for text in [
+        "BEGIN",
+        "SAVEPOINT a",
+        "RESET ALL",
+        "FETCH 5 c",
+        "SET a TO DEFAULT",
+        "NOTIFY a, 'b'",
+    ] {
+        assert!(!read(text).unwrap().depends_on_literals(), "{text}");
+    }
+}

@@ -4,7 +4,9 @@
 #![allow(unreachable_pub)]
 
 mod catalog;
+mod hostile;
 mod layers;
+mod lifecycle;
 mod provision;
 // Parts of it wait for the tests that need them.
 #[allow(dead_code, unused_imports)]

@@ -31,7 +31,7 @@ pub fn bind(plan: &Plan, tables: &Tables) -> Bound {
         per_text: plan.per_text,
         writes: !matches!(plan.verb, Verb::Empty | Verb::CopyTo),
         returns_rows: matches!(&plan.verb, Verb::Utility(verb) if verb == "EXPLAIN"),
-        names: Names::SearchPath,
+        names: if plan.copy.is_some() { Names::Qualified } else { Names::SearchPath },
         rule,
         key_type: tables.key_type(),
     }

@@ -22,6 +22,9 @@ mod tables;
 mod value;
 mod words;
 
+#[cfg(test)]
+mod tests;
+
 pub use bind::{bind, bind_unreadable};
 pub use decide::decide;
 pub use reason::why;

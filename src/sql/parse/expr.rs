@@ -21,16 +21,13 @@ impl Lower<'_> {
     }
 
     /// Walks an expression of which it is known what types a parameter in its place.
-    pub(super) fn walk_typed(&mut self, expr: &Expr, level: LevelId, typed: impl FnOnce() -> TypedBy) -> Read<()> {
+    pub(super) fn walk_typed(&mut self, expr: &Expr, level: LevelId, typed: TypedBy) -> Read<()> {
         match strip(expr) {
             Expr::Value(value) => match &value.value {
-                Value::Placeholder(name) => self.param(name, value.span.start.column, typed()),
+                Value::Placeholder(name) => self.param(name, value.span.start.column, typed),
                 _ => self.walk(expr, level),
             },
-            Expr::Array(array) => {
-                let typed = typed();
-                array.elem.iter().try_for_each(|e| self.walk_typed(e, level, || typed.clone()))
-            }
+            Expr::Array(array) => array.elem.iter().try_for_each(|e| self.walk_typed(e, level, typed.clone())),
             _ => self.walk(expr, level),
         }
     }
@@ -64,8 +61,8 @@ impl Lower<'_> {
             return lefts.iter().zip(rights).try_for_each(|(left, right)| self.pair(left, right, level));
         }
         let (of_left, of_right) = (self.typed_by(left, level), self.typed_by(right, level));
-        self.walk_typed(left, level, || of_right)?;
-        self.walk_typed(right, level, || of_left)
+        self.walk_typed(left, level, of_right)?;
+        self.walk_typed(right, level, of_left)
     }
 
     /// Walks an expression that stands in `level`.
@@ -106,12 +103,12 @@ impl Lower<'_> {
                     (Expr::Tuple(columns), Expr::Tuple(values)) if columns.len() == values.len() => {
                         columns.iter().zip(values).try_for_each(|(column, value)| {
                             let typed = self.typed_by(column, level);
-                            self.walk_typed(value, level, || typed)
+                            self.walk_typed(value, level, typed)
                         })
                     }
                     _ => {
                         let typed = self.typed_by(expr, level);
-                        self.walk_typed(e, level, || typed)
+                        self.walk_typed(e, level, typed)
                     }
                 })
             }
@@ -122,8 +119,8 @@ impl Lower<'_> {
             Expr::Between { expr, low, high, .. } => {
                 let typed = self.typed_by(expr, level);
                 self.walk(expr, level)?;
-                self.walk_typed(low, level, || typed.clone())?;
-                self.walk_typed(high, level, || typed)
+                self.walk_typed(low, level, typed.clone())?;
+                self.walk_typed(high, level, typed)
             }
             Expr::Like { any: false, expr, pattern, escape_char, .. }
             | Expr::ILike { any: false, expr, pattern, escape_char, .. }
@@ -238,7 +235,7 @@ impl Lower<'_> {
             Some(cast) => TypedBy::Cast(cast),
             None => TypedBy::Unknown,
         };
-        self.walk_typed(inner, level, || typed)?;
+        self.walk_typed(inner, level, typed)?;
         let last = type_name(data_type).and_then(|(name, _)| parts(name)).and_then(|parts| parts.last().copied());
         match last {
             Some(name) if names_object(name) => self.object(name, Some(inner)),

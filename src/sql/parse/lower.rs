@@ -272,7 +272,7 @@ impl<'t> Lower<'t> {
                 for row in &values.rows {
                     let row = &row.content;
                     for (at, value) in row.iter().enumerate() {
-                        self.walk_typed(value, level, || TypedBy::Row(level, at))?;
+                        self.walk_typed(value, level, TypedBy::Row(level, at))?;
                     }
                     rows.push(row.iter().map(|value| self.term(value)).collect());
                 }
@@ -406,11 +406,11 @@ impl<'t> Lower<'t> {
         for (at, item) in items.iter().enumerate() {
             let output = match item {
                 SelectItem::UnnamedExpr(expr) => {
-                    self.walk_typed(expr, level, || TypedBy::Row(level, at))?;
+                    self.walk_typed(expr, level, TypedBy::Row(level, at))?;
                     Output::Term(expr::natural_name(expr), self.term(expr))
                 }
                 SelectItem::ExprWithAlias { expr, alias } => {
-                    self.walk_typed(expr, level, || TypedBy::Row(level, at))?;
+                    self.walk_typed(expr, level, TypedBy::Row(level, at))?;
                     Output::Term(Some(self.ident(alias)?), self.term(expr))
                 }
                 SelectItem::Wildcard(options) if is_plain(options) => Output::Star(None),
@@ -830,7 +830,7 @@ impl<'t> Lower<'t> {
                 AssignmentTarget::ColumnName(name) => {
                     let [column] = &self.columns(std::slice::from_ref(name))?[..] else { return stop("SET") };
                     let whole = name.0.len() == 1;
-                    self.walk_typed(value, level, || TypedBy::Target(level, column.clone()))?;
+                    self.walk_typed(value, level, TypedBy::Target(level, column.clone()))?;
                     let value = if whole { self.term(value) } else { Term::Other };
                     sets.push(Set { column: column.clone(), value });
                 }

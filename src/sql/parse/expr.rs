@@ -194,6 +194,8 @@ impl Lower<'_> {
                 }
             }
             Expr::Wildcard(_) => Ok(()),
+            // A bare string as the bound of a window frame.
+            Expr::Interval(interval) => self.walk(&interval.value, level),
             Expr::Named { .. }
             | Expr::Like { any: true, .. }
             | Expr::ILike { any: true, .. }
@@ -208,7 +210,6 @@ impl Lower<'_> {
             | Expr::Struct { .. }
             | Expr::Dictionary(_)
             | Expr::Map(_)
-            | Expr::Interval(_)
             | Expr::MatchAgainst { .. }
             | Expr::OuterJoin(_)
             | Expr::Prior(_)
@@ -449,6 +450,8 @@ pub(super) fn natural_name(expr: &Expr) -> Option<String> {
     match expr {
         Expr::Identifier(ident) => Some(ident.value.clone()),
         Expr::CompoundIdentifier(idents) => idents.last().map(|ident| ident.value.clone()),
+        Expr::Nested(inner) => natural_name(inner),
+        Expr::Cast { expr, .. } => natural_name(expr),
         _ => None,
     }
 }

@@ -101,6 +101,7 @@ pub(super) fn feed(text: &[u8], raws: &[Raw]) -> Result<Feed, String> {
         raws,
         at: 0,
         set: Vec::new(),
+        close: Vec::new(),
         depth: 0,
         out: Feed { tokens: Vec::with_capacity(raws.len()), known: Vec::new(), sampled: false },
     };
@@ -117,6 +118,8 @@ struct Feeder<'t> {
     depth: usize,
     /// Depths at which a SET list is open.
     set: Vec<usize>,
+    /// Closing parentheses before which one more must stand.
+    close: Vec<usize>,
     out: Feed,
 }
 
@@ -166,6 +169,11 @@ impl Feeder<'_> {
                 self.depth = self.depth.saturating_sub(1);
                 while self.set.last().is_some_and(|d| *d > self.depth) {
                     self.set.pop();
+                }
+                if self.close.last() == Some(&self.at) {
+                    self.close.pop();
+                    self.emit(Token::RParen);
+                    self.emit(ident("values"));
                 }
                 Token::RParen
             }
@@ -313,6 +321,14 @@ impl Feeder<'_> {
             "only" if !self.back_is(&["row", "rows"]) => {
                 self.at += 1;
                 self.unwrap_parens();
+            }
+            "values" if self.at > 1 && self.is_punct_back(b'(') && self.any_before(self.at - 2) => {
+                // `= ANY (VALUES ...)`
+                self.close.extend(self.matching(self.at - 1));
+                for token in [keyword("select"), Token::Mul, keyword("from"), Token::LParen, keyword("values")] {
+                    self.emit(token);
+                }
+                self.at += 1;
             }
             "variadic" | "symmetric" | "asymmetric" => self.at += 1,
             "isnull" => self.emit_all(&["is", "null"]),
@@ -543,6 +559,10 @@ impl Feeder<'_> {
             RawKind::Word(word) => Some(word),
             _ => None,
         }
+    }
+
+    fn any_before(&self, at: usize) -> bool {
+        matches!(self.word_at(at), Some("any" | "all" | "some"))
     }
 
     fn back_is(&self, words: &[&str]) -> bool {

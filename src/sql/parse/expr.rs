@@ -456,6 +456,16 @@ pub(super) fn natural_name(expr: &Expr) -> Option<String> {
     }
 }
 
+/// `(row).*`
+pub(super) fn is_all_fields(expr: &Expr) -> bool {
+    match expr {
+        Expr::CompoundFieldAccess { access_chain, .. } => access_chain.iter().any(|access| {
+            matches!(access, AccessExpr::Dot(Expr::Identifier(field)) if field.value == super::tokens::ALL_FIELDS)
+        }),
+        _ => false,
+    }
+}
+
 /// Types whose input is the name of a table, sequence, type or function.
 fn names_object(name: &str) -> bool {
     matches!(name, "regclass" | "regtype" | "regproc" | "regprocedure")

@@ -35,6 +35,9 @@ pub(super) enum RawKind {
 /// Bytes that operators are made of (scan.l's `{op_chars}`).
 const OPERATOR: &[u8] = b"~!@#^&|`?+-*/%<>=";
 
+/// The name that `*` goes by in `(row).*`.
+pub(super) const ALL_FIELDS: &str = "*";
+
 /// Cuts the text into tokens. `Err`: a byte that begins no token.
 pub(super) fn cut(text: &[u8], holes: &[Hole]) -> Result<Vec<Raw>, String> {
     let mut raws: Vec<Raw> = Vec::new();
@@ -185,6 +188,13 @@ impl Feeder<'_> {
                 if self.set.last() == Some(&self.depth) {
                     self.set_target();
                 }
+                return Ok(());
+            }
+            b'.' if self.at > 0 && self.is_punct_back(b')') && self.operator_is(1, b"*") => {
+                // `(row).*` reads as a field of that name; see `Lower::outputs`.
+                self.emit(Token::Period);
+                self.emit(ident(ALL_FIELDS));
+                self.at += 2;
                 return Ok(());
             }
             b'.' => Token::Period,

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use presplit::ops::demo::{self, Demo};
-use presplit::ops::provision;
+use presplit::ops::{health, provision};
 use presplit::proxy::Proxy;
 use presplit::shardmap::{Fault, MapHandle, ShardMap, render_faults};
 use tokio::signal::unix::{SignalKind, signal};
@@ -28,6 +28,8 @@ enum Command {
     Serve(Serve),
     /// Makes the shards' schemas and the app's tables on every host, from one SQL file. Can be repeated.
     Provision(Provision),
+    /// Asks the proxy that runs on this machine with this map whether it serves. Exit code 1 if not.
+    Health(MapFile),
     /// Starts two private Postgres clusters with a small app's tables and the proxy in front. Ctrl-C stops all of it.
     Demo(DemoArgs),
 }
@@ -87,6 +89,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Check(args) => check(&args),
         Command::Serve(args) => serve(&args),
         Command::Provision(args) => provision(&args),
+        Command::Health(args) => load(&args.path).and_then(|map| health::ask(&map.proxy)),
         Command::Demo(args) => demo(args),
     };
     match done {

@@ -3,4 +3,5 @@
 pub mod cluster;
 pub mod connect;
 pub mod demo;
+pub mod health;
 pub mod provision;

@@ -123,10 +123,10 @@ Health and metrics: http://127.0.0.1:{http}/healthz
         )
     }
 
-    /// Stops both hosts in good order.
+    /// Stops both hosts in good order and removes their data. The map stays.
     pub fn stop(self) -> Result<(), String> {
         let faults: Vec<String> = self.servers.into_iter().filter_map(|server| server.stop().err()).collect();
-        if faults.is_empty() { Ok(()) } else { Err(faults.join("\n")) }
+        if faults.is_empty() { clear(&self.options.dir) } else { Err(faults.join("\n")) }
     }
 }
 
@@ -143,12 +143,18 @@ fn claim(dir: &Path) -> Result<File, String> {
     if file.try_lock().is_err() {
         return Err(format!("a demo runs in {} already: stop it, or name another directory and port (--dir, --port)", dir.display()));
     }
+    clear(dir)?;
+    Ok(file)
+}
+
+/// Removes the hosts' data, wherever [`data_dir`] put it.
+fn clear(dir: &Path) -> Result<(), String> {
     for old in [dir.join("hosts"), fallback_data_dir(dir)] {
         if old.exists() {
             fs::remove_dir_all(&old).map_err(|e| format!("{}: {e}", old.display()))?;
         }
     }
-    Ok(file)
+    Ok(())
 }
 
 /// All ports must be free before anything is started.

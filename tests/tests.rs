@@ -5,6 +5,7 @@
 
 mod catalog;
 mod hostile;
+mod demo;
 mod layers;
 mod lifecycle;
 mod provision;

@@ -4,4 +4,5 @@ pub mod cluster;
 pub mod connect;
 pub mod demo;
 pub mod explain;
+pub mod health;
 pub mod provision;

@@ -1,7 +1,10 @@
 //! Flags and subcommands, and what they print. Exit code 0: done; 1: it could not be done, or a check failed; 2: bad flags.
 
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use presplit::ops::provision;
@@ -26,6 +29,8 @@ enum Command {
     Serve(Serve),
     /// Makes the shards' schemas and the app's tables on every host, from one SQL file. Can be repeated.
     Provision(Provision),
+    /// Asks a running proxy over HTTP whether it is well. Exit code 1 if not: for Docker's HEALTHCHECK.
+    Health(Health),
 }
 
 /// The shard map to work with.
@@ -67,12 +72,24 @@ struct Provision {
     dry_run: bool,
 }
 
+#[derive(Args)]
+struct Health {
+    /// The shard map, for `http` in its [proxy]. A file that can't be used just now says nothing about the proxy: a
+    /// health check that must not depend on it uses --url.
+    #[arg(long = "map", value_name = "FILE", default_value = "shardmap.toml")]
+    path: PathBuf,
+    /// Where to ask instead: http://IP:PORT, with or without a path.
+    #[arg(long, value_name = "URL", conflicts_with = "path")]
+    url: Option<String>,
+}
+
 /// Reads the flags and does what they say.
 pub(crate) fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Check(args) => check(&args),
         Command::Serve(args) => serve(&args),
         Command::Provision(args) => provision(&args),
+        Command::Health(args) => health(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -154,6 +171,55 @@ fn provision(args: &Provision) -> Result<(), String> {
         true => Ok(()),
         false => Err("some of it failed, see above; what was made stays, and the next run goes on from there".to_owned()),
     }
+}
+
+/// The longest that a health check waits for each step.
+const HEALTH_WAIT: Duration = Duration::from_secs(3);
+/// The most of an answer that is read: a status and some lines.
+const HEALTH_ANSWER: u64 = 64 * 1024;
+
+fn health(args: &Health) -> Result<(), String> {
+    let url = match &args.url {
+        Some(url) => url.clone(),
+        None => {
+            let file = args.path.display();
+            let http = load(&args.path)?.proxy.http.ok_or_else(|| format!("{file}: [proxy] has no http: add http = \"127.0.0.1:6433\""))?;
+            let ip = match http.ip() {
+                std::net::IpAddr::V4(ip) if ip.is_unspecified() => std::net::Ipv4Addr::LOCALHOST.into(),
+                std::net::IpAddr::V6(ip) if ip.is_unspecified() => std::net::Ipv6Addr::LOCALHOST.into(),
+                ip => ip,
+            };
+            format!("http://{}", SocketAddr::new(ip, http.port()))
+        }
+    };
+    let (status, body) = get(&url, "/healthz").map_err(|e| format!("{url}: {e}"))?;
+    match status.as_str() {
+        "200" => Ok(println!("{}", body.trim_end())),
+        _ => Err(format!("{url}: {status} {body}")),
+    }
+}
+
+/// One GET, answered with status and body. `path` is asked for if the URL has none.
+fn get(url: &str, path: &str) -> io::Result<(String, String)> {
+    let invalid = |text: &str| io::Error::new(io::ErrorKind::InvalidInput, text.to_owned());
+    let rest = url.strip_prefix("http://").ok_or_else(|| invalid("a URL begins with http://"))?;
+    let (address, path) = match rest.split_once('/') {
+        Some((address, own)) if !own.is_empty() => (address, format!("/{own}")),
+        Some((address, _)) => (address, path.to_owned()),
+        None => (rest, path.to_owned()),
+    };
+    let resolved = address.to_socket_addrs()?.next().ok_or_else(|| invalid("no such address"))?;
+    let mut socket = TcpStream::connect_timeout(&resolved, HEALTH_WAIT)?;
+    socket.set_read_timeout(Some(HEALTH_WAIT))?;
+    socket.set_write_timeout(Some(HEALTH_WAIT))?;
+    write!(socket, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = Vec::new();
+    socket.take(HEALTH_ANSWER).read_to_end(&mut answer)?;
+    let answer = String::from_utf8_lossy(&answer);
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| invalid("the answer is no HTTP"))?;
+    // "HTTP/1.1 200 OK"
+    let status = head.split(' ').nth(1).ok_or_else(|| invalid("the answer is no HTTP"))?;
+    Ok((status.to_owned(), body.to_owned()))
 }
 
 fn serve(args: &Serve) -> Result<(), String> {

@@ -3,6 +3,7 @@
 // Nothing here is exported; `pub` between its modules is enough.
 #![allow(unreachable_pub)]
 
+mod admin;
 mod catalog;
 mod hostile;
 mod demo;

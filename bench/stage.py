@@ -76,9 +76,10 @@ def wait_until(what, holds, process=None, log=None, seconds=30):
     end = time.monotonic() + seconds
     while True:
         value = holds()
-        if value:
+        ended = process and process.poll() is not None
+        if value and not ended:
             return value
-        if (process and process.poll() is not None) or time.monotonic() > end:
+        if ended or time.monotonic() > end:
             said = log.read_text(errors="replace") if log and log.exists() else ""
             raise Fault(f"waited until {what}; it said:\n{said}")
         time.sleep(0.05)
@@ -124,13 +125,14 @@ class Cluster:
             cwd=stage.dir,
             **as_user,
         )
-        ready = [program("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port), "-d", "postgres"]
+        # By the socket in its own directory: what answers on the TCP port could be somebody else's server.
+        ready = [program("pg_isready"), "-q", "-h", str(self.dir), "-p", str(self.port), "-d", "postgres"]
         wait_until(f"postgres {name} is up", lambda: subprocess.run(ready).returncode == 0, self.process, stage.log(f"postgres {name}"))
         self.psql("CREATE DATABASE app", "postgres")
 
     def psql(self, sql, database="app"):
         """Runs SQL, one statement or many in one transaction each; returns unaligned rows."""
-        return subprocess_psql(self.port, sql, database)
+        return psql(self.dir, self.port, sql, database)
 
     def cpu(self):
         """Seconds of the whole cluster: the living, and what the postmaster has of the dead. Taken again if a backend
@@ -143,8 +145,8 @@ class Cluster:
                 return seconds
 
 
-def subprocess_psql(port, sql, database):
-    command = [program("psql"), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-p", str(port), "-U", "app", "-d", database]
+def psql(host, port, sql, database):
+    command = [program("psql"), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", str(host), "-p", str(port), "-U", "app", "-d", database]
     done = subprocess.run(command, input=sql, capture_output=True, text=True)
     if done.returncode != 0:
         raise Fault(f"psql on port {port}: {done.stderr}")
@@ -294,7 +296,7 @@ plain_session = {backend} pool_mode=session
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = {port}
-unix_socket_dir =
+unix_socket_dir = {stage.dir}
 auth_type = any
 pool_mode = transaction
 max_client_conn = 500
@@ -308,7 +310,7 @@ log_disconnections = 0
         if not knows_prepared:
             note += "; this version does not know prepared statements in transaction pooling: `prepared` runs with session pooling"
         super().__init__("pgbouncer", port, "plain", process, note)
-        answers = [program("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port), "-d", "plain", "-U", "app"]
+        answers = [program("pg_isready"), "-q", "-h", str(stage.dir), "-p", str(port), "-d", "plain", "-U", "app"]
         wait_until("pgbouncer answers", lambda: subprocess.run(answers).returncode == 0, process, stage.log("pgbouncer"))
 
     def database_for(self, mode):

@@ -1,5 +1,6 @@
 //! Flags and subcommands, and what they print. Exit code 0: done; 1: it could not be done, or a check failed; 2: bad flags.
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -95,7 +96,7 @@ fn unusable(path: &Path, faults: &[Fault]) -> String {
 /// One line an event on standard error; `RUST_LOG` says how much.
 fn log_to_stderr() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stderr().is_terminal()).with_target(false).with_writer(std::io::stderr).init();
 }
 
 fn check(args: &Check) -> Result<(), String> {

@@ -1,7 +1,363 @@
-//! stub
-use super::{Bound, Tables};
-use crate::sql::plan::{Plan, Unreadable};
-/// stub
-pub fn bind(_plan: &Plan, _tables: &Tables) -> Bound { unreachable!() }
-/// stub
-pub fn bind_unreadable(_text: &Unreadable, _tables: &Tables) -> Bound { unreachable!() }
+//! A plan meets the catalog: which tables are sharded, what their keys equal, where schemas go into the text.
+
+use smallvec::SmallVec;
+
+use crate::sql::plan::{LevelId, Plan, Source, TableRef, Unreadable, Verb, Wrap};
+use crate::sql::rewrite::Edit;
+
+use super::columns::Scope;
+use super::functions;
+use super::keys::Keys;
+use super::known::Knowledge;
+use super::refusal::{Code, Refusal};
+use super::rules::{Bound, Names, Rule, Sharded};
+use super::tables::{Table, TableKind, Tables};
+use super::{gather, words};
+
+/// Looks a plan's names up. Total: what can't be routed becomes a bound statement that [`super::decide()`] refuses.
+pub fn bind(plan: &Plan, tables: &Tables) -> Bound {
+    let rule = match &plan.verb {
+        Verb::Empty => Rule::Any,
+        Verb::Utility(verb) => utility(verb, plan, tables),
+        Verb::CopyFrom | Verb::CopyTo => copy(plan, tables),
+        Verb::Select | Verb::Write => return query(plan, tables),
+    };
+    let edits = match (&rule, &plan.copy) {
+        (Rule::Refuse { .. }, Some(table)) => qualify(table, tables).into_iter().collect(),
+        _ => Vec::new(),
+    };
+    Bound {
+        edits,
+        per_text: plan.per_text,
+        writes: !matches!(plan.verb, Verb::Empty | Verb::CopyTo),
+        returns_rows: matches!(&plan.verb, Verb::Utility(verb) if verb == "EXPLAIN"),
+        names: Names::SearchPath,
+        rule,
+        key_type: tables.key_type(),
+    }
+}
+
+/// Binds a text that has no plan. If no word of it names anything of ours it can do no harm: the template shard's
+/// Postgres answers it, with its own syntax error if it is one. Else it goes by a hint or not at all.
+pub fn bind_unreadable(text: &Unreadable, tables: &Tables) -> Bound {
+    let ours = text.words.iter().find(|word| tables.knows(word));
+    let rule = match ours {
+        None => Rule::Template,
+        Some(word) => Rule::Refuse { refusal: words::unreadable(word, &text.why), hintable: true },
+    };
+    Bound {
+        edits: Vec::new(),
+        per_text: false,
+        writes: true,
+        returns_rows: true,
+        names: Names::SearchPath,
+        rule,
+        key_type: tables.key_type(),
+    }
+}
+
+/// CREATE, ALTER, VACUUM ...: they go nowhere without a hint, unless they are all about unsharded tables of one host.
+fn utility(verb: &str, plan: &Plan, tables: &Tables) -> Rule {
+    let refusal = match verb {
+        "CREATE TEMP" => {
+            return Rule::Refuse { refusal: words::temporary(), hintable: false };
+        }
+        "PREPARE" | "EXECUTE" => {
+            return Rule::Refuse { refusal: words::sql_prepare(), hintable: false };
+        }
+        _ => words::utility(verb),
+    };
+    let hosts = plan.words.iter().filter_map(|word| match &tables.get(word)?.kind {
+        TableKind::Unsharded { host } => Some(Some((host, word))),
+        TableKind::Sharded { .. } | TableKind::Reference | TableKind::Unlisted => Some(None),
+    });
+    let hosts: Vec<Option<(&String, &String)>> = hosts.collect();
+    let tame = matches!(verb, "VACUUM" | "ANALYZE" | "TRUNCATE" | "LOCK" | "COMMENT" | "REINDEX" | "CLUSTER");
+    match hosts[..] {
+        [Some((host, table)), ref rest @ ..]
+            if tame && rest.iter().all(|other| other.is_some_and(|(other, _)| other == host)) =>
+        {
+            Rule::Host { host: host.clone(), table: table.clone() }
+        }
+        _ => Rule::Refuse { refusal, hintable: true },
+    }
+}
+
+fn copy(plan: &Plan, tables: &Tables) -> Rule {
+    let Some(copied) = &plan.copy else { return Rule::Template };
+    match classify(copied, tables) {
+        Class::Unsharded(table, host) => Rule::Host { host: host.to_owned(), table: table.name.clone() },
+        Class::Reference(_) if plan.verb == Verb::CopyTo => Rule::Any,
+        Class::Reference(table) => Rule::Refuse { refusal: words::reference_written(&table.name), hintable: false },
+        Class::Catalog => Rule::Template,
+        Class::Sharded(table) => Rule::Refuse { refusal: words::copy(&table.name), hintable: true },
+        Class::Fixed(_, shard) => Rule::Sharded(Sharded::fixed(shard)),
+        Class::Refused(refusal) => Rule::Refuse { refusal, hintable: true },
+    }
+}
+
+/// The edit that puts the shard's schema before a table's name, or in place of `public`.
+fn qualify(table: &TableRef, tables: &Tables) -> Option<Edit> {
+    match (classify(table, tables), &table.schema) {
+        (Class::Sharded(_), None) => Some(Edit::Qualify(table.place.pos)),
+        (Class::Sharded(_), Some((_, place))) => Some(Edit::Replace(place.pos, place.len)),
+        _ => None,
+    }
+}
+
+/// What a table is.
+pub(super) enum Class<'t> {
+    Sharded(&'t Table),
+    /// A sharded table with the schema of this very shard before it.
+    Fixed(&'t Table, crate::shardmap::ShardId),
+    Reference(&'t Table),
+    Unsharded(&'t Table, &'t str),
+    Catalog,
+    Refused(Refusal),
+}
+
+pub(super) fn classify<'t>(table: &TableRef, tables: &'t Tables) -> Class<'t> {
+    let of_ours = |ours: &'t Table| match &ours.kind {
+        TableKind::Sharded { .. } => Class::Sharded(ours),
+        TableKind::Reference => Class::Reference(ours),
+        TableKind::Unsharded { host } => Class::Unsharded(ours, host),
+        TableKind::Unlisted => Class::Refused(words::unlisted(&ours.name)),
+    };
+    let schema = table.schema.as_ref().map(|(schema, _)| schema.as_str());
+    match (schema, tables.get(&table.name)) {
+        (Some("pg_catalog" | "information_schema"), _) => Class::Catalog,
+        (None | Some("public"), Some(ours)) => of_ours(ours),
+        (None, None) if table.name.starts_with("pg_") => Class::Catalog,
+        (None | Some("public"), None) => Class::Refused(words::unknown(&table.name)),
+        (Some(schema), ours) => match (tables.shard_of_schema(schema), ours) {
+            (Some(shard), Some(ours @ Table { kind: TableKind::Sharded { .. }, .. })) => Class::Fixed(ours, shard),
+            _ => Class::Refused(words::other_schema(schema, &table.name)),
+        },
+    }
+}
+
+/// What takes part in a query.
+#[derive(Default)]
+pub(super) struct Parts<'t> {
+    /// Sharded tables that must be bound: level and item.
+    pub(super) sharded: Vec<(LevelId, usize, &'t Table)>,
+    /// Sharded tables whose shard the text names.
+    fixed: Vec<(LevelId, usize, &'t Table, crate::shardmap::ShardId)>,
+    /// Host and name.
+    pub(super) unsharded: Vec<(&'t str, &'t str)>,
+    reference: bool,
+    pub(super) catalog: bool,
+    refused: Option<Refusal>,
+}
+
+fn parts<'t>(plan: &Plan, tables: &'t Tables) -> Parts<'t> {
+    let mut parts = Parts::default();
+    for (level, of) in plan.levels.iter().enumerate() {
+        for (at, item) in of.items.iter().enumerate() {
+            let Source::Table(table) = &item.source else { continue };
+            match classify(table, tables) {
+                Class::Sharded(table) => parts.sharded.push((level, at, table)),
+                Class::Fixed(table, shard) => parts.fixed.push((level, at, table, shard)),
+                Class::Unsharded(table, host) => parts.unsharded.push((host, &table.name)),
+                Class::Reference(table) if at == 0 && of.writes() => {
+                    parts.refused.get_or_insert(words::reference_written(&table.name));
+                }
+                Class::Reference(_) => parts.reference = true,
+                Class::Catalog => parts.catalog = true,
+                Class::Refused(refusal) => drop(parts.refused.get_or_insert(refusal)),
+            }
+        }
+    }
+    parts
+}
+
+/// What the calls, types and literals of a query need.
+#[derive(Default)]
+struct Needs {
+    /// A function of the shards' schemas: its name.
+    shard_function: Option<String>,
+    /// A function of `public`, or one that is not known.
+    other_function: Option<String>,
+    /// A sequence or table of the shards in a string, and the function that it is given to.
+    object: Option<(String, String)>,
+    /// Something looks into the catalog.
+    catalog: bool,
+    search_path: bool,
+    refused: Option<Refusal>,
+}
+
+fn needs(plan: &Plan, tables: &Tables, edits: &mut Vec<Edit>) -> Needs {
+    let mut needs = Needs::default();
+    for call in &plan.calls {
+        let functions = tables.functions();
+        match call.schema.as_deref() {
+            Some("pg_catalog" | "information_schema") => {}
+            None if functions.sharded.contains(&call.name) => {
+                needs.shard_function = Some(call.name.clone());
+                needs.search_path = true;
+            }
+            _ if functions::is_builtin(&call.name, tables) => {}
+            None | Some("public") => {
+                needs.other_function = Some(call.name.clone());
+                needs.search_path = true;
+            }
+            Some(schema) => {
+                needs.refused.get_or_insert(words::function_schema(schema, &call.name));
+            }
+        }
+        needs.catalog |= functions::reads_catalog(&call.name);
+    }
+    for named in &plan.types {
+        if named.schema.is_none() && !functions::is_builtin_type(&named.name) {
+            needs.search_path = true;
+        }
+    }
+    for object in &plan.objects {
+        needs.catalog |= !functions::takes_sequence(&object.to);
+        match (&object.parts[..], object.hole) {
+            ([name], Some(hole)) if tables.is_sharded(name) => {
+                edits.push(Edit::IntoString(hole));
+                needs.object = Some((object.to.clone(), name.clone()));
+            }
+            ([schema, name], Some(_)) if schema == "public" && tables.is_sharded(name) => {
+                needs.refused.get_or_insert(words::public_object(name));
+            }
+            (_, None) => {
+                needs.search_path = true;
+                if functions::takes_sequence(&object.to) {
+                    needs.object = Some((object.to.clone(), "a sequence".to_owned()));
+                }
+            }
+            _ => {}
+        }
+    }
+    needs
+}
+
+fn query(plan: &Plan, tables: &Tables) -> Bound {
+    let mut edits = Vec::new();
+    let parts = parts(plan, tables);
+    let needs = needs(plan, tables, &mut edits);
+    for table in plan.levels.iter().flat_map(|level| &level.items) {
+        if let Source::Table(table) = &table.source {
+            edits.extend(qualify(table, tables));
+        }
+    }
+    for named in &plan.schemas {
+        if named.schema == "public" && tables.is_sharded(&named.table) {
+            edits.push(Edit::Replace(named.place.pos, named.place.len));
+        }
+    }
+    sort(&mut edits);
+    let writes = plan.levels.iter().any(|level| level.writes() || level.features.locking)
+        || needs.shard_function.is_some()
+        || needs.other_function.is_some()
+        || plan.calls.iter().any(|call| functions::writes(&call.name));
+    let root = plan.root.map(|root| &plan.levels[root]);
+    let returns_rows = match plan.wrap {
+        Wrap::Explain => true,
+        Wrap::Cursor | Wrap::CopyOut => false,
+        Wrap::Bare => root.is_some_and(|root| !root.writes() || !root.outputs.is_empty()),
+    };
+    let names = if needs.search_path { Names::SearchPath } else { Names::Qualified };
+    let rule = rule(plan, tables, parts, needs, writes);
+    let per_text = plan.per_text;
+    Bound { edits, per_text, writes, returns_rows, names, rule, key_type: tables.key_type() }
+}
+
+/// By place; what two of them would do to the same place is done once.
+fn sort(edits: &mut Vec<Edit>) {
+    // A literal lies where its hole is: after all places that count it out, before those that count it in.
+    let place = |edit: &Edit| match edit {
+        Edit::Qualify(pos) | Edit::Replace(pos, _) => (pos.hole, 0, pos.offset),
+        Edit::IntoString(hole) => (*hole, 1, 0),
+    };
+    edits.sort_by_key(place);
+    edits.dedup_by_key(|edit| place(edit));
+}
+
+fn rule(plan: &Plan, tables: &Tables, parts: Parts<'_>, needs: Needs, writes: bool) -> Rule {
+    let refuse = |refusal| Rule::Refuse { refusal, hintable: true };
+    if let Some(word) = plan.words.iter().find(|word| tables.knows_relation(word)) {
+        return refuse(words::unreadable(word, "its place in the statement is not understood"));
+    }
+    if let Some(refusal) = parts.refused {
+        let hintable = refusal.code == Code::UnknownTable;
+        return Rule::Refuse { refusal, hintable };
+    }
+    if let Some(refusal) = needs.refused {
+        return refuse(refusal);
+    }
+    if let Some(host) = parts.unsharded.first().map(|(host, _)| *host)
+        && let Some(other) = parts.unsharded.iter().find(|(other, _)| *other != host)
+    {
+        return Rule::Refuse { refusal: words::two_hosts(parts.unsharded[0], *other), hintable: false };
+    }
+    if parts.sharded.is_empty() && parts.fixed.is_empty() {
+        return rule_without_shards(&parts, needs);
+    }
+    sharded(plan, tables, &parts, &needs, writes)
+}
+
+fn rule_without_shards(parts: &Parts<'_>, needs: Needs) -> Rule {
+    let refuse = |refusal| Rule::Refuse { refusal, hintable: true };
+    if let Some((to, name)) = &needs.object
+        && functions::takes_sequence(to)
+    {
+        return refuse(words::sequence_alone(to, name));
+    }
+    if let Some(function) = &needs.shard_function {
+        return refuse(words::function_alone(function));
+    }
+    if let Some((host, table)) = parts.unsharded.first() {
+        return Rule::Host { host: (*host).to_owned(), table: (*table).to_owned() };
+    }
+    if let Some(function) = &needs.other_function {
+        return refuse(words::unknown_function_alone(function));
+    }
+    if parts.catalog || needs.catalog { Rule::Template } else { Rule::Any }
+}
+
+fn sharded(plan: &Plan, tables: &Tables, parts: &Parts<'_>, needs: &Needs, writes: bool) -> Rule {
+    let scope = Scope::new(plan, tables);
+    let knowledge = Knowledge::find(&scope);
+    let keys = Keys { plan, scope: &scope, knowledge: &knowledge };
+    let mut found = Sharded {
+        bindings: SmallVec::new(),
+        checks: Vec::new(),
+        fixed: None,
+        beside: parts.unsharded.first().map(|(host, table)| ((*host).to_owned(), (*table).to_owned())),
+        one_shard_only: None,
+        unbound: None,
+    };
+    for (level, item, table, shard) in &parts.fixed {
+        if found.fixed.is_some_and(|other| other != *shard) {
+            return Rule::Refuse { refusal: words::two_schemas(), hintable: false };
+        }
+        found.fixed = Some(*shard);
+        if let Ok(Some(binding)) = keys.binding(*level, *item, table) {
+            found.push(binding);
+        }
+    }
+    let mut unbound = None;
+    for (level, item, table) in &parts.sharded {
+        match keys.binding(*level, *item, table) {
+            Ok(Some(binding)) => found.push(binding),
+            Ok(None) if found.fixed.is_some() => {}
+            Ok(None) => drop(unbound.get_or_insert((*level, *item, *table))),
+            Err(refusal) => return Rule::Refuse { refusal, hintable: true },
+        }
+    }
+    match keys.checks(tables) {
+        Ok(checks) => found.checks = checks,
+        Err(refusal) => return Rule::Refuse { refusal, hintable: false },
+    }
+    let app_function = needs.shard_function.as_ref().or(needs.other_function.as_ref());
+    let reason = gather::reason(&scope, &knowledge, parts, app_function, writes);
+    if let Some((level, item, table)) = unbound {
+        let some_bound = !found.bindings.is_empty() || found.fixed.is_some();
+        found.unbound = Some(words::unbound(plan, level, item, table, writes, some_bound, reason.as_deref()));
+    }
+    found.one_shard_only = reason.map(|reason| words::not_mergeable(&reason, writes));
+    Rule::Sharded(found)
+}

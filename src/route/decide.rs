@@ -1,7 +1,240 @@
-//! stub
-use super::*;
-use crate::shardmap::ShardMap;
+//! Where one execution goes. The usual case, one key in one place, reads one value and asks the map once, and
+//! allocates nothing.
+
+use smallvec::SmallVec;
+
+use crate::shardmap::{KeyType, ShardId, ShardMap};
 use crate::sql::hint::Hint;
-/// stub
-pub fn decide(_bound: &Bound, _values: &Values<'_>, _map: &ShardMap, _hint: Option<&Hint>) -> Result<Route, Refusal> { unreachable!() }
-pub fn describe(_bound: &Bound, _map: &ShardMap, _any: crate::shardmap::ShardId) -> Result<Route, Refusal> { unreachable!() }
+
+use super::refusal::Refusal;
+use super::rules::{Binding, Bound, Carries, Equals, Names, Rule, Sharded};
+use super::{Route, Target, Values, value, words};
+
+type Shards = SmallVec<[ShardId; 8]>;
+
+/// Where a bound statement goes with these values under this map. Pure: the same arguments give the same route.
+pub fn decide(bound: &Bound, values: &Values<'_>, map: &ShardMap, hint: Option<&Hint>) -> Result<Route, Refusal> {
+    match hint {
+        None => without_hint(bound, values, map),
+        Some(Hint::Shard(shard)) if *shard >= map.shards() => Err(words::hint_shard(*shard, map.shards())),
+        Some(Hint::Shard(shard)) => with_shard(bound, values, map, ShardId(*shard)),
+        Some(Hint::Key(key)) => {
+            let key_type = bound.key_type.unwrap_or(KeyType::Int);
+            let shard = value::shard_of_text(key, key_type, map);
+            let shard = shard.map_err(|fault| words::hint_key(key, &format!("{fault:?}")))?;
+            with_shard(bound, values, map, shard)
+        }
+        Some(Hint::All) => all(bound, map),
+    }
+}
+
+fn without_hint(bound: &Bound, values: &Values<'_>, map: &ShardMap) -> Result<Route, Refusal> {
+    match &bound.rule {
+        Rule::Sharded(sharded) => {
+            let shards = match &sharded.unbound {
+                Some(refusal) if sharded.one_shard_only.is_some() => return Err(refusal.clone()),
+                Some(_) => return Ok(route(every_shard(map), bound.names)),
+                None => sharded_shards(sharded, values, map)?,
+            };
+            if let [shard] = shards[..] {
+                check(sharded, values, map, shard)?;
+                return Ok(Route { target: Target::Shard(shard), names: bound.names });
+            }
+            Ok(route(Target::Shards(shards), bound.names))
+        }
+        Rule::Any => Ok(route(Target::Any, Names::Qualified)),
+        Rule::Template => Ok(route(Target::Template, Names::SearchPath)),
+        Rule::Host { host, table } => {
+            let host = map.host_named(host).ok_or_else(|| words::unknown_host(table, host))?;
+            Ok(route(Target::Host(host), Names::Qualified))
+        }
+        Rule::Refuse { refusal, .. } => Err(refusal.clone()),
+    }
+}
+
+/// Where a statement can be parsed and described without values: its parameters and columns are the same on all shards.
+/// `any` is a shard that suits the caller. `hinted`: a standing hint will say the shard, so a missing key is no fault.
+pub fn anywhere(bound: &Bound, map: &ShardMap, any: ShardId, hinted: bool) -> Result<Route, Refusal> {
+    let at = |shard, names| Ok(Route { target: Target::Shard(shard), names });
+    match &bound.rule {
+        Rule::Sharded(Sharded { unbound: Some(refusal), one_shard_only: Some(_), .. }) if !hinted => {
+            Err(refusal.clone())
+        }
+        Rule::Sharded(sharded) => {
+            let beside = sharded.beside.as_ref().and_then(|(host, _)| map.shards_of(map.host_named(host)?).next());
+            at(sharded.fixed.or(beside).unwrap_or(any), bound.names)
+        }
+        Rule::Refuse { refusal, hintable } if !hinted || !hintable => Err(refusal.clone()),
+        Rule::Refuse { .. } => at(any, Names::SearchPath),
+        Rule::Any => Ok(route(Target::Any, Names::Qualified)),
+        Rule::Template => Ok(route(Target::Template, Names::SearchPath)),
+        Rule::Host { host, table } => {
+            let host = map.host_named(host).ok_or_else(|| words::unknown_host(table, host))?;
+            Ok(route(Target::Host(host), Names::Qualified))
+        }
+    }
+}
+
+fn route(target: Target, names: Names) -> Route {
+    Route { target, names }
+}
+
+fn every_shard(map: &ShardMap) -> Target {
+    match map.shards() {
+        1 => Target::Shard(ShardId(0)),
+        shards => Target::Shards((0..shards).map(ShardId).collect()),
+    }
+}
+
+/// The shards that the keys lead to, lowest first: one, or several if the statement may be spread.
+fn sharded_shards(sharded: &Sharded, values: &Values<'_>, map: &ShardMap) -> Result<Shards, Refusal> {
+    let mut found: Option<(Shards, &Binding)> = None;
+    for binding in &sharded.bindings {
+        let shards = binding_shards(binding, values, map)?;
+        // No element: no row, whatever the shard.
+        if shards.is_empty() {
+            continue;
+        }
+        match &mut found {
+            None => found = Some((shards, binding)),
+            Some((before, first)) if *before != shards => {
+                if let ([one], [other], true) = (&before[..], &shards[..], sharded.one_shard_only.is_some()) {
+                    let (one, other) = ((describe(first), one.0), (describe(binding), other.0));
+                    return Err(words::different_shards((&one.0, one.1), (&other.0, other.1)));
+                }
+                before.extend(shards);
+            }
+            Some(_) => {}
+        }
+    }
+    let mut shards = found.map(|(shards, _)| shards).unwrap_or_default();
+    if shards.len() > 1 {
+        shards.sort_unstable();
+        shards.dedup();
+    }
+    if let Some(fixed) = sharded.fixed {
+        if let Some(other) = shards.iter().find(|shard| **shard != fixed) {
+            let schema = "the schema in the statement";
+            return Err(words::different_shards((schema, fixed.0), ("the key", other.0)));
+        }
+        return Ok(SmallVec::from_slice(&[fixed]));
+    }
+    match (&shards[..], &sharded.one_shard_only) {
+        ([], _) => Ok(SmallVec::from_slice(&[map.template()])),
+        ([_], _) | (_, None) => Ok(shards),
+        (_, Some(refusal)) => Err(refusal.clone()),
+    }
+}
+
+fn describe(binding: &Binding) -> String {
+    format!("{}.{}", binding.table, binding.column)
+}
+
+/// The shards of the values that a key may have, in no order; empty if there are no values.
+fn binding_shards(binding: &Binding, values: &Values<'_>, map: &ShardMap) -> Result<Shards, Refusal> {
+    let fault = |fault| words::bad_value(&binding.table, &binding.column, fault);
+    match &binding.equals {
+        Equals::One(key) => {
+            let shard = value::shard(key, binding.carries, values, map).map_err(fault)?;
+            Ok(SmallVec::from_slice(&[shard]))
+        }
+        Equals::Many(keys) => {
+            let mut shards = Shards::new();
+            for key in keys {
+                match value::shard(key, binding.carries, values, map) {
+                    Ok(shard) => push(&mut shards, shard),
+                    // NULL in a list equals nothing.
+                    Err(value::Fault::Null) => {}
+                    Err(other) => return Err(fault(other)),
+                }
+            }
+            if shards.is_empty() {
+                return Err(fault(value::Fault::Null));
+            }
+            shards.sort_unstable();
+            Ok(shards)
+        }
+        Equals::Array(array) => {
+            let mut shards = Shards::new();
+            value::shards_of_array(array, binding.carries, values, map, |shard| push(&mut shards, shard))
+                .map_err(fault)?;
+            shards.sort_unstable();
+            shards.dedup();
+            Ok(shards)
+        }
+    }
+}
+
+/// Adds a shard, without growing for the same few over and over.
+fn push(shards: &mut Shards, shard: ShardId) {
+    if shards.len() > 64 || !shards.contains(&shard) {
+        shards.push(shard);
+    }
+    if shards.len() > 4096 {
+        shards.sort_unstable();
+        shards.dedup();
+    }
+}
+
+/// What the statement writes belongs to the shard, and what it joins is on the shard's host.
+fn check(sharded: &Sharded, values: &Values<'_>, map: &ShardMap, shard: ShardId) -> Result<(), Refusal> {
+    for check in &sharded.checks {
+        let of = match value::shard(&check.value, check.carries, values, map) {
+            Ok(of) => of,
+            // An id that is to be made, as some drivers ask for it.
+            Err(value::Fault::Null) if check.carries == Carries::Id && !check.changes => continue,
+            Err(fault) => return Err(words::bad_value(&check.table, &check.column, fault)),
+        };
+        if of != shard {
+            return Err(match check.changes {
+                true => words::moves_row(&check.table, &check.column),
+                false => words::foreign_value(&check.table, &check.column, of.0, shard.0),
+            });
+        }
+    }
+    if let Some((host, table)) = &sharded.beside {
+        let owner = map.owner(shard);
+        if map.host_named(host) != Some(owner) {
+            return Err(words::beside(table, host, shard.0, &map.host(owner).name));
+        }
+    }
+    Ok(())
+}
+
+fn with_shard(bound: &Bound, values: &Values<'_>, map: &ShardMap, shard: ShardId) -> Result<Route, Refusal> {
+    let names = match &bound.rule {
+        Rule::Sharded(sharded) => {
+            let fixed = sharded.fixed.into_iter().map(|fixed| ("the schema in the statement".to_owned(), fixed));
+            let mut other = fixed.filter(|(_, fixed)| *fixed != shard).next();
+            for binding in &sharded.bindings {
+                let shards = binding_shards(binding, values, map)?;
+                other = other.or_else(|| Some((describe(binding), *shards.iter().find(|s| **s != shard)?)));
+            }
+            if let Some((what, other)) = other {
+                return Err(words::hint_disagrees(shard.0, &what, other.0));
+            }
+            check(sharded, values, map, shard)?;
+            bound.names
+        }
+        Rule::Any => Names::Qualified,
+        Rule::Template => Names::SearchPath,
+        // The table is where it is, whatever the session's key.
+        Rule::Host { .. } => return without_hint(bound, values, map),
+        Rule::Refuse { refusal, hintable: false } => return Err(refusal.clone()),
+        Rule::Refuse { .. } => Names::SearchPath,
+    };
+    Ok(Route { target: Target::Shard(shard), names })
+}
+
+/// For reads that may be spread.
+fn all(bound: &Bound, map: &ShardMap) -> Result<Route, Refusal> {
+    match &bound.rule {
+        Rule::Sharded(Sharded { one_shard_only: None, fixed: None, .. }) => {
+            Ok(route(every_shard(map), bound.names))
+        }
+        Rule::Sharded(Sharded { one_shard_only: Some(refusal), .. }) => Err(words::hint_all(&refusal.message)),
+        Rule::Sharded(_) => Err(words::hint_all("the statement names a shard's schema")),
+        Rule::Any | Rule::Template | Rule::Host { .. } => Err(words::hint_all("the statement names no sharded table")),
+        Rule::Refuse { refusal, .. } => Err(words::hint_all(&refusal.message)),
+    }
+}

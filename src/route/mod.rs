@@ -9,15 +9,21 @@ use crate::shardmap::{HostId, ShardId};
 use crate::sql::shape::Hole;
 
 mod bind;
+mod columns;
 mod decide;
+mod functions;
+mod gather;
+mod keys;
+mod known;
 mod reason;
 mod refusal;
 mod rules;
 mod tables;
 mod value;
+mod words;
 
 pub use bind::{bind, bind_unreadable};
-pub use decide::{decide, describe};
+pub use decide::{anywhere, decide};
 pub use reason::why;
 pub use refusal::{Code, Refusal};
 pub use rules::{Bound, Names};

@@ -29,8 +29,6 @@ pub struct Bound {
     pub writes: bool,
     /// Its answer has rows (SELECT, RETURNING, EXPLAIN, ...).
     pub returns_rows: bool,
-    /// Its whole is a call of `set_config`.
-    pub sets_config: bool,
     pub(super) names: Names,
     pub(super) rule: Rule,
     /// Of a key in a hint.
@@ -67,6 +65,29 @@ pub(super) struct Sharded {
     pub(super) one_shard_only: Option<Refusal>,
     /// Some table's key is not bound: to all shards if it may be spread, else this is why not.
     pub(super) unbound: Option<Refusal>,
+}
+
+impl Sharded {
+    /// Nothing but a shard that the text names.
+    pub(super) fn fixed(shard: ShardId) -> Sharded {
+        let only = Refusal::new(super::Code::NotMergeable, "the statement names a shard's schema", "Leave the schema out.");
+        Sharded {
+            bindings: SmallVec::new(),
+            checks: Vec::new(),
+            fixed: Some(shard),
+            beside: None,
+            one_shard_only: Some(only),
+            unbound: None,
+        }
+    }
+
+    /// Adds a binding, unless another table is bound by the same value already.
+    pub(super) fn push(&mut self, binding: Binding) {
+        let same = |b: &Binding| b.carries == binding.carries && b.equals == binding.equals;
+        if !self.bindings.iter().any(same) {
+            self.bindings.push(binding);
+        }
+    }
 }
 
 /// What a table's key equals.

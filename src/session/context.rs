@@ -125,7 +125,7 @@ pub(crate) enum Prepared {
     /// The session itself acts.
     Control(Control),
     /// It is routed.
-    Query(Bound),
+    Query(Routed),
     /// It goes as it is to where this cursor is, or to any host.
     Pass(Option<String>),
     /// Nothing but blanks and comments.
@@ -195,6 +195,21 @@ impl Scratch {
             self.statements = Front::new(FRONT_ENTRIES);
             self.schema = Some(schema.clone());
         }
+    }
+}
+
+/// A statement that is routed.
+pub(crate) struct Routed {
+    pub(crate) bound: Bound,
+    /// It calls `set_config`: the session's settings change with it.
+    pub(crate) sets_config: bool,
+}
+
+impl std::ops::Deref for Routed {
+    type Target = Bound;
+
+    fn deref(&self) -> &Bound {
+        &self.bound
     }
 }
 

@@ -355,7 +355,10 @@ impl Session {
             Err(fault) => return Err(bad_hint(fault.clone())),
         };
         let way = self.decide(bound, &values, own.or(self.standing_hint()))?;
-        let set = if bound.sets_config { read_set_config(&statement.text, &statement.holes, Some(&params)).map(Box::new) } else { None };
+        let set = match bound.sets_config {
+            true => Some(Box::new(read_set_config(&statement.text, &statement.holes, Some(&params))?)),
+            false => None,
+        };
         Ok((Some(way), set))
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::Session;
-use super::context::{Prepared, Schema, Scratch, Statement};
+use super::context::{Prepared, Routed, Schema, Scratch, Statement};
 use super::errors::Fault;
 use super::links::Need;
 use crate::route::{self, Bound, Names, Refusal, Route, Target, Values};
@@ -152,7 +152,8 @@ impl Session {
         if bound.per_text && !by_text {
             return Prepared::ByText;
         }
-        Prepared::Query(bound)
+        let mut words = tokens(text, &shape.holes);
+        Prepared::Query(Routed { bound, sets_config: words.any(|t| t.is_word(text, "set_config")) })
     }
 
     /// The statement of the extended protocol with this text and these parameter types, interned.
@@ -259,9 +260,10 @@ impl Session {
             Prepared::Pass(cursor) => return Ok(Some(self.pass_way(cursor.as_deref()))),
             _ => return Ok(None),
         };
+        let hinted = self.standing_hint().is_some() || matches!(statement.hint, Ok(Some(_)));
         let host = self.any_host();
         let shard = self.map.shards_of(host).next().unwrap_or_else(|| self.map.template());
-        let Route { target, names } = route::describe(bound, &self.map, shard)?;
+        let Route { target, names } = route::anywhere(bound, &self.map, shard, hinted)?;
         let way = self.way(target, names);
         Ok(Some(match way {
             Way::Several(shards) => Way::One { host: self.map.owner(shard), shard: shards.first().copied(), path: None },

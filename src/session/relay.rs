@@ -526,7 +526,7 @@ fn judge(tag: u8, owed: &Reply) -> Verdict {
         (b't', Reply::Describe(_)) => Verdict::Pass(pass),
         (b'T' | b'n', Reply::Describe(_)) => Verdict::Answers(pass),
         (b'C' | b's' | b'I', Reply::Execute(_)) => Verdict::Answers(pass),
-        (b'H' | b'c' | b'W', Reply::Execute(_)) => Verdict::Pass(pass),
+        (b'D' | b'd' | b'H' | b'c', Reply::Execute(_)) => Verdict::Pass(pass),
         _ => Verdict::Unexpected,
     }
 }

@@ -195,14 +195,15 @@ impl Session {
     }
 
     /// What a statement of the simple protocol sets by `set_config`, if that is what it does.
-    pub(super) fn set_config_of(&self, prepared: &Prepared, text: &Range<usize>) -> Option<SetConfig> {
+    pub(super) fn set_config_of(&self, prepared: &Prepared, text: &Range<usize>) -> Result<Option<SetConfig>, Fault> {
         if !prepared.sets_config() {
-            return None;
+            return Ok(None);
         }
         let text = &self.client.inbox[text.clone()];
         let mut shape = Shape::default();
-        shape.scan(text).ok()?;
-        read_set_config(text, &shape.holes, None)
+        // It was scanned before.
+        let _ = shape.scan(text);
+        read_set_config(text, &shape.holes, None).map(Some)
     }
 
     /// A `set_config` call has succeeded on the active link.
@@ -226,7 +227,21 @@ impl Session {
 }
 
 /// Reads `SELECT [pg_catalog.]set_config(name, value, is_local)` with literals or text parameters as arguments.
-pub(super) fn read_set_config(text: &[u8], holes: &[Hole], params: Option<&dyn Params>) -> Option<SetConfig> {
+///
+/// # Errors
+/// Any other form: what it sets could not be followed from one server connection to the next.
+pub(super) fn read_set_config(text: &[u8], holes: &[Hole], params: Option<&dyn Params>) -> Result<SetConfig, Fault> {
+    let set = plain_set_config(text, holes, params).ok_or_else(|| {
+        Fault::unsupported(
+            "set_config in this form is not supported: which setting it changes can't be seen",
+            "Write SELECT set_config('name', 'value', false) with literals or text parameters, alone in its statement.",
+        )
+    })?;
+    check_setting(&set.name, Some(&set.value))?;
+    Ok(set)
+}
+
+fn plain_set_config(text: &[u8], holes: &[Hole], params: Option<&dyn Params>) -> Option<SetConfig> {
     let mut words = tokens(text, holes).skip_while(|t| !t.is_word(text, "set_config")).skip(1);
     let mut next = || words.next();
     if !next()?.is_punct(text, b'(') {

@@ -35,6 +35,7 @@ impl Session {
             (prepared @ (Prepared::Query(_) | Prepared::Pass(_)), Some(Way::One { host, shard, path })) => {
                 self.check_failed()?;
                 let writes = prepared.writes();
+                let set = self.set_config_of(prepared, &text)?;
                 self.context.stats.routed();
                 let i = self.link(Need { host, statement: None, path, writes }).await?;
                 self.note_cursor(&text, host);
@@ -46,7 +47,6 @@ impl Session {
                     link.outbox.extend_from_slice(&read.message);
                 }
                 self.replies.push(Reply::Query(Pass::On));
-                let set = self.set_config_of(prepared, &text);
                 let error = self.relay().await?;
                 if let (Some(set), false) = (set, error) {
                     self.note_set_config(set);

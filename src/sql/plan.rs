@@ -114,9 +114,6 @@ pub struct Level {
     pub features: Features,
     /// How many FROM items are this level (0 for the outermost level and for subqueries in expressions).
     pub refs: u32,
-    /// It is a subquery of an expression that stands in a top-level condition as `x IN (...)` or the like; it may be
-    /// narrowed to the rows in which its column equals `x`.
-    pub narrowed: bool,
     /// A common table expression that names itself.
     pub recursive: bool,
 }
@@ -243,6 +240,8 @@ pub enum Condition {
     In(Term, Vec<Term>),
     /// `a = ANY (array)`.
     Any(Term, Const),
+    /// `a IN (subquery)`: `.0` equals column `.2` of some row of level `.1`, of which only such rows matter.
+    Within(Term, LevelId, usize),
 }
 
 /// A value as far as routing cares.
@@ -351,6 +350,8 @@ pub struct Call {
     pub name: String,
     /// It has an OVER clause.
     pub window: bool,
+    /// Its arguments are none, or `*`.
+    pub bare: bool,
     /// It stands in FROM.
     pub from: bool,
 }
@@ -358,6 +359,8 @@ pub struct Call {
 /// A string literal that names an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectLiteral {
+    /// The function that it is given to, or `regclass` and the like.
+    pub to: String,
     /// The hole; `None`: the name is not a literal (`$1::regclass`), so it can't be read here.
     pub hole: Option<u32>,
     /// The parts of the name: schema, if there is one, and name.
@@ -398,8 +401,11 @@ pub struct ParamUse {
 pub enum TypedBy {
     /// It is compared with this column, seen from this level.
     Column(LevelId, Column),
-    /// It becomes a value of column number `.1` of the table that level `.0` inserts into.
-    Inserted(LevelId, usize),
+    /// It is column `.1` of a row of the VALUES or SELECT level `.0`; if that is what an INSERT inserts, the column of
+    /// the table decides.
+    Row(LevelId, usize),
+    /// It is what this column of the table that the level writes to is set to.
+    Target(LevelId, String),
     /// It is cast.
     Cast(Cast),
     /// Something else.
@@ -413,4 +419,14 @@ pub struct Unreadable {
     pub why: String,
     /// All identifiers of the text, folded, each once.
     pub words: Vec<String>,
+}
+
+impl Level {
+    /// It changes rows.
+    pub fn writes(&self) -> bool {
+        match self.body {
+            Body::Select | Body::Values(_) | Body::SetOp(..) => false,
+            Body::Insert { .. } | Body::Update(_) | Body::Delete | Body::Merge { .. } => true,
+        }
+    }
 }

@@ -1,0 +1,368 @@
+//! What binds a sharded table to a shard, and what a write may put into the columns that decide it.
+
+use crate::shardmap::KeyType;
+use crate::sql::plan::{Body, Cast, Column, Const, ConstFrom, LevelId, Plan, Set, Source, Term, TypedBy};
+
+use super::columns::{ColumnId, Origin, Scope};
+use super::known::{Knowledge, Known, insert_source};
+use super::refusal::Refusal;
+use super::rules::{Binding, Carries, Check, Equals, KeyConst, Typed};
+use super::tables::{KeyColumn, Table, TableKind, Tables};
+use super::words;
+
+/// Finds bindings.
+pub(super) struct Keys<'a, 'p> {
+    pub(super) plan: &'p Plan,
+    pub(super) scope: &'a Scope<'p>,
+    pub(super) knowledge: &'a Knowledge<'a, 'p>,
+}
+
+/// A column of a sharded table that decides the shard.
+struct Deciding<'t> {
+    name: &'t str,
+    index: usize,
+    carries: Carries,
+}
+
+/// The key and the id columns of a table. `Err`: it has no key that can be used.
+fn deciding(table: &Table) -> Result<(Deciding<'_>, Vec<Deciding<'_>>), Refusal> {
+    let TableKind::Sharded { key, ids } = &table.kind else { return Err(words::unlisted(&table.name)) };
+    let Some(KeyColumn { name, index, key_type }) = key else { return Err(words::no_key_column(&table.name)) };
+    let id = |id: &'_ String| table.columns.iter().position(|(column, _)| column == id);
+    let ids = ids.iter().filter_map(|name| Some(Deciding { name, index: id(name)?, carries: Carries::Id }));
+    Ok((Deciding { name, index: *index, carries: Carries::Key(*key_type) }, ids.collect()))
+}
+
+impl<'p> Keys<'_, 'p> {
+    /// What binds an item that is a sharded table; `None`: nothing.
+    pub(super) fn binding(&self, level: LevelId, item: usize, table: &Table) -> Result<Option<Binding>, Refusal> {
+        let (key, ids) = deciding(table)?;
+        let inserted = item == 0 && matches!(self.plan.levels[level].body, Body::Insert { .. });
+        if inserted {
+            let known = self.inserted_key(level, &key, table)?;
+            return Ok(Some(self.make(table, &key, known)));
+        }
+        for column in std::iter::once(&key).chain(&ids) {
+            let id = ColumnId { level, item, column: column.index };
+            if let Some(known) = self.knowledge.get(id) {
+                return Ok(Some(self.make(table, column, known.clone())));
+            }
+        }
+        Ok(None)
+    }
+
+    fn make(&self, table: &Table, column: &Deciding<'_>, known: Known<'p>) -> Binding {
+        let key_type = column.carries.key_type();
+        let equals = match known {
+            Known::One(value) => Equals::One(self.key_const(value, key_type)),
+            Known::Many(values) => Equals::Many(values.into_iter().map(|v| self.key_const(v, key_type)).collect()),
+            Known::Array(array) => Equals::Array(self.key_const(array, key_type)),
+        };
+        Binding { table: table.name.clone(), column: column.name.to_owned(), carries: column.carries, equals }
+    }
+
+    /// The key of the rows that are inserted.
+    fn inserted_key(&self, level: LevelId, key: &Deciding<'_>, table: &Table) -> Result<Known<'p>, Refusal> {
+        let missing = || words::insert_without_key(&table.name, key.name);
+        let (source, at) = insert_source(self.plan, level, key.name, key.index).ok_or_else(missing)?;
+        if let Body::Values(rows) = &self.plan.levels[source].body
+            && rows.iter().any(|row| matches!(row.get(at), None | Some(Term::Default)))
+        {
+            return Err(missing());
+        }
+        let known = self.knowledge.of_level(source, at).filter(|_| self.is_certain(source, at));
+        known.ok_or_else(|| words::insert_with_expression(&table.name, key.name))
+    }
+
+    /// What a level gives in a column is never null instead of what it is known to equal.
+    fn is_certain(&self, level: LevelId, column: usize) -> bool {
+        let of = &self.plan.levels[level];
+        match &of.body {
+            Body::Values(_) => true,
+            Body::SetOp(left, right) => self.is_certain(*left, column) && self.is_certain(*right, column),
+            _ if of.features.group => false,
+            _ => match self.scope.origin(level, column) {
+                Some(Origin::Term(Term::Const(_))) => true,
+                Some(Origin::Term(Term::Column(column))) => {
+                    self.scope.resolve(level, column).is_some_and(|column| self.is_certain_column(column))
+                }
+                Some(Origin::Item(item, column)) => self.is_certain_column(ColumnId { level, item, column }),
+                _ => false,
+            },
+        }
+    }
+
+    fn is_certain_column(&self, column: ColumnId) -> bool {
+        let item = &self.plan.levels[column.level].items[column.item];
+        !self.scope.is_nullable(column.level, column.item)
+            && match item.source {
+                Source::Table(_) => true,
+                Source::Level(inner) => self.is_certain(inner, column.column),
+                Source::Function(_) | Source::Excluded => false,
+            }
+    }
+
+    /// All values that the statement writes into columns that decide the shard.
+    pub(super) fn checks(&self, tables: &Tables) -> Result<Vec<Check>, Refusal> {
+        let mut checks = Vec::new();
+        for (level, of) in self.plan.levels.iter().enumerate() {
+            let table = self.scope.table(level, 0).filter(|t| matches!(t.kind, TableKind::Sharded { .. }));
+            let Some(table) = table.filter(|_| of.writes()) else { continue };
+            let (key, ids) = deciding(table)?;
+            match &of.body {
+                Body::Insert { sets, .. } => {
+                    self.sets(level, sets, table, &mut checks)?;
+                    for id in &ids {
+                        self.inserted_id(level, id, table, tables, &mut checks)?;
+                    }
+                }
+                Body::Update(sets) => self.sets(level, sets, table, &mut checks)?,
+                Body::Merge { inserts, sets, .. } => {
+                    self.sets(level, sets, table, &mut checks)?;
+                    for (columns, values) in inserts {
+                        for column in std::iter::once(&key).chain(&ids) {
+                            self.merged(level, column, columns.as_deref(), values, table, &mut checks)?;
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(checks)
+    }
+
+    /// SET of a key or id column: to a value of the same shard only.
+    fn sets(&self, level: LevelId, sets: &'p [Set], table: &Table, checks: &mut Vec<Check>) -> Result<(), Refusal> {
+        let (key, ids) = deciding(table)?;
+        for set in sets {
+            let Some(column) = std::iter::once(&key).chain(&ids).find(|column| column.name == set.column) else {
+                continue;
+            };
+            // `SET user_id = user_id`, `SET user_id = excluded.user_id`: the row stays where it is.
+            if let Term::Column(value) = &set.value
+                && self.is_own(level, value, column.name)
+            {
+                continue;
+            }
+            match self.knowledge.of_term(level, &set.value) {
+                Some(Known::One(value)) => checks.push(self.check(table, column, value, true)),
+                _ => return Err(words::changes_key(&table.name, column.name)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The column is that of the row itself, or of the row that was to be inserted into the same shard.
+    fn is_own(&self, level: LevelId, value: &Column, name: &str) -> bool {
+        if value.name != name {
+            return false;
+        }
+        let items = &self.plan.levels[level].items;
+        self.scope.resolve(level, value).is_some_and(|found| {
+            found.level == level && (found.item == 0 || items[found.item].source == Source::Excluded)
+        })
+    }
+
+    /// An id that is given with the row must carry the shard of the row's key, or the row is not found by it.
+    fn inserted_id(
+        &self,
+        level: LevelId,
+        id: &Deciding<'_>,
+        table: &Table,
+        tables: &Tables,
+        checks: &mut Vec<Check>,
+    ) -> Result<(), Refusal> {
+        let Some((source, at)) = insert_source(self.plan, level, id.name, id.index) else { return Ok(()) };
+        let refusal = || words::id_of_unknown_shard(&table.name, id.name);
+        if let Body::Values(rows) = &self.plan.levels[source].body {
+            for row in rows {
+                match row.get(at) {
+                    None | Some(Term::Default | Term::Call) => {}
+                    Some(Term::Const(value)) => checks.push(self.check(table, id, value, false)),
+                    Some(_) => return Err(refusal()),
+                }
+            }
+            return Ok(());
+        }
+        match self.knowledge.of_level(source, at) {
+            Some(Known::One(value)) => {
+                checks.push(self.check(table, id, value, false));
+                Ok(())
+            }
+            _ if self.scope.width(source).is_some_and(|width| at >= width) => Ok(()),
+            _ if self.is_id(source, at, tables) => Ok(()),
+            _ => Err(refusal()),
+        }
+    }
+
+    /// The column is made by a function, or is an id of a sharded table, all of whose rows that matter are of one shard.
+    fn is_id(&self, level: LevelId, column: usize, tables: &Tables) -> bool {
+        let found = match self.scope.origin(level, column) {
+            Some(Origin::Term(Term::Call)) => return true,
+            Some(Origin::Term(Term::Column(column))) => self.scope.resolve(level, column),
+            Some(Origin::Item(item, column)) => Some(ColumnId { level, item, column }),
+            _ => None,
+        };
+        let Some(found) = found else { return false };
+        match &self.plan.levels[found.level].items[found.item].source {
+            Source::Level(inner) => self.is_id(*inner, found.column, tables),
+            Source::Table(table) => tables.get(&table.name).is_some_and(|table| match &table.kind {
+                TableKind::Sharded { ids, .. } => {
+                    let name = table.columns.get(found.column).map(|(name, _)| name);
+                    name.is_some_and(|name| ids.contains(name))
+                }
+                _ => false,
+            }),
+            Source::Function(_) | Source::Excluded => false,
+        }
+    }
+
+    /// A column of a row that MERGE inserts.
+    fn merged(
+        &self,
+        level: LevelId,
+        column: &Deciding<'_>,
+        columns: Option<&[String]>,
+        values: &'p [Term],
+        table: &Table,
+        checks: &mut Vec<Check>,
+    ) -> Result<(), Refusal> {
+        let at = match columns {
+            Some(columns) => columns.iter().position(|c| c == column.name),
+            None => Some(column.index),
+        };
+        let is_key = matches!(column.carries, Carries::Key(_));
+        match at.and_then(|at| values.get(at)) {
+            None | Some(Term::Default) if is_key => Err(words::insert_without_key(&table.name, column.name)),
+            None | Some(Term::Default) => Ok(()),
+            Some(Term::Call) if !is_key => Ok(()),
+            Some(term) => {
+                let certain = match term {
+                    Term::Const(_) => true,
+                    Term::Column(name) => {
+                        self.scope.resolve(level, name).is_some_and(|found| self.is_certain_column(found))
+                    }
+                    _ => false,
+                };
+                match self.knowledge.of_term(level, term) {
+                    Some(Known::One(value)) if certain => {
+                        checks.push(self.check(table, column, value, false));
+                        Ok(())
+                    }
+                    _ if is_key => Err(words::insert_with_expression(&table.name, column.name)),
+                    _ => Err(words::id_of_unknown_shard(&table.name, column.name)),
+                }
+            }
+        }
+    }
+
+    fn check(&self, table: &Table, column: &Deciding<'_>, value: &Const, changes: bool) -> Check {
+        Check {
+            table: table.name.clone(),
+            column: column.name.to_owned(),
+            carries: column.carries,
+            value: self.key_const(value, column.carries.key_type()),
+            changes,
+        }
+    }
+
+    fn key_const(&self, value: &Const, key_type: KeyType) -> KeyConst {
+        let typed = match value.from {
+            ConstFrom::Param(n) => self.typed(n, value, key_type),
+            ConstFrom::Hole(_) | ConstFrom::Null => Typed::Family,
+        };
+        KeyConst { at: value.clone(), typed }
+    }
+
+    /// Whether the server is sure to give a parameter the type that this use of it suggests.
+    fn typed(&self, n: u16, value: &Const, key_type: KeyType) -> Typed {
+        let family = match value.casts.first() {
+            Some(cast) => Family::of_cast(*cast),
+            None => Family::of_key(key_type),
+        };
+        let mut uses = self.plan.params.iter().filter(|param| param.param == n);
+        match uses.all(|param| self.family(&param.with) == Some(family)) {
+            true => Typed::Family,
+            false => Typed::Unsure,
+        }
+    }
+
+    fn family(&self, with: &TypedBy) -> Option<Family> {
+        match with {
+            TypedBy::Cast(cast) => Some(Family::of_cast(*cast)),
+            TypedBy::Column(level, column) => self.family_of_column(self.scope.resolve(*level, column)?),
+            TypedBy::Target(level, column) => self.family_of_target(*level, column),
+            TypedBy::Row(source, at) => {
+                let mut inserts = (0..self.plan.levels.len()).filter(|level| {
+                    matches!(self.plan.levels[*level].body, Body::Insert { source: Some(s), .. } if s == *source)
+                });
+                let level = inserts.next()?;
+                let Body::Insert { columns, .. } = &self.plan.levels[level].body else { return None };
+                match columns {
+                    Some(columns) => self.family_of_target(level, columns.get(*at)?),
+                    None => Family::of_type(self.scope.table(level, 0)?.columns.get(*at)?.1),
+                }
+            }
+            TypedBy::Unknown => None,
+        }
+    }
+
+    fn family_of_target(&self, level: LevelId, column: &str) -> Option<Family> {
+        let table = self.scope.table(level, 0)?;
+        let (_, oid) = table.columns.iter().find(|(name, _)| name == column)?;
+        Family::of_type(*oid)
+    }
+
+    fn family_of_column(&self, column: ColumnId) -> Option<Family> {
+        match &self.plan.levels[column.level].items[column.item].source {
+            Source::Table(_) | Source::Excluded => {
+                let table = self.scope.table(column.level, column.item)?;
+                Family::of_type(table.columns.get(column.column)?.1)
+            }
+            Source::Level(inner) => match self.scope.origin(*inner, column.column)? {
+                Origin::Item(item, column) => self.family_of_column(ColumnId { level: *inner, item, column }),
+                Origin::Term(Term::Column(name)) => self.family_of_column(self.scope.resolve(*inner, name)?),
+                Origin::Term(_) => None,
+            },
+            Source::Function(_) => None,
+        }
+    }
+}
+
+/// Types that a parameter's binary form is read alike for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Family {
+    Int,
+    Numeric,
+    Text,
+    Uuid,
+}
+
+impl Family {
+    fn of_cast(cast: Cast) -> Family {
+        match cast {
+            Cast::Int2 | Cast::Int4 | Cast::Int8 => Family::Int,
+            Cast::Numeric => Family::Numeric,
+            Cast::Text => Family::Text,
+            Cast::Uuid => Family::Uuid,
+        }
+    }
+
+    fn of_key(key_type: KeyType) -> Family {
+        match key_type {
+            KeyType::Int => Family::Int,
+            KeyType::Text => Family::Text,
+            KeyType::Uuid => Family::Uuid,
+        }
+    }
+
+    fn of_type(oid: u32) -> Option<Family> {
+        match oid {
+            20 | 21 | 23 => Some(Family::Int),
+            1700 => Some(Family::Numeric),
+            25 | 1043 => Some(Family::Text),
+            2950 => Some(Family::Uuid),
+            _ => None,
+        }
+    }
+}

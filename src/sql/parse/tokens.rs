@@ -1,0 +1,662 @@
+//! The tokens that sqlparser is given. They are cut by Postgres' lexical rules, not by its own; words are keywords only
+//! where the grammar of Postgres' queries wants one; constructs that it does not know are made into ones that it does.
+//! A token's column is its byte offset in the text plus one, so a name that it hands back can be found again.
+
+use sqlparser::keywords::Keyword;
+use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Word};
+
+use crate::sql::shape::{Hole, HoleKind};
+use crate::sql::token::{TokenKind, ident_value, tokens};
+
+/// A token by Postgres' rules.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Raw {
+    pub(super) kind: RawKind,
+    pub(super) start: usize,
+    pub(super) end: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum RawKind {
+    /// An unquoted word, folded.
+    Word(String),
+    /// A quoted identifier, its value.
+    Quoted(String),
+    /// `$n`
+    Param,
+    /// The hole of this number.
+    Literal(u32, HoleKind),
+    /// An operator: a run of operator characters as Postgres cuts it.
+    Operator,
+    /// `( ) [ ] , . ; : :: :=`
+    Punct,
+}
+
+/// Bytes that operators are made of (scan.l's `{op_chars}`).
+const OPERATOR: &[u8] = b"~!@#^&|`?+-*/%<>=";
+
+/// Cuts the text into tokens. `Err`: a byte that begins no token.
+pub(super) fn cut(text: &[u8], holes: &[Hole]) -> Result<Vec<Raw>, String> {
+    let mut raws: Vec<Raw> = Vec::new();
+    let mut run: Option<Raw> = None;
+    for token in tokens(text, holes) {
+        let (start, end) = (token.span.start, token.span.end);
+        if token.kind == TokenKind::Punct && OPERATOR.contains(&text[start]) {
+            match &mut run {
+                Some(run) if run.end == start => run.end = end,
+                _ => {
+                    finish(&mut run, text, &mut raws);
+                    run = Some(Raw { kind: RawKind::Operator, start, end });
+                }
+            }
+            continue;
+        }
+        finish(&mut run, text, &mut raws);
+        let kind = match token.kind {
+            TokenKind::Word => RawKind::Word(ident_value(text, start..end).into_owned()),
+            TokenKind::QuotedIdent => RawKind::Quoted(ident_value(text, start..end).into_owned()),
+            TokenKind::Param => RawKind::Param,
+            TokenKind::Literal(hole) => RawKind::Literal(hole, holes[hole as usize].kind),
+            TokenKind::Punct if b"()[],.;:".contains(&text[start]) => RawKind::Punct,
+            TokenKind::Punct => return Err(format!("unexpected {:?}", char::from(text[start]))),
+        };
+        raws.push(Raw { kind, start, end });
+    }
+    finish(&mut run, text, &mut raws);
+    Ok(raws)
+}
+
+/// Ends a run of operator bytes: a `+` or `-` at its end is an operator of its own, unless one of the bytes that may
+/// precede it stands in the run (scan.l, `{operator}`).
+fn finish(run: &mut Option<Raw>, text: &[u8], raws: &mut Vec<Raw>) {
+    let Some(whole) = run.take() else { return };
+    let bytes = &text[whole.start..whole.end];
+    let mut len = bytes.len();
+    if !bytes.iter().any(|b| b"~!@#^&|`?%".contains(b)) {
+        while len > 1 && matches!(bytes[len - 1], b'+' | b'-') {
+            len -= 1;
+        }
+    }
+    let cut = whole.start + len;
+    raws.push(Raw { kind: RawKind::Operator, start: whole.start, end: cut });
+    if cut < whole.end {
+        let mut rest = Some(Raw { start: cut, ..whole });
+        finish(&mut rest, text, raws);
+    }
+}
+
+/// What the parser is given.
+pub(super) struct Feed {
+    pub(super) tokens: Vec<TokenWithSpan>,
+    /// Where words begin that are left out, but have a known meaning.
+    pub(super) known: Vec<usize>,
+    /// A TABLESAMPLE was left out.
+    pub(super) sampled: bool,
+}
+
+/// Makes the parser's tokens from a run of ours.
+pub(super) fn feed(text: &[u8], raws: &[Raw]) -> Result<Feed, String> {
+    let mut feeder = Feeder {
+        text,
+        raws,
+        at: 0,
+        set: Vec::new(),
+        depth: 0,
+        out: Feed { tokens: Vec::with_capacity(raws.len()), known: Vec::new(), sampled: false },
+    };
+    while feeder.at < raws.len() {
+        feeder.next()?;
+    }
+    Ok(feeder.out)
+}
+
+struct Feeder<'t> {
+    text: &'t [u8],
+    raws: &'t [Raw],
+    at: usize,
+    depth: usize,
+    /// Depths at which a SET list is open.
+    set: Vec<usize>,
+    out: Feed,
+}
+
+impl Feeder<'_> {
+    fn next(&mut self) -> Result<(), String> {
+        let raw = &self.raws[self.at];
+        match &raw.kind {
+            RawKind::Word(word) => self.word(word),
+            RawKind::Quoted(name) if self.is_string(1) && !self.is_punct_back(b'.') => {
+                self.typed_literal(name.clone());
+                Ok(())
+            }
+            RawKind::Quoted(name) => {
+                self.emit(ident(name));
+                self.at += 1;
+                Ok(())
+            }
+            RawKind::Param => {
+                let name = String::from_utf8_lossy(&self.text[raw.start..raw.end]).into_owned();
+                self.emit(Token::Placeholder(name));
+                self.at += 1;
+                Ok(())
+            }
+            RawKind::Literal(_, kind) => {
+                if *kind != HoleKind::Number && self.is_string_back() {
+                    return Err("two strings side by side".to_owned());
+                }
+                self.emit(literal(*kind));
+                self.at += 1;
+                Ok(())
+            }
+            RawKind::Operator => {
+                self.operator();
+                Ok(())
+            }
+            RawKind::Punct => self.punct(),
+        }
+    }
+
+    fn punct(&mut self) -> Result<(), String> {
+        let token = match self.text[self.raws[self.at].start] {
+            b'(' => {
+                self.depth += 1;
+                Token::LParen
+            }
+            b')' => {
+                self.depth = self.depth.saturating_sub(1);
+                while self.set.last().is_some_and(|d| *d > self.depth) {
+                    self.set.pop();
+                }
+                Token::RParen
+            }
+            b'[' => Token::LBracket,
+            b']' => Token::RBracket,
+            b',' => {
+                self.emit(Token::Comma);
+                self.at += 1;
+                if self.set.last() == Some(&self.depth) {
+                    self.set_target();
+                }
+                return Ok(());
+            }
+            b'.' => Token::Period,
+            b':' if self.adjacent(b':') => {
+                self.emit(Token::DoubleColon);
+                self.at += 2;
+                return Ok(());
+            }
+            b':' if self.operator_is(1, b"=") && self.raws[self.at].end == self.raws[self.at + 1].start => {
+                self.emit(Token::Assignment);
+                self.at += 2;
+                return Ok(());
+            }
+            b':' => Token::Colon,
+            _ => return Err("more than one statement".to_owned()),
+        };
+        self.emit(token);
+        self.at += 1;
+        Ok(())
+    }
+
+    /// The next token is this byte and touches the present one.
+    fn adjacent(&self, byte: u8) -> bool {
+        let next = self.raws.get(self.at + 1);
+        next.is_some_and(|n| {
+            n.kind == RawKind::Punct && self.text[n.start] == byte && n.start == self.raws[self.at].end
+        })
+    }
+
+    /// After SET or a comma of a SET list: `column[subscript] =` loses its subscript, which routing does not need.
+    fn set_target(&mut self) {
+        if !matches!(self.raws.get(self.at).map(|r| &r.kind), Some(RawKind::Word(_) | RawKind::Quoted(_))) {
+            return;
+        }
+        let name = self.raws[self.at].clone();
+        let mut after = self.at + 1;
+        while self.is_punct_at(after, b'[') {
+            let Some(close) = self.matching(after) else { return };
+            after = close + 1;
+        }
+        if after > self.at + 1 && self.operator_at(after, b"=") {
+            let (RawKind::Word(value) | RawKind::Quoted(value)) = &name.kind else { return };
+            self.emit(ident(value));
+            self.at = after;
+        }
+    }
+
+    fn operator(&mut self) {
+        let raw = &self.raws[self.at];
+        let bytes = &self.text[raw.start..raw.end];
+        let token = match bytes {
+            b"=" => Token::Eq,
+            b"<" => Token::Lt,
+            b">" => Token::Gt,
+            b"<=" => Token::LtEq,
+            b">=" => Token::GtEq,
+            b"<>" | b"!=" => Token::Neq,
+            b"+" => Token::Plus,
+            b"-" => Token::Minus,
+            b"*" => Token::Mul,
+            b"/" => Token::Div,
+            b"%" => Token::Mod,
+            b"^" => Token::Caret,
+            b"=>" => Token::RArrow,
+            // All other prefix operators look the same to us.
+            _ if self.prefix_position() => Token::Tilde,
+            b"~" => Token::Tilde,
+            b"~*" => Token::TildeAsterisk,
+            b"!~" => Token::ExclamationMarkTilde,
+            b"!~*" => Token::ExclamationMarkTildeAsterisk,
+            b"~~" => Token::DoubleTilde,
+            b"~~*" => Token::DoubleTildeAsterisk,
+            b"!~~" => Token::ExclamationMarkDoubleTilde,
+            b"!~~*" => Token::ExclamationMarkDoubleTildeAsterisk,
+            _ => Token::CustomBinaryOperator(String::from_utf8_lossy(bytes).into_owned()),
+        };
+        self.emit(token);
+        self.at += 1;
+    }
+
+    /// An operator here has no left operand.
+    fn prefix_position(&self) -> bool {
+        match self.at.checked_sub(1).map(|back| &self.raws[back]) {
+            None => true,
+            Some(Raw { kind: RawKind::Operator, start, end }) => &self.text[*start..*end] != b"*",
+            Some(Raw { kind: RawKind::Punct, start, .. }) => matches!(self.text[*start], b'(' | b'[' | b',' | b':'),
+            Some(Raw { kind: RawKind::Word(word), .. }) => keeps(word) && !ends_operand(word),
+            Some(_) => false,
+        }
+    }
+
+    fn word(&mut self, word: &str) -> Result<(), String> {
+        let name_here = self.is_punct_back(b'.') || self.is_punct(1, b'.');
+        if !name_here && self.rewritten(word)? {
+            return Ok(());
+        }
+        if !name_here && self.is_string(1) && !takes_string(word) {
+            self.typed_literal(word.to_owned());
+            return Ok(());
+        }
+        let keyword = !name_here && self.is_keyword(word);
+        self.emit(if keyword { Token::make_word(word, None) } else { ident(word) });
+        self.at += 1;
+        if keyword {
+            self.after_keyword(word);
+        }
+        Ok(())
+    }
+
+    fn after_keyword(&mut self, word: &str) {
+        match word {
+            "set" => {
+                self.set.push(self.depth);
+                self.set_target();
+            }
+            "where" | "from" | "returning" | "when" if self.set.last() == Some(&self.depth) => {
+                self.set.pop();
+            }
+            "conflict" => self.skip_conflict_target(),
+            _ => {}
+        }
+    }
+
+    /// Constructs that the parser does not know. True: it is done.
+    fn rewritten(&mut self, word: &str) -> Result<bool, String> {
+        match word {
+            "uescape" => return Err("UESCAPE".to_owned()),
+            "table" if !self.back_is(&["as"]) => {
+                for token in [keyword("select"), Token::Mul, keyword("from")] {
+                    self.emit(token);
+                }
+                self.at += 1;
+            }
+            "only" if !self.back_is(&["row", "rows"]) => {
+                self.at += 1;
+                self.unwrap_parens();
+            }
+            "variadic" | "symmetric" | "asymmetric" => self.at += 1,
+            "isnull" => self.emit_all(&["is", "null"]),
+            "notnull" => self.emit_all(&["is", "not", "null"]),
+            "for" if self.ahead_is(&["no", "key", "update"]) => {
+                self.emit(keyword("for"));
+                self.at += 3;
+                self.lock();
+            }
+            "for" if self.ahead_is(&["key", "share"]) => {
+                self.emit(keyword("for"));
+                self.at += 2;
+                self.lock();
+            }
+            "for" if self.ahead_is(&["update"]) || self.ahead_is(&["share"]) => {
+                self.emit(keyword("for"));
+                self.at += 1;
+                self.lock();
+            }
+            "overriding" if self.ahead_is(&["system", "value"]) || self.ahead_is(&["user", "value"]) => self.at += 3,
+            "exclude" if self.ahead_is(&["current", "row"]) || self.ahead_is(&["no", "others"]) => self.at += 3,
+            "exclude" if self.ahead_is(&["group"]) || self.ahead_is(&["ties"]) => self.at += 2,
+            "current" if self.ahead_is(&["of"]) && self.back_is(&["where"]) => {
+                self.emit(keyword("true"));
+                self.known(self.at + 2);
+                self.at += 3;
+            }
+            "tablesample" => return self.skip_sample().map(|()| true),
+            "rows" if self.ahead_is(&["from"]) && self.is_punct(2, b'(') && self.back_is(&["from", "join", "lateral"]) => {
+                self.emit(ident("rows_from"));
+                self.at += 2;
+            }
+            "timestamp" | "time"
+                if (self.ahead_is(&["with", "time", "zone"]) || self.ahead_is(&["without", "time", "zone"]))
+                    && self.is_string(4) =>
+            {
+                let kind = self.raws[self.at + 4].kind.clone();
+                if let RawKind::Literal(_, kind) = kind {
+                    self.emit_at(literal(kind), self.at + 4);
+                    self.emit(Token::DoubleColon);
+                    self.emit(ident("timestamptz"));
+                }
+                self.at += 5;
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// `type 'value'` becomes `'value'::type`; the fields of an interval are left out.
+    fn typed_literal(&mut self, name: String) {
+        let interval = name == "interval";
+        if let RawKind::Literal(_, kind) = self.raws[self.at + 1].kind {
+            self.emit_at(literal(kind), self.at + 1);
+        }
+        self.emit(Token::DoubleColon);
+        self.emit(ident(&name));
+        self.at += 2;
+        while interval && self.word_at(self.at).is_some_and(is_interval_field) {
+            self.at += 1;
+            if self.is_punct(0, b'(')
+                && let Some(close) = self.matching(self.at)
+            {
+                self.at = close + 1;
+            }
+            if self.word_at(self.at) == Some("to") {
+                self.at += 1;
+            }
+        }
+    }
+
+    /// At UPDATE or SHARE of a locking clause: emits it and leaves out its OF list.
+    fn lock(&mut self) {
+        let word = self.word_at(self.at).unwrap_or("update").to_owned();
+        self.emit(keyword(&word));
+        self.at += 1;
+        if self.word_at(self.at) != Some("of") {
+            return;
+        }
+        self.at += 1;
+        loop {
+            self.known(self.at);
+            self.at += 1;
+            if !self.is_punct(0, b',') && !self.is_punct(0, b'.') {
+                return;
+            }
+            self.at += 1;
+        }
+    }
+
+    /// `(c) WHERE predicate` before DO: which rows conflict is the shard's own business.
+    fn skip_conflict_target(&mut self) {
+        let from = self.at;
+        if self.is_punct(0, b'(') {
+            match self.matching(self.at) {
+                Some(close) => self.at = close + 1,
+                None => return,
+            }
+        }
+        if self.at > from && self.word_at(self.at) == Some("where") {
+            let mut depth = 0usize;
+            while let Some(raw) = self.raws.get(self.at) {
+                match raw.kind {
+                    RawKind::Word(ref word) if depth == 0 && word == "do" => break,
+                    RawKind::Punct if self.text[raw.start] == b'(' => depth += 1,
+                    RawKind::Punct if self.text[raw.start] == b')' => depth = depth.saturating_sub(1),
+                    _ => {}
+                }
+                self.at += 1;
+            }
+        }
+        for at in from..self.at {
+            self.known(at);
+        }
+    }
+
+    /// `TABLESAMPLE method (...) REPEATABLE (...)`
+    fn skip_sample(&mut self) -> Result<(), String> {
+        self.out.sampled = true;
+        self.at += 2;
+        let close = self.matching(self.at).ok_or("TABLESAMPLE")?;
+        self.at = close + 1;
+        if self.word_at(self.at) == Some("repeatable") {
+            let close = self.matching(self.at + 1).ok_or("REPEATABLE")?;
+            self.at = close + 1;
+        }
+        Ok(())
+    }
+
+    /// `ONLY (t)`: leaves the parentheses out.
+    fn unwrap_parens(&mut self) {
+        if !self.is_punct(0, b'(') {
+            return;
+        }
+        let Some(close) = self.matching(self.at) else { return };
+        self.at += 1;
+        while self.at < close {
+            let raw = &self.raws[self.at];
+            match &raw.kind {
+                RawKind::Word(name) | RawKind::Quoted(name) => self.emit(ident(name)),
+                RawKind::Punct if self.text[raw.start] == b'.' => self.emit(Token::Period),
+                // Not a name: the parser will say so.
+                _ => self.emit(Token::RParen),
+            }
+            self.at += 1;
+        }
+        self.at = close + 1;
+    }
+
+    /// Whether this word is a keyword here.
+    fn is_keyword(&self, word: &str) -> bool {
+        let back = |words: &[&str]| self.back_is(words);
+        let ahead = |words: &[&str]| words.iter().any(|w| self.ahead_is(&[w]));
+        let paren = self.is_punct(1, b'(');
+        match word {
+            "timestamp" | "time" if ahead(&["with", "without"]) => true,
+            "timestamp" | "time" if paren => back(&["as"]) || self.is_punct_back(b':'),
+            "time" => back(&["at", "with", "without"]),
+            "zone" => back(&["time"]),
+            "at" | "without" => ahead(&["time"]),
+            "double" => ahead(&["precision"]),
+            "precision" => back(&["double"]),
+            "character" | "char" | "bit" | "nchar" => ahead(&["varying"]),
+            "varying" => back(&["character", "char", "bit", "nchar"]),
+            "materialized" => back(&["as", "not"]),
+            "not" if back(&["as"]) => ahead(&["materialized"]),
+            _ if back(&["as"]) => false,
+            "insert" => ahead(&["into"]) || back(&["then"]),
+            "over" => self.is_punct_back(b')'),
+            "filter" => paren && self.is_punct_back(b')'),
+            "within" => ahead(&["group"]),
+            "partition" => ahead(&["by"]),
+            "range" | "groups" => ahead(&["between", "unbounded", "current"]) || self.is_value(1),
+            "row" => !paren,
+            "current" => ahead(&["row"]),
+            "recursive" => back(&["with"]),
+            "nothing" => back(&["do"]),
+            "conflict" => back(&["on"]),
+            "constraint" => back(&["on", "conflict"]),
+            "first" | "last" => back(&["nulls", "fetch"]),
+            "next" => back(&["fetch"]),
+            "nulls" => ahead(&["first", "last"]),
+            "ties" | "ordinality" => back(&["with"]),
+            "only" => true,
+            "locked" => back(&["skip"]),
+            "skip" => ahead(&["locked"]),
+            "matched" => back(&["when", "not"]),
+            "source" | "target" => back(&["by"]),
+            "unknown" => back(&["is", "not"]),
+            "sets" => back(&["grouping"]),
+            "grouping" => ahead(&["sets"]),
+            "to" => back(&["similar"]),
+            "left" | "right" | "full" => ahead(&["join", "outer"]),
+            "inner" | "cross" => ahead(&["join"]),
+            "values" => paren || back(&["default"]),
+            "array" => paren || self.is_punct(1, b'['),
+            "extract" | "substring" | "trim" | "overlay" | "position" | "cast" | "exists" | "some" | "operator"
+            | "rollup" | "cube" => paren,
+            _ => keeps(word),
+        }
+    }
+
+    fn emit(&mut self, token: Token) {
+        self.emit_at(token, self.at);
+    }
+
+    fn emit_at(&mut self, token: Token, at: usize) {
+        let place = |byte: usize| Location { line: 1, column: byte as u64 + 1 };
+        let (start, end) = self.raws.get(at).map_or((0, 0), |raw| (raw.start, raw.end));
+        self.out.tokens.push(TokenWithSpan { token, span: Span { start: place(start), end: place(end) } });
+    }
+
+    fn emit_all(&mut self, words: &[&str]) {
+        for word in words {
+            self.emit(keyword(word));
+        }
+        self.at += 1;
+    }
+
+    fn known(&mut self, at: usize) {
+        if let Some(raw) = self.raws.get(at) {
+            self.out.known.push(raw.start);
+        }
+    }
+
+    fn word_at(&self, at: usize) -> Option<&str> {
+        match &self.raws.get(at)?.kind {
+            RawKind::Word(word) => Some(word),
+            _ => None,
+        }
+    }
+
+    fn back_is(&self, words: &[&str]) -> bool {
+        let back = self.at.checked_sub(1).and_then(|back| self.word_at(back));
+        back.is_some_and(|word| words.contains(&word))
+    }
+
+    /// The words after the present one.
+    fn ahead_is(&self, words: &[&str]) -> bool {
+        words.iter().zip(self.at + 1..).all(|(word, at)| self.word_at(at) == Some(word))
+    }
+
+    fn is_punct(&self, ahead: usize, byte: u8) -> bool {
+        self.is_punct_at(self.at + ahead, byte)
+    }
+
+    fn is_punct_at(&self, at: usize, byte: u8) -> bool {
+        self.raws.get(at).is_some_and(|r| r.kind == RawKind::Punct && self.text[r.start] == byte)
+    }
+
+    fn is_punct_back(&self, byte: u8) -> bool {
+        self.at > 0 && self.is_punct_at(self.at - 1, byte)
+    }
+
+    fn operator_is(&self, ahead: usize, bytes: &[u8]) -> bool {
+        self.operator_at(self.at + ahead, bytes)
+    }
+
+    fn operator_at(&self, at: usize, bytes: &[u8]) -> bool {
+        self.raws.get(at).is_some_and(|r| r.kind == RawKind::Operator && &self.text[r.start..r.end] == bytes)
+    }
+
+    fn is_string(&self, ahead: usize) -> bool {
+        let raw = self.raws.get(self.at + ahead);
+        raw.is_some_and(|r| matches!(r.kind, RawKind::Literal(_, kind) if kind != HoleKind::Number))
+    }
+
+    fn is_string_back(&self) -> bool {
+        let raw = self.at.checked_sub(1).map(|back| &self.raws[back].kind);
+        matches!(raw, Some(RawKind::Literal(_, kind)) if *kind != HoleKind::Number)
+    }
+
+    fn is_value(&self, ahead: usize) -> bool {
+        let raw = self.raws.get(self.at + ahead);
+        raw.is_some_and(|r| matches!(r.kind, RawKind::Literal(..) | RawKind::Param))
+    }
+
+    /// The bracket that closes the one at `open`.
+    fn matching(&self, open: usize) -> Option<usize> {
+        matching(self.text, self.raws, open)
+    }
+}
+
+/// The bracket that closes the one at `open`.
+pub(super) fn matching(text: &[u8], raws: &[Raw], open: usize) -> Option<usize> {
+    let mut depth = 0usize;
+    for (at, raw) in raws.iter().enumerate().skip(open) {
+        if raw.kind != RawKind::Punct {
+            continue;
+        }
+        match text[raw.start] {
+            b'(' | b'[' => depth += 1,
+            b')' | b']' => {
+                depth = depth.checked_sub(1)?;
+                if depth == 0 {
+                    return Some(at);
+                }
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// All literals of a family look the same to the parser: what it makes of a text follows from the text's shape alone.
+fn literal(kind: HoleKind) -> Token {
+    match kind {
+        HoleKind::Number => Token::Number("1".to_owned(), false),
+        _ => Token::SingleQuotedString(String::new()),
+    }
+}
+
+fn ident(name: &str) -> Token {
+    Token::Word(Word { value: name.to_owned(), quote_style: None, keyword: Keyword::NoKeyword })
+}
+
+fn keyword(word: &str) -> Token {
+    Token::make_word(word, None)
+}
+
+/// Keywords wherever they stand, save next to a period or after AS.
+fn keeps(word: &str) -> bool {
+    matches!(
+        word,
+        "all" | "and" | "any" | "as" | "asc" | "between" | "by" | "case" | "collate" | "default" | "delete" | "desc"
+            | "distinct" | "do" | "else" | "end" | "escape" | "except" | "false" | "fetch" | "following" | "for"
+            | "from" | "group" | "having" | "ilike" | "in" | "intersect" | "into" | "is" | "join" | "lateral" | "like"
+            | "limit" | "merge" | "natural" | "not" | "nowait" | "null" | "offset" | "on" | "or" | "order" | "outer"
+            | "overlaps" | "placing" | "preceding" | "returning" | "rows" | "select" | "set" | "share" | "similar"
+            | "then" | "true" | "unbounded" | "union" | "update" | "using" | "when" | "where" | "window" | "with"
+            | "both" | "leading" | "trailing"
+    )
+}
+
+/// Keywords that a whole operand may end with.
+fn ends_operand(word: &str) -> bool {
+    matches!(word, "null" | "true" | "false" | "end" | "default")
+}
+
+/// Keywords that a string may follow. After all other words a string is a typed literal: `date '2024-01-01'`.
+fn takes_string(word: &str) -> bool {
+    keeps(word) || matches!(word, "zone" | "to" | "uescape" | "values" | "symmetric" | "asymmetric" | "variadic")
+}
+
+fn is_interval_field(word: &str) -> bool {
+    matches!(word, "year" | "month" | "day" | "hour" | "minute" | "second")
+}

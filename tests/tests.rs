@@ -4,6 +4,7 @@
 #![allow(unreachable_pub)]
 
 mod catalog;
+mod drivers;
 mod layers;
 mod provision;
 // Parts of it wait for the tests that need them.

@@ -5,8 +5,11 @@
 
 mod catalog;
 mod drivers;
+mod hostile;
 mod layers;
+mod lifecycle;
 mod provision;
+mod psql;
 // Parts of it wait for the tests that need them.
 #[allow(dead_code, unused_imports)]
 mod support;

@@ -20,11 +20,24 @@ const APART: Duration = Duration::from_secs(1);
 /// The longest that a look may take.
 const LOOK: Duration = Duration::from_secs(20);
 
-/// Runs until `end`.
-pub(super) async fn keep(context: Arc<Context>, end: CancellationToken) {
-    let mut maps = context.map.subscribe();
+/// The first look, so that the first client finds the tables known. However it ends, clients are served: those of hosts
+/// that are up as soon as one of them could be read.
+pub(super) async fn first(context: &Context) -> Keeper {
     let mut known = Known::default();
-    let mut complete = look(&context, &mut known).await;
+    let complete = look(context, &mut known).await;
+    Keeper { known, complete }
+}
+
+/// What a look leaves for the next.
+pub(super) struct Keeper {
+    known: Known,
+    complete: bool,
+}
+
+/// Goes on looking until `end`.
+pub(super) async fn keep(context: Arc<Context>, keeper: Keeper, end: CancellationToken) {
+    let mut maps = context.map.subscribe();
+    let Keeper { mut known, mut complete } = keeper;
     let mut last = Instant::now();
     loop {
         let retry = async {

@@ -5,11 +5,13 @@
 
 mod admin;
 mod catalog;
+mod drivers;
 mod hostile;
 mod demo;
 mod layers;
 mod lifecycle;
 mod provision;
+mod psql;
 // Parts of it wait for the tests that need them.
 #[allow(dead_code, unused_imports)]
 mod support;

@@ -31,7 +31,7 @@ enum Command {
     /// Makes the shards' schemas and the app's tables on every host, from one SQL file. Can be repeated.
     Provision(Provision),
     /// Asks the proxy that runs on this machine with this map whether it serves. Exit code 1 if not.
-    Health(MapFile),
+    Health(Health),
     /// Starts two private Postgres clusters with a small app's tables and the proxy in front. Ctrl-C stops all of it.
     Demo(DemoArgs),
 }
@@ -90,6 +90,15 @@ struct Provision {
 }
 
 #[derive(Args)]
+struct Health {
+    #[command(flatten)]
+    map: MapFile,
+    /// Ask here instead, whatever the map says: http://IP:PORT, with or without a path.
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+}
+
+#[derive(Args)]
 struct DemoArgs {
     /// Where map, logs and data go. An earlier demo's are cleared away.
     #[arg(long, value_name = "DIR", default_value = ".demo")]
@@ -106,7 +115,10 @@ pub(crate) fn main() -> ExitCode {
         Command::Serve(args) => serve(&args),
         Command::Explain(args) => explain(&args),
         Command::Provision(args) => provision(&args),
-        Command::Health(args) => load(&args.path).and_then(|map| health::ask(&map.proxy)),
+        Command::Health(args) => match &args.url {
+            Some(url) => health::ask_url(url),
+            None => load(&args.map.path).and_then(|map| health::ask(&map.proxy)),
+        },
         Command::Demo(args) => demo(args),
     };
     match done {

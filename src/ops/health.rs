@@ -19,16 +19,31 @@ pub fn ask(proxy: &ProxySettings) -> Result<(), String> {
     }
 }
 
+/// Asks `http://IP:PORT[/path]`, whatever the map says: a map that is being edited must not make a proxy look sick.
+pub fn ask_url(url: &str) -> Result<(), String> {
+    let rest = url.strip_prefix("http://").ok_or("a URL begins with http://")?;
+    let (address, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let path = if path.is_empty() { "healthz" } else { path };
+    let at = address.parse().map_err(|e| format!("{address}: {e}: write IP:PORT"))?;
+    ask_path(at, path).map_err(|why| format!("{url}: {why}"))
+}
+
 fn ask_http(at: SocketAddr) -> Result<(), String> {
+    ask_path(at, "healthz")
+}
+
+fn ask_path(at: SocketAddr, path: &str) -> Result<(), String> {
     let mut stream = connect(at)?;
-    stream.write_all(b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n").map_err(|e| e.to_string())?;
+    stream
+        .write_all(format!("GET /{path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes())
+        .map_err(|e| e.to_string())?;
     let mut answer = String::new();
     // A health page is short; what is beyond is not read.
     stream.take(4096).read_to_string(&mut answer).map_err(|e| e.to_string())?;
     let status = answer.split(' ').nth(1).unwrap_or_default();
     match status {
         "200" => Ok(()),
-        _ => Err(answer.lines().last().unwrap_or("no answer").to_owned()),
+        _ => Err(format!("{status} {}", answer.lines().last().unwrap_or("no answer"))),
     }
 }
 
@@ -83,7 +98,7 @@ mod tests {
         let settings = |at| ProxySettings { http: Some(at), ..ProxySettings::default() };
         assert_eq!(ask(&settings(answering(b"HTTP/1.0 200 OK\r\n\r\nok\n"))), Ok(()));
         let said = ask(&settings(answering(b"HTTP/1.0 503 Unavailable\r\n\r\ndraining\n"))).unwrap_err();
-        assert!(said.ends_with("/healthz: draining"), "{said}");
+        assert!(said.ends_with("/healthz: 503 draining"), "{said}");
     }
 
     #[test]

@@ -422,11 +422,7 @@ fn rule_without_shards(parts: &Parts<'_>, needs: Needs) -> Rule {
 fn sharded(plan: &Plan, tables: &Tables, parts: &Parts<'_>, needs: &Needs, writes: bool) -> Rule {
     let scope = Scope::new(plan, tables);
     let knowledge = Knowledge::find(&scope);
-    let keys = Keys {
-        plan,
-        scope: &scope,
-        knowledge: &knowledge,
-    };
+    let keys = Keys::new(&scope, &knowledge);
     let mut found = Sharded {
         bindings: SmallVec::new(),
         checks: Vec::new(),

@@ -1,5 +1,8 @@
 //! What binds a sharded table to a shard, and what a write may put into the columns that decide it.
 
+use std::cell::OnceCell;
+use std::collections::HashMap;
+
 use crate::shardmap::KeyType;
 use crate::sql::plan::{
     Body, Cast, Column, Condition, Const, ConstFrom, JoinKind, LevelId, Plan, Set, Source, Term,
@@ -21,6 +24,8 @@ pub(super) struct Keys<'a, 'p> {
     pub(super) plan: &'p Plan,
     pub(super) scope: &'a Scope<'p>,
     pub(super) knowledge: &'a Knowledge<'a, 'p>,
+    /// What type each parameter gets, if all its uses agree.
+    families: OnceCell<HashMap<u16, Option<Family>>>,
 }
 
 /// A column of a sharded table that decides the shard.
@@ -61,7 +66,16 @@ fn deciding(table: &Table) -> Result<(Deciding<'_>, Vec<Deciding<'_>>), Refusal>
     ))
 }
 
-impl<'p> Keys<'_, 'p> {
+impl<'a, 'p> Keys<'a, 'p> {
+    pub(super) fn new(scope: &'a Scope<'p>, knowledge: &'a Knowledge<'a, 'p>) -> Self {
+        Keys {
+            plan: scope.plan,
+            scope,
+            knowledge,
+            families: OnceCell::new(),
+        }
+    }
+
     /// What binds an item that is a sharded table; `None`: nothing.
     pub(super) fn binding(
         &self,
@@ -488,10 +502,20 @@ impl<'p> Keys<'_, 'p> {
             Some(cast) => Family::of_cast(*cast),
             None => Family::of_key(key_type),
         };
-        let mut uses = self.plan.params.iter().filter(|param| param.param == n);
-        match uses.all(|param| self.family(&param.with) == Some(family)) {
-            true => Typed::Family,
-            false => Typed::Unsure,
+        let families = self.families.get_or_init(|| {
+            let mut families = HashMap::new();
+            for param in &self.plan.params {
+                let here = self.family(&param.with);
+                let all = families.entry(param.param).or_insert(here);
+                if *all != here {
+                    *all = None;
+                }
+            }
+            families
+        });
+        match families.get(&n) {
+            Some(Some(all)) if *all == family => Typed::Family,
+            _ => Typed::Unsure,
         }
     }
 

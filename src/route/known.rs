@@ -30,14 +30,21 @@ const ROUNDS: usize = 32;
 pub(super) struct Knowledge<'s, 'p> {
     scope: &'s Scope<'p>,
     known: HashMap<ColumnId, Known<'p>>,
+    /// By level: it calls an aggregate, or what may be one.
+    aggregates: Vec<bool>,
     changed: bool,
 }
 
 impl<'s, 'p> Knowledge<'s, 'p> {
     pub(super) fn find(scope: &'s Scope<'p>) -> Self {
+        let mut aggregates = vec![false; scope.plan.levels.len()];
+        for call in scope.plan.calls.iter().filter(|call| !call.from) {
+            aggregates[call.level] |= !super::functions::is_plain(&call.name, scope.tables);
+        }
         let mut knowledge = Knowledge {
             scope,
             known: HashMap::new(),
+            aggregates,
             changed: true,
         };
         for _ in 0..ROUNDS {
@@ -299,16 +306,7 @@ impl<'s, 'p> Knowledge<'s, 'p> {
         let f = &of.features;
         plain
             && !(f.distinct || f.group || f.window || f.limit || f.locking || f.sample)
-            && !self.aggregates(level)
-    }
-
-    pub(super) fn aggregates(&self, level: LevelId) -> bool {
-        let mut calls = self
-            .plan()
-            .calls
-            .iter()
-            .filter(|call| call.level == level && !call.from);
-        calls.any(|call| !super::functions::is_plain(&call.name, self.scope.tables))
+            && !self.aggregates[level]
     }
 
     /// The row that is inserted: what its columns equal, for RETURNING and ON CONFLICT.

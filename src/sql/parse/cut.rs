@@ -111,3 +111,41 @@ pub(super) fn matching(text: &[u8], raws: &[Raw], open: usize) -> Option<usize> 
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::shape::Shape;
+
+    fn pieces(text: &str) -> Vec<&str> {
+        let mut shape = Shape::default();
+        shape.scan(text.as_bytes()).expect("a shape");
+        let raws = cut(text.as_bytes(), &shape.holes).expect("tokens");
+        raws.iter().map(|raw| &text[raw.start..raw.end]).collect()
+    }
+
+    #[test]
+    fn operators_as_postgres_cuts_them() {
+        assert_eq!(pieces("a=-1"), ["a", "=", "-", "1"]);
+        assert_eq!(pieces("a<--1\n"), ["a", "<"]);
+        assert_eq!(pieces("a@-1"), ["a", "@-", "1"]);
+        assert_eq!(pieces("a=@1"), ["a", "=@", "1"]);
+        assert_eq!(pieces("a*-+-b"), ["a", "*", "-", "+", "-", "b"]);
+        assert_eq!(pieces("a=/*x*/-1"), ["a", "=", "-", "1"]);
+        assert_eq!(pieces("a->>'b'"), ["a", "->>", "'b'"]);
+        assert_eq!(
+            pieces("x::int[1:2]"),
+            ["x", ":", ":", "int", "[", "1", ":", "2", "]"]
+        );
+        assert_eq!(pieces("count(*)"), ["count", "(", "*", ")"]);
+    }
+
+    #[test]
+    fn bytes_that_begin_no_token() {
+        let mut shape = Shape::default();
+        for text in ["SELECT {1}", "SELECT \\", "SELECT $"] {
+            shape.scan(text.as_bytes()).expect("a shape");
+            assert!(cut(text.as_bytes(), &shape.holes).is_err(), "{text}");
+        }
+    }
+}

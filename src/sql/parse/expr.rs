@@ -429,9 +429,7 @@ impl Lower<'_> {
             bare,
             from,
         };
-        if !self.plan.calls.contains(&call) {
-            self.plan.calls.push(call);
-        }
+        self.plan.calls.push(call);
         Ok(name)
     }
 

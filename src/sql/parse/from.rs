@@ -9,6 +9,9 @@ use sqlparser::ast::{
 use super::lower::{Lower, Read, stop};
 use crate::sql::plan::{Item, Join, JoinKind, LevelId, Source, Using};
 
+/// The most tables and the like of a statement: what is found out of them takes time that grows with their square.
+const MOST_ITEMS: usize = 2_000;
+
 impl Lower<'_> {
     pub(super) fn joined(&mut self, tables: &TableWithJoins, level: LevelId) -> Read<Range<usize>> {
         let start = self.factor(&tables.relation, level)?.start;
@@ -185,6 +188,10 @@ impl Lower<'_> {
             alias,
             columns,
         });
+        self.items += 1;
+        if self.items > MOST_ITEMS {
+            return stop("a statement of so many tables");
+        }
         Ok(())
     }
 

@@ -38,6 +38,8 @@ pub(super) struct Lower<'t> {
     pub(super) known: HashSet<usize>,
     /// Where parameters begin whose use is noted.
     pub(super) params_seen: HashSet<usize>,
+    /// How many FROM items there are.
+    pub(super) items: usize,
     /// The levels of the subqueries walked so far, by the address of their syntax tree, which stays in place.
     subqueries: HashMap<usize, LevelId>,
     /// Common table expressions in scope, the innermost last.
@@ -52,6 +54,7 @@ impl<'t> Lower<'t> {
             plan: Plan::default(),
             known: HashSet::new(),
             params_seen: HashSet::new(),
+            items: 0,
             subqueries: HashMap::new(),
             ctes: Vec::new(),
         }

@@ -69,10 +69,10 @@ fn without_hint(bound: &Bound, values: &Values<'_>, map: &ShardMap) -> Result<Ro
 pub fn anywhere(bound: &Bound, map: &ShardMap, any: ShardId, hinted: bool) -> Result<Route, Refusal> {
     let at = |shard, names| Ok(Route { target: Target::Shard(shard), names });
     match &bound.rule {
-        Rule::Sharded(Sharded { unbound: Some(refusal), one_shard_only: Some(_), .. }) if !hinted => {
-            Err(refusal.clone())
-        }
         Rule::Sharded(sharded) => {
+            if let (Some(refusal), Some(_), false) = (&sharded.unbound, &sharded.one_shard_only, hinted) {
+                return Err(refusal.clone());
+            }
             let beside = sharded.beside.as_ref().and_then(|(host, _)| map.shards_of(map.host_named(host)?).next());
             at(sharded.fixed.or(beside).unwrap_or(any), bound.names)
         }

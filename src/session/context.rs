@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
+use super::buffers::Buffers;
 use super::cancel::CancelKeys;
 use super::clients::Clients;
 use crate::pool::{Pools, Worker};
@@ -191,6 +192,7 @@ pub struct WorkerContext {
     /// Which event loop.
     pub id: Worker,
     pub(crate) scratch: Mutex<Scratch>,
+    pub(crate) buffers: Arc<Buffers>,
 }
 
 /// Reused from statement to statement.
@@ -213,7 +215,7 @@ impl WorkerContext {
             plans: Front::new(FRONT_ENTRIES),
             statements: Front::new(FRONT_ENTRIES),
         };
-        Arc::new(WorkerContext { id: Worker(id), scratch: Mutex::new(scratch) })
+        Arc::new(WorkerContext { id: Worker(id), scratch: Mutex::new(scratch), buffers: Arc::default() })
     }
 }
 

@@ -19,7 +19,7 @@ use crate::sql::token::{ident_value, tokens};
 use crate::wire::error::{ErrorFields, SqlState};
 
 /// What the parser may spend on one text, once per shape.
-pub(super) const PARSE: parse::Limits = parse::Limits { text: 1 << 20, tokens: 200_000, depth: 200 };
+pub(super) const PARSE: parse::Limits = parse::Limits { text: 1 << 20, tokens: 100_000, depth: 100 };
 
 /// Where one execution goes.
 pub(super) enum Way {
@@ -64,7 +64,7 @@ impl Session {
         let values = Values { text, holes: &scratch.shape.holes, params: None };
         let hint = self.hint_of(text, &scratch.shape)?;
         let way = self.decide(bound, &values, hint.as_ref())?;
-        let mut message = Vec::new();
+        let mut message = Vec::with_capacity(text.len() + 64);
         if let Way::One { shard, .. } = &way {
             self.write_query(&mut message, bound, &values, *shard);
         }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use presplit::ops::demo::{self, Demo};
-use presplit::ops::{health, provision};
+use presplit::ops::{explain, health, provision};
 use presplit::proxy::Proxy;
 use presplit::shardmap::{Fault, MapHandle, ShardMap, render_faults};
 use tokio::signal::unix::{SignalKind, signal};
@@ -26,6 +26,8 @@ enum Command {
     Check(Check),
     /// Runs the proxy until SIGTERM or Ctrl-C.
     Serve(Serve),
+    /// Says where a statement would go and why, without running it. Exit code 1 if it would be refused.
+    Explain(Explain),
     /// Makes the shards' schemas and the app's tables on every host, from one SQL file. Can be repeated.
     Provision(Provision),
     /// Asks the proxy that runs on this machine with this map whether it serves. Exit code 1 if not.
@@ -59,6 +61,20 @@ struct Serve {
 }
 
 #[derive(Args)]
+struct Explain {
+    #[command(flatten)]
+    map: MapFile,
+    /// Take the tables from this file of DDL; without it the hosts are asked.
+    #[arg(long, value_name = "FILE")]
+    schema: Option<PathBuf>,
+    /// A parameter's value as text: $1 first, then $2 ...
+    #[arg(long = "param", value_name = "VALUE")]
+    params: Vec<String>,
+    /// The statement.
+    sql: String,
+}
+
+#[derive(Args)]
 struct Provision {
     #[command(flatten)]
     map: MapFile,
@@ -88,6 +104,7 @@ pub(crate) fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Check(args) => check(&args),
         Command::Serve(args) => serve(&args),
+        Command::Explain(args) => explain(&args),
         Command::Provision(args) => provision(&args),
         Command::Health(args) => load(&args.path).and_then(|map| health::ask(&map.proxy)),
         Command::Demo(args) => demo(args),
@@ -178,6 +195,28 @@ fn provision(args: &Provision) -> Result<(), String> {
     match report.is_complete() {
         true => Ok(()),
         false => Err("some of it failed, see above; what was made stays, and the next run goes on from there".to_owned()),
+    }
+}
+
+fn explain(args: &Explain) -> Result<(), String> {
+    let map = load(&args.map.path)?;
+    let (tables, faults) = match &args.schema {
+        Some(path) => {
+            let sql = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+            explain::tables_of_file(&map, &sql)
+        }
+        None => runtime()?.block_on(explain::tables_of_hosts(&map)),
+    };
+    for fault in faults {
+        eprintln!("presplit: {fault}");
+    }
+    let (lines, routed) = explain::explain(&map, &tables, &args.sql, args.params.clone());
+    for line in lines {
+        println!("{line}");
+    }
+    match routed {
+        true => Ok(()),
+        false => Err("the statement would be refused".to_owned()),
     }
 }
 

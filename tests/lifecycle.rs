@@ -111,9 +111,14 @@ async fn a_hundred_maps_under_load_and_no_client_notices() {
         load.more(5).await;
     }
     assert!(load.end().await > 500);
-    let console = proxy.console().await;
-    let map = console.simple("SHOW MAP").await;
-    assert!(map.contains(&version.to_string()), "the final map is in force: {map}");
+    // The final map is in force: it says how many statements a session may hold.
+    hosts.write_map(&hosts.map_text(version + 1, "[proxy.limits]\nstatements_per_session = 2\n"));
+    let mark = proxy.log_mark();
+    proxy.reload();
+    proxy.wait_log(mark, &["statements_per_session"]);
+    let client = proxy.client().await;
+    let _held = (client.prepare("SELECT 1").await.unwrap(), client.prepare("SELECT 2").await.unwrap());
+    assert_eq!(client.prepare("SELECT 3").await.unwrap_err().code(), Some(&SqlState::PROGRAM_LIMIT_EXCEEDED));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -150,7 +155,7 @@ async fn a_killed_host_fails_fast_and_comes_back_by_itself() {
     client.batch_execute("INSERT INTO photos (user_id, caption) VALUES (9, 'a')").await.unwrap();
     a.more(20).await;
 
-    hosts.clusters[1].restart();
+    hosts.clusters[1].start();
     wait_until("host b is served again", || async { client.batch_execute(on_b).await.is_ok() }).await;
     a.end().await;
 }
@@ -167,7 +172,7 @@ async fn a_lost_host_fails_the_transaction_that_was_on_it() {
     let error = client.batch_execute("SELECT * FROM photos WHERE user_id = 1").await.unwrap_err();
     assert_eq!(error.code(), Some(&SqlState::IN_FAILED_SQL_TRANSACTION));
     client.batch_execute("COMMIT").await.unwrap(); // answered with ROLLBACK
-    hosts.clusters[1].restart();
+    hosts.clusters[1].start();
     wait_until("host b is back", || async { client.batch_execute("SELECT * FROM photos WHERE user_id = 5").await.is_ok() }).await;
     assert!(client.query("SELECT * FROM photos WHERE user_id = 5", &[]).await.unwrap().is_empty());
 }
@@ -178,14 +183,12 @@ async fn a_cancel_hits_the_query_of_its_session_and_no_other() {
     let proxy = Proxy::start(&hosts);
     let (one, other) = (proxy.client().await, proxy.client().await);
     let token = one.cancel_token();
+    one.batch_execute("INSERT INTO users (id, name) VALUES (5, 'slow')").await.unwrap();
     let slow = tokio::spawn(async move {
-        let error = one.batch_execute("SELECT pg_sleep(60) FROM photos_of(5)").await;
-        drop(error);
         let error = one.query("SELECT pg_sleep(60), * FROM users WHERE id = 5", &[]).await;
         (one, error)
     });
     let quiet = tokio::spawn(async move { other.query("SELECT pg_sleep(2)", &[]).await.map(|_| other) });
-    hosts.insert_user(5).await;
     let direct = hosts.client(1).await;
     wait_until("the query runs", || async {
         // Once the row is there the query sleeps.

@@ -3,10 +3,15 @@
 // Nothing here is exported; `pub` between its modules is enough.
 #![allow(unreachable_pub)]
 
+mod admin;
 mod catalog;
+mod drivers;
+mod hostile;
 mod demo;
 mod layers;
+mod lifecycle;
 mod provision;
+mod psql;
 // Parts of it wait for the tests that need them.
 #[allow(dead_code, unused_imports)]
 mod support;

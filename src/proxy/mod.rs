@@ -78,10 +78,11 @@ impl Proxy {
         let end = CancellationToken::new();
         let chores = TaskTracker::new();
         chores.spawn(shardmap::watch_file(context.map.clone(), end.clone()));
-        chores.spawn(tables::keep(context.clone(), end.clone()));
+        let keeper = tables::first(&context).await;
+        chores.spawn(tables::keep(context.clone(), keeper, end.clone()));
         chores.spawn(janitor::run(context.clone(), end.clone()));
         if let Some(http) = self.http {
-            chores.spawn(crate::admin::serve_http(context.clone(), http, end.clone()));
+            chores.spawn(crate::admin::serve_http(context.clone(), http, stop.clone(), end.clone()));
         }
         let mut threads = Vec::new();
         for (n, listener) in self.listeners.into_iter().enumerate() {

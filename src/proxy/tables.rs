@@ -20,11 +20,24 @@ const APART: Duration = Duration::from_secs(1);
 /// The longest that a look may take.
 const LOOK: Duration = Duration::from_secs(20);
 
-/// Runs until `end`.
-pub(super) async fn keep(context: Arc<Context>, end: CancellationToken) {
-    let mut maps = context.map.subscribe();
+/// The first look, so that the first client finds the tables known. However it ends, clients are served: those of hosts
+/// that are up as soon as one of them could be read.
+pub(super) async fn first(context: &Context) -> Keeper {
     let mut known = Known::default();
-    let mut complete = look(&context, &mut known).await;
+    let complete = look(context, &mut known).await;
+    Keeper { known, complete }
+}
+
+/// What a look leaves for the next.
+pub(super) struct Keeper {
+    known: Known,
+    complete: bool,
+}
+
+/// Goes on looking until `end`.
+pub(super) async fn keep(context: Arc<Context>, keeper: Keeper, end: CancellationToken) {
+    let mut maps = context.map.subscribe();
+    let Keeper { mut known, mut complete } = keeper;
     let mut last = Instant::now();
     loop {
         let retry = async {
@@ -71,12 +84,12 @@ async fn look(context: &Context, known: &mut Known) -> bool {
         keep_what_is_down(&map, &mut snapshot, old);
     }
     if snapshot.sharded.is_empty() && snapshot.public.is_empty() && !complete {
-        say(known, said);
+        say(context, known, said);
         return false;
     }
     let (tables, faults) = Tables::new(&map, &snapshot);
     said.extend(faults);
-    say(known, said);
+    say(context, known, said);
     let rules = Some((map.keyspace.clone(), map.tables.clone()));
     if known.rules != rules || known.snapshot.as_ref() != Some(&snapshot) {
         tracing::info!(sharded = snapshot.sharded.len(), "the tables are known");
@@ -88,11 +101,12 @@ async fn look(context: &Context, known: &mut Known) -> bool {
 }
 
 /// Logs what is wrong, once for as long as it stays the same.
-fn say(known: &mut Known, said: Vec<String>) {
+fn say(context: &Context, known: &mut Known, said: Vec<String>) {
     if known.said != said {
         for line in &said {
             tracing::warn!("{line}");
         }
+        context.refresh.set_faults(&said);
         known.said = said;
     }
 }

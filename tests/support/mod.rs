@@ -21,3 +21,15 @@ pub async fn connect(config: &tokio_postgres::Config) -> Client {
     tokio::spawn(connection);
     client
 }
+
+/// Waits until `holds`, asking again and again. Panics if it never does.
+pub async fn wait_until<F: Future<Output = bool>>(what: &str, holds: impl Fn() -> F) {
+    let began = std::time::Instant::now();
+    while !holds().await {
+        assert!(
+            began.elapsed() < std::time::Duration::from_secs(30),
+            "waited in vain until {what}"
+        );
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}

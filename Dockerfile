@@ -19,6 +19,6 @@ COPY --from=build /presplit /usr/local/bin/presplit
 USER 65532:65532
 EXPOSE 6432
 HEALTHCHECK --interval=10s --timeout=5s --start-period=5s \
-    CMD ["presplit", "health", "--map", "/etc/presplit/shardmap.toml"]
+    CMD ["presplit", "health", "127.0.0.1:6432"]
 ENTRYPOINT ["presplit"]
 CMD ["serve", "--map", "/etc/presplit/shardmap.toml"]

@@ -1,6 +1,7 @@
 //! Flags and subcommands, and what they print. Exit code 0: done; 1: it could not be done, or a check failed; 2: bad flags.
 
 use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -30,8 +31,8 @@ enum Command {
     Explain(Explain),
     /// Makes the shards' schemas and the app's tables on every host, from one SQL file. Can be repeated.
     Provision(Provision),
-    /// Asks the proxy that runs on this machine with this map whether it serves. Exit code 1 if not.
-    Health(MapFile),
+    /// Asks a running proxy whether it serves. Exit code 1 if not.
+    Health(Health),
     /// Starts two private Postgres clusters with a small app's tables and the proxy in front. Ctrl-C stops all of it.
     Demo(DemoArgs),
 }
@@ -90,6 +91,16 @@ struct Provision {
 }
 
 #[derive(Args)]
+struct Health {
+    /// Where clients connect.
+    #[arg(default_value = "127.0.0.1:6432")]
+    address: SocketAddr,
+    /// Ask /healthz at this address (the map's [proxy] http) instead of the port for clients.
+    #[arg(long, value_name = "ADDRESS")]
+    http: Option<SocketAddr>,
+}
+
+#[derive(Args)]
 struct DemoArgs {
     /// Where map, logs and data go. An earlier demo's are cleared away.
     #[arg(long, value_name = "DIR", default_value = ".demo")]
@@ -106,7 +117,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Serve(args) => serve(&args),
         Command::Explain(args) => explain(&args),
         Command::Provision(args) => provision(&args),
-        Command::Health(args) => load(&args.path).and_then(|map| health::ask(&map.proxy)),
+        Command::Health(args) => health(&args),
         Command::Demo(args) => demo(args),
     };
     match done {
@@ -235,6 +246,13 @@ fn serve(args: &Serve) -> Result<(), String> {
     let stop = CancellationToken::new();
     runtime.spawn(follow_signals(map, stop.clone()));
     runtime.block_on(proxy.run(stop)).map_err(|e| e.to_string())
+}
+
+fn health(args: &Health) -> Result<(), String> {
+    match args.http {
+        Some(http) => health::ask_http(http).map_err(|why| format!("http://{http}/healthz: {why}")),
+        None => health::ask_port(args.address).map_err(|why| format!("{}: {why}", args.address)),
+    }
 }
 
 fn demo(args: DemoArgs) -> Result<(), String> {

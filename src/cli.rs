@@ -92,12 +92,12 @@ struct Provision {
 
 #[derive(Args)]
 struct Health {
-    /// Where clients connect.
+    /// Where clients connect: whether anybody answers there as Postgres does.
     #[arg(default_value = "127.0.0.1:6432")]
     address: SocketAddr,
-    /// Ask /healthz at this address (the map's [proxy] http) instead of the port for clients.
-    #[arg(long, value_name = "ADDRESS")]
-    http: Option<SocketAddr>,
+    /// Ask here instead: http://IP:PORT of the map's [proxy] http, with or without a path.
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
 }
 
 #[derive(Args)]
@@ -117,7 +117,10 @@ pub(crate) fn main() -> ExitCode {
         Command::Serve(args) => serve(&args),
         Command::Explain(args) => explain(&args),
         Command::Provision(args) => provision(&args),
-        Command::Health(args) => health(&args),
+        Command::Health(args) => match &args.url {
+            Some(url) => health::ask_url(url),
+            None => health::ask_port(args.address).map_err(|why| format!("{}: {why}", args.address)),
+        },
         Command::Demo(args) => demo(args),
     };
     match done {
@@ -246,13 +249,6 @@ fn serve(args: &Serve) -> Result<(), String> {
     let stop = CancellationToken::new();
     runtime.spawn(follow_signals(map, stop.clone()));
     runtime.block_on(proxy.run(stop)).map_err(|e| e.to_string())
-}
-
-fn health(args: &Health) -> Result<(), String> {
-    match args.http {
-        Some(http) => health::ask_http(http).map_err(|why| format!("http://{http}/healthz: {why}")),
-        None => health::ask_port(args.address).map_err(|why| format!("{}: {why}", args.address)),
-    }
 }
 
 fn demo(args: DemoArgs) -> Result<(), String> {

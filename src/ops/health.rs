@@ -10,17 +10,27 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// SSLRequest: length 8 and the code 80877103 (src/include/libpq/pqcomm.h). Answered with one byte before any login.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 
-/// Asks the HTTP page `/healthz` at this address: good is 200.
-pub fn ask_http(at: SocketAddr) -> Result<(), String> {
+/// Asks `http://IP:PORT[/path]`, without a path `/healthz`: good is 200.
+pub fn ask_url(url: &str) -> Result<(), String> {
+    let rest = url.strip_prefix("http://").ok_or("a URL begins with http://")?;
+    let (address, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let path = if path.is_empty() { "healthz" } else { path };
+    let at = address.parse().map_err(|e| format!("{address}: {e}: write IP:PORT"))?;
+    ask_path(at, path).map_err(|why| format!("{url}: {why}"))
+}
+
+fn ask_path(at: SocketAddr, path: &str) -> Result<(), String> {
     let mut stream = connect(at)?;
-    stream.write_all(b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n").map_err(|e| e.to_string())?;
+    stream
+        .write_all(format!("GET /{path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes())
+        .map_err(|e| e.to_string())?;
     let mut answer = String::new();
     // A health page is short; what is beyond is not read.
     stream.take(4096).read_to_string(&mut answer).map_err(|e| e.to_string())?;
     let status = answer.split(' ').nth(1).unwrap_or_default();
     match status {
         "200" => Ok(()),
-        _ => Err(answer.lines().last().unwrap_or("no answer").to_owned()),
+        _ => Err(format!("{status} {}", answer.lines().last().unwrap_or("no answer"))),
     }
 }
 
@@ -60,12 +70,16 @@ mod tests {
         at
     }
 
+    fn url(at: SocketAddr) -> String {
+        format!("http://{at}/healthz")
+    }
+
     #[test]
     fn http_is_good_with_200_only() {
-        assert_eq!(ask_http(answering(b"HTTP/1.0 200 OK\r\n\r\nok\n")), Ok(()));
-        let said = ask_http(answering(b"HTTP/1.0 503 Unavailable\r\n\r\ndraining\n"));
-        assert_eq!(said, Err("draining".to_owned()));
-        assert!(ask_http(answering(b"")).is_err());
+        assert_eq!(ask_url(&url(answering(b"HTTP/1.0 200 OK\r\n\r\nok\n"))), Ok(()));
+        let said = ask_url(&url(answering(b"HTTP/1.0 503 Unavailable\r\n\r\ndraining\n")));
+        assert!(said.unwrap_err().ends_with("/healthz: 503 draining"));
+        assert!(ask_url(&url(answering(b""))).is_err());
     }
 
     #[test]

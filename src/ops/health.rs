@@ -30,7 +30,11 @@ fn ask_path(at: SocketAddr, path: &str) -> Result<(), String> {
     let status = answer.split(' ').nth(1).unwrap_or_default();
     match status {
         "200" => Ok(()),
-        _ => Err(format!("{status} {}", answer.lines().last().unwrap_or("no answer"))),
+        "" => Err("no answer".to_owned()),
+        _ => {
+            let (_, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+            Err(format!("{status} {}", body.trim_end().replace('\n', "; ")))
+        }
     }
 }
 
@@ -77,8 +81,8 @@ mod tests {
     #[test]
     fn http_is_good_with_200_only() {
         assert_eq!(ask_url(&url(answering(b"HTTP/1.0 200 OK\r\n\r\nok\n"))), Ok(()));
-        let said = ask_url(&url(answering(b"HTTP/1.0 503 Unavailable\r\n\r\ndraining\n")));
-        assert!(said.unwrap_err().ends_with("/healthz: 503 draining"));
+        let said = ask_url(&url(answering(b"HTTP/1.0 503 Unavailable\r\nX: y\r\n\r\ndraining\nsince 3 s\n")));
+        assert!(said.unwrap_err().ends_with("/healthz: 503 draining; since 3 s"));
         assert!(ask_url(&url(answering(b""))).is_err());
     }
 

@@ -140,6 +140,7 @@ async fn prove(program: &str, first: i64) {
 
     let hosts = hosts().await;
     let mut proxy = Proxy::start(&hosts);
+    proxy.wait_log(0, &["the tables are known"]);
     for _ in 0..2 {
         let left = run(program, &proxy.url()).await;
         assert_eq!(left, expected, "{program} leaves something else behind than with one Postgres");
@@ -172,6 +173,7 @@ async fn tokio_postgres_with_named_statements() {
 
     let hosts = hosts().await;
     let mut proxy = Proxy::start(&hosts);
+    proxy.wait_log(0, &["the tables are known"]);
     for _ in 0..2 {
         assert_eq!(rust_app(&proxy.config()).await, expected);
         assert_in_place(&hosts, 4000, &expected).await;

@@ -1,11 +1,12 @@
 //! Flags and subcommands, and what they print. Exit code 0: done; 1: it could not be done, or a check failed; 2: bad flags.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use presplit::ops::provision;
+use presplit::ops::demo::{self, Demo};
+use presplit::ops::{explain, health, provision};
 use presplit::proxy::Proxy;
 use presplit::shardmap::{Fault, MapHandle, ShardMap, render_faults};
 use tokio::signal::unix::{SignalKind, signal};
@@ -25,8 +26,14 @@ enum Command {
     Check(Check),
     /// Runs the proxy until SIGTERM or Ctrl-C.
     Serve(Serve),
+    /// Says where a statement would go and why, without running it. Exit code 1 if it would be refused.
+    Explain(Explain),
     /// Makes the shards' schemas and the app's tables on every host, from one SQL file. Can be repeated.
     Provision(Provision),
+    /// Asks the proxy that runs on this machine with this map whether it serves. Exit code 1 if not.
+    Health(Health),
+    /// Starts two private Postgres clusters with a small app's tables and the proxy in front. Ctrl-C stops all of it.
+    Demo(DemoArgs),
 }
 
 /// The shard map to work with.
@@ -54,6 +61,20 @@ struct Serve {
 }
 
 #[derive(Args)]
+struct Explain {
+    #[command(flatten)]
+    map: MapFile,
+    /// Take the tables from this file of DDL; without it the hosts are asked.
+    #[arg(long, value_name = "FILE")]
+    schema: Option<PathBuf>,
+    /// A parameter's value as text: $1 first, then $2 ...
+    #[arg(long = "param", value_name = "VALUE")]
+    params: Vec<String>,
+    /// The statement.
+    sql: String,
+}
+
+#[derive(Args)]
 struct Provision {
     #[command(flatten)]
     map: MapFile,
@@ -68,12 +89,37 @@ struct Provision {
     dry_run: bool,
 }
 
+#[derive(Args)]
+struct Health {
+    #[command(flatten)]
+    map: MapFile,
+    /// Ask here instead, whatever the map says: http://IP:PORT, with or without a path.
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+}
+
+#[derive(Args)]
+struct DemoArgs {
+    /// Where map, logs and data go. An earlier demo's are cleared away.
+    #[arg(long, value_name = "DIR", default_value = ".demo")]
+    dir: PathBuf,
+    /// The proxy's port on 127.0.0.1; its HTTP takes the next one, the hosts those 9 and 10 above.
+    #[arg(long, default_value_t = 6432)]
+    port: u16,
+}
+
 /// Reads the flags and does what they say.
 pub(crate) fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Check(args) => check(&args),
         Command::Serve(args) => serve(&args),
+        Command::Explain(args) => explain(&args),
         Command::Provision(args) => provision(&args),
+        Command::Health(args) => match &args.url {
+            Some(url) => health::ask_url(url),
+            None => load(&args.map.path).and_then(|map| health::ask(&map.proxy)),
+        },
+        Command::Demo(args) => demo(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -96,7 +142,14 @@ fn unusable(path: &Path, faults: &[Fault]) -> String {
 /// One line an event on standard error; `RUST_LOG` says how much.
 fn log_to_stderr() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stderr().is_terminal()).with_target(false).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        // Where standard error is gone there is nobody to tell, and telling it there would panic.
+        .log_internal_errors(false)
+        .init();
 }
 
 fn check(args: &Check) -> Result<(), String> {
@@ -157,6 +210,28 @@ fn provision(args: &Provision) -> Result<(), String> {
     }
 }
 
+fn explain(args: &Explain) -> Result<(), String> {
+    let map = load(&args.map.path)?;
+    let (tables, faults) = match &args.schema {
+        Some(path) => {
+            let sql = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+            explain::tables_of_file(&map, &sql)
+        }
+        None => runtime()?.block_on(explain::tables_of_hosts(&map)),
+    };
+    for fault in faults {
+        eprintln!("presplit: {fault}");
+    }
+    let (lines, routed) = explain::explain(&map, &tables, &args.sql, args.params.clone());
+    for line in lines {
+        println!("{line}");
+    }
+    match routed {
+        true => Ok(()),
+        false => Err("the statement would be refused".to_owned()),
+    }
+}
+
 fn serve(args: &Serve) -> Result<(), String> {
     log_to_stderr();
     let map = MapHandle::open(&args.map.path).map_err(|faults| unusable(&args.map.path, &faults))?;
@@ -172,6 +247,46 @@ fn serve(args: &Serve) -> Result<(), String> {
     let stop = CancellationToken::new();
     runtime.spawn(follow_signals(map, stop.clone()));
     runtime.block_on(proxy.run(stop)).map_err(|e| e.to_string())
+}
+
+fn demo(args: DemoArgs) -> Result<(), String> {
+    log_to_stderr();
+    let runtime = runtime()?;
+    let options = demo::Options { dir: args.dir, port: args.port };
+    // A signal that comes before all is up ends this process, and with it the hosts.
+    let demo = runtime.block_on(Demo::start(options, |step| println!("{step}")))?;
+    let map_file = demo.map_file();
+    let map = MapHandle::open(&map_file).map_err(|faults| unusable(&map_file, &faults))?;
+    let proxy = Proxy::bind(map).map_err(|e| e.to_string())?;
+    println!("listening on {}", proxy.address());
+    println!("{}", demo.what_next());
+    let stop = CancellationToken::new();
+    runtime.spawn(stop_on_signals(stop.clone()));
+    runtime.block_on(proxy.run(stop)).map_err(|e| e.to_string())?;
+    demo.stop()?;
+    // The terminal may be gone by now.
+    let _ = writeln!(std::io::stdout(), "stopped the proxy and both hosts");
+    Ok(())
+}
+
+/// Ctrl-C, SIGTERM and the end of the terminal (SIGHUP) stop the demo; a second one leaves at once.
+async fn stop_on_signals(stop: CancellationToken) {
+    let signals = (signal(SignalKind::hangup()), signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    let (Ok(mut hangup), Ok(mut terminate), Ok(mut interrupt)) = signals else {
+        tracing::error!("signals cannot be followed");
+        return;
+    };
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => {}
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        if stop.is_cancelled() {
+            std::process::exit(1);
+        }
+        stop.cancel();
+    }
 }
 
 /// SIGHUP reads the map again; SIGTERM and Ctrl-C drain, a second one of them leaves at once.

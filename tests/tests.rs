@@ -3,9 +3,11 @@
 // Nothing here is exported; `pub` between its modules is enough.
 #![allow(unreachable_pub)]
 
+mod admin;
 mod catalog;
 mod drivers;
 mod hostile;
+mod demo;
 mod layers;
 mod lifecycle;
 mod provision;

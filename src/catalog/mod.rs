@@ -51,3 +51,14 @@ pub struct Snapshot {
     /// Functions, from the template shard's host.
     pub functions: Functions,
 }
+
+impl Functions {
+    /// Those that Postgres 15 has in `pg_catalog`, for when no host can be asked.
+    pub fn postgres() -> Functions {
+        let names = include_str!("functions.txt").split_whitespace();
+        Functions {
+            builtin: names.map(str::to_owned).collect(),
+            ..Functions::default()
+        }
+    }
+}

@@ -108,6 +108,11 @@ impl Programs {
             .map_err(|e| format!("the account {ACCOUNT} can't use {} (are all directories above it open to it?): {e}", dir.display()))
     }
 
+    /// Whether the account that Postgres runs as can get into `dir`.
+    pub fn can_enter(&self, dir: &Path) -> bool {
+        run(self.command("test").arg("-x").arg(dir)).is_ok()
+    }
+
     /// Makes a cluster in `dir` (which [`Programs::make_dir`] made): superuser and database `app`, trust authentication,
     /// UTF-8, C locale.
     pub fn initdb(&self, dir: &Path) -> Result<(), String> {

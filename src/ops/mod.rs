@@ -3,4 +3,6 @@
 pub mod cluster;
 pub mod connect;
 pub mod demo;
+pub mod explain;
+pub mod health;
 pub mod provision;

@@ -84,6 +84,8 @@ struct State {
     waiters: VecDeque<Waiter>,
     /// The host refused us a moment ago: others need not each find that out by waiting.
     down: Option<Down>,
+    /// The last login's fault and when; none since a login went well.
+    last_fault: Option<(Arc<server::ConnectFault>, Instant)>,
     /// The map no longer has this pool: connections are closed as they come back.
     retired: bool,
     checkouts: u64,
@@ -140,6 +142,7 @@ impl Pool {
             idle: Vec::new(),
             waiters: VecDeque::new(),
             down: None,
+            last_fault: None,
             retired: false,
             checkouts: 0,
             opened: 0,
@@ -209,12 +212,14 @@ impl Pool {
                 let mut state = self.lock();
                 state.opened += 1;
                 state.down = None;
+                state.last_fault = None;
                 Ok(Box::new(ServerConn::new(login, limits.statements, worker)))
             }
             Err(fault) => {
                 let fault = Arc::new(fault);
                 let mut state = self.lock();
                 state.failed += 1;
+                state.last_fault = Some((fault.clone(), Instant::now()));
                 if fault.is_host_down() {
                     state.down = Some(Down { fault: fault.clone(), until: Instant::now() + DOWN_FOR });
                 }
@@ -310,6 +315,12 @@ impl Pool {
             opened: state.opened,
             failed: state.failed,
         }
+    }
+
+    /// Why the last login failed, and how long ago that was; `None` if it went well or there was none.
+    pub fn last_fault(&self) -> Option<(Arc<server::ConnectFault>, Duration)> {
+        let state = self.lock();
+        state.last_fault.as_ref().map(|(fault, at)| (fault.clone(), at.elapsed()))
     }
 
     /// Whether the host refused a login a moment ago.

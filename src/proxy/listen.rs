@@ -20,6 +20,9 @@ use crate::wire::stream::Stream;
 /// Connections that the kernel may hold before they are accepted.
 const BACKLOG: i32 = 1024;
 
+/// Places beyond the limit of clients for operators, so that they can see why it is reached.
+const RESERVED: usize = 10;
+
 /// A listening socket. `shared`: several event loops listen on the address, and the kernel spreads clients over them.
 pub(super) fn listener(address: SocketAddr, shared: bool) -> io::Result<std::net::TcpListener> {
     let taken = |e: io::Error| io::Error::new(e.kind(), format!("cannot listen on {address}: {e}"));
@@ -101,7 +104,10 @@ async fn client(context: Arc<Context>, worker: Arc<WorkerContext>, socket: TcpSt
         }
         Err(_) => return,
     };
-    if counted.0.clients.load(Ordering::Relaxed) > most && params.database() != Some(admin::DATABASE) {
+    let console = params.database() == Some(admin::DATABASE);
+    let most = if console { most + RESERVED } else { most };
+    if counted.0.clients.load(Ordering::Relaxed) > most {
+        context.stats.login_refused();
         let mut out = Vec::new();
         ErrorFields::fatal(SqlState::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
             .hint("The limit is `clients` in [proxy.limits].")
@@ -110,7 +116,7 @@ async fn client(context: Arc<Context>, worker: Arc<WorkerContext>, socket: TcpSt
         return;
     }
     // Boxed: a connection that is only being opened does not take the room of a session.
-    if params.database() == Some(admin::DATABASE) {
+    if console {
         Box::pin(admin::serve_console(context, stream, params, limit)).await;
     } else {
         Box::pin(session::serve(context, worker, stream, params, limit)).await;

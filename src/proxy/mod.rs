@@ -82,7 +82,7 @@ impl Proxy {
         chores.spawn(tables::keep(context.clone(), keeper, end.clone()));
         chores.spawn(janitor::run(context.clone(), end.clone()));
         if let Some(http) = self.http {
-            chores.spawn(crate::admin::serve_http(context.clone(), http, end.clone()));
+            chores.spawn(crate::admin::serve_http(context.clone(), http, stop.clone(), end.clone()));
         }
         let mut threads = Vec::new();
         for (n, listener) in self.listeners.into_iter().enumerate() {

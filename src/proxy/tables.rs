@@ -84,12 +84,12 @@ async fn look(context: &Context, known: &mut Known) -> bool {
         keep_what_is_down(&map, &mut snapshot, old);
     }
     if snapshot.sharded.is_empty() && snapshot.public.is_empty() && !complete {
-        say(known, said);
+        say(context, known, said);
         return false;
     }
     let (tables, faults) = Tables::new(&map, &snapshot);
     said.extend(faults);
-    say(known, said);
+    say(context, known, said);
     let rules = Some((map.keyspace.clone(), map.tables.clone()));
     if known.rules != rules || known.snapshot.as_ref() != Some(&snapshot) {
         tracing::info!(sharded = snapshot.sharded.len(), "the tables are known");
@@ -101,11 +101,12 @@ async fn look(context: &Context, known: &mut Known) -> bool {
 }
 
 /// Logs what is wrong, once for as long as it stays the same.
-fn say(known: &mut Known, said: Vec<String>) {
+fn say(context: &Context, known: &mut Known, said: Vec<String>) {
     if known.said != said {
         for line in &said {
             tracing::warn!("{line}");
         }
+        context.refresh.set_faults(&said);
         known.said = said;
     }
 }

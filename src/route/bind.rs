@@ -31,7 +31,7 @@ pub fn bind(plan: &Plan, tables: &Tables) -> Bound {
         per_text: plan.per_text,
         writes: !matches!(plan.verb, Verb::Empty | Verb::CopyTo),
         returns_rows: matches!(&plan.verb, Verb::Utility(verb) if verb == "EXPLAIN"),
-        names: Names::SearchPath,
+        names: if plan.copy.is_some() { Names::Qualified } else { Names::SearchPath },
         rule,
         key_type: tables.key_type(),
     }
@@ -180,6 +180,8 @@ struct Needs {
     other_function: Option<String>,
     /// A sequence or table of the shards in a string, and the function that it is given to.
     object: Option<(String, String)>,
+    /// A sequence that is not of the shards: which host's is meant is not known.
+    sequence: Option<(String, String)>,
     /// Something looks into the catalog.
     catalog: bool,
     search_path: bool,
@@ -227,6 +229,9 @@ fn needs(plan: &Plan, tables: &Tables, edits: &mut Vec<Edit>) -> Needs {
                 if functions::takes_sequence(&object.to) {
                     needs.object = Some((object.to.clone(), "a sequence".to_owned()));
                 }
+            }
+            (parts, _) if functions::takes_sequence(&object.to) => {
+                needs.sequence = Some((object.to.clone(), parts.join(".")));
             }
             _ => {}
         }
@@ -296,6 +301,9 @@ fn rule(plan: &Plan, tables: &Tables, parts: Parts<'_>, needs: Needs, writes: bo
     if parts.sharded.is_empty() && parts.fixed.is_empty() {
         return rule_without_shards(&parts, needs);
     }
+    if let Some((_, name)) = &needs.sequence {
+        return refuse(words::unknown_sequence(name));
+    }
     sharded(plan, tables, &parts, &needs, writes)
 }
 
@@ -311,6 +319,9 @@ fn rule_without_shards(parts: &Parts<'_>, needs: Needs) -> Rule {
     }
     if let Some((host, table)) = parts.unsharded.first() {
         return Rule::Host { host: (*host).to_owned(), table: (*table).to_owned() };
+    }
+    if let Some((to, name)) = &needs.sequence {
+        return refuse(words::sequence_alone(to, name));
     }
     if let Some(function) = &needs.other_function {
         return refuse(words::unknown_function_alone(function));
@@ -339,15 +350,16 @@ fn sharded(plan: &Plan, tables: &Tables, parts: &Parts<'_>, needs: &Needs, write
             found.push(binding);
         }
     }
-    let mut unbound = None;
+    let mut open = Vec::new();
     for (level, item, table) in &parts.sharded {
         match keys.binding(*level, *item, table) {
             Ok(Some(binding)) => found.push(binding),
             Ok(None) if found.fixed.is_some() => {}
-            Ok(None) => drop(unbound.get_or_insert((*level, *item, *table))),
+            Ok(None) => open.push((*level, *item, *table)),
             Err(refusal) => return Rule::Refuse { refusal, hintable: true },
         }
     }
+    let unbound = keys.untied(&parts.sharded, open).first().copied();
     match keys.checks(tables) {
         Ok(checks) => found.checks = checks,
         Err(refusal) => return Rule::Refuse { refusal, hintable: false },

@@ -203,6 +203,15 @@ impl<'p> Scope<'p> {
         self.level_columns(level).origins.get(column).copied()
     }
 
+    /// The column of an item that a level gives on as its own column.
+    pub(super) fn given(&self, level: LevelId, column: usize) -> Option<ColumnId> {
+        match self.origin(level, column)? {
+            Origin::Term(Term::Column(column)) => self.resolve(level, column),
+            Origin::Item(item, column) => Some(ColumnId { level, item, column }),
+            Origin::Term(_) => None,
+        }
+    }
+
     fn level_columns(&self, level: LevelId) -> Rc<LevelColumns<'p>> {
         match &*self.levels[level].borrow() {
             Kept::Found(found) => return Rc::clone(found),

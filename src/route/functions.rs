@@ -18,7 +18,7 @@ fn is_grammar(name: &str) -> bool {
 
 /// It belongs to Postgres or an extension.
 pub(super) fn is_builtin(name: &str, tables: &Tables) -> bool {
-    is_grammar(name) || is_aggregate(name) || tables.functions().builtin.contains(name)
+    name.starts_with("pg_") || is_grammar(name) || is_aggregate(name) || tables.functions().builtin.contains(name)
 }
 
 /// It gives one value (or set) for each row by itself: no aggregate. Those of the app might be anything.

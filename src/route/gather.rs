@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::sql::plan::{Body, Condition, JoinKind, LevelId, Source, Term, Wrap};
 
 use super::bind::Parts;
-use super::columns::{ColumnId, Origin, Scope};
+use super::columns::{ColumnId, Scope};
 use super::functions;
 use super::known::Knowledge;
 use super::tables::TableKind;
@@ -89,7 +89,7 @@ fn colocated(scope: &Scope<'_>, knowledge: &Knowledge<'_, '_>, parts: &Parts<'_>
                     pair.filter(|(left, right)| tied(*left) || tied(*right))
                 }
                 Condition::Within(Term::Column(left), inner, column) if knowledge.is_transparent(*inner) => {
-                    scope.resolve(level, left).zip(origin(scope, *inner, *column))
+                    scope.resolve(level, left).zip(scope.given(*inner, *column).filter(|c| c.level == *inner))
                 }
                 _ => None,
             };
@@ -131,16 +131,6 @@ fn colocated(scope: &Scope<'_>, knowledge: &Knowledge<'_, '_>, parts: &Parts<'_>
         return Some("a subquery in FROM over several shards is not supported yet".to_owned());
     }
     None
-}
-
-/// The column of an item of the level that the level gives.
-fn origin(scope: &Scope<'_>, level: LevelId, column: usize) -> Option<ColumnId> {
-    let found = match scope.origin(level, column)? {
-        Origin::Term(Term::Column(column)) => scope.resolve(level, column)?,
-        Origin::Item(item, column) => ColumnId { level, item, column },
-        Origin::Term(_) => return None,
-    };
-    (found.level == level).then_some(found)
 }
 
 fn is_key(scope: &Scope<'_>, column: ColumnId) -> bool {

@@ -1,7 +1,7 @@
 //! What binds a sharded table to a shard, and what a write may put into the columns that decide it.
 
 use crate::shardmap::KeyType;
-use crate::sql::plan::{Body, Cast, Column, Const, ConstFrom, LevelId, Plan, Set, Source, Term, TypedBy};
+use crate::sql::plan::{Body, Cast, Column, Condition, Const, ConstFrom, JoinKind, LevelId, Plan, Set, Source, Term, TypedBy};
 
 use super::columns::{ColumnId, Origin, Scope};
 use super::known::{Knowledge, Known, insert_source};
@@ -72,6 +72,99 @@ impl<'p> Keys<'_, 'p> {
         }
         let known = self.knowledge.of_level(source, at).filter(|_| self.is_certain(source, at));
         known.ok_or_else(|| words::insert_with_expression(&table.name, key.name))
+    }
+
+    /// Of the tables in `open`, which no value binds, those that are not tied to a bound one either: joined to it by
+    /// key (or by id), so that their rows that matter are in the same shard, whatever key that may be.
+    pub(super) fn untied<'t>(
+        &self,
+        all: &[(LevelId, usize, &'t Table)],
+        mut open: Vec<(LevelId, usize, &'t Table)>,
+    ) -> Vec<(LevelId, usize, &'t Table)> {
+        if open.is_empty() || open.len() == all.len() {
+            return open;
+        }
+        let ties = self.ties();
+        loop {
+            let is_open = |at: (LevelId, usize)| open.iter().any(|(level, item, _)| (*level, *item) == at);
+            let is_bound = |at: (LevelId, usize)| all.iter().any(|(l, i, _)| (*l, *i) == at) && !is_open(at);
+            let still = |at: &(LevelId, usize, &Table)| {
+                !ties.iter().any(|(one, other)| *one == (at.0, at.1) && is_bound(*other))
+            };
+            let rest: Vec<_> = open.iter().filter(|at| still(at)).copied().collect();
+            if rest.len() == open.len() {
+                return open;
+            }
+            open = rest;
+        }
+    }
+
+    /// Pairs of items: the rows of the first that matter are in the shards of the second's.
+    fn ties(&self) -> Vec<((LevelId, usize), (LevelId, usize))> {
+        let mut ties = Vec::new();
+        for (level, of) in self.plan.levels.iter().enumerate() {
+            for fact in &of.facts {
+                let (left, right) = match &fact.what {
+                    Condition::Equal(Term::Column(left), Term::Column(right)) => {
+                        (self.scope.resolve(level, left), self.scope.resolve(level, right))
+                    }
+                    Condition::Within(Term::Column(left), inner, column) => {
+                        (self.scope.resolve(level, left), self.scope.given(*inner, *column))
+                    }
+                    _ => continue,
+                };
+                let Some((left, right)) = left.zip(right) else { continue };
+                for (one, other) in [(left, right), (right, left)] {
+                    if one.level == level && fact.restricts.contains(&one.item) {
+                        self.tie(one, other, &mut ties);
+                    }
+                }
+                if let Condition::Within(_, inner, _) = &fact.what
+                    && self.knowledge.is_transparent(*inner)
+                {
+                    self.tie(right, left, &mut ties);
+                }
+            }
+            for (at, join) in of.joins.iter().enumerate() {
+                for (left, right) in self.scope.joined_by_name(level, at) {
+                    if matches!(join.kind, JoinKind::Inner | JoinKind::Right) {
+                        self.tie(left, right, &mut ties);
+                    }
+                    if matches!(join.kind, JoinKind::Inner | JoinKind::Left) {
+                        self.tie(right, left, &mut ties);
+                    }
+                }
+            }
+        }
+        ties
+    }
+
+    fn tie(&self, one: ColumnId, other: ColumnId, ties: &mut Vec<((LevelId, usize), (LevelId, usize))>) {
+        let (Some(one), Some(other)) = (self.decides(one), self.decides_through(other)) else { return };
+        if one.1 == other.1 {
+            ties.push((one.0, other.0));
+        }
+    }
+
+    /// The sharded item whose shard a column decides.
+    fn decides(&self, column: ColumnId) -> Option<((LevelId, usize), Carries)> {
+        let table = self.scope.table(column.level, column.item)?;
+        let (key, ids) = deciding(table).ok()?;
+        let decides = std::iter::once(&key).chain(&ids).find(|d| d.index == column.column)?;
+        Some(((column.level, column.item), decides.carries))
+    }
+
+    /// As [`Keys::decides`], also where a derived table gives the column on. (Not for the side that is tied: a
+    /// condition on a derived table says nothing of the rows inside it.)
+    fn decides_through(&self, column: ColumnId) -> Option<((LevelId, usize), Carries)> {
+        let mut column = column;
+        for _ in 0..32 {
+            match self.plan.levels[column.level].items[column.item].source {
+                Source::Level(inner) => column = self.scope.given(inner, column.column)?,
+                _ => return self.decides(column),
+            }
+        }
+        None
     }
 
     /// What a level gives in a column is never null instead of what it is known to equal.

@@ -11,6 +11,7 @@ use crate::sql::shape::Hole;
 mod bind;
 mod columns;
 mod decide;
+mod explain;
 mod functions;
 mod gather;
 mod keys;
@@ -22,8 +23,12 @@ mod tables;
 mod value;
 mod words;
 
+#[cfg(test)]
+mod tests;
+
 pub use bind::{bind, bind_unreadable};
 pub use decide::{anywhere, decide};
+pub use explain::{Explanation, explain};
 pub use reason::why;
 pub use refusal::{Code, Refusal};
 pub use rules::{Bound, Names};

@@ -116,6 +116,13 @@ impl Tables {
         self.by_name.get(name)
     }
 
+    /// Every table, view or the like, sorted by name.
+    pub fn list(&self) -> Vec<&Table> {
+        let mut list: Vec<_> = self.by_name.values().collect();
+        list.sort_by(|a, b| a.name.cmp(&b.name));
+        list
+    }
+
     /// A table, sequence or function of the app has this name.
     pub fn knows(&self, name: &str) -> bool {
         self.knows_relation(name) || self.functions.sharded.contains(name) || self.functions.public.contains(name)

@@ -68,6 +68,11 @@ pub(super) fn sequence_alone(to: &str, name: &str) -> Refusal {
     Refusal::new(Code::NoKey, message, hint)
 }
 
+pub(super) fn unknown_sequence(name: &str) -> Refusal {
+    let hint = format!("Use a sequence of the shards' schemas, or next_id(); or {GIVE_HINT}.");
+    Refusal::new(Code::UnknownTable, format!("sequence {name} is not of the shards: each host would count by itself"), hint)
+}
+
 pub(super) fn public_object(name: &str) -> Refusal {
     let hint = format!("Write '{name}' without the schema.");
     Refusal::new(Code::UnknownTable, format!("'public.{name}' is not in public but in the shards"), hint)

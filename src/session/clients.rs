@@ -7,6 +7,8 @@ use std::time::Instant;
 
 use futures_util::task::AtomicWaker;
 
+use crate::wire::error::{ErrorFields, SqlState};
+
 /// All sessions.
 #[derive(Default)]
 pub struct Clients {
@@ -18,6 +20,8 @@ pub struct Clients {
 pub struct ClientInfo {
     /// Number of the session, counted up from 1.
     pub id: u64,
+    /// What it asked for.
+    pub database: Database,
     /// Who logged in.
     pub user: String,
     /// From where.
@@ -31,6 +35,15 @@ pub struct ClientInfo {
     changed: AtomicU64,
     order: AtomicU8,
     waker: AtomicWaker,
+}
+
+/// Which database a client asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Database {
+    /// The app's.
+    App,
+    /// The proxy's own commands.
+    Console,
 }
 
 /// What a session is doing. PgBouncer's words where it has them.
@@ -59,16 +72,37 @@ pub enum Order {
     TransactionTimeout = 3,
 }
 
+impl Order {
+    /// What a client that is told to go hears.
+    pub(crate) fn farewell(self) -> ErrorFields {
+        match self {
+            Order::IdleTimeout => {
+                ErrorFields::fatal(SqlState::IDLE_SESSION_TIMEOUT, "terminating connection due to idle-session timeout")
+                    .hint("The limit is idle_client in [proxy.timeouts].")
+            }
+            Order::TransactionTimeout => ErrorFields::fatal(
+                SqlState::IDLE_IN_TRANSACTION_TIMEOUT,
+                "terminating connection due to idle-in-transaction timeout",
+            )
+            .hint("The limit is idle_transaction in [proxy.timeouts]."),
+            Order::Run | Order::Drain => {
+                ErrorFields::fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection: the proxy is shutting down")
+            }
+        }
+    }
+}
+
 impl Clients {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<ClientInfo>>> {
         self.all.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// Adds a session.
-    pub(crate) fn add(&self, user: &str, peer: String, application: &str) -> Arc<ClientInfo> {
+    pub(crate) fn add(&self, database: Database, user: &str, peer: String, application: &str) -> Arc<ClientInfo> {
         let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
         let info = Arc::new(ClientInfo {
             id,
+            database,
             user: user.to_owned(),
             peer,
             application: application.to_owned(),

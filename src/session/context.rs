@@ -72,6 +72,8 @@ pub struct Refresh {
     /// Somebody asks.
     pub asked: Notify,
     looks: watch::Sender<u64>,
+    /// What the last look found wrong.
+    said: Mutex<Vec<String>>,
 }
 
 /// The longest that a statement waits for the catalog to be read.
@@ -85,6 +87,16 @@ impl Refresh {
         self.asked.notify_one();
         // Too late is as good as unchanged: the statement is refused as it would have been.
         let _ = tokio::time::timeout(LOOK_WAIT, looks.changed()).await;
+    }
+
+    /// What the last look at the catalogs found wrong, in words: hosts that could not be read, tables that can't be used.
+    pub fn faults(&self) -> Vec<String> {
+        self.said.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    }
+
+    /// Notes what a look found wrong.
+    pub fn set_faults(&self, faults: &[String]) {
+        *self.said.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = faults.to_vec();
     }
 
     /// A look is done, or was refused because the last one is fresh.
@@ -112,6 +124,27 @@ impl Schema {
             longest_key: LONGEST_KEY,
         };
         Schema { tables, plans: Shared::new(limits()), statements: Shared::new(limits()) }
+    }
+}
+
+/// What the caches of a [`Schema`] hold and have done, the caches in front of them left out.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CacheCounts {
+    /// Entries now.
+    pub entries: usize,
+    /// Since the schema was made.
+    pub counters: cache::Counters,
+}
+
+impl Schema {
+    /// The cache of plans, by statement shape.
+    pub fn plan_counts(&self) -> CacheCounts {
+        CacheCounts { entries: self.plans.len(), counters: self.plans.counters() }
+    }
+
+    /// The cache of the extended protocol's statements, by text and parameter types.
+    pub fn statement_counts(&self) -> CacheCounts {
+        CacheCounts { entries: self.statements.len(), counters: self.statements.counters() }
     }
 }
 

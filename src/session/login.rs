@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::clients::Database;
 use super::context::{Context, WorkerContext};
 use super::errors::Fault;
 use super::extended::{Batch, Prepareds};
@@ -35,20 +36,12 @@ pub async fn serve(
     let peer = stream.peer();
     let map = context.map.current();
     let mut out = Vec::new();
-    let logged_in = tokio::time::timeout(limit, log_in(&context, &map, &mut stream, &mut out, &params)).await;
-    let user = match logged_in {
-        Ok(Ok(user)) => user,
-        Ok(Err(fault)) => {
-            tracing::info!(%peer, "login refused: {fault}");
-            context.stats.login_refused();
-            fault.write(&mut out);
-            let _ = stream.write_all(&out).await;
-            return;
-        }
-        Err(_) => return,
-    };
+    let Some(user) = admit(&context, &map, &mut stream, &mut out, &params, Database::App, limit).await else { return };
     match open(context.clone(), worker, stream, &params, &user, map, peer.clone(), out, limit).await {
-        Ok(session) => session.run().await,
+        Ok(session) => {
+            session.context.stats.logged_in();
+            session.run().await;
+        }
         Err((mut stream, fault)) => {
             let mut out = Vec::new();
             let fields = match fault {
@@ -63,13 +56,40 @@ pub async fn serve(
     }
 }
 
-/// Checks who the client is and what it asks for. `out` then holds what is to be sent in front of the rest.
+/// Finds out who the client is, within `limit`. `out` then holds what is to be sent in front of AuthenticationOk.
+/// `None`: it was turned away and told why.
+pub(crate) async fn admit(
+    context: &Context,
+    map: &ShardMap,
+    stream: &mut Stream,
+    out: &mut Vec<u8>,
+    params: &StartupParams,
+    database: Database,
+    limit: Duration,
+) -> Option<User> {
+    let logged_in = tokio::time::timeout(limit, log_in(context, map, stream, out, params, database)).await;
+    let fault = match logged_in {
+        Ok(Ok(user)) => return Some(user),
+        Ok(Err(fault)) => Some(fault),
+        Err(_) => None,
+    };
+    context.stats.login_refused();
+    if let Some(fault) = fault {
+        tracing::info!(peer = stream.peer(), "login refused: {fault}");
+        fault.write(out);
+        let _ = stream.write_all(out).await;
+    }
+    None
+}
+
+/// Checks who the client is and what it asks for.
 async fn log_in(
     context: &Context,
     map: &ShardMap,
     stream: &mut Stream,
     out: &mut Vec<u8>,
     params: &StartupParams,
+    database: Database,
 ) -> Result<User, HandshakeFault> {
     params.negotiate(out);
     let name = params.user()?;
@@ -90,9 +110,9 @@ async fn log_in(
         }
         None => auth::scram(stream, out, name, None, &context.mock).await?,
     }
-    let database = params.database().unwrap_or_default();
-    if database != map.proxy.database {
-        return Err(ErrorFields::fatal(SqlState::INVALID_CATALOG_NAME, format!("database \"{database}\" does not exist"))
+    let name = params.database().unwrap_or_default();
+    if database == Database::App && name != map.proxy.database {
+        return Err(ErrorFields::fatal(SqlState::INVALID_CATALOG_NAME, format!("database \"{name}\" does not exist"))
             .hint(format!("Databases here: {:?} (the app's), \"presplit\" (the proxy's own commands).", map.proxy.database))
             .into());
     }
@@ -141,6 +161,7 @@ async fn open(
     backend::backend_key_data(&mut out, cancel.key());
     backend::ready(&mut out, b'I');
     let info = context.clients.add(
+        Database::App,
         params.user().unwrap_or_default(),
         peer,
         params.get("application_name").unwrap_or_default(),

@@ -24,8 +24,9 @@ use std::sync::Arc;
 use std::task::Poll;
 
 pub use cancel::{CancelKeys, CancelSlot};
-pub use clients::{Activity, ClientInfo, Clients, Order};
-pub use context::{Context, Schema, WorkerContext};
+pub use clients::{Activity, ClientInfo, Clients, Database, Order};
+pub use context::{CacheCounts, Context, Schema, WorkerContext};
+pub(crate) use login::admit;
 pub use login::{Welcomes, serve};
 
 use block::Block;
@@ -37,7 +38,7 @@ use replies::Replies;
 use crate::pool::{HostPools, Settings};
 use crate::shardmap::ShardMap;
 use crate::sql::hint::Hint;
-use crate::wire::error::{ErrorFields, SqlState};
+use crate::wire::error::ErrorFields;
 use crate::wire::frame::{self, Header};
 use crate::wire::{backend, frontend};
 
@@ -172,7 +173,7 @@ impl Session {
             match self.info.poll_order(cx) {
                 Order::Run => {}
                 Order::Drain if self.block.is_some() || !self.links.is_empty() => {}
-                order => return Poll::Ready(Err(Self::told_to_go(order))),
+                order => return Poll::Ready(Err(Fault::fatal(order.farewell()))),
             }
             if let Some(link) = self.links.get_mut(self.active)
                 && !self.replies.is_empty()
@@ -197,19 +198,6 @@ impl Session {
         .await?;
         self.info.set(Activity::Active);
         Ok(go)
-    }
-
-    fn told_to_go(order: Order) -> Fault {
-        Fault::fatal(match order {
-            Order::IdleTimeout => ErrorFields::fatal(SqlState::IDLE_SESSION_TIMEOUT, "terminating connection due to idle-session timeout")
-                .hint("The limit is idle_client in [proxy.timeouts]."),
-            Order::TransactionTimeout => ErrorFields::fatal(
-                SqlState::IDLE_IN_TRANSACTION_TIMEOUT,
-                "terminating connection due to idle-in-transaction timeout",
-            )
-            .hint("The limit is idle_transaction in [proxy.timeouts]."),
-            _ => ErrorFields::fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection: the proxy is shutting down"),
-        })
     }
 
     /// The text of the Query message of `len` bytes at the front of the inbox.

@@ -19,7 +19,7 @@ use crate::sql::token::{ident_value, tokens};
 use crate::wire::error::{ErrorFields, SqlState};
 
 /// What the parser may spend on one text, once per shape.
-const PARSE: parse::Limits = parse::Limits { text: 1 << 20, tokens: 200_000, depth: 200 };
+pub(super) const PARSE: parse::Limits = parse::Limits { text: 1 << 20, tokens: 200_000, depth: 200 };
 
 /// Where one execution goes.
 pub(super) enum Way {

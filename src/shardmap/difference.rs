@@ -8,7 +8,7 @@ use super::ranges::runs;
 use super::{Fault, Host, Password, ShardId, ShardMap, TableRule, User};
 
 /// Settings that are read once, when the proxy starts.
-const FIXED_AT_START: [&str; 4] = ["listen", "http", "workers", "limits.plan_cache"];
+pub const FIXED_AT_START: [&str; 4] = ["listen", "http", "workers", "limits.plan_cache"];
 
 impl ShardMap {
     /// The changes from `running` to this map that a running proxy can't make: those that would put keys on other shards,

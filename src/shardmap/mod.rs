@@ -23,6 +23,7 @@ mod watch;
 
 use std::fmt;
 
+pub use difference::FIXED_AT_START;
 pub use fault::{Fault, render_faults};
 pub use key::{Function, KeyFault, KeyType, KeyValue};
 pub use map::{Host, Keyspace, Kind, MAX_SHARDS, Password, ShardMap, TableRule, User};

@@ -114,15 +114,20 @@ pub fn parameter_description(out: &mut Vec<u8>, types: &[u32]) {
 
 /// Appends RowDescription for columns of ours, in text format and of no table: name and `pg_type.oid`.
 pub fn row_description(out: &mut Vec<u8>, columns: &[(&str, u32)]) {
+    row_description_in(out, columns, |_| 0);
+}
+
+/// [`row_description`] in a portal's formats, by column: 0 text, 1 binary.
+pub fn row_description_in(out: &mut Vec<u8>, columns: &[(&str, u32)], format: impl Fn(usize) -> i16) {
     put(out, b'T', |out| {
         out.extend_from_slice(&(columns.len() as u16).to_be_bytes());
-        for &(name, oid) in columns {
+        for (n, &(name, oid)) in columns.iter().enumerate() {
             put_cstr(out, name.as_bytes());
             out.extend_from_slice(&[0; 6]); // table OID, column number
             out.extend_from_slice(&oid.to_be_bytes());
             out.extend_from_slice(&type_len(oid).to_be_bytes());
             out.extend_from_slice(&(-1i32).to_be_bytes()); // no type modifier
-            out.extend_from_slice(&[0; 2]); // text
+            out.extend_from_slice(&format(n).to_be_bytes());
         }
     });
 }

@@ -86,6 +86,8 @@ states! {
     TOO_MANY_CONNECTIONS = b"53300";
     /// A limit of ours, not of a peer.
     CONFIGURATION_LIMIT = b"53400";
+    /// The file of settings can't be used.
+    CONFIG_FILE_ERROR = b"F0000";
     /// More than a limit allows.
     PROGRAM_LIMIT_EXCEEDED = b"54000";
     /// Not now.

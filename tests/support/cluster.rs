@@ -129,6 +129,7 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         self.stop();
         let _ = fs::remove_dir_all(&self.dir);
+        let _ = fs::remove_file(self.dir.with_extension("log"));
     }
 }
 

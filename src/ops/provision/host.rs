@@ -21,6 +21,9 @@ const LOCK: i32 = 0x7072_6f76;
 /// A server process keeps what it learns of every table that it touches; after this many shards it is given up for a new one.
 const SHARDS_PER_CONNECTION: usize = 64;
 
+/// Notices ("does not exist, skipping") are noise.
+const QUIET: &str = "SET client_min_messages = warning";
+
 const SHARD_TABLE: &str = "CREATE SCHEMA IF NOT EXISTS presplit;
 CREATE TABLE IF NOT EXISTS presplit.shard (shard int PRIMARY KEY, epoch bigint NOT NULL, state text NOT NULL, peer text)";
 
@@ -56,6 +59,7 @@ pub(super) async fn open(map: &ShardMap, id: HostId, dry_run: bool) -> Result<Ho
 
 async fn read_open(client: &Client, dry_run: bool) -> Result<HashSet<u32>, String> {
     let query = |e: tokio_postgres::Error| said(&e);
+    client.batch_execute(QUIET).await.map_err(query)?;
     if !dry_run {
         let row = client
             .query_one("SELECT pg_try_advisory_lock($1, 1)", &[&LOCK])
@@ -391,9 +395,9 @@ impl Work<'_> {
 
 async fn worker_connection(config: &Config) -> Result<Client, String> {
     let client = connect(config).await?;
-    // Shared, for the life of the connection: a later run waits for it. Notices ("does not exist, skipping") are noise.
+    // Shared, for the life of the connection: a later run waits for it.
     let setup = format!(
-        "SET synchronous_commit = off; SET client_min_messages = warning; SELECT pg_advisory_lock_shared({LOCK}, 2)"
+        "{QUIET}; SET synchronous_commit = off; SELECT pg_advisory_lock_shared({LOCK}, 2)"
     );
     client.batch_execute(&setup).await.map_err(|e| said(&e))?;
     Ok(client)

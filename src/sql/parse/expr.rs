@@ -27,9 +27,7 @@ impl Lower<'_> {
                 Value::Placeholder(name) => self.param(name, value.span.start.column, typed),
                 _ => self.walk(expr, level),
             },
-            Expr::Array(array) => {
-                array.elem.iter().try_for_each(|e| self.walk_typed(e, level, typed.clone()))
-            }
+            Expr::Array(array) => array.elem.iter().try_for_each(|e| self.walk_typed(e, level, typed.clone())),
             _ => self.walk(expr, level),
         }
     }
@@ -196,6 +194,8 @@ impl Lower<'_> {
                 }
             }
             Expr::Wildcard(_) => Ok(()),
+            // A bare string as the bound of a window frame.
+            Expr::Interval(interval) => self.walk(&interval.value, level),
             Expr::Named { .. }
             | Expr::Like { any: true, .. }
             | Expr::ILike { any: true, .. }
@@ -210,7 +210,6 @@ impl Lower<'_> {
             | Expr::Struct { .. }
             | Expr::Dictionary(_)
             | Expr::Map(_)
-            | Expr::Interval(_)
             | Expr::MatchAgainst { .. }
             | Expr::OuterJoin(_)
             | Expr::Prior(_)
@@ -451,7 +450,19 @@ pub(super) fn natural_name(expr: &Expr) -> Option<String> {
     match expr {
         Expr::Identifier(ident) => Some(ident.value.clone()),
         Expr::CompoundIdentifier(idents) => idents.last().map(|ident| ident.value.clone()),
+        Expr::Nested(inner) => natural_name(inner),
+        Expr::Cast { expr, .. } => natural_name(expr),
         _ => None,
+    }
+}
+
+/// `(row).*`
+pub(super) fn is_all_fields(expr: &Expr) -> bool {
+    match expr {
+        Expr::CompoundFieldAccess { access_chain, .. } => access_chain.iter().any(|access| {
+            matches!(access, AccessExpr::Dot(Expr::Identifier(field)) if field.value == super::tokens::ALL_FIELDS)
+        }),
+        _ => false,
     }
 }
 

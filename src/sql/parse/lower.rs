@@ -405,6 +405,11 @@ impl<'t> Lower<'t> {
     fn outputs(&mut self, items: &[SelectItem], level: LevelId) -> Read<()> {
         for (at, item) in items.iter().enumerate() {
             let output = match item {
+                SelectItem::UnnamedExpr(expr) if expr::is_all_fields(expr) => {
+                    // The columns of a composite value: how many is not known.
+                    self.walk(expr, level)?;
+                    Output::Star(Some(String::new()))
+                }
                 SelectItem::UnnamedExpr(expr) => {
                     self.walk_typed(expr, level, TypedBy::Row(level, at))?;
                     Output::Term(expr::natural_name(expr), self.term(expr))
@@ -427,13 +432,6 @@ impl<'t> Lower<'t> {
                         _ => return stop("a name of four parts"),
                     };
                     Output::Star(Some(last.value))
-                }
-                SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::Expr(expr), options)
-                    if is_plain(options) =>
-                {
-                    // The columns of a composite value: how many is not known.
-                    self.walk(expr, level)?;
-                    Output::Star(Some(String::new()))
                 }
                 _ => return stop("a SELECT item"),
             };

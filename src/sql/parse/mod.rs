@@ -4,6 +4,7 @@
 //! exceptions (a literal that names a table) are marked in the plan. What is not understood is not guessed at: it is
 //! [`Unreadable`], or words remain in [`Plan::words`] by which `route` sees that a table was missed.
 
+pub mod ddl;
 mod expr;
 mod lower;
 mod statement;
@@ -26,7 +27,7 @@ use super::shape::Shape;
 pub struct Limits {
     /// The longest text, in bytes.
     pub text: usize,
-    /// The most tokens of a text. The parser's stack grows with them, by about 1 KiB each (2 KiB in debug builds).
+    /// The most tokens of a text. The parser's stack grows with them, by 2 KiB each.
     pub tokens: usize,
     /// How deep parentheses and subqueries may go.
     pub depth: usize,
@@ -56,11 +57,21 @@ pub fn plan(text: &str, shape: &Shape, limits: &Limits) -> Result<Plan, Unreadab
     if parens(text.as_bytes(), &raws) > limits.depth {
         return Err(unreadable(&raws, format!("it nests more than {} deep", limits.depth)));
     }
-    // A syntax tree is as deep as its longest chain of operators, and is walked and dropped recursively.
-    let stack = (1 << 20) + limits.depth * (64 << 10) + raws.len() * if cfg!(debug_assertions) { 4 << 10 } else { 2 << 10 };
-    stacker::maybe_grow(stack.min(640 << 10), stack, || statement::read(text.as_bytes(), shape, &raws, limits))
+    let stack = stack(raws.len(), limits);
+    stacker::maybe_grow(stack, stack, || statement::read(text.as_bytes(), shape, &raws, limits))
         .map_err(|why| unreadable(&raws, why))
 }
+
+/// The stack that reading `tokens` tokens may take. Nesting costs the parser much a level, but is limited; a chain of
+/// operators makes a tree as deep as it is long, that is walked and dropped recursively. (Measured, with room to spare;
+/// a chain that overflows is a test.)
+fn stack(tokens: usize, limits: &Limits) -> usize {
+    let (nesting, chain) = if cfg!(debug_assertions) { (128 << 10, 4 << 10) } else { (16 << 10, 2 << 10) };
+    (256 << 10) + tokens.min(limits.depth + NESTING_BESIDES_BRACKETS) * nesting + tokens * chain
+}
+
+/// How much deeper than brackets the parser may nest: NOT, CASE, unary minus, and its own functions.
+const NESTING_BESIDES_BRACKETS: usize = 50;
 
 /// How deep brackets go.
 fn parens(text: &[u8], raws: &[Raw]) -> usize {
@@ -107,7 +118,7 @@ fn query(text: &[u8], shape: &Shape, raws: &[Raw], limits: &Limits, wrap: Wrap) 
     let feed = tokens::feed(text, raws)?;
     let dialect = PostgreSqlDialect {};
     let mut parser =
-        Parser::new(&dialect).with_recursion_limit(limits.depth + 50).with_tokens_with_locations(feed.tokens);
+        Parser::new(&dialect).with_recursion_limit(limits.depth + NESTING_BESIDES_BRACKETS).with_tokens_with_locations(feed.tokens);
     let query: Box<Query> = parser.parse_query().map_err(|e| e.to_string())?;
     let rest = parser.peek_token();
     if rest.token != sqlparser::tokenizer::Token::EOF {

@@ -30,6 +30,13 @@ impl Lower<'_> {
             },
             Expr::Subquery(query) => self.level_of(query).map_or(Term::Other, |level| Term::Output(level, 0)),
             Expr::Function(_) => Term::Call,
+            // Between whole numbers a cast changes nothing, and nothing else is the key of an integer column.
+            Expr::Cast { kind: CastKind::Cast | CastKind::DoubleColon, expr, data_type, format: None }
+                if matches!(strip(expr), Expr::Identifier(_) | Expr::CompoundIdentifier(_))
+                    && matches!(cast(data_type), Some(Cast::Int2 | Cast::Int4 | Cast::Int8 | Cast::Numeric)) =>
+            {
+                self.term(expr)
+            }
             _ => self.constant(expr).map_or(Term::Other, Term::Const),
         }
     }

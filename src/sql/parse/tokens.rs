@@ -35,6 +35,9 @@ pub(super) enum RawKind {
 /// Bytes that operators are made of (scan.l's `{op_chars}`).
 const OPERATOR: &[u8] = b"~!@#^&|`?+-*/%<>=";
 
+/// The name that `*` goes by in `(row).*`.
+pub(super) const ALL_FIELDS: &str = "*";
+
 /// Cuts the text into tokens. `Err`: a byte that begins no token.
 pub(super) fn cut(text: &[u8], holes: &[Hole]) -> Result<Vec<Raw>, String> {
     let mut raws: Vec<Raw> = Vec::new();
@@ -101,6 +104,7 @@ pub(super) fn feed(text: &[u8], raws: &[Raw]) -> Result<Feed, String> {
         raws,
         at: 0,
         set: Vec::new(),
+        close: Vec::new(),
         depth: 0,
         out: Feed { tokens: Vec::with_capacity(raws.len()), known: Vec::new(), sampled: false },
     };
@@ -117,6 +121,8 @@ struct Feeder<'t> {
     depth: usize,
     /// Depths at which a SET list is open.
     set: Vec<usize>,
+    /// Closing parentheses before which one more must stand.
+    close: Vec<usize>,
     out: Feed,
 }
 
@@ -167,6 +173,11 @@ impl Feeder<'_> {
                 while self.set.last().is_some_and(|d| *d > self.depth) {
                     self.set.pop();
                 }
+                if self.close.last() == Some(&self.at) {
+                    self.close.pop();
+                    self.emit(Token::RParen);
+                    self.emit(ident("values"));
+                }
                 Token::RParen
             }
             b'[' => Token::LBracket,
@@ -177,6 +188,13 @@ impl Feeder<'_> {
                 if self.set.last() == Some(&self.depth) {
                     self.set_target();
                 }
+                return Ok(());
+            }
+            b'.' if self.at > 0 && self.is_punct_back(b')') && self.operator_is(1, b"*") => {
+                // `(row).*` reads as a field of that name; see `Lower::outputs`.
+                self.emit(Token::Period);
+                self.emit(ident(ALL_FIELDS));
+                self.at += 2;
                 return Ok(());
             }
             b'.' => Token::Period,
@@ -313,6 +331,14 @@ impl Feeder<'_> {
             "only" if !self.back_is(&["row", "rows"]) => {
                 self.at += 1;
                 self.unwrap_parens();
+            }
+            "values" if self.at > 1 && self.is_punct_back(b'(') && self.any_before(self.at - 2) => {
+                // `= ANY (VALUES ...)`
+                self.close.extend(self.matching(self.at - 1));
+                for token in [keyword("select"), Token::Mul, keyword("from"), Token::LParen, keyword("values")] {
+                    self.emit(token);
+                }
+                self.at += 1;
             }
             "variadic" | "symmetric" | "asymmetric" => self.at += 1,
             "isnull" => self.emit_all(&["is", "null"]),
@@ -543,6 +569,10 @@ impl Feeder<'_> {
             RawKind::Word(word) => Some(word),
             _ => None,
         }
+    }
+
+    fn any_before(&self, at: usize) -> bool {
+        matches!(self.word_at(at), Some("any" | "all" | "some"))
     }
 
     fn back_is(&self, words: &[&str]) -> bool {

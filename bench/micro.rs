@@ -16,8 +16,14 @@ use presplit::wire::{backend, frame};
 
 /// Statements of an app, from the shortest to a page of an ORM.
 const TEXTS: [(&str, &str); 4] = [
-    ("point", "SELECT balance FROM accounts WHERE user_id = 123456"),
-    ("insert", "INSERT INTO history (user_id, delta) VALUES (123456, -77)"),
+    (
+        "point",
+        "SELECT balance FROM accounts WHERE user_id = 123456",
+    ),
+    (
+        "insert",
+        "INSERT INTO history (user_id, delta) VALUES (123456, -77)",
+    ),
     (
         "orm",
         r#"SELECT "photos"."id", "photos"."user_id", "photos"."caption", "photos"."created_at", "users"."id", "users"."name"
@@ -35,7 +41,11 @@ const TEXTS: [(&str, &str); 4] = [
 
 const PARAMETERS: &str = "SELECT balance FROM accounts WHERE user_id = $1";
 
-const PARSE: parse::Limits = parse::Limits { text: 1 << 20, tokens: 200_000, depth: 200 };
+const PARSE: parse::Limits = parse::Limits {
+    text: 1 << 20,
+    tokens: 200_000,
+    depth: 200,
+};
 
 fn map() -> ShardMap {
     let toml = r#"
@@ -62,9 +72,20 @@ photos = { ids = ["id"] }
 fn table(name: &str, columns: &[(&str, u32)]) -> (String, catalog::Table) {
     let columns = columns
         .iter()
-        .map(|(name, type_oid)| Column { name: (*name).to_owned(), type_oid: *type_oid, has_default: false })
+        .map(|(name, type_oid)| Column {
+            name: (*name).to_owned(),
+            type_oid: *type_oid,
+            has_default: false,
+        })
         .collect();
-    (name.to_owned(), catalog::Table { name: name.to_owned(), relkind: 'r', columns })
+    (
+        name.to_owned(),
+        catalog::Table {
+            name: name.to_owned(),
+            relkind: 'r',
+            columns,
+        },
+    )
 }
 
 fn tables(map: &ShardMap) -> Tables {
@@ -74,11 +95,26 @@ fn tables(map: &ShardMap) -> Tables {
         table("accounts", &[("user_id", INT8), ("balance", 23)]),
         table("history", &[("user_id", INT8), ("delta", 23)]),
         table("users", &[("id", INT8), ("name", TEXT)]),
-        table("photos", &[("id", INT8), ("user_id", INT8), ("caption", TEXT), ("created_at", 1184)]),
+        table(
+            "photos",
+            &[
+                ("id", INT8),
+                ("user_id", INT8),
+                ("caption", TEXT),
+                ("created_at", 1184),
+            ],
+        ),
         table("likes", &[("user_id", INT8), ("photo_id", INT8)]),
     ];
-    let functions = catalog::Functions { builtin: HashSet::from(["count".to_owned()]), ..Default::default() };
-    let snapshot = Snapshot { sharded: sharded.into(), functions, ..Snapshot::default() };
+    let functions = catalog::Functions {
+        builtin: HashSet::from(["count".to_owned()]),
+        ..Default::default()
+    };
+    let snapshot = Snapshot {
+        sharded: sharded.into(),
+        functions,
+        ..Snapshot::default()
+    };
     let (tables, faults) = Tables::new(map, &snapshot);
     assert!(faults.is_empty(), "{faults:?}");
     tables
@@ -107,10 +143,20 @@ fn shape_scan(c: &mut Criterion) {
 /// In a cache of a thousand shapes, asked one after the other, as an app does.
 fn look_up(c: &mut Criterion) {
     const SHAPES: usize = 1000;
-    let shared = Shared::new(Limits { entries: 10_000, key_bytes: 64 << 20, longest_key: 64 << 10 });
+    let shared = Shared::new(Limits {
+        entries: 10_000,
+        key_bytes: 64 << 20,
+        longest_key: 64 << 10,
+    });
     let mut front = Front::new(10_000);
-    let keys: Vec<Vec<u8>> =
-        (0..SHAPES).map(|n| shape_of(&format!("SELECT a{n} FROM photos WHERE user_id = 1 AND caption = 'x'")).key).collect();
+    let keys: Vec<Vec<u8>> = (0..SHAPES)
+        .map(|n| {
+            shape_of(&format!(
+                "SELECT a{n} FROM photos WHERE user_id = 1 AND caption = 'x'"
+            ))
+            .key
+        })
+        .collect();
     for key in &keys {
         front.get_or_insert_with(&shared, key, || Arc::new(()));
     }
@@ -137,9 +183,14 @@ fn cold_plan(c: &mut Criterion) {
     let mut group = c.benchmark_group("cold plan");
     for (name, text) in TEXTS {
         let shape = shape_of(text);
-        group.bench_function(format!("parse {name}"), |b| b.iter(|| parse::plan(black_box(text), &shape, &PARSE)));
-        let plan = parse::plan(text, &shape, &PARSE).unwrap_or_else(|e| panic!("{text}: {}", e.why));
-        group.bench_function(format!("bind {name}"), |b| b.iter(|| route::bind(black_box(&plan), &tables)));
+        group.bench_function(format!("parse {name}"), |b| {
+            b.iter(|| parse::plan(black_box(text), &shape, &PARSE))
+        });
+        let plan =
+            parse::plan(text, &shape, &PARSE).unwrap_or_else(|e| panic!("{text}: {}", e.why));
+        group.bench_function(format!("bind {name}"), |b| {
+            b.iter(|| route::bind(black_box(&plan), &tables))
+        });
     }
 }
 
@@ -148,7 +199,11 @@ struct One([u8; 8]);
 
 impl Params for One {
     fn get(&self, n: u16) -> Option<Param<'_>> {
-        (n == 1).then_some(Param { format: Format::Binary, type_oid: 20, value: Some(&self.0) })
+        (n == 1).then_some(Param {
+            format: Format::Binary,
+            type_oid: 20,
+            value: Some(&self.0),
+        })
     }
 }
 
@@ -159,15 +214,30 @@ fn decide(c: &mut Criterion) {
     let mut case = |name: &str, text: &str, params: Option<&dyn Params>| {
         let shape = shape_of(text);
         let bound = bound(text, &shape, &tables);
-        let values = Values { text: text.as_bytes(), holes: &shape.holes, params };
-        let route = route::decide(&bound, &values, &map, None).unwrap_or_else(|e| panic!("{text}: {e:?}"));
-        assert_eq!(route.target, Target::Shard(ShardId(123_456 % 4096)), "{text}");
-        group.bench_function(name, |b| b.iter(|| route::decide(black_box(&bound), &values, &map, None)));
+        let values = Values {
+            text: text.as_bytes(),
+            holes: &shape.holes,
+            params,
+        };
+        let route =
+            route::decide(&bound, &values, &map, None).unwrap_or_else(|e| panic!("{text}: {e:?}"));
+        assert_eq!(
+            route.target,
+            Target::Shard(ShardId(123_456 % 4096)),
+            "{text}"
+        );
+        group.bench_function(name, |b| {
+            b.iter(|| route::decide(black_box(&bound), &values, &map, None))
+        });
     };
     for (name, text) in TEXTS {
         case(name, text, None);
     }
-    case("parameter", PARAMETERS, Some(&One(123_456_i64.to_be_bytes())));
+    case(
+        "parameter",
+        PARAMETERS,
+        Some(&One(123_456_i64.to_be_bytes())),
+    );
 }
 
 fn splice(c: &mut Criterion) {
@@ -181,7 +251,13 @@ fn splice(c: &mut Criterion) {
         group.bench_function(name, |b| {
             b.iter(|| {
                 out.clear();
-                rewrite::splice(black_box(text.as_bytes()), &shape.holes, &bound.edits, map.schema(ShardId(42)), &mut out);
+                rewrite::splice(
+                    black_box(text.as_bytes()),
+                    &shape.holes,
+                    &bound.edits,
+                    map.schema(ShardId(42)),
+                    &mut out,
+                );
             });
         });
     }
@@ -194,7 +270,13 @@ fn header_walk(c: &mut Criterion) {
         let mut answer = Vec::new();
         backend::row_description(&mut answer, &[("id", 20), ("caption", 25)]);
         for _ in 0..rows {
-            backend::data_row(&mut answer, &[Some(b"123456".as_slice()), Some(b"a caption of a photo".as_slice())]);
+            backend::data_row(
+                &mut answer,
+                &[
+                    Some(b"123456".as_slice()),
+                    Some(b"a caption of a photo".as_slice()),
+                ],
+            );
         }
         backend::command_complete(&mut answer, &format!("SELECT {rows}"));
         backend::ready(&mut answer, b'I');
@@ -213,5 +295,13 @@ fn header_walk(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, shape_scan, look_up, cold_plan, decide, splice, header_walk);
+criterion_group!(
+    benches,
+    shape_scan,
+    look_up,
+    cold_plan,
+    decide,
+    splice,
+    header_walk
+);
 criterion_main!(benches);

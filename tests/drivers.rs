@@ -27,7 +27,10 @@ fn drivers() -> &'static Path {
     DRIVERS.get_or_init(|| {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let drivers = root.join("target/drivers");
-        let made = Command::new(root.join("tests/drivers/setup.sh")).arg(&drivers).output().unwrap();
+        let made = Command::new(root.join("tests/drivers/setup.sh"))
+            .arg(&drivers)
+            .output()
+            .unwrap();
         assert!(
             made.status.success(),
             "tests/drivers/setup.sh:\n{}{}",
@@ -41,7 +44,9 @@ fn drivers() -> &'static Path {
 /// Runs a program of `tests/drivers` to its end; what it says last is what it leaves.
 async fn run(program: &str, url: &str) -> Left {
     let drivers = drivers();
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/drivers").join(program);
+    let source = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/drivers")
+        .join(program);
     let interpreter = match program.ends_with(".py") {
         true => drivers.join("venv/bin/python"),
         false => PathBuf::from("node"),
@@ -65,7 +70,10 @@ async fn run(program: &str, url: &str) -> Left {
         let (_, rest) = said.rsplit_once(word).unwrap();
         rest.split_whitespace().next().unwrap().parse().unwrap()
     };
-    Left { users: count("left users="), photos: count(" photos=") }
+    Left {
+        users: count("left users="),
+        photos: count(" photos="),
+    }
 }
 
 const GERMANY: &str = "INSERT INTO countries (code, name) VALUES ('de', 'Germany')";
@@ -89,22 +97,39 @@ async fn hosts() -> Hosts {
 }
 
 async fn count(client: &Client, sql: &str) -> i64 {
-    client.query_one(sql, &[]).await.unwrap_or_else(|e| panic!("{sql}: {e:?}")).get(0)
+    client
+        .query_one(sql, &[])
+        .await
+        .unwrap_or_else(|e| panic!("{sql}: {e:?}"))
+        .get(0)
 }
 
 /// The rows of users `first..first + 1000` in one schema.
 async fn rows_in(client: &Client, schema: &str, first: i64) -> Left {
     let last = first + 999;
     Left {
-        users: count(client, &format!("SELECT count(*) FROM {schema}.users WHERE id BETWEEN {first} AND {last}")).await,
-        photos: count(client, &format!("SELECT count(*) FROM {schema}.photos WHERE user_id BETWEEN {first} AND {last}")).await,
+        users: count(
+            client,
+            &format!("SELECT count(*) FROM {schema}.users WHERE id BETWEEN {first} AND {last}"),
+        )
+        .await,
+        photos: count(
+            client,
+            &format!(
+                "SELECT count(*) FROM {schema}.photos WHERE user_id BETWEEN {first} AND {last}"
+            ),
+        )
+        .await,
     }
 }
 
 /// Looks at every table of these names on the hosts: each row is in the schema of its user's shard, on the host that
 /// owns the shard, an id carries the shard that it is in, and all together are as many as the program left.
 async fn assert_in_place(hosts: &Hosts, first: i64, left: &Left) {
-    let mut found = Left { users: 0, photos: 0 };
+    let mut found = Left {
+        users: 0,
+        photos: 0,
+    };
     for i in 0..hosts.clusters.len() {
         let client = hosts.client(i).await;
         let schemas = client
@@ -112,8 +137,10 @@ async fn assert_in_place(hosts: &Hosts, first: i64, left: &Left) {
             .await
             .unwrap();
         let schemas: Vec<String> = schemas.iter().map(|row| row.get(0)).collect();
-        let owned: Vec<String> =
-            (0..hosts.shards).filter(|s| hosts.owner(*s) == i).map(|s| format!("shard_{s:04}")).collect();
+        let owned: Vec<String> = (0..hosts.shards)
+            .filter(|s| hosts.owner(*s) == i)
+            .map(|s| format!("shard_{s:04}"))
+            .collect();
         assert_eq!(schemas, owned, "host {}", Hosts::name(i));
         for shard in (0..hosts.shards).filter(|s| hosts.owner(*s) == i) {
             let schema = format!("shard_{shard:04}");
@@ -122,10 +149,20 @@ async fn assert_in_place(hosts: &Hosts, first: i64, left: &Left) {
                 "SELECT (SELECT count(*) FROM {schema}.users WHERE id % {shards} <> {shard})
                       + (SELECT count(*) FROM {schema}.photos WHERE user_id % {shards} <> {shard} OR (id >> 10) & 8191 <> {shard})"
             );
-            assert_eq!(count(&client, &foreign).await, 0, "rows of other shards in {schema}");
+            assert_eq!(
+                count(&client, &foreign).await,
+                0,
+                "rows of other shards in {schema}"
+            );
             let here = rows_in(&client, &schema, first).await;
-            assert!(here.users > 0 && here.photos > 0, "nothing in {schema}: the program did not reach it");
-            found = Left { users: found.users + here.users, photos: found.photos + here.photos };
+            assert!(
+                here.users > 0 && here.photos > 0,
+                "nothing in {schema}: the program did not reach it"
+            );
+            found = Left {
+                users: found.users + here.users,
+                photos: found.photos + here.photos,
+            };
         }
     }
     assert_eq!(found, *left);
@@ -135,14 +172,21 @@ async fn assert_in_place(hosts: &Hosts, first: i64, left: &Left) {
 async fn prove(program: &str, first: i64) {
     let plain = plain().await;
     let expected = run(program, &plain.url()).await;
-    assert_eq!(rows_in(&plain.client().await, "public", first).await, expected);
+    assert_eq!(
+        rows_in(&plain.client().await, "public", first).await,
+        expected
+    );
     drop(plain);
 
     let hosts = hosts().await;
     let mut proxy = Proxy::start(&hosts);
+    proxy.wait_log(0, &["the tables are known"]);
     for _ in 0..2 {
         let left = run(program, &proxy.url()).await;
-        assert_eq!(left, expected, "{program} leaves something else behind than with one Postgres");
+        assert_eq!(
+            left, expected,
+            "{program} leaves something else behind than with one Postgres"
+        );
         assert_in_place(&hosts, first, &left).await;
     }
     assert!(proxy.stop().success());
@@ -167,11 +211,15 @@ async fn node_postgres() {
 async fn tokio_postgres_with_named_statements() {
     let plain = plain().await;
     let expected = rust_app(&plain.config()).await;
-    assert_eq!(rows_in(&plain.client().await, "public", 4000).await, expected);
+    assert_eq!(
+        rows_in(&plain.client().await, "public", 4000).await,
+        expected
+    );
     drop(plain);
 
     let hosts = hosts().await;
     let mut proxy = Proxy::start(&hosts);
+    proxy.wait_log(0, &["the tables are known"]);
     for _ in 0..2 {
         assert_eq!(rust_app(&proxy.config()).await, expected);
         assert_in_place(&hosts, 4000, &expected).await;
@@ -185,8 +233,14 @@ const USERS: std::ops::Range<i64> = 4000..4016;
 async fn rust_app(config: &tokio_postgres::Config) -> Left {
     let mut client = crate::support::connect(config).await;
     for user in USERS {
-        client.execute("DELETE FROM photos WHERE user_id = $1", &[&user]).await.unwrap();
-        client.execute("DELETE FROM users WHERE id = $1", &[&user]).await.unwrap();
+        client
+            .execute("DELETE FROM photos WHERE user_id = $1", &[&user])
+            .await
+            .unwrap();
+        client
+            .execute("DELETE FROM users WHERE id = $1", &[&user])
+            .await
+            .unwrap();
     }
     named_statements(&client).await;
     pipelined(&client).await;
@@ -195,27 +249,68 @@ async fn rust_app(config: &tokio_postgres::Config) -> Left {
     errors(&client).await;
     simple(&client).await;
     sessions_that_share_names(config).await;
-    Left { users: 16, photos: 16 * 3 }
+    Left {
+        users: 16,
+        photos: 16 * 3,
+    }
 }
 
 async fn named_statements(client: &Client) {
-    let new_user = client.prepare("INSERT INTO users (id, name) VALUES ($1, $2)").await.unwrap();
-    let new_photo = client.prepare("INSERT INTO photos (user_id, caption) VALUES ($1, $2) RETURNING id").await.unwrap();
-    let by_id = client.prepare("SELECT user_id, caption FROM photos WHERE id = $1").await.unwrap();
-    let by_user = client.prepare("SELECT id FROM photos WHERE user_id = $1 AND caption = $2").await.unwrap();
+    let new_user = client
+        .prepare("INSERT INTO users (id, name) VALUES ($1, $2)")
+        .await
+        .unwrap();
+    let new_photo = client
+        .prepare("INSERT INTO photos (user_id, caption) VALUES ($1, $2) RETURNING id")
+        .await
+        .unwrap();
+    let by_id = client
+        .prepare("SELECT user_id, caption FROM photos WHERE id = $1")
+        .await
+        .unwrap();
+    let by_user = client
+        .prepare("SELECT id FROM photos WHERE user_id = $1 AND caption = $2")
+        .await
+        .unwrap();
     assert_eq!(new_photo.columns()[0].name(), "id");
-    assert_eq!(by_user.params(), [tokio_postgres::types::Type::INT8, tokio_postgres::types::Type::TEXT]);
+    assert_eq!(
+        by_user.params(),
+        [
+            tokio_postgres::types::Type::INT8,
+            tokio_postgres::types::Type::TEXT
+        ]
+    );
     for user in USERS {
         let name = format!("näme {user}");
         assert_eq!(client.execute(&new_user, &[&user, &name]).await.unwrap(), 1);
-        let photo: i64 = client.query_one(&new_photo, &[&user, &"first"]).await.unwrap().get(0);
+        let photo: i64 = client
+            .query_one(&new_photo, &[&user, &"first"])
+            .await
+            .unwrap()
+            .get(0);
         let row = client.query_one(&by_id, &[&photo]).await.unwrap();
-        assert_eq!((row.get::<_, i64>(0), row.get::<_, &str>(1)), (user, "first"));
-        assert_eq!(client.query_one(&by_user, &[&user, &"first"]).await.unwrap().get::<_, i64>(0), photo);
-        let typed = client.query_one("SELECT $1::int8 = id FROM users WHERE id = $1", &[&user]).await.unwrap();
+        assert_eq!(
+            (row.get::<_, i64>(0), row.get::<_, &str>(1)),
+            (user, "first")
+        );
+        assert_eq!(
+            client
+                .query_one(&by_user, &[&user, &"first"])
+                .await
+                .unwrap()
+                .get::<_, i64>(0),
+            photo
+        );
+        let typed = client
+            .query_one("SELECT $1::int8 = id FROM users WHERE id = $1", &[&user])
+            .await
+            .unwrap();
         assert!(typed.get::<_, bool>(0));
         let country: &str = "de";
-        let row = client.query_one("SELECT name FROM countries WHERE code = $1", &[&country]).await.unwrap();
+        let row = client
+            .query_one("SELECT name FROM countries WHERE code = $1", &[&country])
+            .await
+            .unwrap();
         assert_eq!(row.get::<_, &str>(0), "Germany");
     }
     drop(by_user);
@@ -224,9 +319,18 @@ async fn named_statements(client: &Client) {
 
 /// Requests of one connection that don't wait for each other; tokio-postgres ends each with a Sync.
 async fn pipelined(client: &Client) {
-    let insert = client.prepare("INSERT INTO photos (user_id, caption) VALUES ($1, 'pipelined')").await.unwrap();
+    let insert = client
+        .prepare("INSERT INTO photos (user_id, caption) VALUES ($1, 'pipelined')")
+        .await
+        .unwrap();
     let params: Vec<i64> = USERS.collect();
-    for made in join_all(params.iter().map(|user| client.execute_raw(&insert, [*user]))).await {
+    for made in join_all(
+        params
+            .iter()
+            .map(|user| client.execute_raw(&insert, [*user])),
+    )
+    .await
+    {
         assert_eq!(made.unwrap(), 1);
     }
     let select = client.prepare("SELECT name, (SELECT count(*) FROM photos WHERE user_id = $1) FROM users WHERE id = $1").await.unwrap();
@@ -237,27 +341,60 @@ async fn pipelined(client: &Client) {
     }
     for (user, row) in asked.iter().zip(join_all(answers).await) {
         let row = row.unwrap();
-        assert_eq!((row.get::<_, String>(0), row.get::<_, i64>(1)), (format!("näme {user}"), 2));
+        assert_eq!(
+            (row.get::<_, String>(0), row.get::<_, i64>(1)),
+            (format!("näme {user}"), 2)
+        );
     }
 }
 
 async fn in_transactions(client: &mut Client) {
-    let rename = client.prepare("UPDATE users SET name = $2 WHERE id = $1").await.unwrap();
+    let rename = client
+        .prepare("UPDATE users SET name = $2 WHERE id = $1")
+        .await
+        .unwrap();
     for user in USERS {
         let mut transaction = client.transaction().await.unwrap();
-        assert_eq!(transaction.execute(&rename, &[&user, &"inside"]).await.unwrap(), 1);
-        transaction.execute("INSERT INTO photos (user_id, caption) VALUES ($1, 'kept')", &[&user]).await.unwrap();
+        assert_eq!(
+            transaction
+                .execute(&rename, &[&user, &"inside"])
+                .await
+                .unwrap(),
+            1
+        );
+        transaction
+            .execute(
+                "INSERT INTO photos (user_id, caption) VALUES ($1, 'kept')",
+                &[&user],
+            )
+            .await
+            .unwrap();
         let savepoint = transaction.savepoint("sp").await.unwrap();
-        savepoint.execute("DELETE FROM photos WHERE user_id = $1", &[&user]).await.unwrap();
-        let twice = savepoint.execute("INSERT INTO users (id, name) VALUES ($1, 'twice')", &[&user]).await.unwrap_err();
+        savepoint
+            .execute("DELETE FROM photos WHERE user_id = $1", &[&user])
+            .await
+            .unwrap();
+        let twice = savepoint
+            .execute(
+                "INSERT INTO users (id, name) VALUES ($1, 'twice')",
+                &[&user],
+            )
+            .await
+            .unwrap_err();
         assert_eq!(twice.code(), Some(&SqlState::UNIQUE_VIOLATION));
         savepoint.rollback().await.unwrap();
-        let row = transaction.query_one("SELECT count(*) FROM photos WHERE user_id = $1", &[&user]).await.unwrap();
+        let row = transaction
+            .query_one("SELECT count(*) FROM photos WHERE user_id = $1", &[&user])
+            .await
+            .unwrap();
         assert_eq!(row.get::<_, i64>(0), 3);
         transaction.commit().await.unwrap();
 
         let transaction = client.transaction().await.unwrap();
-        transaction.execute("DELETE FROM photos WHERE user_id = $1", &[&user]).await.unwrap();
+        transaction
+            .execute("DELETE FROM photos WHERE user_id = $1", &[&user])
+            .await
+            .unwrap();
         drop(transaction);
         let row = client.query_one("SELECT name, (SELECT count(*) FROM photos WHERE user_id = $1) FROM users WHERE id = $1", &[&user]).await.unwrap();
         assert_eq!((row.get::<_, &str>(0), row.get::<_, i64>(1)), ("inside", 3));
@@ -267,7 +404,13 @@ async fn in_transactions(client: &mut Client) {
 async fn portals(client: &mut Client) {
     let transaction = client.transaction().await.unwrap();
     let user = 4005_i64;
-    let portal = transaction.bind("SELECT caption FROM photos WHERE user_id = $1 ORDER BY id", &[&user]).await.unwrap();
+    let portal = transaction
+        .bind(
+            "SELECT caption FROM photos WHERE user_id = $1 ORDER BY id",
+            &[&user],
+        )
+        .await
+        .unwrap();
     let mut captions = Vec::new();
     loop {
         let rows = transaction.query_portal(&portal, 2).await.unwrap();
@@ -282,24 +425,42 @@ async fn portals(client: &mut Client) {
 
 async fn errors(client: &Client) {
     let user = 4001_i64;
-    let fault = client.query("SELECT nothing FROM photos WHERE user_id = $1", &[&user]).await.unwrap_err();
+    let fault = client
+        .query("SELECT nothing FROM photos WHERE user_id = $1", &[&user])
+        .await
+        .unwrap_err();
     assert_eq!(fault.code(), Some(&SqlState::UNDEFINED_COLUMN));
-    let select = client.prepare("SELECT 1 / (id - $1) FROM users WHERE id = $1").await.unwrap();
+    let select = client
+        .prepare("SELECT 1 / (id - $1) FROM users WHERE id = $1")
+        .await
+        .unwrap();
     let fault = client.query(&select, &[&user]).await.unwrap_err();
     assert_eq!(fault.code(), Some(&SqlState::DIVISION_BY_ZERO));
-    let row = client.query_one("SELECT id FROM users WHERE id = $1", &[&user]).await.unwrap();
+    let row = client
+        .query_one("SELECT id FROM users WHERE id = $1", &[&user])
+        .await
+        .unwrap();
     assert_eq!(row.get::<_, i64>(0), user);
 }
 
 async fn simple(client: &Client) {
-    let messages = client.simple_query("SELECT id, caption FROM photos WHERE user_id = 4002 AND caption = 'kept'").await.unwrap();
-    let rows = messages.iter().filter(|m| matches!(m, SimpleQueryMessage::Row(_))).count();
+    let messages = client
+        .simple_query("SELECT id, caption FROM photos WHERE user_id = 4002 AND caption = 'kept'")
+        .await
+        .unwrap();
+    let rows = messages
+        .iter()
+        .filter(|m| matches!(m, SimpleQueryMessage::Row(_)))
+        .count();
     assert_eq!(rows, 1);
     client
         .batch_execute("BEGIN; UPDATE users SET name = 'batch' WHERE id = 4002; UPDATE users SET name = 'batch' WHERE id = 4003; COMMIT")
         .await
         .unwrap();
-    let row = client.query_one("SELECT name FROM users WHERE id = 4003", &[]).await.unwrap();
+    let row = client
+        .query_one("SELECT name FROM users WHERE id = 4003", &[])
+        .await
+        .unwrap();
     assert_eq!(row.get::<_, &str>(0), "batch");
 }
 

@@ -100,7 +100,11 @@ LIMIT 1000",
 /// psql, reading nobody's settings. Standard output and standard error, and whether it ended well.
 fn psql(url: &str, search_path: Option<&str>, args: &[&str]) -> (String, bool) {
     let mut command = Command::new("psql");
-    command.args(["-X", "-d", url]).args(args).env_remove("PGOPTIONS").env("PSQL_PAGER", "");
+    command
+        .args(["-X", "-d", url])
+        .args(args)
+        .env_remove("PGOPTIONS")
+        .env("PSQL_PAGER", "");
     if let Some(path) = search_path {
         command.env("PGOPTIONS", format!("-c search_path={path}"));
     }
@@ -125,11 +129,22 @@ async fn psql_shows_the_template_shard() {
     for command in COMMANDS {
         // `\d nothing` says that there is nothing, on both ways.
         let expected = psql(&direct, Some("shard_0000,public"), &["-c", command]);
-        assert_eq!(psql(&proxy.url(), None, &["-c", command]), expected, "{command}");
+        assert_eq!(
+            psql(&proxy.url(), None, &["-c", command]),
+            expected,
+            "{command}"
+        );
     }
     let (tables, _) = psql(&proxy.url(), None, &["-At", "-c", r"\dt"]);
-    let tables: Vec<_> = tables.lines().filter_map(|line| line.split('|').nth(1)).collect();
-    assert_eq!(tables, ["countries", "follows", "likes", "photos", "users"], "each table once, however many shards there are");
+    let tables: Vec<_> = tables
+        .lines()
+        .filter_map(|line| line.split('|').nth(1))
+        .collect();
+    assert_eq!(
+        tables,
+        ["countries", "follows", "likes", "photos", "users"],
+        "each table once, however many shards there are"
+    );
     assert!(proxy.stop().success());
 }
 
@@ -171,9 +186,23 @@ SELECT name, caption FROM users JOIN photos ON user_id = users.id WHERE users.id
     std::fs::write(&script, text).unwrap();
     let (said, good) = psql(&proxy.url(), None, &["-q", "-At", "-f", path(&script)]);
     assert!(good, "{said}");
-    assert!(said.contains("Ada\n") && said.contains("caption is x\n") && said.contains("name|Ada\n"), "{said}");
-    assert!(said.contains("duplicate key value violates unique constraint \"users_pkey\""), "{said}");
-    let row = hosts.client(0).await.query_one("SELECT count(*) FROM shard_0002.photos WHERE user_id = 42", &[]).await.unwrap();
+    assert!(
+        said.contains("Ada\n") && said.contains("caption is x\n") && said.contains("name|Ada\n"),
+        "{said}"
+    );
+    assert!(
+        said.contains("duplicate key value violates unique constraint \"users_pkey\""),
+        "{said}"
+    );
+    let row = hosts
+        .client(0)
+        .await
+        .query_one(
+            "SELECT count(*) FROM shard_0002.photos WHERE user_id = 42",
+            &[],
+        )
+        .await
+        .unwrap();
     assert_eq!(row.get::<_, i64>(0), 1);
     assert!(proxy.stop().success());
 }

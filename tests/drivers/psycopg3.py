@@ -158,7 +158,6 @@ def transactions(conn):
 def errors(conn):
     for sql, fault in (
         ("SELECT nothing FROM photos WHERE user_id = 1001", psycopg.errors.UndefinedColumn),
-        ("SELECT caption FRM photos WHERE user_id = 1001", psycopg.errors.SyntaxError),
         ("INSERT INTO users (id, name) VALUES (1001, NULL)", psycopg.errors.NotNullViolation),
         ("SELECT 1/(id - id) FROM users WHERE id = 1001", psycopg.errors.DivisionByZero),
     ):
@@ -167,6 +166,13 @@ def errors(conn):
             sys.exit(f"{sql}: should have failed")
         except fault:
             pass
+    try:
+        conn.execute("SELECT caption FRM photos WHERE user_id = 1001")
+        sys.exit("a syntax error should have failed")
+    except psycopg.DatabaseError as e:
+        # What names a sharded table and can't be read is refused by the proxy in words of its own.
+        if e.sqlstate not in ("42601", "SR006"):
+            raise
     same(one(conn, "SELECT 1"), 1)
     ok("errors keep their code, and the connection goes on")
 

@@ -163,20 +163,25 @@ fn binding_shards(
     let fault = |fault| words::bad_value(&binding.table, &binding.column, fault);
     match &binding.equals {
         Equals::One(key) => {
-            let shard = value::shard(key, binding.carries, values, map).map_err(fault)?;
-            Ok(SmallVec::from_slice(&[shard]))
+            match value::shard(key, binding.carries, values, map) {
+                Ok(shard) => Ok(SmallVec::from_slice(&[shard])),
+                // No row has it, so any shard gives the right answer: none.
+                Err(value::Fault::NoSuchId(_)) => Ok(Shards::new()),
+                Err(other) => Err(fault(other)),
+            }
         }
         Equals::Many(keys) => {
-            let mut shards = Shards::new();
+            let (mut shards, mut no_row) = (Shards::new(), false);
             for key in keys {
                 match value::shard(key, binding.carries, values, map) {
                     Ok(shard) => push(&mut shards, shard),
                     // NULL in a list equals nothing.
                     Err(value::Fault::Null) => {}
+                    Err(value::Fault::NoSuchId(_)) => no_row = true,
                     Err(other) => return Err(fault(other)),
                 }
             }
-            if shards.is_empty() {
+            if shards.is_empty() && !no_row {
                 return Err(fault(value::Fault::Null));
             }
             shards.sort_unstable();

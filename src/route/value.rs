@@ -21,6 +21,8 @@ pub(super) enum Fault {
     Untyped(u16),
     /// It is no value of the key's type.
     Unusable(String),
+    /// As an id it would be of no shard of this map: no row has it.
+    NoSuchId(i64),
 }
 
 /// Type OIDs of Postgres' catalog (pg_type.dat).
@@ -57,7 +59,11 @@ pub(super) fn shards_of_array(
 ) -> Result<(), Fault> {
     let key_type = carries.key_type();
     let mut element = |value: KeyValue<'_>| {
-        found(shard_of(&value, carries, map)?);
+        match shard_of(&value, carries, map) {
+            Ok(shard) => found(shard),
+            Err(Fault::NoSuchId(_)) => {}
+            Err(other) => return Err(other),
+        }
         Ok(())
     };
     match key.at.from {
@@ -83,9 +89,7 @@ pub(super) fn shards_of_array(
 
 fn shard_of(value: &KeyValue<'_>, carries: Carries, map: &ShardMap) -> Result<ShardId, Fault> {
     match (carries, value) {
-        (Carries::Id, KeyValue::Int(id)) => map.shard_of_id(*id).ok_or_else(|| {
-            Fault::Unusable(format!("{id} is no id: it carries no shard of this map"))
-        }),
+        (Carries::Id, KeyValue::Int(id)) => map.shard_of_id(*id).ok_or(Fault::NoSuchId(*id)),
         (Carries::Id, _) => Err(Fault::Unusable("an id is a bigint".to_owned())),
         (Carries::Key(_), value) => map
             .shard_of_key(value)

@@ -361,6 +361,11 @@ pub(super) fn bad_value(table: &str, column: &str, fault: Fault) -> Refusal {
             format!("the type of ${n} is not sure, so {table}.{column} can't be read from its binary form"),
             format!("Cast it where it stands (${n}::bigint), or state its type in Parse."),
         ),
+        Fault::NoSuchId(id) => (
+            format!("{id} is no id: it carries no shard of this map"),
+            "Leave the id out, so that the shard makes it, or give one that next_id() of the shard has made."
+                .to_owned(),
+        ),
         Fault::Unusable(why) => (
             format!("the value for {table}.{column} can't be used: {why}"),
             "Give a value of the column's own type, without a fraction.".to_owned(),

@@ -168,6 +168,8 @@ pub(crate) enum Prepared {
     Several(Vec<Range<usize>>),
     /// No host's catalog has been read yet.
     NoTables,
+    /// It calls this function, which takes or gives back a lock of the server connection rather than of the session.
+    SessionLock(String),
     /// Depends on the values of its literals: look it up under its full text.
     ByText,
 }

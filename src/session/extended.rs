@@ -247,6 +247,7 @@ impl Session {
                 "cannot insert multiple commands into a prepared statement",
             ))),
             Prepared::NoTables => Err(Self::no_tables()),
+            Prepared::SessionLock(name) => Err(Self::no_session_lock(name)),
             _ => Ok(()),
         }
     }

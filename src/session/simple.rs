@@ -118,6 +118,7 @@ impl Session {
             }
             (Prepared::Several(pieces), _) => Box::pin(self.several(&text, pieces)).await?,
             (Prepared::NoTables, _) => return Err(Self::no_tables()),
+            (Prepared::SessionLock(name), _) => return Err(Self::no_session_lock(name)),
             (Prepared::ByText, _) => {}
         }
         self.client.flush().await.map_err(Fault::client)
@@ -240,6 +241,7 @@ impl Session {
                 _,
             ) if self.block.is_none() => plan.message.extend_from_slice(piece),
             (Prepared::NoTables, _) => return Err(Self::no_tables()),
+            (Prepared::SessionLock(name), _) => return Err(Self::no_session_lock(name)),
             (Prepared::Control(_), _) => plan.alone += 1,
             _ => {}
         }
@@ -276,6 +278,7 @@ impl Session {
                     }
                 }
                 (Prepared::NoTables, _) => return Err(Self::no_tables()),
+                (Prepared::SessionLock(name), _) => return Err(Self::no_session_lock(name)),
                 _ => {}
             }
             if error {

@@ -1,6 +1,5 @@
 //! One server connection and what we know of its state on the server.
 
-use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use super::server::Login;
@@ -67,8 +66,8 @@ impl ServerConn {
     /// Whether an idle connection is still good: the server has neither closed it nor said anything. (What a server
     /// says unasked is a farewell, a notice or a changed parameter; none is worth keeping the connection for.)
     /// Costs no system call unless something has arrived.
-    pub fn is_quiet(&mut self) -> bool {
-        let mut cx = Context::from_waker(Waker::noop());
-        matches!(self.stream.poll_read(&mut cx, &mut self.inbox), Poll::Pending)
+    pub fn is_quiet(&self) -> bool {
+        let read = self.stream.try_read(&mut [0]);
+        matches!(read, Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
     }
 }

@@ -303,7 +303,7 @@ impl Pool {
         let mut state = self.lock();
         let (idle_for, lifetime) = (state.limits.idle, state.limits.lifetime);
         let before = state.idle.len();
-        state.idle.retain_mut(|conn| {
+        state.idle.retain(|conn| {
             conn.is_quiet() && now.duration_since(conn.released) < idle_for && now.duration_since(conn.opened) < lifetime
         });
         let closed = before - state.idle.len();
@@ -347,7 +347,7 @@ impl State {
     fn take_idle(&mut self, wish: &Checkout<'_>) -> Option<Box<ServerConn>> {
         while !self.idle.is_empty() {
             let best = self.best_idle(wish);
-            let mut conn = self.idle.remove(best);
+            let conn = self.idle.remove(best);
             if conn.is_quiet() {
                 return Some(conn);
             }

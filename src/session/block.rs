@@ -342,6 +342,8 @@ impl Session {
         self.replies.push(Reply::One(Pass::Keep));
         self.replies.push(Reply::Execute(Pass::On));
         self.replies.push(Reply::Sync(Pass::Keep));
+        // ReadyForQuery, which is the caller's, goes out with the answer.
+        self.client.hold_for_caller();
         let error = self.relay().await?;
         let link = &mut self.links[i];
         link.unsynced = false;

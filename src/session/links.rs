@@ -56,13 +56,13 @@ impl Session {
     pub(super) fn link_now(&mut self, need: &Need) -> Result<Option<usize>, Fault> {
         self.check_writer(need)?;
         let i = match self.links.iter().position(|l| l.host == need.host) {
-            Some(i) if i == self.active || self.replies.is_empty() => i,
-            None if self.replies.is_empty() => {
+            Some(i) if i == self.active || !self.replies.are_asked() => i,
+            None if !self.replies.are_asked() => {
                 let pool = self.pools.of(need.host);
                 let wish = Checkout { worker: self.worker.id, settings: &self.settings, statement: need.statement };
                 let Some(conn) = pool.checkout_idle(&wish) else { return Ok(None) };
                 let pool = pool.clone();
-                self.add_link(need.host, pool, conn)
+                self.add_link(need.host, pool, conn, need.statement.is_some())
             }
             _ => return Ok(None),
         };
@@ -79,7 +79,7 @@ impl Session {
                 let pool = self.pools.of(need.host).clone();
                 let wish = Checkout { worker: self.worker.id, settings: &self.settings, statement: need.statement };
                 let conn = pool.checkout(wish).await.map_err(|fault| Fault::checkout(&pool.host, fault))?;
-                self.add_link(need.host, pool, conn)
+                self.add_link(need.host, pool, conn, need.statement.is_some())
             }
         };
         self.active = i;
@@ -130,9 +130,14 @@ impl Session {
     }
 
     /// Enlists a server connection that was checked out.
-    fn add_link(&mut self, host: HostId, pool: Arc<Pool>, conn: Box<ServerConn>) -> usize {
+    fn add_link(&mut self, host: HostId, pool: Arc<Pool>, conn: Box<ServerConn>, extended: bool) -> usize {
         self.cancel.enlist(&pool, &conn.key);
-        let mut link = Link::new(host, self.map.clone(), pool, conn, self.worker.buffers.clone());
+        let buffers = self.worker.buffers.clone();
+        let mut link = Link::new(host, self.map.clone(), pool, conn, buffers);
+        if extended || self.block.is_some() {
+            // Several small messages are to come. A Query brings a buffer of its own.
+            self.worker.buffers.lend(&mut link.outbox);
+        }
         if self.block.is_some() {
             // Settings first: what is set inside the block would be undone by its rollback.
             let outside = self.settings_outside_block();

@@ -37,6 +37,19 @@ pub(crate) struct Client {
     /// What the client was last told of each reported parameter.
     pub(crate) reported: Arc<Vec<(String, String)>>,
     buffers: Arc<Buffers>,
+    /// What `outbox` holds may wait for what the server says next, so that both go out in one write.
+    hold: Hold,
+}
+
+/// Whether bytes for the client may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// They are written before anything is waited for.
+    No,
+    /// Only replies of our own are there, and a server owes the next ones. Postgres, too, would send them together.
+    UntilReply,
+    /// The caller adds to them and writes them out.
+    ForCaller,
 }
 
 /// An enlisted server connection: lent to this session.
@@ -90,7 +103,7 @@ pub(crate) struct Seen {
 
 impl Client {
     pub(crate) fn new(stream: Stream, buffers: Arc<Buffers>) -> Client {
-        Client { stream, inbox: Vec::new(), read: 0, outbox: Vec::new(), sent: 0, reported: Arc::default(), buffers }
+        Client { stream, inbox: Vec::new(), read: 0, outbox: Vec::new(), sent: 0, reported: Arc::default(), buffers, hold: Hold::No }
     }
 
     /// Bytes that came and are not dealt with.
@@ -110,12 +123,33 @@ impl Client {
     /// Gives the buffers back while nothing is in them.
     pub(crate) fn rest(&mut self) {
         self.buffers.take_back(&mut self.inbox);
-        if self.outbox.is_empty() && self.outbox.capacity() > 0 {
-            self.outbox = Vec::new();
+        self.buffers.take_back(&mut self.outbox);
+    }
+
+    /// Adds a reply of our own.
+    fn make(&mut self, made: &Made) {
+        if self.outbox.is_empty() && self.hold == Hold::No {
+            self.hold = Hold::UntilReply;
         }
+        self.buffers.lend(&mut self.outbox);
+        made.write(&mut self.outbox);
+    }
+
+    /// From here on what comes for the client is gathered until the next [`Client::flush`].
+    pub(crate) fn hold_for_caller(&mut self) {
+        self.hold = Hold::ForCaller;
+    }
+
+    /// Writes out what may not wait; see [`Hold`].
+    fn poll_flush_unless_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.hold == Hold::No || self.outbox.len() > READ_MOST {
+            return self.poll_flush(cx);
+        }
+        Poll::Ready(Ok(()))
     }
 
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.hold = Hold::No;
         flush(&mut self.stream, &mut self.outbox, &mut self.sent, cx)
     }
 
@@ -221,6 +255,7 @@ impl Link {
             }
             conn.inbox.clear();
             self.buffers.take_back(&mut conn.inbox);
+            self.buffers.take_back(&mut self.outbox);
             self.pool.release(conn);
         }
     }
@@ -267,10 +302,8 @@ pub(crate) async fn relay(client: &mut Client, link: &mut Link, replies: &mut Re
                 client.flush().await.map_err(Fault::client)?;
                 return Ok(Relayed::CopyIn);
             }
-            Step::Done => {
-                client.flush().await.map_err(Fault::client)?;
-                return Ok(Relayed::Done);
-            }
+            // What is left in the outbox goes out before the client is next waited for.
+            Step::Done => return Ok(Relayed::Done),
         }
     }
 }
@@ -313,7 +346,7 @@ pub(crate) fn poll_relay(
 /// Flushes both outboxes and reads from the server.
 async fn fill(client: &mut Client, link: &mut Link) -> Result<usize, Fault> {
     poll_fn(|cx| {
-        let flushed = client.poll_flush(cx).map_err(Fault::client)?;
+        let flushed = client.poll_flush_unless_held(cx).map_err(Fault::client)?;
         // A server that does not read may be waiting for us to read: reading goes on whether or not all is sent.
         let _ = link.poll_flush(cx).map_err(|e| Fault::lost(&link.pool.host, Some(e)))?;
         ready!(flushed);
@@ -350,8 +383,11 @@ pub(crate) fn poll_fill(cx: &mut Context<'_>, link: &mut Link) -> Poll<io::Resul
 async fn write_run(client: &mut Client, link: &mut Link, start: usize, end: usize) -> Result<(), Fault> {
     let Some(conn) = &link.conn else { return Ok(()) };
     let run = &conn.inbox[start..end];
-    if !client.outbox.is_empty() {
+    if !client.outbox.is_empty() || client.hold == Hold::ForCaller {
         client.outbox.extend_from_slice(run);
+        if client.hold == Hold::UntilReply {
+            client.hold = Hold::No;
+        }
         return Ok(());
     }
     let mut sent = 0;
@@ -405,7 +441,7 @@ fn digest(client: &mut Client, link: &mut Link, replies: &mut Replies, seen: &mu
             Walked::Step(step) => return Ok(step),
             Walked::Unexpected(tag) => return Err(Fault::protocol(&link.pool.host, tag)),
             Walked::Kept(end) => link.walked = end,
-            Walked::Made(made) => made.write(&mut client.outbox),
+            Walked::Made(made) => client.make(&made),
             Walked::Look(end) => {
                 let message = conn.inbox[start..end].to_vec();
                 link.walked = end;
@@ -614,7 +650,7 @@ fn query_text(pending: &[u8]) -> Option<&[u8]> {
 pub(crate) fn write_made(client: &mut Client, replies: &mut Replies) {
     while let Some(Reply::Made(_)) = replies.front() {
         if let Some(Reply::Made(made)) = replies.pop() {
-            made.write(&mut client.outbox);
+            client.make(&made);
         }
     }
 }

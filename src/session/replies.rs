@@ -56,10 +56,13 @@ pub(crate) enum Pass {
 #[derive(Default)]
 pub(crate) struct Replies {
     queue: VecDeque<Reply>,
+    /// How many of them a server is to send.
+    asked: usize,
 }
 
 impl Replies {
     pub(crate) fn push(&mut self, reply: Reply) {
+        self.asked += usize::from(!matches!(reply, Reply::Made(_)));
         self.queue.push_back(reply);
     }
 
@@ -67,16 +70,24 @@ impl Replies {
         self.queue.is_empty()
     }
 
+    /// Whether a server owes any of them. If none does, another server's may follow.
+    pub(crate) fn are_asked(&self) -> bool {
+        self.asked > 0
+    }
+
     pub(crate) fn front(&self) -> Option<&Reply> {
         self.queue.front()
     }
 
     pub(crate) fn pop(&mut self) -> Option<Reply> {
-        self.queue.pop_front()
+        let reply = self.queue.pop_front()?;
+        self.asked -= usize::from(!matches!(reply, Reply::Made(_)));
+        Some(reply)
     }
 
     pub(crate) fn clear(&mut self) {
         self.queue.clear();
+        self.asked = 0;
     }
 
     /// The server answered with an error: it answers nothing more until the next Sync (or the end of the Query), so
@@ -88,7 +99,7 @@ impl Replies {
                 return true;
             }
             dropped(reply);
-            self.queue.pop_front();
+            self.pop();
         }
         false
     }

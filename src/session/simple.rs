@@ -49,7 +49,7 @@ impl Session {
         self.note_cursor(&text, host);
         let link = &mut self.links[i];
         link.rewritten = shard.map(|shard| (read.prepared.clone(), shard));
-        if link.outbox.is_empty() {
+        if link.outbox.capacity() == 0 {
             link.outbox = read.message;
         } else {
             link.outbox.extend_from_slice(&read.message);

@@ -314,7 +314,7 @@ async fn named_statements(client: &Client) {
         assert_eq!(row.get::<_, &str>(0), "Germany");
     }
     drop(by_user);
-    assert_eq!(client.query(&by_id, &[&1_i64]).await.unwrap().len(), 0);
+    assert_eq!(client.query(&by_id, &[&0_i64]).await.unwrap().len(), 0);
 }
 
 /// Requests of one connection that don't wait for each other; tokio-postgres ends each with a Sync.

@@ -1,6 +1,7 @@
 //! Flags and subcommands, and what they print. Exit code 0: done; 1: it could not be done, or a check failed; 2: bad flags.
 
 use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -30,7 +31,7 @@ enum Command {
     Explain(Explain),
     /// Makes the shards' schemas and the app's tables on every host, from one SQL file. Can be repeated.
     Provision(Provision),
-    /// Asks the proxy that runs on this machine with this map whether it serves. Exit code 1 if not.
+    /// Asks a running proxy whether it serves. Exit code 1 if not.
     Health(Health),
     /// Starts two private Postgres clusters with a small app's tables and the proxy in front. Ctrl-C stops all of it.
     Demo(DemoArgs),
@@ -91,9 +92,10 @@ struct Provision {
 
 #[derive(Args)]
 struct Health {
-    #[command(flatten)]
-    map: MapFile,
-    /// Ask here instead, whatever the map says: http://IP:PORT, with or without a path.
+    /// Where clients connect: whether anybody answers there as Postgres does.
+    #[arg(default_value = "127.0.0.1:6432")]
+    address: SocketAddr,
+    /// Ask here instead: http://IP:PORT of the map's [proxy] http, with or without a path.
     #[arg(long, value_name = "URL")]
     url: Option<String>,
 }
@@ -117,7 +119,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Provision(args) => provision(&args),
         Command::Health(args) => match &args.url {
             Some(url) => health::ask_url(url),
-            None => load(&args.map.path).and_then(|map| health::ask(&map.proxy)),
+            None => health::ask_port(args.address).map_err(|why| format!("{}: {why}", args.address)),
         },
         Command::Demo(args) => demo(args),
     };

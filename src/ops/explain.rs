@@ -8,7 +8,7 @@ use crate::sql::parse::{self, ddl};
 use crate::sql::shape::Shape;
 
 /// What the parser may spend on one statement.
-const LIMITS: parse::Limits = parse::Limits { text: 1 << 20, tokens: 200_000, depth: 200 };
+const LIMITS: parse::Limits = parse::Limits { text: 1 << 20, tokens: 100_000, depth: 100 };
 
 /// Parameter values as text, `$1` first.
 pub struct Given(pub Vec<String>);

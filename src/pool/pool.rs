@@ -177,6 +177,17 @@ impl Pool {
         }
     }
 
+    /// Lends a connection if one is idle and nobody waits; see [`Pool::checkout`].
+    pub fn checkout_idle(&self, wish: &Checkout<'_>) -> Option<Box<ServerConn>> {
+        let mut state = self.lock();
+        if !state.waiters.is_empty() {
+            return None;
+        }
+        let conn = state.take_idle(wish)?;
+        state.checkouts += 1;
+        Some(conn)
+    }
+
     /// What a checkout gets now.
     fn turn(&self, wish: &Checkout<'_>) -> (Turn, PoolLimits) {
         let mut state = self.lock();
@@ -238,9 +249,6 @@ impl Pool {
     pub fn release(&self, mut conn: Box<ServerConn>) {
         let now = Instant::now();
         conn.released = now;
-        if conn.inbox.capacity() > 0 {
-            conn.inbox = Vec::new();
-        }
         let mut state = self.lock();
         let expired = now.duration_since(conn.opened) > state.limits.lifetime;
         if state.retired || expired || state.open > state.limits.connections {

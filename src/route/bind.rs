@@ -31,7 +31,11 @@ pub fn bind(plan: &Plan, tables: &Tables) -> Bound {
         per_text: plan.per_text,
         writes: !matches!(plan.verb, Verb::Empty | Verb::CopyTo),
         returns_rows: matches!(&plan.verb, Verb::Utility(verb) if verb == "EXPLAIN"),
-        names: if plan.copy.is_some() { Names::Qualified } else { Names::SearchPath },
+        names: if plan.copy.is_some() {
+            Names::Qualified
+        } else {
+            Names::SearchPath
+        },
         rule,
         key_type: tables.key_type(),
     }
@@ -43,7 +47,10 @@ pub fn bind_unreadable(text: &Unreadable, tables: &Tables) -> Bound {
     let ours = text.words.iter().find(|word| tables.knows(word));
     let rule = match ours {
         None => Rule::Template,
-        Some(word) => Rule::Refuse { refusal: words::unreadable(word, &text.why), hintable: true },
+        Some(word) => Rule::Refuse {
+            refusal: words::unreadable(word, &text.why),
+            hintable: true,
+        },
     };
     Bound {
         edits: Vec::new(),
@@ -60,39 +67,74 @@ pub fn bind_unreadable(text: &Unreadable, tables: &Tables) -> Bound {
 fn utility(verb: &str, plan: &Plan, tables: &Tables) -> Rule {
     let refusal = match verb {
         "CREATE TEMP" => {
-            return Rule::Refuse { refusal: words::temporary(), hintable: false };
+            return Rule::Refuse {
+                refusal: words::temporary(),
+                hintable: false,
+            };
         }
         "PREPARE" | "EXECUTE" => {
-            return Rule::Refuse { refusal: words::sql_prepare(), hintable: false };
+            return Rule::Refuse {
+                refusal: words::sql_prepare(),
+                hintable: false,
+            };
         }
         _ => words::utility(verb),
     };
-    let hosts = plan.words.iter().filter_map(|word| match &tables.get(word)?.kind {
-        TableKind::Unsharded { host } => Some(Some((host, word))),
-        TableKind::Sharded { .. } | TableKind::Reference | TableKind::Unlisted => Some(None),
-    });
+    let hosts = plan
+        .words
+        .iter()
+        .filter_map(|word| match &tables.get(word)?.kind {
+            TableKind::Unsharded { host } => Some(Some((host, word))),
+            TableKind::Sharded { .. } | TableKind::Reference | TableKind::Unlisted => Some(None),
+        });
     let hosts: Vec<Option<(&String, &String)>> = hosts.collect();
-    let tame = matches!(verb, "VACUUM" | "ANALYZE" | "TRUNCATE" | "LOCK" | "COMMENT" | "REINDEX" | "CLUSTER");
+    let tame = matches!(
+        verb,
+        "VACUUM" | "ANALYZE" | "TRUNCATE" | "LOCK" | "COMMENT" | "REINDEX" | "CLUSTER"
+    );
     match hosts[..] {
         [Some((host, table)), ref rest @ ..]
-            if tame && rest.iter().all(|other| other.is_some_and(|(other, _)| other == host)) =>
+            if tame
+                && rest
+                    .iter()
+                    .all(|other| other.is_some_and(|(other, _)| other == host)) =>
         {
-            Rule::Host { host: host.clone(), table: table.clone() }
+            Rule::Host {
+                host: host.clone(),
+                table: table.clone(),
+            }
         }
-        _ => Rule::Refuse { refusal, hintable: true },
+        _ => Rule::Refuse {
+            refusal,
+            hintable: true,
+        },
     }
 }
 
 fn copy(plan: &Plan, tables: &Tables) -> Rule {
-    let Some(copied) = &plan.copy else { return Rule::Template };
+    let Some(copied) = &plan.copy else {
+        return Rule::Template;
+    };
     match classify(copied, tables) {
-        Class::Unsharded(table, host) => Rule::Host { host: host.to_owned(), table: table.name.clone() },
+        Class::Unsharded(table, host) => Rule::Host {
+            host: host.to_owned(),
+            table: table.name.clone(),
+        },
         Class::Reference(_) if plan.verb == Verb::CopyTo => Rule::Any,
-        Class::Reference(table) => Rule::Refuse { refusal: words::reference_written(&table.name), hintable: false },
+        Class::Reference(table) => Rule::Refuse {
+            refusal: words::reference_written(&table.name),
+            hintable: false,
+        },
         Class::Catalog => Rule::Template,
-        Class::Sharded(table) => Rule::Refuse { refusal: words::copy(&table.name), hintable: true },
-        Class::Fixed(_, shard) => Rule::Sharded(Sharded::fixed(shard)),
-        Class::Refused(refusal) => Rule::Refuse { refusal, hintable: true },
+        Class::Sharded(table) => Rule::Refuse {
+            refusal: words::copy(&table.name),
+            hintable: true,
+        },
+        Class::Fixed(_, shard) => Rule::Sharded(Box::new(Sharded::fixed(shard))),
+        Class::Refused(refusal) => Rule::Refuse {
+            refusal,
+            hintable: true,
+        },
     }
 }
 
@@ -130,7 +172,15 @@ pub(super) fn classify<'t>(table: &TableRef, tables: &'t Tables) -> Class<'t> {
         (None, None) if table.name.starts_with("pg_") => Class::Catalog,
         (None | Some("public"), None) => Class::Refused(words::unknown(&table.name)),
         (Some(schema), ours) => match (tables.shard_of_schema(schema), ours) {
-            (Some(shard), Some(ours @ Table { kind: TableKind::Sharded { .. }, .. })) => Class::Fixed(ours, shard),
+            (
+                Some(shard),
+                Some(
+                    ours @ Table {
+                        kind: TableKind::Sharded { .. },
+                        ..
+                    },
+                ),
+            ) => Class::Fixed(ours, shard),
             _ => Class::Refused(words::other_schema(schema, &table.name)),
         },
     }
@@ -154,13 +204,17 @@ fn parts<'t>(plan: &Plan, tables: &'t Tables) -> Parts<'t> {
     let mut parts = Parts::default();
     for (level, of) in plan.levels.iter().enumerate() {
         for (at, item) in of.items.iter().enumerate() {
-            let Source::Table(table) = &item.source else { continue };
+            let Source::Table(table) = &item.source else {
+                continue;
+            };
             match classify(table, tables) {
                 Class::Sharded(table) => parts.sharded.push((level, at, table)),
                 Class::Fixed(table, shard) => parts.fixed.push((level, at, table, shard)),
                 Class::Unsharded(table, host) => parts.unsharded.push((host, &table.name)),
                 Class::Reference(table) if at == 0 && of.writes() => {
-                    parts.refused.get_or_insert(words::reference_written(&table.name));
+                    parts
+                        .refused
+                        .get_or_insert(words::reference_written(&table.name));
                 }
                 Class::Reference(_) => parts.reference = true,
                 Class::Catalog => parts.catalog = true,
@@ -204,7 +258,9 @@ fn needs(plan: &Plan, tables: &Tables, edits: &mut Vec<Edit>) -> Needs {
                 needs.search_path = true;
             }
             Some(schema) => {
-                needs.refused.get_or_insert(words::function_schema(schema, &call.name));
+                needs
+                    .refused
+                    .get_or_insert(words::function_schema(schema, &call.name));
             }
         }
         needs.catalog |= functions::reads_catalog(&call.name);
@@ -254,7 +310,10 @@ fn query(plan: &Plan, tables: &Tables) -> Bound {
         }
     }
     sort(&mut edits);
-    let writes = plan.levels.iter().any(|level| level.writes() || level.features.locking)
+    let writes = plan
+        .levels
+        .iter()
+        .any(|level| level.writes() || level.features.locking)
         || needs.shard_function.is_some()
         || needs.other_function.is_some()
         || plan.calls.iter().any(|call| functions::writes(&call.name));
@@ -264,10 +323,22 @@ fn query(plan: &Plan, tables: &Tables) -> Bound {
         Wrap::Cursor | Wrap::CopyOut => false,
         Wrap::Bare => root.is_some_and(|root| !root.writes() || !root.outputs.is_empty()),
     };
-    let names = if needs.search_path { Names::SearchPath } else { Names::Qualified };
+    let names = if needs.search_path {
+        Names::SearchPath
+    } else {
+        Names::Qualified
+    };
     let rule = rule(plan, tables, parts, needs, writes);
     let per_text = plan.per_text;
-    Bound { edits, per_text, writes, returns_rows, names, rule, key_type: tables.key_type() }
+    Bound {
+        edits,
+        per_text,
+        writes,
+        returns_rows,
+        names,
+        rule,
+        key_type: tables.key_type(),
+    }
 }
 
 /// By place; what two of them would do to the same place is done once.
@@ -282,9 +353,15 @@ fn sort(edits: &mut Vec<Edit>) {
 }
 
 fn rule(plan: &Plan, tables: &Tables, parts: Parts<'_>, needs: Needs, writes: bool) -> Rule {
-    let refuse = |refusal| Rule::Refuse { refusal, hintable: true };
+    let refuse = |refusal| Rule::Refuse {
+        refusal,
+        hintable: true,
+    };
     if let Some(word) = plan.words.iter().find(|word| tables.knows_relation(word)) {
-        return refuse(words::unreadable(word, "its place in the statement is not understood"));
+        return refuse(words::unreadable(
+            word,
+            "its place in the statement is not understood",
+        ));
     }
     if let Some(refusal) = parts.refused {
         let hintable = refusal.code == Code::UnknownTable;
@@ -296,7 +373,10 @@ fn rule(plan: &Plan, tables: &Tables, parts: Parts<'_>, needs: Needs, writes: bo
     if let Some(host) = parts.unsharded.first().map(|(host, _)| *host)
         && let Some(other) = parts.unsharded.iter().find(|(other, _)| *other != host)
     {
-        return Rule::Refuse { refusal: words::two_hosts(parts.unsharded[0], *other), hintable: false };
+        return Rule::Refuse {
+            refusal: words::two_hosts(parts.unsharded[0], *other),
+            hintable: false,
+        };
     }
     if parts.sharded.is_empty() && parts.fixed.is_empty() {
         return rule_without_shards(&parts, needs);
@@ -308,7 +388,10 @@ fn rule(plan: &Plan, tables: &Tables, parts: Parts<'_>, needs: Needs, writes: bo
 }
 
 fn rule_without_shards(parts: &Parts<'_>, needs: Needs) -> Rule {
-    let refuse = |refusal| Rule::Refuse { refusal, hintable: true };
+    let refuse = |refusal| Rule::Refuse {
+        refusal,
+        hintable: true,
+    };
     if let Some((to, name)) = &needs.object
         && functions::takes_sequence(to)
     {
@@ -318,7 +401,10 @@ fn rule_without_shards(parts: &Parts<'_>, needs: Needs) -> Rule {
         return refuse(words::function_alone(function));
     }
     if let Some((host, table)) = parts.unsharded.first() {
-        return Rule::Host { host: (*host).to_owned(), table: (*table).to_owned() };
+        return Rule::Host {
+            host: (*host).to_owned(),
+            table: (*table).to_owned(),
+        };
     }
     if let Some((to, name)) = &needs.sequence {
         return refuse(words::sequence_alone(to, name));
@@ -326,24 +412,34 @@ fn rule_without_shards(parts: &Parts<'_>, needs: Needs) -> Rule {
     if let Some(function) = &needs.other_function {
         return refuse(words::unknown_function_alone(function));
     }
-    if parts.catalog || needs.catalog { Rule::Template } else { Rule::Any }
+    if parts.catalog || needs.catalog {
+        Rule::Template
+    } else {
+        Rule::Any
+    }
 }
 
 fn sharded(plan: &Plan, tables: &Tables, parts: &Parts<'_>, needs: &Needs, writes: bool) -> Rule {
     let scope = Scope::new(plan, tables);
     let knowledge = Knowledge::find(&scope);
-    let keys = Keys { plan, scope: &scope, knowledge: &knowledge };
+    let keys = Keys::new(&scope, &knowledge);
     let mut found = Sharded {
         bindings: SmallVec::new(),
         checks: Vec::new(),
         fixed: None,
-        beside: parts.unsharded.first().map(|(host, table)| ((*host).to_owned(), (*table).to_owned())),
+        beside: parts
+            .unsharded
+            .first()
+            .map(|(host, table)| ((*host).to_owned(), (*table).to_owned())),
         one_shard_only: None,
         unbound: None,
     };
     for (level, item, table, shard) in &parts.fixed {
         if found.fixed.is_some_and(|other| other != *shard) {
-            return Rule::Refuse { refusal: words::two_schemas(), hintable: false };
+            return Rule::Refuse {
+                refusal: words::two_schemas(),
+                hintable: false,
+            };
         }
         found.fixed = Some(*shard);
         if let Ok(Some(binding)) = keys.binding(*level, *item, table) {
@@ -356,20 +452,41 @@ fn sharded(plan: &Plan, tables: &Tables, parts: &Parts<'_>, needs: &Needs, write
             Ok(Some(binding)) => found.push(binding),
             Ok(None) if found.fixed.is_some() => {}
             Ok(None) => open.push((*level, *item, *table)),
-            Err(refusal) => return Rule::Refuse { refusal, hintable: true },
+            Err(refusal) => {
+                return Rule::Refuse {
+                    refusal,
+                    hintable: true,
+                };
+            }
         }
     }
     let unbound = keys.untied(&parts.sharded, open).first().copied();
     match keys.checks(tables) {
         Ok(checks) => found.checks = checks,
-        Err(refusal) => return Rule::Refuse { refusal, hintable: false },
+        Err(refusal) => {
+            return Rule::Refuse {
+                refusal,
+                hintable: false,
+            };
+        }
     }
-    let app_function = needs.shard_function.as_ref().or(needs.other_function.as_ref());
+    let app_function = needs
+        .shard_function
+        .as_ref()
+        .or(needs.other_function.as_ref());
     let reason = gather::reason(&scope, &knowledge, parts, app_function, writes);
     if let Some((level, item, table)) = unbound {
         let some_bound = !found.bindings.is_empty() || found.fixed.is_some();
-        found.unbound = Some(words::unbound(plan, level, item, table, writes, some_bound, reason.as_deref()));
+        found.unbound = Some(words::unbound(
+            plan,
+            level,
+            item,
+            table,
+            writes,
+            some_bound,
+            reason.as_deref(),
+        ));
     }
     found.one_shard_only = reason.map(|reason| words::not_mergeable(&reason, writes));
-    Rule::Sharded(found)
+    Rule::Sharded(Box::new(found))
 }

@@ -64,8 +64,16 @@ enum Has {
 
 impl<'p> Scope<'p> {
     pub(super) fn new(plan: &'p Plan, tables: &'p Tables) -> Self {
-        let levels = plan.levels.iter().map(|_| RefCell::new(Kept::NotYet)).collect();
-        Scope { plan, tables, levels }
+        let levels = plan
+            .levels
+            .iter()
+            .map(|_| RefCell::new(Kept::NotYet))
+            .collect();
+        Scope {
+            plan,
+            tables,
+            levels,
+        }
     }
 
     /// The table that an item is, if it is one of ours.
@@ -85,7 +93,9 @@ impl<'p> Scope<'p> {
             match self.resolve_here(level, column) {
                 // An ON condition and a LATERAL query see only some items of their level; what they do not see is
                 // looked for further out. Where both have the name, which one is meant is left open.
-                Some(_) if of.items.len() > 1 && self.is_shadowing(of.parent, column) => return None,
+                Some(_) if of.items.len() > 1 && self.is_shadowing(of.parent, column) => {
+                    return None;
+                }
                 Some(found) => return found,
                 None => level = of.parent?,
             }
@@ -107,9 +117,14 @@ impl<'p> Scope<'p> {
     fn resolve_here(&self, level: LevelId, column: &Column) -> Option<Option<ColumnId>> {
         let items = &self.plan.levels[level].items;
         if let Some(table) = &column.table {
-            let item = (0..items.len()).find(|item| self.is_called(level, *item, column.schema.as_deref(), table))?;
+            let item = (0..items.len())
+                .find(|item| self.is_called(level, *item, column.schema.as_deref(), table))?;
             return Some(match self.has(level, item, &column.name) {
-                Has::Yes(column) => Some(ColumnId { level, item, column }),
+                Has::Yes(column) => Some(ColumnId {
+                    level,
+                    item,
+                    column,
+                }),
                 Has::No | Has::Maybe => None,
             });
         }
@@ -118,7 +133,13 @@ impl<'p> Scope<'p> {
         for item in visible {
             match self.has(level, item, &column.name) {
                 Has::Yes(_) if found.is_some() => several = true,
-                Has::Yes(column) => found = Some(ColumnId { level, item, column }),
+                Has::Yes(column) => {
+                    found = Some(ColumnId {
+                        level,
+                        item,
+                        column,
+                    })
+                }
                 Has::Maybe => maybe = true,
                 Has::No => {}
             }
@@ -140,7 +161,10 @@ impl<'p> Scope<'p> {
             Using::Columns(columns) => columns.iter().any(|c| c == name),
             Using::Natural => true,
         });
-        merges && joins.iter().all(|join| matches!(join.kind, JoinKind::Inner | JoinKind::Left))
+        merges
+            && joins
+                .iter()
+                .all(|join| matches!(join.kind, JoinKind::Inner | JoinKind::Left))
     }
 
     fn is_called(&self, level: LevelId, item: usize, schema: Option<&str>, name: &str) -> bool {
@@ -179,11 +203,18 @@ impl<'p> Scope<'p> {
         match &self.plan.levels[level].items[item].source {
             Source::Level(inner) => {
                 let found = self.level_columns(*inner);
-                Columns { names: found.columns.names.clone(), complete: found.columns.complete }
+                Columns {
+                    names: found.columns.names.clone(),
+                    complete: found.columns.complete,
+                }
             }
             Source::Table(_) | Source::Excluded => match self.table(level, item) {
                 Some(table) => Columns {
-                    names: table.columns.iter().map(|(name, _)| Some(name.clone())).collect(),
+                    names: table
+                        .columns
+                        .iter()
+                        .map(|(name, _)| Some(name.clone()))
+                        .collect(),
                     complete: true,
                 },
                 None => Columns::default(),
@@ -207,7 +238,11 @@ impl<'p> Scope<'p> {
     pub(super) fn given(&self, level: LevelId, column: usize) -> Option<ColumnId> {
         match self.origin(level, column)? {
             Origin::Term(Term::Column(column)) => self.resolve(level, column),
-            Origin::Item(item, column) => Some(ColumnId { level, item, column }),
+            Origin::Item(item, column) => Some(ColumnId {
+                level,
+                item,
+                column,
+            }),
             Origin::Term(_) => None,
         }
     }
@@ -229,13 +264,25 @@ impl<'p> Scope<'p> {
         match &of.body {
             Body::SetOp(left, _) => {
                 let left = self.level_columns(*left);
-                let columns = Columns { names: left.columns.names.clone(), complete: left.columns.complete };
-                LevelColumns { columns, origins: Vec::new() }
+                let columns = Columns {
+                    names: left.columns.names.clone(),
+                    complete: left.columns.complete,
+                };
+                LevelColumns {
+                    columns,
+                    origins: Vec::new(),
+                }
             }
             Body::Values(rows) => {
                 let width = rows.first().map_or(0, Vec::len);
                 let names = (1..=width).map(|n| Some(format!("column{n}"))).collect();
-                LevelColumns { columns: Columns { names, complete: true }, origins: Vec::new() }
+                LevelColumns {
+                    columns: Columns {
+                        names,
+                        complete: true,
+                    },
+                    origins: Vec::new(),
+                }
             }
             _ => self.output_columns(level),
         }
@@ -253,7 +300,9 @@ impl<'p> Scope<'p> {
                 Output::Star(None) => self.star(level, &mut found),
                 Output::Star(Some(table)) => {
                     let items = 0..self.plan.levels[level].items.len();
-                    let named = items.into_iter().find(|item| self.is_called(level, *item, None, table));
+                    let named = items
+                        .into_iter()
+                        .find(|item| self.is_called(level, *item, None, table));
                     named.is_some_and(|item| self.item_star(level, item, &mut found))
                 }
             };
@@ -284,7 +333,10 @@ impl<'p> Scope<'p> {
         let columns = self.columns(level, item);
         let given = &self.plan.levels[level].items[item].columns;
         for (at, name) in columns.names.iter().enumerate() {
-            found.columns.names.push(given.get(at).cloned().map_or_else(|| name.clone(), Some));
+            found
+                .columns
+                .names
+                .push(given.get(at).cloned().map_or_else(|| name.clone(), Some));
             found.origins.push(Origin::Item(item, at));
         }
         columns.complete
@@ -310,22 +362,32 @@ impl<'p> Scope<'p> {
                     }
                     Some(names)
                 };
-                let (Some(left), Some(right)) = (all(join.left.clone()), all(join.right.clone())) else {
+                let (Some(left), Some(right)) = (all(join.left.clone()), all(join.right.clone()))
+                else {
                     return Vec::new();
                 };
-                left.into_iter().filter(|name| right.contains(name)).collect()
+                left.into_iter()
+                    .filter(|name| right.contains(name))
+                    .collect()
             }
         };
         let joins = &self.plan.levels[level].joins;
         let side = |items: &std::ops::Range<usize>, name: &str| {
-            let with = items.clone().filter_map(|item| match self.has(level, item, name) {
-                Has::Yes(column) => Some(Some(ColumnId { level, item, column })),
-                Has::Maybe => Some(None),
-                Has::No => None,
-            });
+            let with = items
+                .clone()
+                .filter_map(|item| match self.has(level, item, name) {
+                    Has::Yes(column) => Some(Some(ColumnId {
+                        level,
+                        item,
+                        column,
+                    })),
+                    Has::Maybe => Some(None),
+                    Has::No => None,
+                });
             let with: Vec<Option<ColumnId>> = with.collect();
             // Several on one side are merged already; the leftmost stands for them if no join there adds rows.
-            let inside = |join: &&Join| items.start <= join.left.start && join.right.end <= items.end;
+            let inside =
+                |join: &&Join| items.start <= join.left.start && join.right.end <= items.end;
             let keeps_left = |join: &Join| matches!(join.kind, JoinKind::Inner | JoinKind::Left);
             match with[..] {
                 [one] => one,
@@ -339,11 +401,14 @@ impl<'p> Scope<'p> {
 
     /// The item may be null-extended by an outer join of its level.
     pub(super) fn is_nullable(&self, level: LevelId, item: usize) -> bool {
-        self.plan.levels[level].joins.iter().any(|join| match join.kind {
-            JoinKind::Inner => false,
-            JoinKind::Left => join.right.contains(&item),
-            JoinKind::Right => join.left.contains(&item),
-            JoinKind::Full => join.left.contains(&item) || join.right.contains(&item),
-        })
+        self.plan.levels[level]
+            .joins
+            .iter()
+            .any(|join| match join.kind {
+                JoinKind::Inner => false,
+                JoinKind::Left => join.right.contains(&item),
+                JoinKind::Right => join.left.contains(&item),
+                JoinKind::Full => join.left.contains(&item) || join.right.contains(&item),
+            })
     }
 }

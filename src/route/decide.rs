@@ -13,10 +13,17 @@ use super::{Route, Target, Values, value, words};
 type Shards = SmallVec<[ShardId; 8]>;
 
 /// Where a bound statement goes with these values under this map. Pure: the same arguments give the same route.
-pub fn decide(bound: &Bound, values: &Values<'_>, map: &ShardMap, hint: Option<&Hint>) -> Result<Route, Refusal> {
+pub fn decide(
+    bound: &Bound,
+    values: &Values<'_>,
+    map: &ShardMap,
+    hint: Option<&Hint>,
+) -> Result<Route, Refusal> {
     match hint {
         None => without_hint(bound, values, map),
-        Some(Hint::Shard(shard)) if *shard >= map.shards() => Err(words::hint_shard(*shard, map.shards())),
+        Some(Hint::Shard(shard)) if *shard >= map.shards() => {
+            Err(words::hint_shard(*shard, map.shards()))
+        }
         Some(Hint::Shard(shard)) => with_shard(bound, values, map, ShardId(*shard)),
         Some(Hint::Key(key)) => {
             let key_type = bound.key_type.unwrap_or(KeyType::Int);
@@ -38,14 +45,19 @@ fn without_hint(bound: &Bound, values: &Values<'_>, map: &ShardMap) -> Result<Ro
             };
             if let [shard] = shards[..] {
                 check(sharded, values, map, shard)?;
-                return Ok(Route { target: Target::Shard(shard), names: bound.names });
+                return Ok(Route {
+                    target: Target::Shard(shard),
+                    names: bound.names,
+                });
             }
             Ok(route(Target::Shards(shards), bound.names))
         }
         Rule::Any => Ok(route(Target::Any, Names::Qualified)),
         Rule::Template => Ok(route(Target::Template, Names::SearchPath)),
         Rule::Host { host, table } => {
-            let host = map.host_named(host).ok_or_else(|| words::unknown_host(table, host))?;
+            let host = map
+                .host_named(host)
+                .ok_or_else(|| words::unknown_host(table, host))?;
             Ok(route(Target::Host(host), Names::Qualified))
         }
         Rule::Refuse { refusal, .. } => Err(refusal.clone()),
@@ -57,10 +69,10 @@ fn without_hint(bound: &Bound, values: &Values<'_>, map: &ShardMap) -> Result<Ro
 pub fn anywhere(bound: &Bound, map: &ShardMap, any: ShardId, hinted: bool) -> Result<Route, Refusal> {
     let at = |shard, names| Ok(Route { target: Target::Shard(shard), names });
     match &bound.rule {
-        Rule::Sharded(Sharded { unbound: Some(refusal), one_shard_only: Some(_), .. }) if !hinted => {
-            Err(refusal.clone())
-        }
         Rule::Sharded(sharded) => {
+            if let (Some(refusal), Some(_), false) = (&sharded.unbound, &sharded.one_shard_only, hinted) {
+                return Err(refusal.clone());
+            }
             let beside = sharded.beside.as_ref().and_then(|(host, _)| map.shards_of(map.host_named(host)?).next());
             at(sharded.fixed.or(beside).unwrap_or(any), bound.names)
         }
@@ -87,7 +99,11 @@ fn every_shard(map: &ShardMap) -> Target {
 }
 
 /// The shards that the keys lead to, lowest first: one, or several if the statement may be spread.
-fn sharded_shards(sharded: &Sharded, values: &Values<'_>, map: &ShardMap) -> Result<Shards, Refusal> {
+fn sharded_shards(
+    sharded: &Sharded,
+    values: &Values<'_>,
+    map: &ShardMap,
+) -> Result<Shards, Refusal> {
     let mut found: Option<(Shards, &Binding)> = None;
     for binding in &sharded.bindings {
         let shards = binding_shards(binding, values, map)?;
@@ -98,9 +114,14 @@ fn sharded_shards(sharded: &Sharded, values: &Values<'_>, map: &ShardMap) -> Res
         match &mut found {
             None => found = Some((shards, binding)),
             Some((before, first)) if *before != shards => {
-                if let ([one], [other], true) = (&before[..], &shards[..], sharded.one_shard_only.is_some()) {
+                if let ([one], [other], true) =
+                    (&before[..], &shards[..], sharded.one_shard_only.is_some())
+                {
                     let (one, other) = ((describe(first), one.0), (describe(binding), other.0));
-                    return Err(words::different_shards((&one.0, one.1), (&other.0, other.1)));
+                    return Err(words::different_shards(
+                        (&one.0, one.1),
+                        (&other.0, other.1),
+                    ));
                 }
                 before.extend(shards);
             }
@@ -115,7 +136,10 @@ fn sharded_shards(sharded: &Sharded, values: &Values<'_>, map: &ShardMap) -> Res
     if let Some(fixed) = sharded.fixed {
         if let Some(other) = shards.iter().find(|shard| **shard != fixed) {
             let schema = "the schema in the statement";
-            return Err(words::different_shards((schema, fixed.0), ("the key", other.0)));
+            return Err(words::different_shards(
+                (schema, fixed.0),
+                ("the key", other.0),
+            ));
         }
         return Ok(SmallVec::from_slice(&[fixed]));
     }
@@ -131,24 +155,33 @@ fn describe(binding: &Binding) -> String {
 }
 
 /// The shards of the values that a key may have, in no order; empty if there are no values.
-fn binding_shards(binding: &Binding, values: &Values<'_>, map: &ShardMap) -> Result<Shards, Refusal> {
+fn binding_shards(
+    binding: &Binding,
+    values: &Values<'_>,
+    map: &ShardMap,
+) -> Result<Shards, Refusal> {
     let fault = |fault| words::bad_value(&binding.table, &binding.column, fault);
     match &binding.equals {
         Equals::One(key) => {
-            let shard = value::shard(key, binding.carries, values, map).map_err(fault)?;
-            Ok(SmallVec::from_slice(&[shard]))
+            match value::shard(key, binding.carries, values, map) {
+                Ok(shard) => Ok(SmallVec::from_slice(&[shard])),
+                // No row has it, so any shard gives the right answer: none.
+                Err(value::Fault::NoSuchId(_)) => Ok(Shards::new()),
+                Err(other) => Err(fault(other)),
+            }
         }
         Equals::Many(keys) => {
-            let mut shards = Shards::new();
+            let (mut shards, mut no_row) = (Shards::new(), false);
             for key in keys {
                 match value::shard(key, binding.carries, values, map) {
                     Ok(shard) => push(&mut shards, shard),
                     // NULL in a list equals nothing.
                     Err(value::Fault::Null) => {}
+                    Err(value::Fault::NoSuchId(_)) => no_row = true,
                     Err(other) => return Err(fault(other)),
                 }
             }
-            if shards.is_empty() {
+            if shards.is_empty() && !no_row {
                 return Err(fault(value::Fault::Null));
             }
             shards.sort_unstable();
@@ -156,8 +189,10 @@ fn binding_shards(binding: &Binding, values: &Values<'_>, map: &ShardMap) -> Res
         }
         Equals::Array(array) => {
             let mut shards = Shards::new();
-            value::shards_of_array(array, binding.carries, values, map, |shard| push(&mut shards, shard))
-                .map_err(fault)?;
+            value::shards_of_array(array, binding.carries, values, map, |shard| {
+                push(&mut shards, shard)
+            })
+            .map_err(fault)?;
             shards.sort_unstable();
             shards.dedup();
             Ok(shards)
@@ -177,7 +212,12 @@ fn push(shards: &mut Shards, shard: ShardId) {
 }
 
 /// What the statement writes belongs to the shard, and what it joins is on the shard's host.
-fn check(sharded: &Sharded, values: &Values<'_>, map: &ShardMap, shard: ShardId) -> Result<(), Refusal> {
+fn check(
+    sharded: &Sharded,
+    values: &Values<'_>,
+    map: &ShardMap,
+    shard: ShardId,
+) -> Result<(), Refusal> {
     for check in &sharded.checks {
         let of = match value::shard(&check.value, check.carries, values, map) {
             Ok(of) => of,
@@ -201,14 +241,23 @@ fn check(sharded: &Sharded, values: &Values<'_>, map: &ShardMap, shard: ShardId)
     Ok(())
 }
 
-fn with_shard(bound: &Bound, values: &Values<'_>, map: &ShardMap, shard: ShardId) -> Result<Route, Refusal> {
+fn with_shard(
+    bound: &Bound,
+    values: &Values<'_>,
+    map: &ShardMap,
+    shard: ShardId,
+) -> Result<Route, Refusal> {
     let names = match &bound.rule {
         Rule::Sharded(sharded) => {
-            let fixed = sharded.fixed.into_iter().map(|fixed| ("the schema in the statement".to_owned(), fixed));
-            let mut other = fixed.filter(|(_, fixed)| *fixed != shard).next();
+            let fixed = sharded
+                .fixed
+                .into_iter()
+                .map(|fixed| ("the schema in the statement".to_owned(), fixed));
+            let mut other = fixed.into_iter().find(|(_, fixed)| *fixed != shard);
             for binding in &sharded.bindings {
                 let shards = binding_shards(binding, values, map)?;
-                other = other.or_else(|| Some((describe(binding), *shards.iter().find(|s| **s != shard)?)));
+                other = other
+                    .or_else(|| Some((describe(binding), *shards.iter().find(|s| **s != shard)?)));
             }
             if let Some((what, other)) = other {
                 return Err(words::hint_disagrees(shard.0, &what, other.0));
@@ -220,21 +269,30 @@ fn with_shard(bound: &Bound, values: &Values<'_>, map: &ShardMap, shard: ShardId
         Rule::Template => Names::SearchPath,
         // The table is where it is, whatever the session's key.
         Rule::Host { .. } => return without_hint(bound, values, map),
-        Rule::Refuse { refusal, hintable: false } => return Err(refusal.clone()),
+        Rule::Refuse {
+            refusal,
+            hintable: false,
+        } => return Err(refusal.clone()),
         Rule::Refuse { .. } => Names::SearchPath,
     };
-    Ok(Route { target: Target::Shard(shard), names })
+    Ok(Route {
+        target: Target::Shard(shard),
+        names,
+    })
 }
 
 /// For reads that may be spread.
 fn all(bound: &Bound, map: &ShardMap) -> Result<Route, Refusal> {
-    match &bound.rule {
-        Rule::Sharded(Sharded { one_shard_only: None, fixed: None, .. }) => {
-            Ok(route(every_shard(map), bound.names))
+    let refusal = match &bound.rule {
+        Rule::Sharded(sharded) => match (&sharded.one_shard_only, sharded.fixed) {
+            (None, None) => return Ok(route(every_shard(map), bound.names)),
+            (Some(refusal), _) => words::hint_all(&refusal.message),
+            (None, Some(_)) => words::hint_all("the statement names a shard's schema"),
+        },
+        Rule::Any | Rule::Template | Rule::Host { .. } => {
+            words::hint_all("the statement names no sharded table")
         }
-        Rule::Sharded(Sharded { one_shard_only: Some(refusal), .. }) => Err(words::hint_all(&refusal.message)),
-        Rule::Sharded(_) => Err(words::hint_all("the statement names a shard's schema")),
-        Rule::Any | Rule::Template | Rule::Host { .. } => Err(words::hint_all("the statement names no sharded table")),
-        Rule::Refuse { refusal, .. } => Err(words::hint_all(&refusal.message)),
-    }
+        Rule::Refuse { refusal, .. } => words::hint_all(&refusal.message),
+    };
+    Err(refusal)
 }

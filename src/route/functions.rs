@@ -7,18 +7,64 @@ use super::tables::Tables;
 fn is_grammar(name: &str) -> bool {
     matches!(
         name,
-        "coalesce" | "nullif" | "greatest" | "least" | "row" | "array" | "rows_from" | "grouping"
-            | "current_timestamp" | "current_time" | "localtime" | "localtimestamp" | "current_date" | "json_object"
-            | "json_array" | "json_exists" | "json_value" | "json_query" | "json_scalar" | "json_serialize" | "json"
-            | "normalize" | "treat" | "xmlconcat" | "xmlelement" | "xmlforest" | "xmlparse" | "xmlpi" | "xmlroot"
-            | "xmlserialize" | "xmlexists" | "merge_action" | "unnest" | "left" | "right" | "char" | "bit" | "time"
-            | "timestamp" | "interval" | "values" | "trim" | "substring" | "position" | "overlay" | "extract"
+        "coalesce"
+            | "nullif"
+            | "greatest"
+            | "least"
+            | "row"
+            | "array"
+            | "rows_from"
+            | "grouping"
+            | "current_timestamp"
+            | "current_time"
+            | "localtime"
+            | "localtimestamp"
+            | "current_date"
+            | "json_object"
+            | "json_array"
+            | "json_exists"
+            | "json_value"
+            | "json_query"
+            | "json_scalar"
+            | "json_serialize"
+            | "json"
+            | "normalize"
+            | "treat"
+            | "xmlconcat"
+            | "xmlelement"
+            | "xmlforest"
+            | "xmlparse"
+            | "xmlpi"
+            | "xmlroot"
+            | "xmlserialize"
+            | "xmlexists"
+            | "merge_action"
+            | "unnest"
+            | "left"
+            | "right"
+            | "char"
+            | "bit"
+            | "time"
+            | "timestamp"
+            | "interval"
+            | "values"
+            | "trim"
+            | "substring"
+            | "position"
+            | "overlay"
+            | "extract"
     )
 }
 
-/// It belongs to Postgres or an extension.
+/// It belongs to Postgres or an extension, and can run anywhere. Large objects can't: each host has its own.
 pub(super) fn is_builtin(name: &str, tables: &Tables) -> bool {
-    name.starts_with("pg_") || is_grammar(name) || is_aggregate(name) || tables.functions().builtin.contains(name)
+    if name.starts_with("lo_") || matches!(name, "loread" | "lowrite") {
+        return false;
+    }
+    name.starts_with("pg_")
+        || is_grammar(name)
+        || is_aggregate(name)
+        || tables.functions().builtin.contains(name)
 }
 
 /// It gives one value (or set) for each row by itself: no aggregate. Those of the app might be anything.
@@ -30,16 +76,63 @@ pub(super) fn is_plain(name: &str, tables: &Tables) -> bool {
 pub(super) fn is_aggregate(name: &str) -> bool {
     matches!(
         name,
-        "array_agg" | "avg" | "bit_and" | "bit_or" | "bit_xor" | "bool_and" | "bool_or" | "count" | "every"
-            | "json_agg" | "json_agg_strict" | "jsonb_agg" | "jsonb_agg_strict" | "json_object_agg"
-            | "json_object_agg_strict" | "json_object_agg_unique" | "json_object_agg_unique_strict"
-            | "jsonb_object_agg" | "jsonb_object_agg_strict" | "jsonb_object_agg_unique"
-            | "jsonb_object_agg_unique_strict" | "json_arrayagg" | "json_objectagg" | "max" | "min" | "range_agg"
-            | "range_intersect_agg" | "string_agg" | "sum" | "xmlagg" | "any_value" | "corr" | "covar_pop"
-            | "covar_samp" | "regr_avgx" | "regr_avgy" | "regr_count" | "regr_intercept" | "regr_r2" | "regr_slope"
-            | "regr_sxx" | "regr_sxy" | "regr_syy" | "stddev" | "stddev_pop" | "stddev_samp" | "variance"
-            | "var_pop" | "var_samp" | "mode" | "percentile_cont" | "percentile_disc" | "rank" | "dense_rank"
-            | "percent_rank" | "cume_dist" | "grouping"
+        "array_agg"
+            | "avg"
+            | "bit_and"
+            | "bit_or"
+            | "bit_xor"
+            | "bool_and"
+            | "bool_or"
+            | "count"
+            | "every"
+            | "json_agg"
+            | "json_agg_strict"
+            | "jsonb_agg"
+            | "jsonb_agg_strict"
+            | "json_object_agg"
+            | "json_object_agg_strict"
+            | "json_object_agg_unique"
+            | "json_object_agg_unique_strict"
+            | "jsonb_object_agg"
+            | "jsonb_object_agg_strict"
+            | "jsonb_object_agg_unique"
+            | "jsonb_object_agg_unique_strict"
+            | "json_arrayagg"
+            | "json_objectagg"
+            | "max"
+            | "min"
+            | "range_agg"
+            | "range_intersect_agg"
+            | "string_agg"
+            | "sum"
+            | "xmlagg"
+            | "any_value"
+            | "corr"
+            | "covar_pop"
+            | "covar_samp"
+            | "regr_avgx"
+            | "regr_avgy"
+            | "regr_count"
+            | "regr_intercept"
+            | "regr_r2"
+            | "regr_slope"
+            | "regr_sxx"
+            | "regr_sxy"
+            | "regr_syy"
+            | "stddev"
+            | "stddev_pop"
+            | "stddev_samp"
+            | "variance"
+            | "var_pop"
+            | "var_samp"
+            | "mode"
+            | "percentile_cont"
+            | "percentile_disc"
+            | "rank"
+            | "dense_rank"
+            | "percent_rank"
+            | "cume_dist"
+            | "grouping"
     )
 }
 
@@ -48,39 +141,108 @@ pub(super) fn is_aggregate(name: &str) -> bool {
 pub(super) fn is_volatile(name: &str) -> bool {
     matches!(
         name,
-        "random" | "random_normal" | "setseed" | "gen_random_uuid" | "uuidv4" | "uuidv7" | "uuid_generate_v1"
-            | "uuid_generate_v1mc" | "uuid_generate_v4" | "gen_random_bytes" | "gen_salt" | "clock_timestamp"
-            | "timeofday" | "nextval" | "setval" | "currval" | "lastval" | "set_config" | "txid_current" | "inet_server_addr"
-            | "inet_server_port" | "current_database" | "version" | "dblink" | "dblink_exec" | "lo_create" | "lo_import"
-            | "lo_unlink" | "lo_put" | "lo_from_bytea" | "query_to_xml" | "table_to_xml" | "cursor_to_xml"
-            | "ts_stat" | "pg_backend_pid" | "ctid" | "current_schema" | "current_schemas" | "normal_rand"
-    ) || (name.starts_with("pg_") && !is_harmless_pg(name))
+        "random"
+            | "random_normal"
+            | "setseed"
+            | "gen_random_uuid"
+            | "uuidv4"
+            | "uuidv7"
+            | "uuid_generate_v1"
+            | "uuid_generate_v1mc"
+            | "uuid_generate_v4"
+            | "gen_random_bytes"
+            | "gen_salt"
+            | "clock_timestamp"
+            | "timeofday"
+            | "nextval"
+            | "setval"
+            | "currval"
+            | "lastval"
+            | "set_config"
+            | "txid_current"
+            | "inet_server_addr"
+            | "inet_server_port"
+            | "current_database"
+            | "version"
+            | "dblink"
+            | "dblink_exec"
+            | "lo_create"
+            | "lo_import"
+            | "lo_unlink"
+            | "lo_put"
+            | "lo_from_bytea"
+            | "query_to_xml"
+            | "table_to_xml"
+            | "cursor_to_xml"
+            | "ts_stat"
+            | "ts_rewrite"
+            | "current_query"
+            | "current_schema"
+            | "current_schemas"
+            | "normal_rand"
+    ) || name.starts_with("txid_")
+        || name.starts_with("brin_")
+        || name.starts_with("gin_")
+        || name.ends_with("_to_xml")
+        || name.ends_with("_to_xmlschema")
+        || (name.starts_with("pg_") && !is_harmless_pg(name))
 }
 
 fn is_harmless_pg(name: &str) -> bool {
-    matches!(name, "pg_typeof" | "pg_column_size" | "pg_size_pretty" | "pg_size_bytes" | "pg_client_encoding")
+    matches!(
+        name,
+        "pg_typeof" | "pg_column_size" | "pg_size_pretty" | "pg_size_bytes" | "pg_client_encoding"
+    )
 }
 
 /// It changes something when it is called.
 pub(super) fn writes(name: &str) -> bool {
-    matches!(name, "nextval" | "setval" | "lo_create" | "lo_import" | "lo_unlink" | "lo_put" | "lo_from_bytea" | "dblink" | "dblink_exec")
+    matches!(
+        name,
+        "nextval"
+            | "setval"
+            | "lo_create"
+            | "lo_import"
+            | "lo_unlink"
+            | "lo_put"
+            | "lo_from_bytea"
+            | "dblink"
+            | "dblink_exec"
+    )
 }
 
 /// It looks into the catalog, so it is asked where the app's tables are: `pg_table_is_visible`, `current_schema`.
 pub(super) fn reads_catalog(name: &str) -> bool {
     matches!(
         name,
-        "current_schema" | "current_schemas" | "to_regclass" | "to_regtype" | "to_regproc" | "to_regprocedure"
-            | "format_type" | "obj_description" | "col_description" | "has_table_privilege" | "has_column_privilege"
-            | "has_any_column_privilege" | "has_sequence_privilege" | "has_function_privilege"
-            | "has_schema_privilege" | "has_type_privilege"
-    ) || (name.starts_with("pg_get_") || name.ends_with("_is_visible") || name.ends_with("_size") && name.starts_with("pg_"))
+        "current_schema"
+            | "current_schemas"
+            | "to_regclass"
+            | "to_regtype"
+            | "to_regproc"
+            | "to_regprocedure"
+            | "format_type"
+            | "obj_description"
+            | "col_description"
+            | "has_table_privilege"
+            | "has_column_privilege"
+            | "has_any_column_privilege"
+            | "has_sequence_privilege"
+            | "has_function_privilege"
+            | "has_schema_privilege"
+            | "has_type_privilege"
+    ) || (name.starts_with("pg_get_")
+        || name.ends_with("_is_visible")
+        || name.ends_with("_size") && name.starts_with("pg_"))
         && !is_harmless_pg(name)
 }
 
 /// It works on a sequence: alone, it does not say of which shard.
 pub(super) fn takes_sequence(name: &str) -> bool {
-    matches!(name, "nextval" | "currval" | "setval" | "pg_sequence_last_value")
+    matches!(
+        name,
+        "nextval" | "currval" | "setval" | "pg_sequence_last_value"
+    )
 }
 
 /// Types that are found without a search path. Others may be the app's, in the shard's schema.
@@ -88,17 +250,100 @@ pub(super) fn is_builtin_type(name: &str) -> bool {
     let name = name.strip_prefix('_').unwrap_or(name);
     matches!(
         name,
-        "int2" | "int4" | "int8" | "smallint" | "int" | "integer" | "bigint" | "numeric" | "decimal" | "dec" | "float"
-            | "float4" | "float8" | "real" | "double" | "money" | "text" | "varchar" | "bpchar" | "char" | "character"
-            | "nchar" | "name" | "bytea" | "bool" | "boolean" | "date" | "time" | "timetz" | "timestamp"
-            | "timestamptz" | "interval" | "uuid" | "json" | "jsonb" | "jsonpath" | "xml" | "bit" | "varbit" | "inet"
-            | "cidr" | "macaddr" | "macaddr8" | "point" | "line" | "lseg" | "box" | "path" | "polygon" | "circle"
-            | "tsvector" | "tsquery" | "oid" | "xid" | "xid8" | "cid" | "tid" | "pg_lsn" | "pg_snapshot"
-            | "txid_snapshot" | "int4range" | "int8range" | "numrange" | "tsrange" | "tstzrange" | "daterange"
-            | "int4multirange" | "int8multirange" | "nummultirange" | "tsmultirange" | "tstzmultirange"
-            | "datemultirange" | "record" | "regclass" | "regtype" | "regproc" | "regprocedure" | "regoper"
-            | "regoperator" | "regrole" | "regnamespace" | "regconfig" | "regdictionary" | "regcollation" | "refcursor"
-            | "aclitem" | "oidvector" | "int2vector" | "void" | "unknown" | "pg_node_tree" | "serial" | "bigserial"
-            | "gtsvector" | "anyarray"
+        "int2"
+            | "int4"
+            | "int8"
+            | "smallint"
+            | "int"
+            | "integer"
+            | "bigint"
+            | "numeric"
+            | "decimal"
+            | "dec"
+            | "float"
+            | "float4"
+            | "float8"
+            | "real"
+            | "double"
+            | "money"
+            | "text"
+            | "varchar"
+            | "bpchar"
+            | "char"
+            | "character"
+            | "nchar"
+            | "name"
+            | "bytea"
+            | "bool"
+            | "boolean"
+            | "date"
+            | "time"
+            | "timetz"
+            | "timestamp"
+            | "timestamptz"
+            | "interval"
+            | "uuid"
+            | "json"
+            | "jsonb"
+            | "jsonpath"
+            | "xml"
+            | "bit"
+            | "varbit"
+            | "inet"
+            | "cidr"
+            | "macaddr"
+            | "macaddr8"
+            | "point"
+            | "line"
+            | "lseg"
+            | "box"
+            | "path"
+            | "polygon"
+            | "circle"
+            | "tsvector"
+            | "tsquery"
+            | "oid"
+            | "xid"
+            | "xid8"
+            | "cid"
+            | "tid"
+            | "pg_lsn"
+            | "pg_snapshot"
+            | "txid_snapshot"
+            | "int4range"
+            | "int8range"
+            | "numrange"
+            | "tsrange"
+            | "tstzrange"
+            | "daterange"
+            | "int4multirange"
+            | "int8multirange"
+            | "nummultirange"
+            | "tsmultirange"
+            | "tstzmultirange"
+            | "datemultirange"
+            | "record"
+            | "regclass"
+            | "regtype"
+            | "regproc"
+            | "regprocedure"
+            | "regoper"
+            | "regoperator"
+            | "regrole"
+            | "regnamespace"
+            | "regconfig"
+            | "regdictionary"
+            | "regcollation"
+            | "refcursor"
+            | "aclitem"
+            | "oidvector"
+            | "int2vector"
+            | "void"
+            | "unknown"
+            | "pg_node_tree"
+            | "serial"
+            | "bigserial"
+            | "gtsvector"
+            | "anyarray"
     )
 }

@@ -44,14 +44,20 @@ pub(super) fn reason(
     }
     let f = &root.features;
     let clause = [
-        (root.body != Body::Select, "UNION, INTERSECT, EXCEPT or VALUES"),
+        (
+            root.body != Body::Select,
+            "UNION, INTERSECT, EXCEPT or VALUES",
+        ),
         (f.distinct, "DISTINCT"),
         (f.group, "GROUP BY or HAVING"),
         (f.window, "a window function"),
         (f.order, "ORDER BY"),
         (f.limit, "LIMIT or OFFSET"),
         (f.locking, "FOR UPDATE or FOR SHARE"),
-        (plan.levels.iter().any(|level| level.features.sample), "TABLESAMPLE"),
+        (
+            plan.levels.iter().any(|level| level.features.sample),
+            "TABLESAMPLE",
+        ),
     ];
     if let Some((_, clause)) = clause.iter().find(|(has, _)| *has) {
         return Some(format!("{clause} over several shards is not supported yet"));
@@ -59,41 +65,65 @@ pub(super) fn reason(
     if let Some(function) = app_function {
         return Some(format!("{function}() might do anything"));
     }
-    if let Some(call) = plan.calls.iter().find(|call| functions::is_volatile(&call.name)) {
+    if let Some(call) = plan
+        .calls
+        .iter()
+        .find(|call| functions::is_volatile(&call.name))
+    {
         return Some(format!("{}() gives each shard another answer", call.name));
     }
     // An aggregate inside a subquery may be one of the outer query, if its arguments are of there: `(SELECT max(u.id))`.
-    let aggregate = plan.calls.iter().find(|call| functions::is_aggregate(&call.name) && !(call.bare && call.level != root_id));
+    let aggregate = plan
+        .calls
+        .iter()
+        .find(|call| functions::is_aggregate(&call.name) && !(call.bare && call.level != root_id));
     if let Some(call) = aggregate {
-        return Some(format!("{}() over several shards is not supported yet", call.name));
+        return Some(format!(
+            "{}() over several shards is not supported yet",
+            call.name
+        ));
     }
     if let Some((_, _, table)) = parts.sharded.iter().find(|(_, _, table)| table.view) {
         return Some(format!("what the view {} reads is not known", table.name));
     }
     if plan.levels.iter().any(|level| level.refs > 0) {
-        return Some("a subquery in FROM or WITH over several shards is not supported yet".to_owned());
+        return Some(
+            "a subquery in FROM or WITH over several shards is not supported yet".to_owned(),
+        );
     }
     colocated(scope, knowledge, parts, root_id)
 }
 
 /// All sharded tables are tied together by equality of their keys, and rows without one are not kept.
-fn colocated(scope: &Scope<'_>, knowledge: &Knowledge<'_, '_>, parts: &Parts<'_>, root: LevelId) -> Option<String> {
+fn colocated(
+    scope: &Scope<'_>,
+    knowledge: &Knowledge<'_, '_>,
+    parts: &Parts<'_>,
+    root: LevelId,
+) -> Option<String> {
     let mut groups = Groups::default();
     for (level, of) in scope.plan.levels.iter().enumerate() {
         for fact in &of.facts {
             // One side must be an item whose rows the fact restricts: `a LEFT JOIN c ON a.k = b.k` ties nothing to b.
-            let tied = |column: ColumnId| column.level == level && fact.restricts.contains(&column.item);
+            let tied =
+                |column: ColumnId| column.level == level && fact.restricts.contains(&column.item);
             let pair = match &fact.what {
                 Condition::Equal(Term::Column(left), Term::Column(right)) => {
                     let pair = scope.resolve(level, left).zip(scope.resolve(level, right));
                     pair.filter(|(left, right)| tied(*left) || tied(*right))
                 }
-                Condition::Within(Term::Column(left), inner, column) if knowledge.is_transparent(*inner) => {
-                    scope.resolve(level, left).zip(scope.given(*inner, *column).filter(|c| c.level == *inner))
+                Condition::Within(Term::Column(left), inner, column)
+                    if knowledge.is_transparent(*inner) =>
+                {
+                    scope
+                        .resolve(level, left)
+                        .zip(scope.given(*inner, *column).filter(|c| c.level == *inner))
                 }
                 _ => None,
             };
-            if let Some((left, right)) = pair.filter(|(left, right)| is_key(scope, *left) && is_key(scope, *right)) {
+            if let Some((left, right)) =
+                pair.filter(|(left, right)| is_key(scope, *left) && is_key(scope, *right))
+            {
                 groups.join((left.level, left.item), (right.level, right.item));
             }
         }
@@ -111,11 +141,19 @@ fn colocated(scope: &Scope<'_>, knowledge: &Knowledge<'_, '_>, parts: &Parts<'_>
     };
     for (level, item, table) in &parts.sharded {
         if groups.of((*level, *item)) != groups.of((root, *first_item)) {
-            return Some(format!("{} and {} are not joined on their keys", first_table.name, table.name));
+            return Some(format!(
+                "{} and {} are not joined on their keys",
+                first_table.name, table.name
+            ));
         }
     }
     let of = &scope.plan.levels[root];
-    let is_sharded = |item: usize| parts.sharded.iter().any(|(level, at, _)| *level == root && *at == item);
+    let is_sharded = |item: usize| {
+        parts
+            .sharded
+            .iter()
+            .any(|(level, at, _)| *level == root && *at == item)
+    };
     for join in &of.joins {
         let kept = match join.kind {
             JoinKind::Inner => [None, None],
@@ -123,21 +161,33 @@ fn colocated(scope: &Scope<'_>, knowledge: &Knowledge<'_, '_>, parts: &Parts<'_>
             JoinKind::Right => [None, Some(&join.right)],
             JoinKind::Full => [Some(&join.left), Some(&join.right)],
         };
-        if kept.into_iter().flatten().any(|side| !side.clone().any(is_sharded)) {
-            return Some("an outer join keeps rows of a table that every shard would give".to_owned());
+        if kept
+            .into_iter()
+            .flatten()
+            .any(|side| !side.clone().any(is_sharded))
+        {
+            return Some(
+                "an outer join keeps rows of a table that every shard would give".to_owned(),
+            );
         }
     }
-    if of.items.iter().any(|item| matches!(item.source, Source::Level(_))) {
+    if of
+        .items
+        .iter()
+        .any(|item| matches!(item.source, Source::Level(_)))
+    {
         return Some("a subquery in FROM over several shards is not supported yet".to_owned());
     }
     None
 }
 
 fn is_key(scope: &Scope<'_>, column: ColumnId) -> bool {
-    scope.table(column.level, column.item).is_some_and(|table| match &table.kind {
-        TableKind::Sharded { key: Some(key), .. } => key.index == column.column,
-        _ => false,
-    })
+    scope
+        .table(column.level, column.item)
+        .is_some_and(|table| match &table.kind {
+            TableKind::Sharded { key: Some(key), .. } => key.index == column.column,
+            _ => false,
+        })
 }
 
 /// Items tied together.

@@ -1,7 +1,13 @@
 //! What binds a sharded table to a shard, and what a write may put into the columns that decide it.
 
+use std::cell::OnceCell;
+use std::collections::HashMap;
+
 use crate::shardmap::KeyType;
-use crate::sql::plan::{Body, Cast, Column, Condition, Const, ConstFrom, JoinKind, LevelId, Plan, Set, Source, Term, TypedBy};
+use crate::sql::plan::{
+    Body, Cast, Column, Condition, Const, ConstFrom, JoinKind, LevelId, Plan, Set, Source, Term,
+    TypedBy,
+};
 
 use super::columns::{ColumnId, Origin, Scope};
 use super::known::{Knowledge, Known, insert_source};
@@ -10,11 +16,16 @@ use super::rules::{Binding, Carries, Check, Equals, KeyConst, Typed};
 use super::tables::{KeyColumn, Table, TableKind, Tables};
 use super::words;
 
+/// Level and item: the rows of the first that matter are in the shards of the second's.
+type Tie = ((LevelId, usize), (LevelId, usize));
+
 /// Finds bindings.
 pub(super) struct Keys<'a, 'p> {
     pub(super) plan: &'p Plan,
     pub(super) scope: &'a Scope<'p>,
     pub(super) knowledge: &'a Knowledge<'a, 'p>,
+    /// What type each parameter gets, if all its uses agree.
+    families: OnceCell<HashMap<u16, Option<Family>>>,
 }
 
 /// A column of a sharded table that decides the shard.
@@ -26,16 +37,52 @@ struct Deciding<'t> {
 
 /// The key and the id columns of a table. `Err`: it has no key that can be used.
 fn deciding(table: &Table) -> Result<(Deciding<'_>, Vec<Deciding<'_>>), Refusal> {
-    let TableKind::Sharded { key, ids } = &table.kind else { return Err(words::unlisted(&table.name)) };
-    let Some(KeyColumn { name, index, key_type }) = key else { return Err(words::no_key_column(&table.name)) };
+    let TableKind::Sharded { key, ids } = &table.kind else {
+        return Err(words::unlisted(&table.name));
+    };
+    let Some(KeyColumn {
+        name,
+        index,
+        key_type,
+    }) = key
+    else {
+        return Err(words::no_key_column(&table.name));
+    };
     let id = |id: &'_ String| table.columns.iter().position(|(column, _)| column == id);
-    let ids = ids.iter().filter_map(|name| Some(Deciding { name, index: id(name)?, carries: Carries::Id }));
-    Ok((Deciding { name, index: *index, carries: Carries::Key(*key_type) }, ids.collect()))
+    let ids = ids.iter().filter_map(|name| {
+        Some(Deciding {
+            name,
+            index: id(name)?,
+            carries: Carries::Id,
+        })
+    });
+    Ok((
+        Deciding {
+            name,
+            index: *index,
+            carries: Carries::Key(*key_type),
+        },
+        ids.collect(),
+    ))
 }
 
-impl<'p> Keys<'_, 'p> {
+impl<'a, 'p> Keys<'a, 'p> {
+    pub(super) fn new(scope: &'a Scope<'p>, knowledge: &'a Knowledge<'a, 'p>) -> Self {
+        Keys {
+            plan: scope.plan,
+            scope,
+            knowledge,
+            families: OnceCell::new(),
+        }
+    }
+
     /// What binds an item that is a sharded table; `None`: nothing.
-    pub(super) fn binding(&self, level: LevelId, item: usize, table: &Table) -> Result<Option<Binding>, Refusal> {
+    pub(super) fn binding(
+        &self,
+        level: LevelId,
+        item: usize,
+        table: &Table,
+    ) -> Result<Option<Binding>, Refusal> {
         let (key, ids) = deciding(table)?;
         let inserted = item == 0 && matches!(self.plan.levels[level].body, Body::Insert { .. });
         if inserted {
@@ -43,7 +90,11 @@ impl<'p> Keys<'_, 'p> {
             return Ok(Some(self.make(table, &key, known)));
         }
         for column in std::iter::once(&key).chain(&ids) {
-            let id = ColumnId { level, item, column: column.index };
+            let id = ColumnId {
+                level,
+                item,
+                column: column.index,
+            };
             if let Some(known) = self.knowledge.get(id) {
                 return Ok(Some(self.make(table, column, known.clone())));
             }
@@ -55,22 +106,43 @@ impl<'p> Keys<'_, 'p> {
         let key_type = column.carries.key_type();
         let equals = match known {
             Known::One(value) => Equals::One(self.key_const(value, key_type)),
-            Known::Many(values) => Equals::Many(values.into_iter().map(|v| self.key_const(v, key_type)).collect()),
+            Known::Many(values) => Equals::Many(
+                values
+                    .into_iter()
+                    .map(|v| self.key_const(v, key_type))
+                    .collect(),
+            ),
             Known::Array(array) => Equals::Array(self.key_const(array, key_type)),
         };
-        Binding { table: table.name.clone(), column: column.name.to_owned(), carries: column.carries, equals }
+        Binding {
+            table: table.name.clone(),
+            column: column.name.to_owned(),
+            carries: column.carries,
+            equals,
+        }
     }
 
     /// The key of the rows that are inserted.
-    fn inserted_key(&self, level: LevelId, key: &Deciding<'_>, table: &Table) -> Result<Known<'p>, Refusal> {
+    fn inserted_key(
+        &self,
+        level: LevelId,
+        key: &Deciding<'_>,
+        table: &Table,
+    ) -> Result<Known<'p>, Refusal> {
         let missing = || words::insert_without_key(&table.name, key.name);
-        let (source, at) = insert_source(self.plan, level, key.name, key.index).ok_or_else(missing)?;
+        let (source, at) =
+            insert_source(self.plan, level, key.name, key.index).ok_or_else(missing)?;
         if let Body::Values(rows) = &self.plan.levels[source].body
-            && rows.iter().any(|row| matches!(row.get(at), None | Some(Term::Default)))
+            && rows
+                .iter()
+                .any(|row| matches!(row.get(at), None | Some(Term::Default)))
         {
             return Err(missing());
         }
-        let known = self.knowledge.of_level(source, at).filter(|_| self.is_certain(source, at));
+        let known = self
+            .knowledge
+            .of_level(source, at)
+            .filter(|_| self.is_certain(source, at));
         known.ok_or_else(|| words::insert_with_expression(&table.name, key.name))
     }
 
@@ -86,10 +158,14 @@ impl<'p> Keys<'_, 'p> {
         }
         let ties = self.ties();
         loop {
-            let is_open = |at: (LevelId, usize)| open.iter().any(|(level, item, _)| (*level, *item) == at);
-            let is_bound = |at: (LevelId, usize)| all.iter().any(|(l, i, _)| (*l, *i) == at) && !is_open(at);
+            let is_open =
+                |at: (LevelId, usize)| open.iter().any(|(level, item, _)| (*level, *item) == at);
+            let is_bound =
+                |at: (LevelId, usize)| all.iter().any(|(l, i, _)| (*l, *i) == at) && !is_open(at);
             let still = |at: &(LevelId, usize, &Table)| {
-                !ties.iter().any(|(one, other)| *one == (at.0, at.1) && is_bound(*other))
+                !ties
+                    .iter()
+                    .any(|(one, other)| *one == (at.0, at.1) && is_bound(*other))
             };
             let rest: Vec<_> = open.iter().filter(|at| still(at)).copied().collect();
             if rest.len() == open.len() {
@@ -100,20 +176,24 @@ impl<'p> Keys<'_, 'p> {
     }
 
     /// Pairs of items: the rows of the first that matter are in the shards of the second's.
-    fn ties(&self) -> Vec<((LevelId, usize), (LevelId, usize))> {
+    fn ties(&self) -> Vec<Tie> {
         let mut ties = Vec::new();
         for (level, of) in self.plan.levels.iter().enumerate() {
             for fact in &of.facts {
                 let (left, right) = match &fact.what {
-                    Condition::Equal(Term::Column(left), Term::Column(right)) => {
-                        (self.scope.resolve(level, left), self.scope.resolve(level, right))
-                    }
-                    Condition::Within(Term::Column(left), inner, column) => {
-                        (self.scope.resolve(level, left), self.scope.given(*inner, *column))
-                    }
+                    Condition::Equal(Term::Column(left), Term::Column(right)) => (
+                        self.scope.resolve(level, left),
+                        self.scope.resolve(level, right),
+                    ),
+                    Condition::Within(Term::Column(left), inner, column) => (
+                        self.scope.resolve(level, left),
+                        self.scope.given(*inner, *column),
+                    ),
                     _ => continue,
                 };
-                let Some((left, right)) = left.zip(right) else { continue };
+                let Some((left, right)) = left.zip(right) else {
+                    continue;
+                };
                 for (one, other) in [(left, right), (right, left)] {
                     if one.level == level && fact.restricts.contains(&one.item) {
                         self.tie(one, other, &mut ties);
@@ -139,8 +219,10 @@ impl<'p> Keys<'_, 'p> {
         ties
     }
 
-    fn tie(&self, one: ColumnId, other: ColumnId, ties: &mut Vec<((LevelId, usize), (LevelId, usize))>) {
-        let (Some(one), Some(other)) = (self.decides(one), self.decides_through(other)) else { return };
+    fn tie(&self, one: ColumnId, other: ColumnId, ties: &mut Vec<Tie>) {
+        let (Some(one), Some(other)) = (self.decides(one), self.decides_through(other)) else {
+            return;
+        };
         if one.1 == other.1 {
             ties.push((one.0, other.0));
         }
@@ -150,7 +232,9 @@ impl<'p> Keys<'_, 'p> {
     fn decides(&self, column: ColumnId) -> Option<((LevelId, usize), Carries)> {
         let table = self.scope.table(column.level, column.item)?;
         let (key, ids) = deciding(table).ok()?;
-        let decides = std::iter::once(&key).chain(&ids).find(|d| d.index == column.column)?;
+        let decides = std::iter::once(&key)
+            .chain(&ids)
+            .find(|d| d.index == column.column)?;
         Some(((column.level, column.item), decides.carries))
     }
 
@@ -172,14 +256,21 @@ impl<'p> Keys<'_, 'p> {
         let of = &self.plan.levels[level];
         match &of.body {
             Body::Values(_) => true,
-            Body::SetOp(left, right) => self.is_certain(*left, column) && self.is_certain(*right, column),
+            Body::SetOp(left, right) => {
+                self.is_certain(*left, column) && self.is_certain(*right, column)
+            }
             _ if of.features.group => false,
             _ => match self.scope.origin(level, column) {
                 Some(Origin::Term(Term::Const(_))) => true,
-                Some(Origin::Term(Term::Column(column))) => {
-                    self.scope.resolve(level, column).is_some_and(|column| self.is_certain_column(column))
-                }
-                Some(Origin::Item(item, column)) => self.is_certain_column(ColumnId { level, item, column }),
+                Some(Origin::Term(Term::Column(column))) => self
+                    .scope
+                    .resolve(level, column)
+                    .is_some_and(|column| self.is_certain_column(column)),
+                Some(Origin::Item(item, column)) => self.is_certain_column(ColumnId {
+                    level,
+                    item,
+                    column,
+                }),
                 _ => false,
             },
         }
@@ -199,8 +290,13 @@ impl<'p> Keys<'_, 'p> {
     pub(super) fn checks(&self, tables: &Tables) -> Result<Vec<Check>, Refusal> {
         let mut checks = Vec::new();
         for (level, of) in self.plan.levels.iter().enumerate() {
-            let table = self.scope.table(level, 0).filter(|t| matches!(t.kind, TableKind::Sharded { .. }));
-            let Some(table) = table.filter(|_| of.writes()) else { continue };
+            let table = self
+                .scope
+                .table(level, 0)
+                .filter(|t| matches!(t.kind, TableKind::Sharded { .. }));
+            let Some(table) = table.filter(|_| of.writes()) else {
+                continue;
+            };
             let (key, ids) = deciding(table)?;
             match &of.body {
                 Body::Insert { sets, .. } => {
@@ -214,7 +310,14 @@ impl<'p> Keys<'_, 'p> {
                     self.sets(level, sets, table, &mut checks)?;
                     for (columns, values) in inserts {
                         for column in std::iter::once(&key).chain(&ids) {
-                            self.merged(level, column, columns.as_deref(), values, table, &mut checks)?;
+                            self.merged(
+                                level,
+                                column,
+                                columns.as_deref(),
+                                values,
+                                table,
+                                &mut checks,
+                            )?;
                         }
                     }
                 }
@@ -225,10 +328,19 @@ impl<'p> Keys<'_, 'p> {
     }
 
     /// SET of a key or id column: to a value of the same shard only.
-    fn sets(&self, level: LevelId, sets: &'p [Set], table: &Table, checks: &mut Vec<Check>) -> Result<(), Refusal> {
+    fn sets(
+        &self,
+        level: LevelId,
+        sets: &'p [Set],
+        table: &Table,
+        checks: &mut Vec<Check>,
+    ) -> Result<(), Refusal> {
         let (key, ids) = deciding(table)?;
         for set in sets {
-            let Some(column) = std::iter::once(&key).chain(&ids).find(|column| column.name == set.column) else {
+            let Some(column) = std::iter::once(&key)
+                .chain(&ids)
+                .find(|column| column.name == set.column)
+            else {
                 continue;
             };
             // `SET user_id = user_id`, `SET user_id = excluded.user_id`: the row stays where it is.
@@ -252,7 +364,8 @@ impl<'p> Keys<'_, 'p> {
         }
         let items = &self.plan.levels[level].items;
         self.scope.resolve(level, value).is_some_and(|found| {
-            found.level == level && (found.item == 0 || items[found.item].source == Source::Excluded)
+            found.level == level
+                && (found.item == 0 || items[found.item].source == Source::Excluded)
         })
     }
 
@@ -265,7 +378,9 @@ impl<'p> Keys<'_, 'p> {
         tables: &Tables,
         checks: &mut Vec<Check>,
     ) -> Result<(), Refusal> {
-        let Some((source, at)) = insert_source(self.plan, level, id.name, id.index) else { return Ok(()) };
+        let Some((source, at)) = insert_source(self.plan, level, id.name, id.index) else {
+            return Ok(());
+        };
         let refusal = || words::id_of_unknown_shard(&table.name, id.name);
         if let Body::Values(rows) = &self.plan.levels[source].body {
             for row in rows {
@@ -293,19 +408,27 @@ impl<'p> Keys<'_, 'p> {
         let found = match self.scope.origin(level, column) {
             Some(Origin::Term(Term::Call)) => return true,
             Some(Origin::Term(Term::Column(column))) => self.scope.resolve(level, column),
-            Some(Origin::Item(item, column)) => Some(ColumnId { level, item, column }),
+            Some(Origin::Item(item, column)) => Some(ColumnId {
+                level,
+                item,
+                column,
+            }),
             _ => None,
         };
         let Some(found) = found else { return false };
         match &self.plan.levels[found.level].items[found.item].source {
             Source::Level(inner) => self.is_id(*inner, found.column, tables),
-            Source::Table(table) => tables.get(&table.name).is_some_and(|table| match &table.kind {
-                TableKind::Sharded { ids, .. } => {
-                    let name = table.columns.get(found.column).map(|(name, _)| name);
-                    name.is_some_and(|name| ids.contains(name))
-                }
-                _ => false,
-            }),
+            Source::Table(table) => {
+                tables
+                    .get(&table.name)
+                    .is_some_and(|table| match &table.kind {
+                        TableKind::Sharded { ids, .. } => {
+                            let name = table.columns.get(found.column).map(|(name, _)| name);
+                            name.is_some_and(|name| ids.contains(name))
+                        }
+                        _ => false,
+                    })
+            }
             Source::Function(_) | Source::Excluded => false,
         }
     }
@@ -326,15 +449,18 @@ impl<'p> Keys<'_, 'p> {
         };
         let is_key = matches!(column.carries, Carries::Key(_));
         match at.and_then(|at| values.get(at)) {
-            None | Some(Term::Default) if is_key => Err(words::insert_without_key(&table.name, column.name)),
+            None | Some(Term::Default) if is_key => {
+                Err(words::insert_without_key(&table.name, column.name))
+            }
             None | Some(Term::Default) => Ok(()),
             Some(Term::Call) if !is_key => Ok(()),
             Some(term) => {
                 let certain = match term {
                     Term::Const(_) => true,
-                    Term::Column(name) => {
-                        self.scope.resolve(level, name).is_some_and(|found| self.is_certain_column(found))
-                    }
+                    Term::Column(name) => self
+                        .scope
+                        .resolve(level, name)
+                        .is_some_and(|found| self.is_certain_column(found)),
                     _ => false,
                 };
                 match self.knowledge.of_term(level, term) {
@@ -364,7 +490,10 @@ impl<'p> Keys<'_, 'p> {
             ConstFrom::Param(n) => self.typed(n, value, key_type),
             ConstFrom::Hole(_) | ConstFrom::Null => Typed::Family,
         };
-        KeyConst { at: value.clone(), typed }
+        KeyConst {
+            at: value.clone(),
+            typed,
+        }
     }
 
     /// Whether the server is sure to give a parameter the type that this use of it suggests.
@@ -373,24 +502,38 @@ impl<'p> Keys<'_, 'p> {
             Some(cast) => Family::of_cast(*cast),
             None => Family::of_key(key_type),
         };
-        let mut uses = self.plan.params.iter().filter(|param| param.param == n);
-        match uses.all(|param| self.family(&param.with) == Some(family)) {
-            true => Typed::Family,
-            false => Typed::Unsure,
+        let families = self.families.get_or_init(|| {
+            let mut families = HashMap::new();
+            for param in &self.plan.params {
+                let here = self.family(&param.with);
+                let all = families.entry(param.param).or_insert(here);
+                if *all != here {
+                    *all = None;
+                }
+            }
+            families
+        });
+        match families.get(&n) {
+            Some(Some(all)) if *all == family => Typed::Family,
+            _ => Typed::Unsure,
         }
     }
 
     fn family(&self, with: &TypedBy) -> Option<Family> {
         match with {
             TypedBy::Cast(cast) => Some(Family::of_cast(*cast)),
-            TypedBy::Column(level, column) => self.family_of_column(self.scope.resolve(*level, column)?),
+            TypedBy::Column(level, column) => {
+                self.family_of_column(self.scope.resolve(*level, column)?)
+            }
             TypedBy::Target(level, column) => self.family_of_target(*level, column),
             TypedBy::Row(source, at) => {
                 let mut inserts = (0..self.plan.levels.len()).filter(|level| {
                     matches!(self.plan.levels[*level].body, Body::Insert { source: Some(s), .. } if s == *source)
                 });
                 let level = inserts.next()?;
-                let Body::Insert { columns, .. } = &self.plan.levels[level].body else { return None };
+                let Body::Insert { columns, .. } = &self.plan.levels[level].body else {
+                    return None;
+                };
                 match columns {
                     Some(columns) => self.family_of_target(level, columns.get(*at)?),
                     None => Family::of_type(self.scope.table(level, 0)?.columns.get(*at)?.1),
@@ -413,8 +556,14 @@ impl<'p> Keys<'_, 'p> {
                 Family::of_type(table.columns.get(column.column)?.1)
             }
             Source::Level(inner) => match self.scope.origin(*inner, column.column)? {
-                Origin::Item(item, column) => self.family_of_column(ColumnId { level: *inner, item, column }),
-                Origin::Term(Term::Column(name)) => self.family_of_column(self.scope.resolve(*inner, name)?),
+                Origin::Item(item, column) => self.family_of_column(ColumnId {
+                    level: *inner,
+                    item,
+                    column,
+                }),
+                Origin::Term(Term::Column(name)) => {
+                    self.family_of_column(self.scope.resolve(*inner, name)?)
+                }
                 Origin::Term(_) => None,
             },
             Source::Function(_) => None,

@@ -30,12 +30,23 @@ const ROUNDS: usize = 32;
 pub(super) struct Knowledge<'s, 'p> {
     scope: &'s Scope<'p>,
     known: HashMap<ColumnId, Known<'p>>,
+    /// By level: it calls an aggregate, or what may be one.
+    aggregates: Vec<bool>,
     changed: bool,
 }
 
 impl<'s, 'p> Knowledge<'s, 'p> {
     pub(super) fn find(scope: &'s Scope<'p>) -> Self {
-        let mut knowledge = Knowledge { scope, known: HashMap::new(), changed: true };
+        let mut aggregates = vec![false; scope.plan.levels.len()];
+        for call in scope.plan.calls.iter().filter(|call| !call.from) {
+            aggregates[call.level] |= !super::functions::is_plain(&call.name, scope.tables);
+        }
+        let mut knowledge = Knowledge {
+            scope,
+            known: HashMap::new(),
+            aggregates,
+            changed: true,
+        };
         for _ in 0..ROUNDS {
             if !std::mem::take(&mut knowledge.changed) {
                 break;
@@ -113,7 +124,9 @@ impl<'s, 'p> Knowledge<'s, 'p> {
                     _ => None,
                 };
                 let values: Option<Vec<&Const>> = list.iter().map(constant).collect();
-                if let (Some(column), Some(values)) = (self.restricted(level, term, &restricts), values) {
+                if let (Some(column), Some(values)) =
+                    (self.restricted(level, term, &restricts), values)
+                {
                     self.learn(column, Known::Many(values));
                 }
             }
@@ -123,9 +136,10 @@ impl<'s, 'p> Knowledge<'s, 'p> {
                 }
             }
             Condition::Within(term, inner, column) => {
-                if let (Some(outer), Some(known)) =
-                    (self.restricted(level, term, &restricts), self.of_level(*inner, *column))
-                {
+                if let (Some(outer), Some(known)) = (
+                    self.restricted(level, term, &restricts),
+                    self.of_level(*inner, *column),
+                ) {
                     self.learn(outer, known);
                 }
                 // Only rows equal to the term matter inside.
@@ -145,9 +159,18 @@ impl<'s, 'p> Knowledge<'s, 'p> {
     }
 
     /// The column that a term is, if it is one whose rows a fact of this level restricts.
-    fn restricted(&self, level: LevelId, term: &Term, restricts: &Range<usize>) -> Option<ColumnId> {
-        let Term::Column(column) = term else { return None };
-        self.scope.resolve(level, column).filter(|c| c.level == level && restricts.contains(&c.item))
+    fn restricted(
+        &self,
+        level: LevelId,
+        term: &Term,
+        restricts: &Range<usize>,
+    ) -> Option<ColumnId> {
+        let Term::Column(column) = term else {
+            return None;
+        };
+        self.scope
+            .resolve(level, column)
+            .filter(|c| c.level == level && restricts.contains(&c.item))
     }
 
     /// What a term equals, seen from a level.
@@ -175,15 +198,25 @@ impl<'s, 'p> Knowledge<'s, 'p> {
                 let values: Vec<&Const> = rows.iter().map(value).collect::<Option<_>>()?;
                 match &values[..] {
                     [] => None,
-                    [first, rest @ ..] if rest.iter().all(|value| value == first) => Some(Known::One(first)),
+                    [first, rest @ ..] if rest.iter().all(|value| value == first) => {
+                        Some(Known::One(first))
+                    }
                     _ => Some(Known::Many(values)),
                 }
             }
             _ => match self.scope.origin(level, column)? {
                 Origin::Term(term) => self.of_output(level, term),
                 Origin::Item(item, column) => {
-                    let column = ColumnId { level, item, column };
-                    if self.is_set(column) { None } else { self.known.get(&column).cloned() }
+                    let column = ColumnId {
+                        level,
+                        item,
+                        column,
+                    };
+                    if self.is_set(column) {
+                        None
+                    } else {
+                        self.known.get(&column).cloned()
+                    }
                 }
             },
         }
@@ -191,7 +224,10 @@ impl<'s, 'p> Knowledge<'s, 'p> {
 
     fn of_output(&self, level: LevelId, term: &'p Term) -> Option<Known<'p>> {
         if let Term::Column(column) = term
-            && self.scope.resolve(level, column).is_some_and(|column| self.is_set(column))
+            && self
+                .scope
+                .resolve(level, column)
+                .is_some_and(|column| self.is_set(column))
         {
             return None;
         }
@@ -209,15 +245,23 @@ impl<'s, 'p> Knowledge<'s, 'p> {
             return false;
         }
         let table = self.scope.table(column.level, 0);
-        let name = table.and_then(|t| t.columns.get(column.column)).map(|(name, _)| name);
+        let name = table
+            .and_then(|t| t.columns.get(column.column))
+            .map(|(name, _)| name);
         name.is_none_or(|name| sets.iter().any(|set| set.column == *name))
     }
 
     /// Carries what is known out of a derived table and into it.
     fn through(&mut self, level: LevelId, item: usize, inner: LevelId) {
-        let Some(width) = self.scope.width(inner) else { return };
+        let Some(width) = self.scope.width(inner) else {
+            return;
+        };
         for column in 0..width {
-            let outside = ColumnId { level, item, column };
+            let outside = ColumnId {
+                level,
+                item,
+                column,
+            };
             if let Some(known) = self.of_level(inner, column) {
                 self.learn(outside, known);
             }
@@ -239,8 +283,15 @@ impl<'s, 'p> Knowledge<'s, 'p> {
             return;
         }
         let inside = match self.scope.origin(level, column) {
-            Some(Origin::Item(item, column)) => Some(ColumnId { level, item, column }),
-            Some(Origin::Term(Term::Column(column))) => self.scope.resolve(level, column).filter(|c| c.level == level),
+            Some(Origin::Item(item, column)) => Some(ColumnId {
+                level,
+                item,
+                column,
+            }),
+            Some(Origin::Term(Term::Column(column))) => self
+                .scope
+                .resolve(level, column)
+                .filter(|c| c.level == level),
             _ => None,
         };
         if let Some(inside) = inside {
@@ -253,30 +304,47 @@ impl<'s, 'p> Knowledge<'s, 'p> {
         let of = &self.plan().levels[level];
         let plain = matches!(of.body, Body::Select | Body::SetOp(..));
         let f = &of.features;
-        plain && !(f.distinct || f.group || f.window || f.limit || f.locking || f.sample) && !self.aggregates(level)
-    }
-
-    pub(super) fn aggregates(&self, level: LevelId) -> bool {
-        let mut calls = self.plan().calls.iter().filter(|call| call.level == level && !call.from);
-        calls.any(|call| !super::functions::is_plain(&call.name, self.scope.tables))
+        plain
+            && !(f.distinct || f.group || f.window || f.limit || f.locking || f.sample)
+            && !self.aggregates[level]
     }
 
     /// The row that is inserted: what its columns equal, for RETURNING and ON CONFLICT.
     fn inserted(&mut self, level: LevelId) {
-        let Some(table) = self.scope.table(level, 0) else { return };
+        let Some(table) = self.scope.table(level, 0) else {
+            return;
+        };
         for column in 0..table.columns.len() {
-            if let Some((source, at)) = insert_source(self.plan(), level, &table.columns[column].0, column)
+            if let Some((source, at)) =
+                insert_source(self.plan(), level, &table.columns[column].0, column)
                 && let Some(known) = self.of_level(source, at)
             {
-                self.learn(ColumnId { level, item: 0, column }, known);
+                self.learn(
+                    ColumnId {
+                        level,
+                        item: 0,
+                        column,
+                    },
+                    known,
+                );
             }
         }
     }
 }
 
 /// Which column of which level gives the value of a column of the table that `level` inserts into.
-pub(super) fn insert_source(plan: &Plan, level: LevelId, name: &str, index: usize) -> Option<(LevelId, usize)> {
-    let Body::Insert { columns, source, .. } = &plan.levels[level].body else { return None };
+pub(super) fn insert_source(
+    plan: &Plan,
+    level: LevelId,
+    name: &str,
+    index: usize,
+) -> Option<(LevelId, usize)> {
+    let Body::Insert {
+        columns, source, ..
+    } = &plan.levels[level].body
+    else {
+        return None;
+    };
     let at = match columns {
         Some(columns) => columns.iter().position(|c| c == name)?,
         None => index,

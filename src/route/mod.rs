@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use crate::shardmap::{HostId, ShardId};
 use crate::sql::shape::Hole;
 
+mod array;
 mod bind;
 mod columns;
 mod decide;

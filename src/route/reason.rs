@@ -27,11 +27,19 @@ pub fn why(bound: &Bound, values: &Values<'_>, map: &ShardMap, hint: Option<&Hin
         (None, Rule::Sharded(sharded)) => bindings(sharded, values, map),
     };
     let to = match &route.target {
-        Target::Shard(shard) => format!("shard {} -> host {}", shard.0, map.host(map.owner(*shard)).name),
+        Target::Shard(shard) => format!(
+            "shard {} -> host {}",
+            shard.0,
+            map.host(map.owner(*shard)).name
+        ),
         Target::Shards(shards) => format!("{} shards, rows one after the other", shards.len()),
         Target::Host(host) => format!("host {}", map.host(*host).name),
         Target::Any => "any host".to_owned(),
-        Target::Template => format!("template shard {} -> host {}", map.template().0, map.host(map.owner(map.template())).name),
+        Target::Template => format!(
+            "template shard {} -> host {}",
+            map.template().0,
+            map.host(map.owner(map.template())).name
+        ),
     };
     format!("{because} -> {to}")
 }
@@ -47,21 +55,38 @@ fn bindings(sharded: &Sharded, values: &Values<'_>, map: &ShardMap) -> String {
 }
 
 fn describe(binding: &Binding, values: &Values<'_>, map: &ShardMap) -> String {
-    let Binding { table, column, carries, equals } = binding;
+    let Binding {
+        table,
+        column,
+        carries,
+        equals,
+    } = binding;
     match equals {
         Equals::One(key) => {
             let shown = constant(&key.at, values);
-            let value = with_key(key, carries.key_type(), values, |value| Ok(key_value(&value)));
+            let value = with_key(key, carries.key_type(), values, |value| {
+                Ok(key_value(&value))
+            });
             let value = value.unwrap_or_default();
             let step = match carries {
                 Carries::Id => format!("shard bits of the id {value}"),
-                Carries::Key(_) => format!("{} of {value} by {}", map.keyspace.function, map.shards()),
+                Carries::Key(_) => {
+                    format!("{} of {value} by {}", map.keyspace.function, map.shards())
+                }
             };
-            let given = if shown == value { String::new() } else { format!(" ({value})") };
+            let given = if shown == value {
+                String::new()
+            } else {
+                format!(" ({value})")
+            };
             format!("{table}.{column} = {shown}{given} -> {step}")
         }
         Equals::Many(keys) => {
-            let shown: Vec<String> = keys.iter().take(8).map(|key: &KeyConst| constant(&key.at, values)).collect();
+            let shown: Vec<String> = keys
+                .iter()
+                .take(8)
+                .map(|key: &KeyConst| constant(&key.at, values))
+                .collect();
             let more = if keys.len() > 8 { ", ..." } else { "" };
             format!("{table}.{column} in ({}{more})", shown.join(", "))
         }
@@ -76,7 +101,10 @@ fn constant(at: &Const, values: &Values<'_>) -> String {
         ConstFrom::Null => "NULL".to_owned(),
         ConstFrom::Param(n) => format!("${n}"),
         ConstFrom::Hole(hole) => match values.holes.get(hole as usize) {
-            Some(hole) => format!("{minus}{}", value::shown(&values.text[hole.start as usize..hole.end as usize])),
+            Some(hole) => format!(
+                "{minus}{}",
+                value::shown(&values.text[hole.start as usize..hole.end as usize])
+            ),
             None => String::new(),
         },
     }

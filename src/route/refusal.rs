@@ -54,7 +54,12 @@ pub struct Refusal {
 
 impl Refusal {
     pub(super) fn new(code: Code, message: impl Into<String>, hint: impl Into<String>) -> Refusal {
-        Refusal { code, message: message.into(), detail: None, hint: hint.into() }
+        Refusal {
+            code,
+            message: message.into(),
+            detail: None,
+            hint: hint.into(),
+        }
     }
 
     pub(super) fn detail(mut self, detail: impl Into<String>) -> Refusal {

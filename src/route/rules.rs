@@ -45,7 +45,7 @@ pub(super) enum Rule {
     /// Unsharded tables, all of one host.
     Host { host: String, table: String },
     /// Sharded tables.
-    Sharded(Sharded),
+    Sharded(Box<Sharded>),
     /// Not without a hint; `hintable`: with one it goes to the hint's shard.
     Refuse { refusal: Refusal, hintable: bool },
 }
@@ -70,7 +70,11 @@ pub(super) struct Sharded {
 impl Sharded {
     /// Nothing but a shard that the text names.
     pub(super) fn fixed(shard: ShardId) -> Sharded {
-        let only = Refusal::new(super::Code::NotMergeable, "the statement names a shard's schema", "Leave the schema out.");
+        let only = Refusal::new(
+            super::Code::NotMergeable,
+            "the statement names a shard's schema",
+            "Leave the schema out.",
+        );
         Sharded {
             bindings: SmallVec::new(),
             checks: Vec::new(),

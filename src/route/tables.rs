@@ -125,7 +125,9 @@ impl Tables {
 
     /// A table, sequence or function of the app has this name.
     pub fn knows(&self, name: &str) -> bool {
-        self.knows_relation(name) || self.functions.sharded.contains(name) || self.functions.public.contains(name)
+        self.knows_relation(name)
+            || self.functions.sharded.contains(name)
+            || self.functions.public.contains(name)
     }
 
     pub(super) fn knows_relation(&self, name: &str) -> bool {
@@ -135,7 +137,9 @@ impl Tables {
     /// A sharded table or sequence has this name.
     pub(super) fn is_sharded(&self, name: &str) -> bool {
         self.sequences.contains(name)
-            || self.get(name).is_some_and(|t| matches!(t.kind, TableKind::Sharded { .. }))
+            || self
+                .get(name)
+                .is_some_and(|t| matches!(t.kind, TableKind::Sharded { .. }))
     }
 
     pub(super) fn functions(&self) -> &catalog::Functions {
@@ -149,7 +153,9 @@ impl Tables {
 
     /// The shard whose schema has this name.
     pub(super) fn shard_of_schema(&self, schema: &str) -> Option<ShardId> {
-        let runs = schema.split(|c: char| !c.is_ascii_digit()).filter(|run| !run.is_empty());
+        let runs = schema
+            .split(|c: char| !c.is_ascii_digit())
+            .filter(|run| !run.is_empty());
         runs.filter_map(|run| run.parse().ok().map(ShardId))
             .find(|shard| shard.0 < self.shards && self.schema.name(*shard) == schema)
     }
@@ -171,7 +177,11 @@ fn rule_is_sharded(rule: &TableRule) -> bool {
 }
 
 fn columns(table: &catalog::Table) -> Vec<(String, u32)> {
-    table.columns.iter().map(|c| (c.name.clone(), c.type_oid)).collect()
+    table
+        .columns
+        .iter()
+        .map(|c| (c.name.clone(), c.type_oid))
+        .collect()
 }
 
 fn is_view(table: &catalog::Table) -> bool {
@@ -179,31 +189,57 @@ fn is_view(table: &catalog::Table) -> bool {
 }
 
 fn unlisted(table: &catalog::Table) -> Table {
-    Table { name: table.name.clone(), kind: TableKind::Unlisted, columns: columns(table), view: is_view(table) }
+    Table {
+        name: table.name.clone(),
+        kind: TableKind::Unlisted,
+        columns: columns(table),
+        view: is_view(table),
+    }
 }
 
-fn public_table(map: &ShardMap, name: &str, hosts: &[(&str, &catalog::Table)], faults: &mut Vec<String>) -> Table {
+fn public_table(
+    map: &ShardMap,
+    name: &str,
+    hosts: &[(&str, &catalog::Table)],
+    faults: &mut Vec<String>,
+) -> Table {
     let own = map.tables.get(name);
     let rule = own.or_else(|| map.tables.get("*"));
-    let on = |host: &str| hosts.iter().find(|(h, _)| *h == host).map(|(_, table)| *table);
+    let on = |host: &str| {
+        hosts
+            .iter()
+            .find(|(h, _)| *h == host)
+            .map(|(_, table)| *table)
+    };
     let mut found = hosts[0].1;
     let kind = match rule {
-        Some(TableRule { host: Some(host), .. }) => {
+        Some(TableRule {
+            host: Some(host), ..
+        }) => {
             match on(host) {
                 Some(table) => found = table,
-                None if own.is_some() => faults.push(format!("[tables] {name}: host {host} has no table public.{name}")),
+                None if own.is_some() => faults.push(format!(
+                    "[tables] {name}: host {host} has no table public.{name}"
+                )),
                 None => {}
             }
             TableKind::Unsharded { host: host.clone() }
         }
         Some(rule) if rule.kind == Some(Kind::Reference) => TableKind::Reference,
         Some(rule) if rule_is_sharded(rule) => {
-            faults.push(format!("[tables] {name}: it is to be sharded, but stands in public and not in the shards"));
+            faults.push(format!(
+                "[tables] {name}: it is to be sharded, but stands in public and not in the shards"
+            ));
             TableKind::Unlisted
         }
         _ => TableKind::Unlisted,
     };
-    Table { name: name.to_owned(), kind, columns: columns(found), view: is_view(found) }
+    Table {
+        name: name.to_owned(),
+        kind,
+        columns: columns(found),
+        view: is_view(found),
+    }
 }
 
 fn sharded_table(map: &ShardMap, table: &catalog::Table, faults: &mut Vec<String>) -> Table {
@@ -211,15 +247,29 @@ fn sharded_table(map: &ShardMap, table: &catalog::Table, faults: &mut Vec<String
     if let Some(rule) = rule
         && matches!(rule.kind, Some(Kind::Reference | Kind::Unsharded))
     {
-        faults.push(format!("[tables] {}: it is not to be sharded, but stands in the shards", table.name));
+        faults.push(format!(
+            "[tables] {}: it is not to be sharded, but stands in the shards",
+            table.name
+        ));
         return unlisted(table);
     }
-    let name = rule.and_then(|r| r.key.as_deref()).unwrap_or(&map.keyspace.key);
+    let name = rule
+        .and_then(|r| r.key.as_deref())
+        .unwrap_or(&map.keyspace.key);
     let key = key_column(table, name, faults);
     let ids = rule.map_or(&[][..], |r| &r.ids);
-    let ids = ids.iter().filter(|id| is_id_column(table, id, faults)).cloned().collect();
+    let ids = ids
+        .iter()
+        .filter(|id| is_id_column(table, id, faults))
+        .cloned()
+        .collect();
     let kind = TableKind::Sharded { key, ids };
-    Table { name: table.name.clone(), kind, columns: columns(table), view: is_view(table) }
+    Table {
+        name: table.name.clone(),
+        kind,
+        columns: columns(table),
+        view: is_view(table),
+    }
 }
 
 fn key_column(table: &catalog::Table, name: &str, faults: &mut Vec<String>) -> Option<KeyColumn> {
@@ -238,14 +288,22 @@ fn key_column(table: &catalog::Table, name: &str, faults: &mut Vec<String>) -> O
             table.name
         ));
     }
-    Some(KeyColumn { name: name.to_owned(), index, key_type: key_type? })
+    Some(KeyColumn {
+        name: name.to_owned(),
+        index,
+        key_type: key_type?,
+    })
 }
 
 fn is_id_column(table: &catalog::Table, name: &str, faults: &mut Vec<String>) -> bool {
     let column = table.columns.iter().find(|c| c.name == name);
     let good = column.is_some_and(|c| c.type_oid == 20);
     if !good {
-        let what = if column.is_some() { "is no bigint" } else { "does not exist" };
+        let what = if column.is_some() {
+            "is no bigint"
+        } else {
+            "does not exist"
+        };
         faults.push(format!("[tables] {}: ids column {name} {what}", table.name));
     }
     good

@@ -53,7 +53,14 @@ fn table(name: &str, relkind: char, columns: &[(&str, u32)]) -> (String, catalog
         has_default: *name == "id",
     };
     let columns = columns.iter().map(column).collect();
-    (name.to_owned(), catalog::Table { name: name.to_owned(), relkind, columns })
+    (
+        name.to_owned(),
+        catalog::Table {
+            name: name.to_owned(),
+            relkind,
+            columns,
+        },
+    )
 }
 
 fn snapshot() -> Snapshot {
@@ -68,36 +75,139 @@ fn snapshot() -> Snapshot {
         ("score", FLOAT8),
     ];
     let sharded = BTreeMap::from([
-        table("users", 'r', &[("id", INT8), ("name", TEXT), ("email", TEXT), ("country", TEXT)]),
+        table(
+            "users",
+            'r',
+            &[
+                ("id", INT8),
+                ("name", TEXT),
+                ("email", TEXT),
+                ("country", TEXT),
+            ],
+        ),
         table("photos", 'r', &photos),
         table("photos_archive", 'r', &photos),
-        table("Album", 'r', &[("id", INT8), ("user_id", INT4), ("Title", TEXT)]),
-        table("follows", 'r', &[("source_id", INT8), ("target_id", INT8), ("created_at", TIMESTAMP)]),
-        table("likes", 'r', &[("user_id", INT8), ("photo_id", INT8), ("created_at", TIMESTAMP)]),
+        table(
+            "Album",
+            'r',
+            &[("id", INT8), ("user_id", INT4), ("Title", TEXT)],
+        ),
+        table(
+            "follows",
+            'r',
+            &[
+                ("source_id", INT8),
+                ("target_id", INT8),
+                ("created_at", TIMESTAMP),
+            ],
+        ),
+        table(
+            "likes",
+            'r',
+            &[
+                ("user_id", INT8),
+                ("photo_id", INT8),
+                ("created_at", TIMESTAMP),
+            ],
+        ),
         table("accounts", 'r', &[("name", TEXT), ("n", INT8)]),
         table("devices", 'r', &[("uuid", UUID), ("name", TEXT)]),
         table("keyless", 'r', &[("x", INT8)]),
         table("auth_user", 'r', &[("id", INT8), ("password", TEXT)]),
         table("app_photo", 'r', &photos),
         table("app_like", 'r', &[("user_id", INT8), ("photo_id", INT8)]),
-        table("comments", 'r', &[("id", INT8), ("user_id", INT8), ("photo_id", INT8), ("parent_id", INT8)]),
-        table("Photo", 'r', &[("id", INT8), ("userId", INT8), ("caption", TEXT), ("likes", INT8)]),
-        table("Like", 'r', &[("id", INT8), ("userId", INT8), ("photoId", INT8)]),
+        table(
+            "comments",
+            'r',
+            &[
+                ("id", INT8),
+                ("user_id", INT8),
+                ("photo_id", INT8),
+                ("parent_id", INT8),
+            ],
+        ),
+        table(
+            "Photo",
+            'r',
+            &[
+                ("id", INT8),
+                ("userId", INT8),
+                ("caption", TEXT),
+                ("likes", INT8),
+            ],
+        ),
+        table(
+            "Like",
+            'r',
+            &[("id", INT8), ("userId", INT8), ("photoId", INT8)],
+        ),
         table("photo_view", 'v', &[("id", INT8), ("user_id", INT8)]),
     ]);
     let on = |tables: Vec<(String, catalog::Table)>| tables.into_iter().collect::<BTreeMap<_, _>>();
     let countries = || table("countries", 'r', &[("code", TEXT), ("name", TEXT)]);
     let public = BTreeMap::from([
-        ("a".to_owned(), on(vec![countries(), table("rates", 'r', &[("code", TEXT)]), table("lost", 'r', &[("x", INT8)])])),
-        ("b".to_owned(), on(vec![countries(), table("invoices", 'r', &[("id", INT8), ("user_id", INT8), ("amount", 1700)])])),
+        (
+            "a".to_owned(),
+            on(vec![
+                countries(),
+                table("rates", 'r', &[("code", TEXT)]),
+                table("lost", 'r', &[("x", INT8)]),
+            ]),
+        ),
+        (
+            "b".to_owned(),
+            on(vec![
+                countries(),
+                table(
+                    "invoices",
+                    'r',
+                    &[("id", INT8), ("user_id", INT8), ("amount", 1700)],
+                ),
+            ]),
+        ),
     ]);
-    let set = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<HashSet<_>>();
+    let set = |names: &[&str]| {
+        names
+            .iter()
+            .map(|n| (*n).to_owned())
+            .collect::<HashSet<_>>()
+    };
     Snapshot {
         sharded,
         sharded_sequences: set(&["photos_id_seq"]),
         public,
         functions: Functions {
-            builtin: set(&["now", "lower", "upper", "count", "sum", "max", "min", "random", "generate_series", "unnest", "nextval", "jsonb_build_object", "length", "version", "pg_sleep", "format_type", "to_regclass", "current_schema", "row_number", "abs", "row_to_json", "json_agg", "date_trunc", "set_config", "current_schemas", "col_description", "lag", "jsonb_path_query", "jsonb_to_recordset"]),
+            builtin: set(&[
+                "now",
+                "lower",
+                "upper",
+                "count",
+                "sum",
+                "max",
+                "min",
+                "random",
+                "generate_series",
+                "unnest",
+                "nextval",
+                "jsonb_build_object",
+                "length",
+                "version",
+                "pg_sleep",
+                "format_type",
+                "to_regclass",
+                "current_schema",
+                "row_number",
+                "abs",
+                "row_to_json",
+                "json_agg",
+                "date_trunc",
+                "set_config",
+                "current_schemas",
+                "col_description",
+                "lag",
+                "jsonb_path_query",
+                "jsonb_to_recordset",
+            ]),
             sharded: set(&["next_id", "photo_count"]),
             public: set(&["app_report"]),
         },
@@ -123,7 +233,11 @@ struct Given(Vec<(Format, u32, Option<Vec<u8>>)>);
 impl Params for Given {
     fn get(&self, n: u16) -> Option<Param<'_>> {
         let (format, type_oid, value) = self.0.get(usize::from(n).checked_sub(1)?)?;
-        Some(Param { format: *format, type_oid: *type_oid, value: value.as_deref() })
+        Some(Param {
+            format: *format,
+            type_oid: *type_oid,
+            value: value.as_deref(),
+        })
     }
 }
 
@@ -161,7 +275,11 @@ impl World {
         hint: Option<&Hint>,
     ) -> Result<Route, Refusal> {
         let params = params.map(|p| p as &dyn Params);
-        let values = Values { text: sql.as_bytes(), holes: &shape.holes, params };
+        let values = Values {
+            text: sql.as_bytes(),
+            holes: &shape.holes,
+            params,
+        };
         let route = decide(bound, &values, &self.map, hint);
         assert!(!why(bound, &values, &self.map, hint).is_empty());
         route
@@ -174,10 +292,20 @@ impl World {
     /// The text as it goes to its shard.
     fn rewritten(&self, sql: &str) -> String {
         let (bound, shape) = self.bound(sql);
-        let route = self.route(sql, None).unwrap_or_else(|refusal| panic!("{sql}: {refusal}"));
-        let Target::Shard(shard) = route.target else { panic!("{sql}: {route:?}") };
+        let route = self
+            .route(sql, None)
+            .unwrap_or_else(|refusal| panic!("{sql}: {refusal}"));
+        let Target::Shard(shard) = route.target else {
+            panic!("{sql}: {route:?}")
+        };
         let mut out = Vec::new();
-        splice(sql.as_bytes(), &shape.holes, &bound.edits, self.map.schema(shard), &mut out);
+        splice(
+            sql.as_bytes(),
+            &shape.holes,
+            &bound.edits,
+            self.map.schema(shard),
+            &mut out,
+        );
         String::from_utf8(out).expect("UTF-8")
     }
 }
@@ -191,11 +319,19 @@ pub(super) fn in_words(route: Result<Route, Refusal>) -> String {
             return refusal.code.sqlstate().to_owned();
         }
     };
-    let path = if route.names == Names::SearchPath && route.target != Target::Template { " path" } else { "" };
+    let path = if route.names == Names::SearchPath && route.target != Target::Template {
+        " path"
+    } else {
+        ""
+    };
     let to = match route.target {
         Target::Shard(shard) => shard.to_string(),
         Target::Shards(shards) if shards.len() == 16 => "all".to_owned(),
-        Target::Shards(shards) => shards.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+        Target::Shards(shards) => shards
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(","),
         Target::Host(host) => format!("host {}", ["a", "b"][usize::from(host.0)]),
         Target::Any => "any".to_owned(),
         Target::Template => "template".to_owned(),
@@ -208,10 +344,16 @@ fn check(cases: &[(&str, &str)]) {
     let mut wrong = Vec::new();
     for (sql, expected) in cases {
         let route = world.route(sql, None);
-        let detail = route.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        let detail = route
+            .as_ref()
+            .err()
+            .map(ToString::to_string)
+            .unwrap_or_default();
         let found = in_words(route);
         if found != *expected {
-            wrong.push(format!("{sql}\n    expected {expected}, found {found} {detail}"));
+            wrong.push(format!(
+                "{sql}\n    expected {expected}, found {found} {detail}"
+            ));
         }
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
@@ -223,46 +365,100 @@ fn one_table_one_key() {
         ("SELECT * FROM photos WHERE user_id = 5", "5"),
         ("select * from PHOTOS where USER_ID=21;", "5"),
         ("SELECT * FROM photos WHERE 5 = user_id", "5"),
-        ("SELECT * FROM photos p WHERE p.user_id = 5 AND caption = 'x'", "5"),
-        ("SELECT * FROM photos AS p WHERE (p.caption = 'x' OR id > 3) AND ((p.user_id = 5))", "5"),
-        ("SELECT photos.* FROM photos WHERE photos.user_id = -1", "15"),
+        (
+            "SELECT * FROM photos p WHERE p.user_id = 5 AND caption = 'x'",
+            "5",
+        ),
+        (
+            "SELECT * FROM photos AS p WHERE (p.caption = 'x' OR id > 3) AND ((p.user_id = 5))",
+            "5",
+        ),
+        (
+            "SELECT photos.* FROM photos WHERE photos.user_id = -1",
+            "15",
+        ),
         ("SELECT * FROM photos WHERE user_id=-1", "15"),
         ("SELECT * FROM photos WHERE user_id = - 1::bigint", "15"),
         ("SELECT * FROM photos WHERE user_id = '5'", "5"),
         ("SELECT * FROM photos WHERE user_id = ' 5 '::bigint", "5"),
         ("SELECT * FROM photos WHERE user_id = bigint '5'", "5"),
-        ("SELECT * FROM photos WHERE user_id = CAST('5' AS pg_catalog.int8)", "5"),
+        (
+            "SELECT * FROM photos WHERE user_id = CAST('5' AS pg_catalog.int8)",
+            "5",
+        ),
         ("SELECT * FROM photos WHERE user_id = 5.0", "5"),
         ("SELECT * FROM photos WHERE user_id = 0x15", "5"),
         ("SELECT * FROM photos WHERE user_id = 1_000", "8"),
         ("SELECT * FROM photos WHERE user_id = E'\\x35'", "5"),
         ("SELECT * FROM photos WHERE user_id = $$5$$", "5"),
-        ("SELECT * FROM photos WHERE user_id IS NOT DISTINCT FROM 5", "5"),
+        (
+            "SELECT * FROM photos WHERE user_id IS NOT DISTINCT FROM 5",
+            "5",
+        ),
         ("SELECT * FROM photos WHERE (user_id = 5) IS TRUE", "5"),
         ("SELECT * FROM photos WHERE user_id IN (5)", "5"),
         ("SELECT * FROM photos WHERE user_id IN (5, 21)", "5"),
         ("SELECT * FROM photos WHERE user_id = ANY('{5,21}')", "5"),
-        ("SELECT * FROM photos WHERE user_id = 5 OR user_id = 21", "5"),
-        ("SELECT * FROM photos WHERE user_id::bigint = 5 AND id = ANY(VALUES (1), (2))", "5"),
-        ("SELECT (p).id, (photos(p)).*, p.* FROM photos p WHERE user_id = 5", "5 path"),
+        (
+            "SELECT * FROM photos WHERE user_id = 5 OR user_id = 21",
+            "5",
+        ),
+        (
+            "SELECT * FROM photos WHERE user_id::bigint = 5 AND id = ANY(VALUES (1), (2))",
+            "5",
+        ),
+        (
+            "SELECT (p).id, (photos(p)).*, p.* FROM photos p WHERE user_id = 5",
+            "5 path",
+        ),
         ("SELECT * FROM photos WHERE (user_id, id) = (5, 1)", "5"),
-        ("SELECT * FROM photos WHERE (user_id, id) IN ((5, 1), (21, 2)) ORDER BY id", "5"),
+        (
+            "SELECT * FROM photos WHERE (user_id, id) IN ((5, 1), (21, 2)) ORDER BY id",
+            "5",
+        ),
         ("SELECT count(*) FROM photos WHERE user_id = 5", "5"),
         ("SELECT * FROM ONLY photos WHERE user_id = 5", "5"),
         ("SELECT * FROM ONLY (photos) WHERE user_id = 5", "5"),
-        ("SELECT * FROM photos WHERE user_id = 5 FOR NO KEY UPDATE OF photos SKIP LOCKED", "5"),
-        ("SELECT * FROM photos WHERE user_id = /* not 6 */ 5 -- or 7", "5"),
+        (
+            "SELECT * FROM photos WHERE user_id = 5 FOR NO KEY UPDATE OF photos SKIP LOCKED",
+            "5",
+        ),
+        (
+            "SELECT * FROM photos WHERE user_id = /* not 6 */ 5 -- or 7",
+            "5",
+        ),
         ("SELECT * FROM photos WHERE id = 5120", "5"),
         ("SELECT * FROM photos WHERE id = 5120 AND user_id = 21", "5"),
-        ("SELECT * FROM \"photos\" \"p\" WHERE \"p\".\"user_id\" = 5", "5"),
-        ("SELECT * FROM \"Album\" WHERE user_id = 5 AND \"Title\" = 'x'", "5"),
-        ("SELECT * FROM accounts WHERE name = 'bob' AND n = 1", "SR007"),
+        (
+            "SELECT * FROM \"photos\" \"p\" WHERE \"p\".\"user_id\" = 5",
+            "5",
+        ),
+        (
+            "SELECT * FROM \"Album\" WHERE user_id = 5 AND \"Title\" = 'x'",
+            "5",
+        ),
+        (
+            "SELECT * FROM accounts WHERE name = 'bob' AND n = 1",
+            "SR007",
+        ),
         ("UPDATE photos SET caption = 'x' WHERE user_id = 5", "5"),
-        ("UPDATE photos AS p SET tags[1] = 'x', caption = DEFAULT WHERE p.user_id = 5 RETURNING id", "5"),
-        ("UPDATE ONLY photos SET (caption, like_count) = ('x', 1) WHERE user_id = 5", "5"),
-        ("DELETE FROM photos WHERE user_id = 5 AND id = ANY(ARRAY[1,2])", "5"),
+        (
+            "UPDATE photos AS p SET tags[1] = 'x', caption = DEFAULT WHERE p.user_id = 5 RETURNING id",
+            "5",
+        ),
+        (
+            "UPDATE ONLY photos SET (caption, like_count) = ('x', 1) WHERE user_id = 5",
+            "5",
+        ),
+        (
+            "DELETE FROM photos WHERE user_id = 5 AND id = ANY(ARRAY[1,2])",
+            "5",
+        ),
         ("SELECT * FROM photo_view WHERE user_id = 5", "5"),
-        ("SELECT user_id FROM photos GROUP BY user_id HAVING user_id = 5", "SR004"),
+        (
+            "SELECT user_id FROM photos GROUP BY user_id HAVING user_id = 5",
+            "SR004",
+        ),
     ]);
 }
 
@@ -272,36 +468,72 @@ fn what_is_no_binding() {
         // Reads of one table go to all shards, writes nowhere.
         ("SELECT * FROM photos", "all"),
         ("SELECT * FROM photos WHERE NOT user_id = 5", "all"),
-        ("SELECT * FROM photos WHERE NOT (user_id = 5 AND id = 1)", "all"),
-        ("SELECT * FROM photos WHERE user_id = 5 OR caption = 'x'", "all"),
-        ("SELECT * FROM photos WHERE user_id = 5 OR user_id > 7", "all"),
+        (
+            "SELECT * FROM photos WHERE NOT (user_id = 5 AND id = 1)",
+            "all",
+        ),
+        (
+            "SELECT * FROM photos WHERE user_id = 5 OR caption = 'x'",
+            "all",
+        ),
+        (
+            "SELECT * FROM photos WHERE user_id = 5 OR user_id > 7",
+            "all",
+        ),
         ("SELECT * FROM photos WHERE user_id <> 5", "all"),
         ("SELECT * FROM photos WHERE user_id != ALL ('{5}')", "all"),
         ("SELECT * FROM photos WHERE user_id = ALL ('{5}')", "all"),
         ("SELECT * FROM photos WHERE user_id > ANY ('{5}')", "all"),
         ("SELECT * FROM photos WHERE user_id NOT IN (5)", "all"),
         ("SELECT * FROM photos WHERE user_id BETWEEN 5 AND 5", "all"),
-        ("SELECT * FROM photos WHERE user_id IS DISTINCT FROM 5", "all"),
+        (
+            "SELECT * FROM photos WHERE user_id IS DISTINCT FROM 5",
+            "all",
+        ),
         ("SELECT * FROM photos WHERE user_id = 5 IS NOT TRUE", "all"),
         ("SELECT * FROM photos WHERE user_id = 5 + 1", "all"),
         ("SELECT * FROM photos WHERE user_id + 1 = 5", "all"),
         ("SELECT * FROM photos WHERE user_id = length('x')", "all"),
         ("SELECT * FROM photos WHERE score = 5", "all"),
-        ("SELECT * FROM photos WHERE caption = '5' AND like_count IN (SELECT 5)", "all"),
+        (
+            "SELECT * FROM photos WHERE caption = '5' AND like_count IN (SELECT 5)",
+            "all",
+        ),
         ("SELECT * FROM photos WHERE id IN (SELECT 5120 + 1)", "all"),
         ("SELECT * FROM photos WHERE id IN (SELECT 5120)", "5"),
         ("SELECT user_id = 5 FROM photos", "all"),
         ("SELECT CASE WHEN user_id = 5 THEN 1 END FROM photos", "all"),
         ("SELECT * FROM photos WHERE (user_id = 5) = (id = 1)", "all"),
-        ("SELECT * FROM photos WHERE COALESCE(user_id = 5, true)", "all"),
-        ("SELECT * FROM photos WHERE user_id = 5 IS DISTINCT FROM true", "all"),
-        ("SELECT * FROM photos WHERE caption IS DISTINCT FROM 'x' OR user_id = 5", "all"),
-        ("SELECT * FROM photos WHERE user_id = 5 AND caption IS DISTINCT FROM 'x' OR id = 1", "all"),
-        ("SELECT * FROM photos WHERE user_id OPERATOR(pg_catalog.=) 5", "all"),
+        (
+            "SELECT * FROM photos WHERE COALESCE(user_id = 5, true)",
+            "all",
+        ),
+        (
+            "SELECT * FROM photos WHERE user_id = 5 IS DISTINCT FROM true",
+            "all",
+        ),
+        (
+            "SELECT * FROM photos WHERE caption IS DISTINCT FROM 'x' OR user_id = 5",
+            "all",
+        ),
+        (
+            "SELECT * FROM photos WHERE user_id = 5 AND caption IS DISTINCT FROM 'x' OR id = 1",
+            "all",
+        ),
+        (
+            "SELECT * FROM photos WHERE user_id OPERATOR(pg_catalog.=) 5",
+            "all",
+        ),
         ("SELECT * FROM photos WHERE user_id =@ 5", "all"),
-        ("SELECT * FROM photos WHERE user_id = 5 -- 6\n OR true", "all"),
+        (
+            "SELECT * FROM photos WHERE user_id = 5 -- 6\n OR true",
+            "all",
+        ),
         ("UPDATE photos SET caption = 'x'", "SR001"),
-        ("UPDATE photos SET caption = 'x' WHERE caption = '5'", "SR001"),
+        (
+            "UPDATE photos SET caption = 'x' WHERE caption = '5'",
+            "SR001",
+        ),
         ("DELETE FROM photos WHERE like_count = 5", "SR001"),
         ("DELETE FROM photos WHERE user_id IN (1, 2)", "SR002"),
         ("DELETE FROM photos WHERE user_id IN (1, 17)", "1"),
@@ -317,14 +549,23 @@ fn unusable_keys() {
         ("SELECT * FROM photos WHERE user_id = 5.5", "SR007"),
         ("SELECT * FROM photos WHERE user_id = '5.0'", "SR007"),
         ("SELECT * FROM photos WHERE user_id = 'x'", "SR007"),
-        ("SELECT * FROM photos WHERE user_id = 99999999999999999999", "SR007"),
+        (
+            "SELECT * FROM photos WHERE user_id = 99999999999999999999",
+            "SR007",
+        ),
         ("SELECT * FROM photos WHERE user_id = 40000::int2", "SR007"),
         ("SELECT * FROM photos WHERE user_id = B'101'", "SR007"),
         ("SELECT * FROM photos WHERE user_id IN (NULL)", "SR007"),
-        ("SELECT * FROM photos WHERE user_id IN (NULL, NULL)", "SR007"),
+        (
+            "SELECT * FROM photos WHERE user_id IN (NULL, NULL)",
+            "SR007",
+        ),
         ("SELECT * FROM photos WHERE user_id IN (NULL, 5)", "5"),
         ("SELECT * FROM photos WHERE user_id = ANY('{}')", "0"),
-        ("SELECT * FROM photos WHERE user_id = ANY('{5,NULL}'::bigint[])", "5"),
+        (
+            "SELECT * FROM photos WHERE user_id = ANY('{5,NULL}'::bigint[])",
+            "5",
+        ),
         ("SELECT * FROM photos WHERE user_id = ANY('5')", "SR007"),
         ("SELECT * FROM photos WHERE id = -7", "SR007"),
         ("INSERT INTO photos (user_id) VALUES (NULL)", "SR007"),
@@ -344,16 +585,52 @@ fn parameters() {
     assert_eq!(world.to_with(sql, typed(INT4, &21i32.to_be_bytes())), "5");
     assert_eq!(world.to_with(sql, typed(21, &21i16.to_be_bytes())), "5");
     assert_eq!(world.to_with(sql, typed(TEXT, b"21")), "5");
-    assert_eq!(world.to_with(sql, typed(FLOAT8, &5f64.to_be_bytes())), "SR007");
+    assert_eq!(
+        world.to_with(sql, typed(FLOAT8, &5f64.to_be_bytes())),
+        "SR007"
+    );
     assert_eq!(world.to_with(sql, typed(0, b"abc")), "SR007");
-    assert_eq!(world.to_with(sql, vec![(Format::Text, FLOAT8, Some(b"5".to_vec()))]), "SR007");
+    assert_eq!(
+        world.to_with(sql, vec![(Format::Text, FLOAT8, Some(b"5".to_vec()))]),
+        "SR007"
+    );
     assert_eq!(world.to_with(sql, vec![(Format::Binary, 0, None)]), "SR007");
     assert_eq!(world.to_with(sql, vec![]), "SR007");
-    assert_eq!(world.to_with("SELECT * FROM photos WHERE user_id = $2 LIMIT $1", vec![int8(1), int8(5)]), "5");
-    assert_eq!(world.to_with("SELECT * FROM photos WHERE user_id = $1::text::bigint", vec![text("5")]), "5");
-    assert_eq!(world.to_with("SELECT * FROM photos WHERE user_id = ANY($1::bigint[])", vec![text("{5,21}")]), "5");
-    assert_eq!(world.to_with("SELECT * FROM photos WHERE user_id = ANY($1)", vec![text("{5,6}")]), "5,6");
-    assert_eq!(world.to_with("SELECT * FROM photos WHERE user_id IN ($1, $2)", vec![int8(5), int8(6)]), "5,6");
+    assert_eq!(
+        world.to_with(
+            "SELECT * FROM photos WHERE user_id = $2 LIMIT $1",
+            vec![int8(1), int8(5)]
+        ),
+        "5"
+    );
+    assert_eq!(
+        world.to_with(
+            "SELECT * FROM photos WHERE user_id = $1::text::bigint",
+            vec![text("5")]
+        ),
+        "5"
+    );
+    assert_eq!(
+        world.to_with(
+            "SELECT * FROM photos WHERE user_id = ANY($1::bigint[])",
+            vec![text("{5,21}")]
+        ),
+        "5"
+    );
+    assert_eq!(
+        world.to_with(
+            "SELECT * FROM photos WHERE user_id = ANY($1)",
+            vec![text("{5,6}")]
+        ),
+        "5,6"
+    );
+    assert_eq!(
+        world.to_with(
+            "SELECT * FROM photos WHERE user_id IN ($1, $2)",
+            vec![int8(5), int8(6)]
+        ),
+        "5,6"
+    );
     let both = "INSERT INTO photos (user_id, caption) VALUES ($1, $2) RETURNING id";
     assert_eq!(world.to_with(both, vec![int8(5), text("x")]), "5");
     let accounts = "SELECT * FROM devices WHERE uuid = $1";
@@ -367,13 +644,19 @@ fn parameters_of_unsure_type() {
     let twice = "SELECT * FROM photos WHERE score = $1 AND user_id = $1";
     assert_eq!(world.to_with(twice, vec![int8(5)]), "SR007");
     assert_eq!(world.to_with(twice, vec![text("5")]), "5");
-    assert_eq!(world.to_with(twice, vec![text("9007199254740993")]), "SR007");
+    assert_eq!(
+        world.to_with(twice, vec![text("9007199254740993")]),
+        "SR007"
+    );
     let declared = vec![(Format::Binary, INT8, Some(5i64.to_be_bytes().to_vec()))];
     assert_eq!(world.to_with(twice, declared), "5");
     let same = "SELECT * FROM photos p JOIN likes l ON l.user_id = $1 WHERE p.user_id = $1";
     assert_eq!(world.to_with(same, vec![int8(5)]), "5");
     let cast = "SELECT $1::text FROM photos WHERE user_id = $1::bigint";
-    assert_eq!(world.to_with(cast, vec![(Format::Binary, 0, Some(b"42".to_vec()))]), "SR007");
+    assert_eq!(
+        world.to_with(cast, vec![(Format::Binary, 0, Some(b"42".to_vec()))]),
+        "SR007"
+    );
     let output = "SELECT $1 FROM photos WHERE user_id = $1";
     assert_eq!(world.to_with(output, vec![int8(5)]), "SR007");
     let sent = "UPDATE photos SET user_id = $1 WHERE user_id = $1 AND id IN ($2, $3)";
@@ -383,50 +666,173 @@ fn parameters_of_unsure_type() {
 #[test]
 fn joins() {
     check(&[
-        ("SELECT * FROM photos p JOIN users u ON u.id = p.user_id WHERE u.id = 5", "5"),
-        ("SELECT * FROM photos p JOIN users u ON u.id = p.user_id WHERE p.user_id = 5", "5"),
-        ("SELECT * FROM photos p, users u WHERE u.id = p.user_id AND u.id = 5", "5"),
-        ("SELECT * FROM photos JOIN likes USING (user_id) WHERE user_id = 5", "5"),
-        ("SELECT * FROM photos p JOIN likes l USING (user_id) WHERE l.user_id = 5", "5"),
-        ("SELECT * FROM photos p JOIN likes l ON l.user_id = p.user_id AND p.user_id = 5", "5"),
-        ("SELECT * FROM photos p JOIN likes l ON l.photo_id = p.id WHERE p.user_id = 5 AND l.user_id = 5", "5"),
-        ("SELECT * FROM photos p JOIN likes l ON l.photo_id = p.id WHERE p.user_id = 5 AND l.user_id = 21", "5"),
-        ("SELECT * FROM photos p JOIN likes l ON l.photo_id = p.id WHERE p.user_id = 5 AND l.user_id = 6", "SR002"),
-        ("SELECT * FROM photos p JOIN likes l ON l.photo_id = p.id WHERE p.user_id = 5", "SR001"),
-        ("SELECT * FROM likes l JOIN photos p ON p.id = l.photo_id WHERE p.id = 5120 AND l.user_id = 5", "5"),
-        ("SELECT * FROM likes l JOIN photos p ON p.id = l.photo_id WHERE l.photo_id = 5120 AND l.user_id = 5", "5"),
+        (
+            "SELECT * FROM photos p JOIN users u ON u.id = p.user_id WHERE u.id = 5",
+            "5",
+        ),
+        (
+            "SELECT * FROM photos p JOIN users u ON u.id = p.user_id WHERE p.user_id = 5",
+            "5",
+        ),
+        (
+            "SELECT * FROM photos p, users u WHERE u.id = p.user_id AND u.id = 5",
+            "5",
+        ),
+        (
+            "SELECT * FROM photos JOIN likes USING (user_id) WHERE user_id = 5",
+            "5",
+        ),
+        (
+            "SELECT * FROM photos p JOIN likes l USING (user_id) WHERE l.user_id = 5",
+            "5",
+        ),
+        (
+            "SELECT * FROM photos p JOIN likes l ON l.user_id = p.user_id AND p.user_id = 5",
+            "5",
+        ),
+        (
+            "SELECT * FROM photos p JOIN likes l ON l.photo_id = p.id WHERE p.user_id = 5 AND l.user_id = 5",
+            "5",
+        ),
+        (
+            "SELECT * FROM photos p JOIN likes l ON l.photo_id = p.id WHERE p.user_id = 5 AND l.user_id = 21",
+            "5",
+        ),
+        (
+            "SELECT * FROM photos p JOIN likes l ON l.photo_id = p.id WHERE p.user_id = 5 AND l.user_id = 6",
+            "SR002",
+        ),
+        (
+            "SELECT * FROM photos p JOIN likes l ON l.photo_id = p.id WHERE p.user_id = 5",
+            "SR001",
+        ),
+        (
+            "SELECT * FROM likes l JOIN photos p ON p.id = l.photo_id WHERE p.id = 5120 AND l.user_id = 5",
+            "5",
+        ),
+        (
+            "SELECT * FROM likes l JOIN photos p ON p.id = l.photo_id WHERE l.photo_id = 5120 AND l.user_id = 5",
+            "5",
+        ),
         // Outer joins: a condition on the side that is filled with nulls binds that side, not the other.
-        ("SELECT * FROM users u LEFT JOIN photos p ON p.user_id = u.id WHERE u.id = 5", "5"),
-        ("SELECT * FROM users u LEFT JOIN photos p ON p.user_id = u.id AND p.user_id = 5", "all"),
-        ("SELECT * FROM users u LEFT JOIN photos p ON p.user_id = 5 AND u.id = 5", "SR001"),
-        ("SELECT * FROM users u LEFT JOIN photos p ON u.id = 5 AND p.user_id = u.id", "all"),
-        ("SELECT * FROM users u RIGHT JOIN photos p ON p.user_id = u.id WHERE p.user_id = 5", "5"),
-        ("SELECT * FROM users u RIGHT JOIN photos p ON p.user_id = u.id AND u.id = 5", "all"),
-        ("SELECT * FROM users u FULL JOIN photos p ON p.user_id = u.id AND u.id = 5 AND p.user_id = 5", "SR004"),
-        ("SELECT * FROM users u FULL JOIN photos p ON p.user_id = u.id WHERE u.id = 5 AND p.user_id = 5", "5"),
-        ("SELECT * FROM users u LEFT JOIN photos p ON true WHERE u.id = 5", "SR001"),
-        ("SELECT * FROM users u LEFT JOIN photos p USING (id) WHERE u.id = 5", "SR002"),
-        ("SELECT * FROM (SELECT 1 AS one) x LEFT JOIN (photos p JOIN users u ON u.id = p.user_id AND u.id = 5) ON true", "5"),
-        ("SELECT * FROM photos p LEFT JOIN likes l ON l.user_id = p.user_id LEFT JOIN users u ON u.id = l.user_id WHERE p.user_id = 5", "5"),
+        (
+            "SELECT * FROM users u LEFT JOIN photos p ON p.user_id = u.id WHERE u.id = 5",
+            "5",
+        ),
+        (
+            "SELECT * FROM users u LEFT JOIN photos p ON p.user_id = u.id AND p.user_id = 5",
+            "all",
+        ),
+        (
+            "SELECT * FROM users u LEFT JOIN photos p ON p.user_id = 5 AND u.id = 5",
+            "SR001",
+        ),
+        (
+            "SELECT * FROM users u LEFT JOIN photos p ON u.id = 5 AND p.user_id = u.id",
+            "all",
+        ),
+        (
+            "SELECT * FROM users u RIGHT JOIN photos p ON p.user_id = u.id WHERE p.user_id = 5",
+            "5",
+        ),
+        (
+            "SELECT * FROM users u RIGHT JOIN photos p ON p.user_id = u.id AND u.id = 5",
+            "all",
+        ),
+        (
+            "SELECT * FROM users u FULL JOIN photos p ON p.user_id = u.id AND u.id = 5 AND p.user_id = 5",
+            "SR004",
+        ),
+        (
+            "SELECT * FROM users u FULL JOIN photos p ON p.user_id = u.id WHERE u.id = 5 AND p.user_id = 5",
+            "5",
+        ),
+        (
+            "SELECT * FROM users u LEFT JOIN photos p ON true WHERE u.id = 5",
+            "SR001",
+        ),
+        (
+            "SELECT * FROM users u LEFT JOIN photos p USING (id) WHERE u.id = 5",
+            "SR002",
+        ),
+        (
+            "SELECT * FROM (SELECT 1 AS one) x LEFT JOIN (photos p JOIN users u ON u.id = p.user_id AND u.id = 5) ON true",
+            "5",
+        ),
+        (
+            "SELECT * FROM photos p LEFT JOIN likes l ON l.user_id = p.user_id LEFT JOIN users u ON u.id = l.user_id WHERE p.user_id = 5",
+            "5",
+        ),
         // The key need not be known where an id is: what is joined by key is in the same shard.
-        ("SELECT count(*) FROM photos p LEFT JOIN users u ON u.id = p.user_id WHERE p.id = 5120", "5"),
-        ("SELECT count(*) FROM photos p JOIN users u ON u.id = p.user_id JOIN likes l ON l.user_id = u.id WHERE p.id = 5120", "5"),
-        ("SELECT count(*) FROM users u JOIN (SELECT user_id AS u FROM photos WHERE id = 5120 LIMIT 1) p ON u.id = p.u", "5"),
-        ("SELECT count(*) FROM photos p JOIN (SELECT * FROM users LIMIT 1) u ON u.id = p.user_id WHERE p.id = 5120", "SR001"),
-        ("SELECT count(*) FROM photos p LEFT JOIN users u ON u.id = p.user_id WHERE u.id IN (SELECT user_id FROM likes) AND p.id = 5120", "5"),
-        ("SELECT count(*) FROM photos p LEFT JOIN users u ON u.name = p.caption WHERE p.id = 5120", "SR001"),
-        ("SELECT count(*) FROM users u LEFT JOIN photos p ON u.id = p.user_id AND p.id = 5120", "SR001"),
-        ("UPDATE users SET name = 'x' FROM photos p WHERE p.id = 5120 AND p.user_id = users.id", "5"),
+        (
+            "SELECT count(*) FROM photos p LEFT JOIN users u ON u.id = p.user_id WHERE p.id = 5120",
+            "5",
+        ),
+        (
+            "SELECT count(*) FROM photos p JOIN users u ON u.id = p.user_id JOIN likes l ON l.user_id = u.id WHERE p.id = 5120",
+            "5",
+        ),
+        (
+            "SELECT count(*) FROM users u JOIN (SELECT user_id AS u FROM photos WHERE id = 5120 LIMIT 1) p ON u.id = p.u",
+            "5",
+        ),
+        (
+            "SELECT count(*) FROM photos p JOIN (SELECT * FROM users LIMIT 1) u ON u.id = p.user_id WHERE p.id = 5120",
+            "SR001",
+        ),
+        (
+            "SELECT count(*) FROM photos p LEFT JOIN users u ON u.id = p.user_id WHERE u.id IN (SELECT user_id FROM likes) AND p.id = 5120",
+            "5",
+        ),
+        (
+            "SELECT count(*) FROM photos p LEFT JOIN users u ON u.name = p.caption WHERE p.id = 5120",
+            "SR001",
+        ),
+        (
+            "SELECT count(*) FROM users u LEFT JOIN photos p ON u.id = p.user_id AND p.id = 5120",
+            "SR001",
+        ),
+        (
+            "UPDATE users SET name = 'x' FROM photos p WHERE p.id = 5120 AND p.user_id = users.id",
+            "5",
+        ),
         // A merged column of a join that adds rows is not that of its left side.
-        ("SELECT * FROM (SELECT * FROM photos WHERE user_id = 5) a RIGHT JOIN likes b USING (user_id) JOIN \"Album\" c USING (user_id)", "SR001"),
-        ("SELECT * FROM photos NATURAL JOIN \"Album\" WHERE photos.user_id = 5", "5"),
-        ("SELECT * FROM photos p JOIN countries c ON c.code = p.caption WHERE p.user_id = 5", "5"),
-        ("SELECT * FROM countries c LEFT JOIN users u ON u.country = c.code AND u.id = 5", "5"),
-        ("SELECT * FROM users u JOIN invoices i ON i.user_id = u.id WHERE u.id = 8", "8"),
-        ("SELECT * FROM users u JOIN invoices i ON i.user_id = u.id WHERE u.id = 5", "SR002"),
-        ("SELECT * FROM users u JOIN invoices i ON i.user_id = u.id", "SR004"),
-        ("SELECT * FROM invoices i JOIN rates r ON r.code = 'x'", "SR002"),
-        ("SELECT * FROM photos p CROSS JOIN follows f WHERE p.user_id = 5 AND f.source_id = p.user_id", "5"),
+        (
+            "SELECT * FROM (SELECT * FROM photos WHERE user_id = 5) a RIGHT JOIN likes b USING (user_id) JOIN \"Album\" c USING (user_id)",
+            "SR001",
+        ),
+        (
+            "SELECT * FROM photos NATURAL JOIN \"Album\" WHERE photos.user_id = 5",
+            "5",
+        ),
+        (
+            "SELECT * FROM photos p JOIN countries c ON c.code = p.caption WHERE p.user_id = 5",
+            "5",
+        ),
+        (
+            "SELECT * FROM countries c LEFT JOIN users u ON u.country = c.code AND u.id = 5",
+            "5",
+        ),
+        (
+            "SELECT * FROM users u JOIN invoices i ON i.user_id = u.id WHERE u.id = 8",
+            "8",
+        ),
+        (
+            "SELECT * FROM users u JOIN invoices i ON i.user_id = u.id WHERE u.id = 5",
+            "SR002",
+        ),
+        (
+            "SELECT * FROM users u JOIN invoices i ON i.user_id = u.id",
+            "SR004",
+        ),
+        (
+            "SELECT * FROM invoices i JOIN rates r ON r.code = 'x'",
+            "SR002",
+        ),
+        (
+            "SELECT * FROM photos p CROSS JOIN follows f WHERE p.user_id = 5 AND f.source_id = p.user_id",
+            "5",
+        ),
     ]);
 }
 
@@ -434,22 +840,43 @@ fn joins() {
 fn names_and_aliases() {
     check(&[
         // The alias is a table's name: the key is that of the table behind it.
-        ("SELECT * FROM follows photos WHERE photos.source_id = 5", "5"),
-        ("SELECT * FROM follows photos WHERE photos.target_id = 5", "all"),
-        ("SELECT * FROM follows photos WHERE photos.user_id = 5", "all"),
+        (
+            "SELECT * FROM follows photos WHERE photos.source_id = 5",
+            "5",
+        ),
+        (
+            "SELECT * FROM follows photos WHERE photos.target_id = 5",
+            "all",
+        ),
+        (
+            "SELECT * FROM follows photos WHERE photos.user_id = 5",
+            "all",
+        ),
         ("SELECT * FROM photos p WHERE photos.user_id = 5", "all"),
         ("SELECT * FROM photos \"P\" WHERE p.user_id = 5", "all"),
         ("SELECT * FROM photos WHERE \"User_ID\" = 5", "all"),
         ("SELECT * FROM photos AS p(a, b) WHERE p.b = 5", "5"),
-        ("SELECT * FROM photos AS p(user_id, b) WHERE p.user_id = 5120", "5"),
+        (
+            "SELECT * FROM photos AS p(user_id, b) WHERE p.user_id = 5120",
+            "5",
+        ),
         ("SELECT * FROM photos AS p(user_id, b) WHERE p.b = 5", "5"),
         ("SELECT user_id AS x FROM photos WHERE x = 5", "all"),
         ("SELECT 5 AS user_id FROM photos", "all"),
         ("SELECT * FROM photos, likes WHERE user_id = 5", "SR004"),
-        ("SELECT * FROM photos \"photos\" WHERE \"photos\".user_id = 5", "5"),
-        ("SELECT * FROM photos semi JOIN likes final ON semi.user_id = final.user_id WHERE final.user_id = 5", "5"),
+        (
+            "SELECT * FROM photos \"photos\" WHERE \"photos\".user_id = 5",
+            "5",
+        ),
+        (
+            "SELECT * FROM photos semi JOIN likes final ON semi.user_id = final.user_id WHERE final.user_id = 5",
+            "5",
+        ),
         ("SELECT * FROM photos sample WHERE sample.user_id = 5", "5"),
-        ("SELECT p.user_id qualify FROM photos p WHERE p.user_id = 5", "5"),
+        (
+            "SELECT p.user_id qualify FROM photos p WHERE p.user_id = 5",
+            "5",
+        ),
         ("SELECT top.id FROM photos top WHERE top.user_id = 5", "5"),
         ("SELECT * FROM ph\u{f6}tos WHERE user_id = 5", "SR003"),
         ("SELECT * FROM nowhere WHERE user_id = 5", "SR003"),
@@ -457,99 +884,294 @@ fn names_and_aliases() {
         ("SELECT * FROM other.photos WHERE user_id = 5", "SR003"),
         ("SELECT * FROM a.b.photos WHERE user_id = 5", "SR006"),
         ("SELECT * FROM public.photos WHERE user_id = 5", "5"),
-        ("SELECT public.photos.id FROM public.photos WHERE public.photos.user_id = 5", "5"),
+        (
+            "SELECT public.photos.id FROM public.photos WHERE public.photos.user_id = 5",
+            "5",
+        ),
         ("SELECT * FROM shard_0003.photos", "3"),
         ("SELECT * FROM shard_0003.photos WHERE user_id = 19", "3"),
         ("SELECT * FROM shard_0003.photos WHERE user_id = 5", "SR002"),
-        ("SELECT * FROM shard_0003.photos, shard_0004.photos p", "SR002"),
+        (
+            "SELECT * FROM shard_0003.photos, shard_0004.photos p",
+            "SR002",
+        ),
         ("SELECT * FROM shard_0016.photos", "SR003"),
         ("SELECT * FROM shard_0003.nowhere", "SR003"),
-        ("UPDATE shard_0003.photos SET caption = 'x' WHERE id = 3072", "3"),
+        (
+            "UPDATE shard_0003.photos SET caption = 'x' WHERE id = 3072",
+            "3",
+        ),
     ]);
 }
 
 #[test]
 fn subqueries() {
     check(&[
-        ("SELECT * FROM (SELECT * FROM photos) p WHERE p.user_id = 5", "5"),
-        ("SELECT * FROM (SELECT id, user_id AS u FROM photos) p WHERE p.u = 5", "5"),
-        ("SELECT * FROM (SELECT id AS user_id FROM photos) p WHERE p.user_id = 5120", "5"),
-        ("SELECT * FROM (SELECT * FROM photos LIMIT 5) p WHERE p.user_id = 5", "SR004"),
-        ("SELECT * FROM (SELECT DISTINCT ON (caption) * FROM photos) p WHERE p.user_id = 5", "SR004"),
-        ("SELECT * FROM (SELECT user_id, row_number() OVER () FROM photos) p WHERE p.user_id = 5", "SR004"),
-        ("SELECT * FROM (SELECT * FROM photos WHERE user_id = 5 LIMIT 5) p", "5"),
-        ("SELECT * FROM (SELECT * FROM photos WHERE user_id = 5) p JOIN users u ON u.id = p.user_id", "5"),
-        ("SELECT * FROM (SELECT max(user_id) AS user_id FROM photos) p JOIN users u ON u.id = p.user_id WHERE u.id = 5", "SR001"),
-        ("SELECT * FROM (SELECT * FROM photos UNION ALL SELECT * FROM photos_archive) p WHERE p.user_id = 5", "5"),
-        ("SELECT * FROM (SELECT * FROM photos UNION ALL SELECT * FROM photos_archive LIMIT 1) p WHERE p.user_id = 5", "SR004"),
-        ("SELECT * FROM photos WHERE user_id = 5 UNION ALL SELECT * FROM photos_archive WHERE user_id = 5", "5"),
-        ("SELECT id FROM photos WHERE user_id = 5 UNION SELECT id FROM photos", "SR001"),
-        ("SELECT id FROM photos WHERE user_id = 5 EXCEPT SELECT id FROM photos WHERE user_id = 6", "SR002"),
-        ("SELECT * FROM users WHERE id = 5 AND EXISTS (SELECT 1 FROM photos WHERE photos.user_id = users.id)", "5"),
-        ("SELECT * FROM users u WHERE id = 5 AND NOT EXISTS (SELECT 1 FROM photos p WHERE p.user_id = u.id)", "5"),
-        ("SELECT * FROM users u WHERE id = 5 AND EXISTS (SELECT 1 FROM photos p WHERE p.caption = u.name)", "SR001"),
-        ("SELECT * FROM users u WHERE EXISTS (SELECT 1 FROM photos p WHERE p.user_id = u.id)", "all"),
-        ("SELECT * FROM users u WHERE EXISTS (SELECT 1 FROM photos p WHERE p.caption = u.name)", "SR004"),
-        ("SELECT u.*, (SELECT count(*) FROM photos p WHERE p.user_id = u.id) FROM users u WHERE u.id = 5", "5"),
-        ("SELECT u.*, (SELECT count(*) FROM photos p WHERE p.user_id = u.id) FROM users u", "all"),
+        (
+            "SELECT * FROM (SELECT * FROM photos) p WHERE p.user_id = 5",
+            "5",
+        ),
+        (
+            "SELECT * FROM (SELECT id, user_id AS u FROM photos) p WHERE p.u = 5",
+            "5",
+        ),
+        (
+            "SELECT * FROM (SELECT id AS user_id FROM photos) p WHERE p.user_id = 5120",
+            "5",
+        ),
+        (
+            "SELECT * FROM (SELECT * FROM photos LIMIT 5) p WHERE p.user_id = 5",
+            "SR004",
+        ),
+        (
+            "SELECT * FROM (SELECT DISTINCT ON (caption) * FROM photos) p WHERE p.user_id = 5",
+            "SR004",
+        ),
+        (
+            "SELECT * FROM (SELECT user_id, row_number() OVER () FROM photos) p WHERE p.user_id = 5",
+            "SR004",
+        ),
+        (
+            "SELECT * FROM (SELECT * FROM photos WHERE user_id = 5 LIMIT 5) p",
+            "5",
+        ),
+        (
+            "SELECT * FROM (SELECT * FROM photos WHERE user_id = 5) p JOIN users u ON u.id = p.user_id",
+            "5",
+        ),
+        (
+            "SELECT * FROM (SELECT max(user_id) AS user_id FROM photos) p JOIN users u ON u.id = p.user_id WHERE u.id = 5",
+            "SR001",
+        ),
+        (
+            "SELECT * FROM (SELECT * FROM photos UNION ALL SELECT * FROM photos_archive) p WHERE p.user_id = 5",
+            "5",
+        ),
+        (
+            "SELECT * FROM (SELECT * FROM photos UNION ALL SELECT * FROM photos_archive LIMIT 1) p WHERE p.user_id = 5",
+            "SR004",
+        ),
+        (
+            "SELECT * FROM photos WHERE user_id = 5 UNION ALL SELECT * FROM photos_archive WHERE user_id = 5",
+            "5",
+        ),
+        (
+            "SELECT id FROM photos WHERE user_id = 5 UNION SELECT id FROM photos",
+            "SR001",
+        ),
+        (
+            "SELECT id FROM photos WHERE user_id = 5 EXCEPT SELECT id FROM photos WHERE user_id = 6",
+            "SR002",
+        ),
+        (
+            "SELECT * FROM users WHERE id = 5 AND EXISTS (SELECT 1 FROM photos WHERE photos.user_id = users.id)",
+            "5",
+        ),
+        (
+            "SELECT * FROM users u WHERE id = 5 AND NOT EXISTS (SELECT 1 FROM photos p WHERE p.user_id = u.id)",
+            "5",
+        ),
+        (
+            "SELECT * FROM users u WHERE id = 5 AND EXISTS (SELECT 1 FROM photos p WHERE p.caption = u.name)",
+            "SR001",
+        ),
+        (
+            "SELECT * FROM users u WHERE EXISTS (SELECT 1 FROM photos p WHERE p.user_id = u.id)",
+            "all",
+        ),
+        (
+            "SELECT * FROM users u WHERE EXISTS (SELECT 1 FROM photos p WHERE p.caption = u.name)",
+            "SR004",
+        ),
+        (
+            "SELECT u.*, (SELECT count(*) FROM photos p WHERE p.user_id = u.id) FROM users u WHERE u.id = 5",
+            "5",
+        ),
+        (
+            "SELECT u.*, (SELECT count(*) FROM photos p WHERE p.user_id = u.id) FROM users u",
+            "all",
+        ),
         ("SELECT u.*, (SELECT max(u.id)) FROM users u", "SR004"),
-        ("SELECT * FROM users WHERE id IN (SELECT user_id FROM photos WHERE user_id = 5)", "5"),
-        ("SELECT * FROM users WHERE id = 5 AND id IN (SELECT user_id FROM photos)", "5"),
-        ("SELECT * FROM users WHERE id IN (SELECT user_id FROM photos)", "all"),
-        ("SELECT * FROM users WHERE id IN (SELECT user_id FROM photos LIMIT 3)", "SR004"),
-        ("SELECT * FROM users WHERE id = 5 AND id IN (SELECT user_id FROM photos LIMIT 3)", "SR001"),
-        ("SELECT * FROM users WHERE id = 5 AND id NOT IN (SELECT user_id FROM photos)", "SR001"),
+        (
+            "SELECT * FROM users WHERE id IN (SELECT user_id FROM photos WHERE user_id = 5)",
+            "5",
+        ),
+        (
+            "SELECT * FROM users WHERE id = 5 AND id IN (SELECT user_id FROM photos)",
+            "5",
+        ),
+        (
+            "SELECT * FROM users WHERE id IN (SELECT user_id FROM photos)",
+            "all",
+        ),
+        (
+            "SELECT * FROM users WHERE id IN (SELECT user_id FROM photos LIMIT 3)",
+            "SR004",
+        ),
+        (
+            "SELECT * FROM users WHERE id = 5 AND id IN (SELECT user_id FROM photos LIMIT 3)",
+            "SR001",
+        ),
+        (
+            "SELECT * FROM users WHERE id = 5 AND id NOT IN (SELECT user_id FROM photos)",
+            "SR001",
+        ),
         ("SELECT * FROM users WHERE id = (SELECT 5)", "5"),
-        ("SELECT * FROM users WHERE id = (SELECT user_id FROM photos WHERE user_id = 5 LIMIT 1)", "5"),
-        ("SELECT * FROM photos WHERE user_id = 5 AND id = (SELECT max(id) FROM photos WHERE user_id = 5)", "5"),
-        ("SELECT * FROM photos WHERE user_id = 5 AND id = (SELECT max(id) FROM photos)", "SR001"),
-        ("SELECT ARRAY(SELECT id FROM photos WHERE user_id = 5), 1", "5"),
-        ("SELECT (SELECT id FROM photos WHERE user_id = 5), (SELECT id FROM likes WHERE user_id = 6)", "SR002"),
-        ("SELECT * FROM photos p JOIN LATERAL (SELECT * FROM likes l WHERE l.user_id = p.user_id LIMIT 3) x ON true WHERE p.user_id = 5", "5"),
-        ("SELECT * FROM photos p, LATERAL (SELECT * FROM likes l WHERE l.photo_id = p.id) x WHERE p.user_id = 5", "SR001"),
+        (
+            "SELECT * FROM users WHERE id = (SELECT user_id FROM photos WHERE user_id = 5 LIMIT 1)",
+            "5",
+        ),
+        (
+            "SELECT * FROM photos WHERE user_id = 5 AND id = (SELECT max(id) FROM photos WHERE user_id = 5)",
+            "5",
+        ),
+        (
+            "SELECT * FROM photos WHERE user_id = 5 AND id = (SELECT max(id) FROM photos)",
+            "SR001",
+        ),
+        (
+            "SELECT ARRAY(SELECT id FROM photos WHERE user_id = 5), 1",
+            "5",
+        ),
+        (
+            "SELECT (SELECT id FROM photos WHERE user_id = 5), (SELECT id FROM likes WHERE user_id = 6)",
+            "SR002",
+        ),
+        (
+            "SELECT * FROM photos p JOIN LATERAL (SELECT * FROM likes l WHERE l.user_id = p.user_id LIMIT 3) x ON true WHERE p.user_id = 5",
+            "5",
+        ),
+        (
+            "SELECT * FROM photos p, LATERAL (SELECT * FROM likes l WHERE l.photo_id = p.id) x WHERE p.user_id = 5",
+            "SR001",
+        ),
         // Not LATERAL: p is not seen inside.
-        ("SELECT * FROM photos p, (SELECT * FROM likes l WHERE l.user_id = p.user_id) x WHERE p.user_id = 5", "SR001"),
-        ("SELECT * FROM (VALUES (5)) v(id) JOIN photos ON photos.user_id = v.id", "5"),
-        ("SELECT * FROM (VALUES (5), (21)) v(id) JOIN photos ON photos.user_id = v.id", "5"),
-        ("SELECT * FROM (VALUES (5), (6)) v(id) JOIN photos ON photos.user_id = v.id", "SR004"),
-        ("SELECT * FROM users u WHERE u.id = 5 AND (SELECT count(*) FROM (SELECT * FROM photos p WHERE p.user_id = u.id) d) > 1", "5"),
-        ("SELECT 1 WHERE EXISTS (SELECT FROM photos WHERE user_id = 5)", "5"),
+        (
+            "SELECT * FROM photos p, (SELECT * FROM likes l WHERE l.user_id = p.user_id) x WHERE p.user_id = 5",
+            "SR001",
+        ),
+        (
+            "SELECT * FROM (VALUES (5)) v(id) JOIN photos ON photos.user_id = v.id",
+            "5",
+        ),
+        (
+            "SELECT * FROM (VALUES (5), (21)) v(id) JOIN photos ON photos.user_id = v.id",
+            "5",
+        ),
+        (
+            "SELECT * FROM (VALUES (5), (6)) v(id) JOIN photos ON photos.user_id = v.id",
+            "SR004",
+        ),
+        (
+            "SELECT * FROM users u WHERE u.id = 5 AND (SELECT count(*) FROM (SELECT * FROM photos p WHERE p.user_id = u.id) d) > 1",
+            "5",
+        ),
+        (
+            "SELECT 1 WHERE EXISTS (SELECT FROM photos WHERE user_id = 5)",
+            "5",
+        ),
         // The name is found in the inner query first.
-        ("SELECT * FROM follows f WHERE f.source_id = 5 AND EXISTS (SELECT 1 FROM photos WHERE source_id = user_id)", "5"),
-        ("SELECT * FROM likes l WHERE l.user_id = 5 AND EXISTS (SELECT 1 FROM photos WHERE user_id = user_id)", "SR001"),
+        (
+            "SELECT * FROM follows f WHERE f.source_id = 5 AND EXISTS (SELECT 1 FROM photos WHERE source_id = user_id)",
+            "5",
+        ),
+        (
+            "SELECT * FROM likes l WHERE l.user_id = 5 AND EXISTS (SELECT 1 FROM photos WHERE user_id = user_id)",
+            "SR001",
+        ),
         // An ON condition sees its own join only: x may be of the outer query.
-        ("SELECT * FROM photos c WHERE c.user_id = 6 AND EXISTS (SELECT 1 FROM users a JOIN users b ON a.id = c.user_id AND b.id = a.id, likes c WHERE c.user_id = 5)", "SR001"),
+        (
+            "SELECT * FROM photos c WHERE c.user_id = 6 AND EXISTS (SELECT 1 FROM users a JOIN users b ON a.id = c.user_id AND b.id = a.id, likes c WHERE c.user_id = 5)",
+            "SR001",
+        ),
     ]);
 }
 
 #[test]
 fn common_table_expressions() {
     check(&[
-        ("WITH p AS (SELECT * FROM photos WHERE user_id = 5) SELECT * FROM p", "5"),
-        ("WITH p AS (SELECT * FROM photos) SELECT * FROM p WHERE user_id = 5", "5"),
-        ("WITH p AS (SELECT * FROM photos) SELECT * FROM p a, p b WHERE a.user_id = 5 AND b.user_id = 5", "SR004"),
-        ("WITH photos AS (SELECT 5 AS user_id) SELECT * FROM photos", "any"),
-        ("WITH photos AS (SELECT * FROM photos WHERE user_id = 5) SELECT * FROM photos", "5"),
-        ("WITH photos AS (SELECT 1 AS x) SELECT * FROM public.photos WHERE user_id = 5", "5"),
-        ("WITH p(a, b) AS (SELECT id, user_id FROM photos) SELECT * FROM p WHERE b = 5", "5"),
-        ("WITH a AS (SELECT 5 AS id), b AS (SELECT photos.* FROM photos, a WHERE user_id = a.id) SELECT * FROM b", "5"),
-        ("WITH p AS MATERIALIZED (SELECT * FROM photos WHERE user_id = 5) SELECT (SELECT count(*) FROM p), * FROM p", "5"),
-        ("WITH d AS (DELETE FROM photos WHERE user_id = 5 RETURNING *) INSERT INTO photos_archive SELECT * FROM d", "5"),
-        ("WITH d AS (DELETE FROM photos WHERE user_id = 5 RETURNING id) SELECT * FROM d", "5"),
-        ("WITH d AS (DELETE FROM photos RETURNING *) SELECT * FROM d WHERE user_id = 5", "SR001"),
-        ("WITH d AS (DELETE FROM photos WHERE user_id = 5 RETURNING *), i AS (INSERT INTO likes (user_id, photo_id) SELECT user_id, id FROM d) SELECT 1", "5"),
-        ("WITH d AS (SELECT 1) UPDATE photos SET caption = 'x' WHERE user_id = 5", "5"),
-        ("WITH RECURSIVE t AS (SELECT id, user_id FROM photos WHERE user_id = 5 UNION ALL SELECT p.id, p.user_id FROM photos p JOIN t ON t.id = p.like_count WHERE p.user_id = 5) SELECT * FROM t", "5"),
-        ("WITH RECURSIVE t AS (SELECT id, user_id FROM photos WHERE user_id = 5 UNION ALL SELECT p.id, p.user_id FROM photos p JOIN t ON t.id = p.like_count) SELECT * FROM t", "SR001"),
-        ("WITH RECURSIVE t AS (SELECT * FROM t) SELECT * FROM t, photos WHERE photos.user_id = t.user_id", "SR004"),
-        ("WITH p AS (UPDATE photos SET caption = 'x' WHERE user_id = 5 RETURNING user_id) SELECT * FROM likes JOIN p USING (user_id)", "5"),
+        (
+            "WITH p AS (SELECT * FROM photos WHERE user_id = 5) SELECT * FROM p",
+            "5",
+        ),
+        (
+            "WITH p AS (SELECT * FROM photos) SELECT * FROM p WHERE user_id = 5",
+            "5",
+        ),
+        (
+            "WITH p AS (SELECT * FROM photos) SELECT * FROM p a, p b WHERE a.user_id = 5 AND b.user_id = 5",
+            "SR004",
+        ),
+        (
+            "WITH photos AS (SELECT 5 AS user_id) SELECT * FROM photos",
+            "any",
+        ),
+        (
+            "WITH photos AS (SELECT * FROM photos WHERE user_id = 5) SELECT * FROM photos",
+            "5",
+        ),
+        (
+            "WITH photos AS (SELECT 1 AS x) SELECT * FROM public.photos WHERE user_id = 5",
+            "5",
+        ),
+        (
+            "WITH p(a, b) AS (SELECT id, user_id FROM photos) SELECT * FROM p WHERE b = 5",
+            "5",
+        ),
+        (
+            "WITH a AS (SELECT 5 AS id), b AS (SELECT photos.* FROM photos, a WHERE user_id = a.id) SELECT * FROM b",
+            "5",
+        ),
+        (
+            "WITH p AS MATERIALIZED (SELECT * FROM photos WHERE user_id = 5) SELECT (SELECT count(*) FROM p), * FROM p",
+            "5",
+        ),
+        (
+            "WITH d AS (DELETE FROM photos WHERE user_id = 5 RETURNING *) INSERT INTO photos_archive SELECT * FROM d",
+            "5",
+        ),
+        (
+            "WITH d AS (DELETE FROM photos WHERE user_id = 5 RETURNING id) SELECT * FROM d",
+            "5",
+        ),
+        (
+            "WITH d AS (DELETE FROM photos RETURNING *) SELECT * FROM d WHERE user_id = 5",
+            "SR001",
+        ),
+        (
+            "WITH d AS (DELETE FROM photos WHERE user_id = 5 RETURNING *), i AS (INSERT INTO likes (user_id, photo_id) SELECT user_id, id FROM d) SELECT 1",
+            "5",
+        ),
+        (
+            "WITH d AS (SELECT 1) UPDATE photos SET caption = 'x' WHERE user_id = 5",
+            "5",
+        ),
+        (
+            "WITH RECURSIVE t AS (SELECT id, user_id FROM photos WHERE user_id = 5 UNION ALL SELECT p.id, p.user_id FROM photos p JOIN t ON t.id = p.like_count WHERE p.user_id = 5) SELECT * FROM t",
+            "5",
+        ),
+        (
+            "WITH RECURSIVE t AS (SELECT id, user_id FROM photos WHERE user_id = 5 UNION ALL SELECT p.id, p.user_id FROM photos p JOIN t ON t.id = p.like_count) SELECT * FROM t",
+            "SR001",
+        ),
+        (
+            "WITH RECURSIVE t AS (SELECT * FROM t) SELECT * FROM t, photos WHERE photos.user_id = t.user_id",
+            "SR004",
+        ),
+        (
+            "WITH p AS (UPDATE photos SET caption = 'x' WHERE user_id = 5 RETURNING user_id) SELECT * FROM likes JOIN p USING (user_id)",
+            "5",
+        ),
     ]);
 }
 
 #[test]
 fn inserts() {
     check(&[
-        ("INSERT INTO photos (user_id, caption) VALUES (5, 'x') RETURNING id", "5"),
+        (
+            "INSERT INTO photos (user_id, caption) VALUES (5, 'x') RETURNING id",
+            "5",
+        ),
         ("INSERT INTO photos VALUES (5120, 5, 'x')", "5"),
         ("INSERT INTO photos VALUES (DEFAULT, 5, 'x')", "5"),
         ("INSERT INTO photos (user_id) VALUES (5), (21)", "5"),
@@ -561,31 +1183,94 @@ fn inserts() {
         ("INSERT INTO photos (user_id) VALUES (DEFAULT)", "SR001"),
         ("INSERT INTO photos (user_id) VALUES (abs(5))", "SR001"),
         ("INSERT INTO photos (user_id) VALUES ((SELECT 5))", "SR001"),
-        ("INSERT INTO users (name) VALUES ('x') RETURNING id", "SR001"),
+        (
+            "INSERT INTO users (name) VALUES ('x') RETURNING id",
+            "SR001",
+        ),
         // An id that carries another shard could not be found again.
         ("INSERT INTO photos (id, user_id) VALUES (1, 5)", "SR002"),
-        ("INSERT INTO photos (id, user_id) VALUES (next_id(), 5)", "5 path"),
-        ("INSERT INTO photos (id, user_id) VALUES ((SELECT 1), 5)", "SR002"),
-        ("INSERT INTO photos (id, user_id) VALUES (nextval('photos_id_seq'), 5)", "5"),
-        ("INSERT INTO photos (user_id) SELECT user_id FROM photos WHERE user_id = 5", "5"),
-        ("INSERT INTO photos_archive SELECT * FROM photos WHERE user_id = 5", "5"),
+        (
+            "INSERT INTO photos (id, user_id) VALUES (next_id(), 5)",
+            "5 path",
+        ),
+        (
+            "INSERT INTO photos (id, user_id) VALUES ((SELECT 1), 5)",
+            "SR002",
+        ),
+        (
+            "INSERT INTO photos (id, user_id) VALUES (nextval('photos_id_seq'), 5)",
+            "5",
+        ),
+        (
+            "INSERT INTO photos (user_id) SELECT user_id FROM photos WHERE user_id = 5",
+            "5",
+        ),
+        (
+            "INSERT INTO photos_archive SELECT * FROM photos WHERE user_id = 5",
+            "5",
+        ),
         ("INSERT INTO photos_archive SELECT * FROM photos", "SR001"),
-        ("INSERT INTO photos (user_id) SELECT id FROM photos WHERE user_id = 5", "SR001"),
-        ("INSERT INTO photos (user_id) SELECT 5 FROM users WHERE id = 5", "5"),
-        ("INSERT INTO photos (user_id) SELECT v.a::bigint FROM (VALUES ('5', 1)) AS v(a, n) ORDER BY n", "5"),
-        ("INSERT INTO photos (caption, user_id) SELECT (ROW('x', 6)).*, 5", "SR001"),
-        ("INSERT INTO photos (user_id) SELECT 5 FROM users WHERE id = 6", "SR002"),
-        ("INSERT INTO photos (user_id) SELECT p.user_id FROM users u LEFT JOIN photos p ON p.user_id = 5 WHERE u.id = 5", "SR001"),
-        ("INSERT INTO likes SELECT 5, id FROM photos WHERE user_id = 5 ON CONFLICT DO NOTHING", "5"),
-        ("INSERT INTO photos (user_id, caption) VALUES (5, 'x') ON CONFLICT (id) DO UPDATE SET caption = excluded.caption", "5"),
-        ("INSERT INTO photos (user_id) VALUES (5) ON CONFLICT (user_id) WHERE caption IS NULL DO UPDATE SET user_id = excluded.user_id", "5"),
-        ("INSERT INTO photos (user_id) VALUES (5) ON CONFLICT (id) DO UPDATE SET user_id = photos.user_id", "5"),
-        ("INSERT INTO photos (user_id) VALUES (5) ON CONFLICT (id) DO UPDATE SET user_id = 6", "SR005"),
-        ("INSERT INTO photos (user_id) VALUES (5) ON CONFLICT (id) DO UPDATE SET user_id = excluded.id", "SR005"),
-        ("INSERT INTO photos AS p (user_id) OVERRIDING SYSTEM VALUE VALUES (5) RETURNING p.*, (xmax = 0) AS inserted", "5"),
+        (
+            "INSERT INTO photos (user_id) SELECT id FROM photos WHERE user_id = 5",
+            "SR001",
+        ),
+        (
+            "INSERT INTO photos (user_id) SELECT 5 FROM users WHERE id = 5",
+            "5",
+        ),
+        (
+            "INSERT INTO photos (user_id) SELECT v.a::bigint FROM (VALUES ('5', 1)) AS v(a, n) ORDER BY n",
+            "5",
+        ),
+        (
+            "INSERT INTO photos (caption, user_id) SELECT (ROW('x', 6)).*, 5",
+            "SR001",
+        ),
+        (
+            "INSERT INTO photos (user_id) SELECT 5 FROM users WHERE id = 6",
+            "SR002",
+        ),
+        (
+            "INSERT INTO photos (user_id) SELECT p.user_id FROM users u LEFT JOIN photos p ON p.user_id = 5 WHERE u.id = 5",
+            "SR001",
+        ),
+        (
+            "INSERT INTO likes SELECT 5, id FROM photos WHERE user_id = 5 ON CONFLICT DO NOTHING",
+            "5",
+        ),
+        (
+            "INSERT INTO photos (user_id, caption) VALUES (5, 'x') ON CONFLICT (id) DO UPDATE SET caption = excluded.caption",
+            "5",
+        ),
+        (
+            "INSERT INTO photos (user_id) VALUES (5) ON CONFLICT (user_id) WHERE caption IS NULL DO UPDATE SET user_id = excluded.user_id",
+            "5",
+        ),
+        (
+            "INSERT INTO photos (user_id) VALUES (5) ON CONFLICT (id) DO UPDATE SET user_id = photos.user_id",
+            "5",
+        ),
+        (
+            "INSERT INTO photos (user_id) VALUES (5) ON CONFLICT (id) DO UPDATE SET user_id = 6",
+            "SR005",
+        ),
+        (
+            "INSERT INTO photos (user_id) VALUES (5) ON CONFLICT (id) DO UPDATE SET user_id = excluded.id",
+            "SR005",
+        ),
+        (
+            "INSERT INTO photos AS p (user_id) OVERRIDING SYSTEM VALUE VALUES (5) RETURNING p.*, (xmax = 0) AS inserted",
+            "5",
+        ),
         ("INSERT INTO invoices (user_id) VALUES (5)", "host b"),
-        ("INSERT INTO invoices (user_id) SELECT user_id FROM photos WHERE user_id = 8", "8"),
-        ("INSERT INTO invoices (user_id) SELECT user_id FROM photos WHERE user_id = 5", "SR002"),
+        (
+            "INSERT INTO invoices (user_id) SELECT user_id FROM photos WHERE user_id = 8",
+            "8",
+        ),
+        (
+            "INSERT INTO invoices (user_id) SELECT user_id FROM photos WHERE user_id = 5",
+            "SR002",
+        ),
         ("INSERT INTO countries VALUES ('de')", "SR002"),
         ("INSERT INTO devices (uuid) VALUES ('x')", "SR007"),
     ]);
@@ -595,20 +1280,50 @@ fn inserts() {
 fn setting_the_key() {
     check(&[
         ("UPDATE photos SET user_id = 6 WHERE user_id = 5", "SR005"),
-        ("UPDATE photos SET user_id = 5, caption = 'x' WHERE user_id = 5", "5"),
-        ("UPDATE photos SET user_id = 5, caption = 'x' WHERE id = 5120", "5"),
+        (
+            "UPDATE photos SET user_id = 5, caption = 'x' WHERE user_id = 5",
+            "5",
+        ),
+        (
+            "UPDATE photos SET user_id = 5, caption = 'x' WHERE id = 5120",
+            "5",
+        ),
         ("UPDATE photos SET user_id = user_id WHERE id = 5120", "5"),
-        ("UPDATE photos SET user_id = user_id + 1 WHERE user_id = 5", "SR005"),
-        ("UPDATE photos SET user_id = DEFAULT WHERE user_id = 5", "SR005"),
-        ("UPDATE photos SET (user_id, caption) = (5, 'x') WHERE user_id = 5", "5"),
-        ("UPDATE photos SET (user_id, caption) = (SELECT 5, 'x') WHERE user_id = 5", "SR005"),
+        (
+            "UPDATE photos SET user_id = user_id + 1 WHERE user_id = 5",
+            "SR005",
+        ),
+        (
+            "UPDATE photos SET user_id = DEFAULT WHERE user_id = 5",
+            "SR005",
+        ),
+        (
+            "UPDATE photos SET (user_id, caption) = (5, 'x') WHERE user_id = 5",
+            "5",
+        ),
+        (
+            "UPDATE photos SET (user_id, caption) = (SELECT 5, 'x') WHERE user_id = 5",
+            "SR005",
+        ),
         ("UPDATE photos SET id = 1 WHERE user_id = 5", "SR005"),
         ("UPDATE photos SET id = 5121 WHERE user_id = 5", "5"),
-        ("UPDATE photos p SET user_id = u.id FROM users u WHERE u.id = 5 AND p.user_id = 5", "5"),
-        ("UPDATE photos p SET user_id = u.id FROM users u WHERE u.name = 'x' AND u.id = p.user_id AND p.user_id = 5", "5"),
+        (
+            "UPDATE photos p SET user_id = u.id FROM users u WHERE u.id = 5 AND p.user_id = 5",
+            "5",
+        ),
+        (
+            "UPDATE photos p SET user_id = u.id FROM users u WHERE u.name = 'x' AND u.id = p.user_id AND p.user_id = 5",
+            "5",
+        ),
         ("UPDATE follows SET target_id = 9 WHERE source_id = 5", "5"),
-        ("UPDATE photos p SET caption = u.name FROM users u WHERE u.id = p.user_id AND u.id = 5", "5"),
-        ("DELETE FROM photos p USING users u WHERE u.id = p.user_id AND u.id = 5", "5"),
+        (
+            "UPDATE photos p SET caption = u.name FROM users u WHERE u.id = p.user_id AND u.id = 5",
+            "5",
+        ),
+        (
+            "DELETE FROM photos p USING users u WHERE u.id = p.user_id AND u.id = 5",
+            "5",
+        ),
         ("DELETE FROM photos p USING users u WHERE u.id = 5", "SR001"),
     ]);
 }
@@ -616,22 +1331,52 @@ fn setting_the_key() {
 #[test]
 fn merges() {
     check(&[
-        ("MERGE INTO photos t USING (SELECT 5 AS u, 'x' AS c) s ON t.user_id = s.u WHEN MATCHED THEN UPDATE SET caption = s.c WHEN NOT MATCHED THEN INSERT (user_id, caption) VALUES (s.u, s.c)", "5"),
-        ("MERGE INTO photos t USING (SELECT 5 AS u) s ON t.user_id = s.u WHEN NOT MATCHED THEN INSERT (user_id) VALUES (6)", "SR002"),
-        ("MERGE INTO photos t USING (SELECT 5 AS u) s ON t.user_id = s.u WHEN NOT MATCHED THEN INSERT (caption) VALUES ('x')", "SR001"),
-        ("MERGE INTO photos t USING users s ON t.user_id = 5 AND s.id = 5 WHEN MATCHED THEN DO NOTHING", "SR001"),
-        ("MERGE INTO photos t USING (SELECT 5 AS u) s ON t.user_id = s.u WHEN NOT MATCHED BY SOURCE THEN DELETE", "SR001"),
-        ("MERGE INTO photos t USING (SELECT 5 AS u) s ON t.user_id = s.u WHEN MATCHED THEN UPDATE SET user_id = 6", "SR005"),
+        (
+            "MERGE INTO photos t USING (SELECT 5 AS u, 'x' AS c) s ON t.user_id = s.u WHEN MATCHED THEN UPDATE SET caption = s.c WHEN NOT MATCHED THEN INSERT (user_id, caption) VALUES (s.u, s.c)",
+            "5",
+        ),
+        (
+            "MERGE INTO photos t USING (SELECT 5 AS u) s ON t.user_id = s.u WHEN NOT MATCHED THEN INSERT (user_id) VALUES (6)",
+            "SR002",
+        ),
+        (
+            "MERGE INTO photos t USING (SELECT 5 AS u) s ON t.user_id = s.u WHEN NOT MATCHED THEN INSERT (caption) VALUES ('x')",
+            "SR001",
+        ),
+        (
+            "MERGE INTO photos t USING users s ON t.user_id = 5 AND s.id = 5 WHEN MATCHED THEN DO NOTHING",
+            "SR001",
+        ),
+        (
+            "MERGE INTO photos t USING (SELECT 5 AS u) s ON t.user_id = s.u WHEN NOT MATCHED BY SOURCE THEN DELETE",
+            "SR001",
+        ),
+        (
+            "MERGE INTO photos t USING (SELECT 5 AS u) s ON t.user_id = s.u WHEN MATCHED THEN UPDATE SET user_id = 6",
+            "SR005",
+        ),
     ]);
 }
 
 #[test]
 fn spread() {
     check(&[
-        ("SELECT id, caption FROM photos WHERE user_id IN (1, 2, 17)", "1,2"),
-        ("SELECT id FROM photos WHERE user_id = 1 OR (user_id = 2 AND caption = 'x')", "1,2"),
-        ("SELECT * FROM photos WHERE user_id IN (1, 2) ORDER BY id", "SR004"),
-        ("SELECT * FROM photos WHERE user_id IN (1, 17) ORDER BY id LIMIT 3", "1"),
+        (
+            "SELECT id, caption FROM photos WHERE user_id IN (1, 2, 17)",
+            "1,2",
+        ),
+        (
+            "SELECT id FROM photos WHERE user_id = 1 OR (user_id = 2 AND caption = 'x')",
+            "1,2",
+        ),
+        (
+            "SELECT * FROM photos WHERE user_id IN (1, 2) ORDER BY id",
+            "SR004",
+        ),
+        (
+            "SELECT * FROM photos WHERE user_id IN (1, 17) ORDER BY id LIMIT 3",
+            "1",
+        ),
         ("SELECT count(*) FROM photos", "SR004"),
         ("SELECT DISTINCT caption FROM photos", "SR004"),
         ("SELECT caption FROM photos GROUP BY caption", "SR004"),
@@ -639,30 +1384,72 @@ fn spread() {
         ("SELECT * FROM photos FETCH FIRST 5 ROWS WITH TIES", "SR004"),
         ("SELECT * FROM photos OFFSET 1", "SR004"),
         ("SELECT * FROM photos FOR UPDATE", "SR001"),
-        ("SELECT row_number() OVER (ORDER BY id) FROM photos", "SR004"),
+        (
+            "SELECT row_number() OVER (ORDER BY id) FROM photos",
+            "SR004",
+        ),
         ("SELECT random() FROM photos", "SR004"),
         ("SELECT * FROM photos TABLESAMPLE SYSTEM (10)", "SR004"),
         ("SELECT photo_count(user_id) FROM photos", "SR001"),
         ("SELECT lower(caption), now() FROM photos", "all"),
         ("SELECT unknown_function(caption) FROM photos", "SR001"),
-        ("SELECT * FROM users u JOIN photos p ON p.user_id = u.id", "all"),
-        ("SELECT * FROM users u LEFT JOIN photos p ON p.user_id = u.id", "all"),
-        ("SELECT * FROM users u LEFT JOIN photos p ON p.user_id = u.id WHERE u.id IN (1, 2)", "1,2"),
-        ("SELECT * FROM users u JOIN photos p ON p.caption = u.name", "SR004"),
+        (
+            "SELECT * FROM users u JOIN photos p ON p.user_id = u.id",
+            "all",
+        ),
+        (
+            "SELECT * FROM users u LEFT JOIN photos p ON p.user_id = u.id",
+            "all",
+        ),
+        (
+            "SELECT * FROM users u LEFT JOIN photos p ON p.user_id = u.id WHERE u.id IN (1, 2)",
+            "1,2",
+        ),
+        (
+            "SELECT * FROM users u JOIN photos p ON p.caption = u.name",
+            "SR004",
+        ),
         ("SELECT * FROM users u, photos p", "SR004"),
         // Equality that an outer join does not enforce ties nothing.
-        ("SELECT * FROM users u CROSS JOIN photos p LEFT JOIN likes l ON u.id = p.user_id AND l.user_id = u.id", "SR004"),
-        ("SELECT * FROM users u, photos p WHERE NOT EXISTS (SELECT 1 FROM countries WHERE u.id = p.user_id)", "SR004"),
-        ("SELECT * FROM users u LEFT JOIN countries c ON c.code = u.country", "all"),
-        ("SELECT * FROM countries c LEFT JOIN users u ON c.code = u.country", "SR004"),
-        ("SELECT * FROM countries c RIGHT JOIN users u ON c.code = u.country", "all"),
-        ("SELECT * FROM countries c FULL JOIN users u ON c.code = u.country", "SR004"),
-        ("SELECT * FROM countries c JOIN users u ON c.code = u.country", "all"),
-        ("SELECT * FROM countries c WHERE EXISTS (SELECT 1 FROM users u WHERE u.country = c.code)", "SR004"),
+        (
+            "SELECT * FROM users u CROSS JOIN photos p LEFT JOIN likes l ON u.id = p.user_id AND l.user_id = u.id",
+            "SR004",
+        ),
+        (
+            "SELECT * FROM users u, photos p WHERE NOT EXISTS (SELECT 1 FROM countries WHERE u.id = p.user_id)",
+            "SR004",
+        ),
+        (
+            "SELECT * FROM users u LEFT JOIN countries c ON c.code = u.country",
+            "all",
+        ),
+        (
+            "SELECT * FROM countries c LEFT JOIN users u ON c.code = u.country",
+            "SR004",
+        ),
+        (
+            "SELECT * FROM countries c RIGHT JOIN users u ON c.code = u.country",
+            "all",
+        ),
+        (
+            "SELECT * FROM countries c FULL JOIN users u ON c.code = u.country",
+            "SR004",
+        ),
+        (
+            "SELECT * FROM countries c JOIN users u ON c.code = u.country",
+            "all",
+        ),
+        (
+            "SELECT * FROM countries c WHERE EXISTS (SELECT 1 FROM users u WHERE u.country = c.code)",
+            "SR004",
+        ),
         ("SELECT * FROM photo_view", "SR004"),
         ("SELECT * FROM photos, pg_class", "SR004"),
         ("EXPLAIN SELECT * FROM photos", "SR004"),
-        ("EXPLAIN SELECT * FROM photos WHERE user_id IN (1, 2)", "SR004"),
+        (
+            "EXPLAIN SELECT * FROM photos WHERE user_id IN (1, 2)",
+            "SR004",
+        ),
         ("COPY (SELECT * FROM photos) TO STDOUT", "SR004"),
         ("DECLARE c CURSOR FOR SELECT * FROM photos", "SR004"),
     ]);
@@ -680,12 +1467,21 @@ fn other_tables_and_none() {
         ("SELECT * FROM countries", "any"),
         ("TABLE countries", "any"),
         ("SELECT * FROM generate_series(1, 3) g", "any"),
-        ("SELECT * FROM countries c JOIN invoices i ON true", "host b"),
+        (
+            "SELECT * FROM countries c JOIN invoices i ON true",
+            "host b",
+        ),
         ("SELECT * FROM invoices", "host b"),
-        ("SELECT * FROM public.invoices WHERE user_id = 5 FOR UPDATE", "host b"),
+        (
+            "SELECT * FROM public.invoices WHERE user_id = 5 FOR UPDATE",
+            "host b",
+        ),
         ("UPDATE rates SET code = 'x'", "host a"),
         ("SELECT * FROM pg_class", "template"),
-        ("SELECT * FROM pg_catalog.pg_class WHERE relname = 'photos'", "template"),
+        (
+            "SELECT * FROM pg_catalog.pg_class WHERE relname = 'photos'",
+            "template",
+        ),
         ("SELECT * FROM information_schema.tables", "template"),
         ("SELECT 'photos'::regclass::oid", "template"),
         ("SELECT to_regclass('photos')", "template"),
@@ -694,13 +1490,25 @@ fn other_tables_and_none() {
         ("SELECT nextval('photos_id_seq'::regclass)", "SR001"),
         ("SELECT nextval($1)", "SR001"),
         ("SELECT nextval('other_seq')", "SR001"),
-        ("INSERT INTO photos (user_id, like_count) VALUES (5, nextval('other_seq'))", "SR003"),
-        ("INSERT INTO invoices (id) VALUES (nextval('invoices_id_seq'))", "host b"),
+        (
+            "INSERT INTO photos (user_id, like_count) VALUES (5, nextval('other_seq'))",
+            "SR003",
+        ),
+        (
+            "INSERT INTO invoices (id) VALUES (nextval('invoices_id_seq'))",
+            "host b",
+        ),
         ("SELECT photo_count(5)", "SR001"),
         ("SELECT app_report()", "SR003"),
         ("SELECT * FROM app_report()", "SR003"),
-        ("SELECT app_report() FROM photos WHERE user_id = 5", "5 path"),
-        ("SELECT photo_count(user_id) FROM photos WHERE user_id = 5", "5 path"),
+        (
+            "SELECT app_report() FROM photos WHERE user_id = 5",
+            "5 path",
+        ),
+        (
+            "SELECT photo_count(user_id) FROM photos WHERE user_id = 5",
+            "5 path",
+        ),
         ("SELECT 'sad'::mood FROM photos WHERE user_id = 5", "5 path"),
         ("SELECT x::photos FROM photos x WHERE user_id = 5", "5 path"),
     ]);
@@ -730,10 +1538,22 @@ fn utilities() {
         ("COPY countries TO STDOUT", "any"),
         ("COPY countries FROM STDIN", "SR002"),
         ("COPY shard_0003.photos TO STDOUT", "3"),
-        ("COPY (SELECT * FROM photos WHERE user_id = 5) TO STDOUT WITH CSV HEADER", "5"),
-        ("EXPLAIN (ANALYZE, BUFFERS) SELECT * FROM photos WHERE user_id = 5", "5"),
-        ("EXPLAIN ANALYZE VERBOSE UPDATE photos SET caption = 'x' WHERE user_id = 5", "5"),
-        ("DECLARE photos NO SCROLL CURSOR WITH HOLD FOR SELECT * FROM photos WHERE user_id = 5", "5"),
+        (
+            "COPY (SELECT * FROM photos WHERE user_id = 5) TO STDOUT WITH CSV HEADER",
+            "5",
+        ),
+        (
+            "EXPLAIN (ANALYZE, BUFFERS) SELECT * FROM photos WHERE user_id = 5",
+            "5",
+        ),
+        (
+            "EXPLAIN ANALYZE VERBOSE UPDATE photos SET caption = 'x' WHERE user_id = 5",
+            "5",
+        ),
+        (
+            "DECLARE photos NO SCROLL CURSOR WITH HOLD FOR SELECT * FROM photos WHERE user_id = 5",
+            "5",
+        ),
         ("SELEC * FROM photos", "SR001"),
         ("SELECT * FROM photos WHERE (", "SR006"),
         ("SELECT * FROM nothing WHERE (", "template"),
@@ -745,27 +1565,54 @@ fn utilities() {
 #[test]
 fn hints() {
     check(&[
-        ("/* presplit: key=5 */ SELECT * FROM photos ORDER BY id", "5"),
+        (
+            "/* presplit: key=5 */ SELECT * FROM photos ORDER BY id",
+            "5",
+        ),
         ("/* presplit: shard=5 */ SELECT count(*) FROM photos", "5"),
-        ("/* presplit: shard=5 */ SELECT * FROM photos WHERE user_id = 21", "5"),
-        ("/* presplit: shard=5 */ SELECT * FROM photos WHERE user_id = 6", "SR002"),
-        ("/* presplit: shard=5 */ SELECT * FROM photos WHERE user_id IN (5, 6)", "SR002"),
+        (
+            "/* presplit: shard=5 */ SELECT * FROM photos WHERE user_id = 21",
+            "5",
+        ),
+        (
+            "/* presplit: shard=5 */ SELECT * FROM photos WHERE user_id = 6",
+            "SR002",
+        ),
+        (
+            "/* presplit: shard=5 */ SELECT * FROM photos WHERE user_id IN (5, 6)",
+            "SR002",
+        ),
         ("/* presplit: shard=16 */ SELECT * FROM photos", "SR007"),
         ("/* presplit: key=x */ SELECT * FROM photos", "SR007"),
-        ("/* presplit: key=5 */ UPDATE photos SET user_id = 6", "SR005"),
+        (
+            "/* presplit: key=5 */ UPDATE photos SET user_id = 6",
+            "SR005",
+        ),
         ("/* presplit: key=5 */ UPDATE photos SET caption = 'x'", "5"),
-        ("/* presplit: key=5 */ INSERT INTO photos (user_id) VALUES (abs(5))", "5 path"),
+        (
+            "/* presplit: key=5 */ INSERT INTO photos (user_id) VALUES (abs(5))",
+            "5 path",
+        ),
         ("/* presplit: key=5 */ TRUNCATE photos", "5 path"),
         ("/* presplit: key=5 */ COPY photos FROM STDIN", "5 path"),
-        ("/* presplit: key=5 */ SELECT * FROM photos WHERE (", "5 path"),
+        (
+            "/* presplit: key=5 */ SELECT * FROM photos WHERE (",
+            "5 path",
+        ),
         ("/* presplit: key=5 */ SELECT * FROM invoices", "host b"),
         ("/* presplit: key=5 */ SELECT 1", "5"),
-        ("/* presplit: key=5 */ SELECT nextval('photos_id_seq')", "5 path"),
+        (
+            "/* presplit: key=5 */ SELECT nextval('photos_id_seq')",
+            "5 path",
+        ),
         ("/* presplit: key=5 */ SELECT * FROM pg_class", "5 path"),
         ("/* presplit: key=5 */ CREATE TEMP TABLE x (y int)", "0A000"),
         ("/* presplit: all */ SELECT * FROM photos", "all"),
         ("/* presplit: all */ SELECT count(*) FROM photos", "SR004"),
-        ("/* presplit: all */ UPDATE photos SET caption = 'x'", "SR004"),
+        (
+            "/* presplit: all */ UPDATE photos SET caption = 'x'",
+            "SR004",
+        ),
         ("/* presplit: all */ SELECT 1", "SR004"),
     ]);
 }
@@ -774,12 +1621,18 @@ fn hints() {
 fn schema_is_written_into_the_text() {
     let world = world();
     for (sql, expected) in [
-        ("SELECT photos.id FROM photos WHERE photos.user_id = 5", "SELECT photos.id FROM shard_0005.photos WHERE photos.user_id = 5"),
+        (
+            "SELECT photos.id FROM photos WHERE photos.user_id = 5",
+            "SELECT photos.id FROM shard_0005.photos WHERE photos.user_id = 5",
+        ),
         (
             "SELECT \"public\".\"photos\".\"id\" FROM \"public\".\"photos\" WHERE \"public\".\"photos\".\"user_id\" = 5",
             "SELECT shard_0005.\"photos\".\"id\" FROM shard_0005.\"photos\" WHERE shard_0005.\"photos\".\"user_id\" = 5",
         ),
-        ("SELECT public.photos.* FROM public.photos WHERE user_id=5", "SELECT shard_0005.photos.* FROM shard_0005.photos WHERE user_id=5"),
+        (
+            "SELECT public.photos.* FROM public.photos WHERE user_id=5",
+            "SELECT shard_0005.photos.* FROM shard_0005.photos WHERE user_id=5",
+        ),
         (
             "WITH likes AS (SELECT * FROM likes WHERE user_id = '5') SELECT * FROM likes JOIN countries ON true",
             "WITH likes AS (SELECT * FROM shard_0005.likes WHERE user_id = '5') SELECT * FROM likes JOIN countries ON true",
@@ -792,9 +1645,15 @@ fn schema_is_written_into_the_text() {
             "SELECT * FROM \"Album\" /* photos */ WHERE user_id = 5 FOR UPDATE OF \"Album\"",
             "SELECT * FROM shard_0005.\"Album\" /* photos */ WHERE user_id = 5 FOR UPDATE OF \"Album\"",
         ),
-        ("SELECT * FROM shard_0005.photos p, likes WHERE likes.user_id = 5", "SELECT * FROM shard_0005.photos p, shard_0005.likes WHERE likes.user_id = 5"),
+        (
+            "SELECT * FROM shard_0005.photos p, likes WHERE likes.user_id = 5",
+            "SELECT * FROM shard_0005.photos p, shard_0005.likes WHERE likes.user_id = 5",
+        ),
         ("TABLE shard_0005.photos", "TABLE shard_0005.photos"),
-        ("EXPLAIN TABLE photos /* presplit: key=5 */", "EXPLAIN TABLE shard_0005.photos /* presplit: key=5 */"),
+        (
+            "EXPLAIN TABLE photos /* presplit: key=5 */",
+            "EXPLAIN TABLE shard_0005.photos /* presplit: key=5 */",
+        ),
         (
             "SELECT '\u{e4}\u{f6}', \"\u{fc}\" FROM photos \"\u{fc}\"\r\n\tJOIN likes USING (user_id) WHERE user_id = 5",
             "SELECT '\u{e4}\u{f6}', \"\u{fc}\" FROM shard_0005.photos \"\u{fc}\"\r\n\tJOIN shard_0005.likes USING (user_id) WHERE user_id = 5",
@@ -809,7 +1668,8 @@ fn schema_is_written_into_the_text() {
 fn edits_are_of_the_shape() {
     let world = world();
     let one = "SELECT 'a' FROM photos WHERE user_id = 5 AND caption = 'x'";
-    let other = "SELECT 'something longer' FROM photos WHERE user_id = 1234567 AND caption = E'\\''";
+    let other =
+        "SELECT 'something longer' FROM photos WHERE user_id = 1234567 AND caption = E'\\''";
     let other = other.replace("E'\\''", "'y'''");
     let (bound, shape) = world.bound(one);
     let (again, shape_again) = world.bound(&other);
@@ -818,8 +1678,17 @@ fn edits_are_of_the_shape() {
     let route = world.decided(&bound, &shape_again, &other, None, None);
     assert_eq!(in_words(route), "7");
     let mut out = Vec::new();
-    splice(other.as_bytes(), &shape_again.holes, &bound.edits, "s", &mut out);
-    assert_eq!(String::from_utf8_lossy(&out), "SELECT 'something longer' FROM s.photos WHERE user_id = 1234567 AND caption = 'y'''");
+    splice(
+        other.as_bytes(),
+        &shape_again.holes,
+        &bound.edits,
+        "s",
+        &mut out,
+    );
+    assert_eq!(
+        String::from_utf8_lossy(&out),
+        "SELECT 'something longer' FROM s.photos WHERE user_id = 1234567 AND caption = 'y'''"
+    );
 }
 
 #[test]
@@ -845,7 +1714,11 @@ fn reasons() {
     let why_of = |sql: &str, params: Option<&Given>| {
         let (bound, shape) = world.bound(sql);
         let params = params.map(|p| p as &dyn Params);
-        let values = Values { text: sql.as_bytes(), holes: &shape.holes, params };
+        let values = Values {
+            text: sql.as_bytes(),
+            holes: &shape.holes,
+            params,
+        };
         why(&bound, &values, &world.map, None)
     };
     let given = Given(vec![int8(42)]);
@@ -857,8 +1730,14 @@ fn reasons() {
         why_of("SELECT * FROM photos WHERE id = 5120", None),
         "photos.id = 5120 -> shard bits of the id 5120 -> shard 5 -> host a"
     );
-    assert_eq!(why_of("SELECT * FROM photos", None), "no key: all shards -> 16 shards, rows one after the other");
-    assert!(why_of("DELETE FROM photos", None).starts_with("SR001: no shard key: nothing says what photos.user_id equals"));
+    assert_eq!(
+        why_of("SELECT * FROM photos", None),
+        "no key: all shards -> 16 shards, rows one after the other"
+    );
+    assert!(
+        why_of("DELETE FROM photos", None)
+            .starts_with("SR001: no shard key: nothing says what photos.user_id equals")
+    );
 }
 
 /// What ORMs send: each statement with where it goes (`$n` is n). Statements that the session answers itself
@@ -872,10 +1751,16 @@ fn statements_of_orms() {
         let (expected, sql) = line.split_once('\t').expect("outcome, tab, statement");
         let sql = sql.replace("\\n", "\n");
         let route = world.route(&sql, Some(&given));
-        let detail = route.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        let detail = route
+            .as_ref()
+            .err()
+            .map(ToString::to_string)
+            .unwrap_or_default();
         let found = in_words(route);
         if found != expected {
-            wrong.push(format!("{sql}\n    expected {expected}, found {found} {detail}"));
+            wrong.push(format!(
+                "{sql}\n    expected {expected}, found {found} {detail}"
+            ));
         }
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
@@ -888,10 +1773,19 @@ fn mutilated_statements() {
     use rand::{Rng, SeedableRng, rngs::StdRng};
     let mut rng = StdRng::seed_from_u64(7);
     let world = world();
-    let corpus: Vec<&str> = include_str!("orm.tsv").lines().filter_map(|l| Some(l.split_once('\t')?.1)).collect();
-    let pieces = ["(", ")", ",", "'", "\"", ";", "--", "/*", "*/", "$1", "NOT", "ONLY", "photos", "AS", "=", "OR", "[", "]", ".", "::", "\u{e4}", "SELECT", "VALUES", "WITH", "1e9", "FROM", "USING", "ON", "NULL", "U&\"", "$$"];
+    let corpus: Vec<&str> = include_str!("orm.tsv")
+        .lines()
+        .filter_map(|l| Some(l.split_once('\t')?.1))
+        .collect();
+    let pieces = [
+        "(", ")", ",", "'", "\"", ";", "--", "/*", "*/", "$1", "NOT", "ONLY", "photos", "AS", "=",
+        "OR", "[", "]", ".", "::", "\u{e4}", "SELECT", "VALUES", "WITH", "1e9", "FROM", "USING",
+        "ON", "NULL", "U&\"", "$$",
+    ];
     for round in 0..3000 {
-        let mut words: Vec<&str> = corpus[rng.random_range(0..corpus.len())].split(' ').collect();
+        let mut words: Vec<&str> = corpus[rng.random_range(0..corpus.len())]
+            .split(' ')
+            .collect();
         for _ in 0..rng.random_range(1..4) {
             let at = rng.random_range(0..words.len().max(1)).min(words.len());
             match rng.random_range(0..4) {
@@ -899,7 +1793,9 @@ fn mutilated_statements() {
                 1 => words.insert(at, pieces[rng.random_range(0..pieces.len())]),
                 2 if at < words.len() => words.swap(at, 0),
                 _ => {
-                    let other: Vec<&str> = corpus[rng.random_range(0..corpus.len())].split(' ').collect();
+                    let other: Vec<&str> = corpus[rng.random_range(0..corpus.len())]
+                        .split(' ')
+                        .collect();
                     let from = rng.random_range(0..other.len());
                     words.truncate(at);
                     words.extend(&other[from..]);
@@ -912,39 +1808,76 @@ fn mutilated_statements() {
             continue;
         }
         let (bound, shape) = world.bound(&sql);
-        let values = Values { text: sql.as_bytes(), holes: &shape.holes, params: None };
+        let values = Values {
+            text: sql.as_bytes(),
+            holes: &shape.holes,
+            params: None,
+        };
         let _ = decide(&bound, &values, &world.map, None);
         let _ = why(&bound, &values, &world.map, Some(&Hint::Shard(1)));
         let mut out = Vec::new();
         splice(sql.as_bytes(), &shape.holes, &bound.edits, "s", &mut out);
         assert!(std::str::from_utf8(&out).is_ok(), "{round}: {sql}");
-        assert!(bound.edits.is_sorted_by_key(|edit| match edit {
-            crate::sql::rewrite::Edit::Qualify(pos) | crate::sql::rewrite::Edit::Replace(pos, _) => pos.at(&shape.holes),
-            crate::sql::rewrite::Edit::IntoString(hole) => shape.holes[*hole as usize].start as usize,
-        }), "{round}: {sql}");
+        assert!(
+            bound.edits.is_sorted_by_key(|edit| match edit {
+                crate::sql::rewrite::Edit::Qualify(pos)
+                | crate::sql::rewrite::Edit::Replace(pos, _) => pos.at(&shape.holes),
+                crate::sql::rewrite::Edit::IntoString(hole) =>
+                    shape.holes[*hole as usize].start as usize,
+            }),
+            "{round}: {sql}"
+        );
     }
 }
 
 #[test]
 fn deep_and_long_statements() {
     let world = world();
-    let chain = |n: usize| format!("SELECT * FROM photos WHERE user_id = 5 AND ({})", vec!["id = 1"; n].join(" OR "));
+    let chain = |n: usize| {
+        format!(
+            "SELECT * FROM photos WHERE user_id = 5 AND ({})",
+            vec!["id = 1"; n].join(" OR ")
+        )
+    };
     assert_eq!(in_words(world.route(&chain(10_000), None)), "5");
-    let ands = format!("SELECT * FROM photos WHERE {} AND user_id = 5", vec!["id > 1"; 10_000].join(" AND "));
+    let ands = format!(
+        "SELECT * FROM photos WHERE {} AND user_id = 5",
+        vec!["id > 1"; 10_000].join(" AND ")
+    );
     assert_eq!(in_words(world.route(&ands, None)), "5");
-    let casts = format!("SELECT 1{} FROM photos WHERE user_id = 5", "::int".repeat(10_000));
+    let casts = format!(
+        "SELECT 1{} FROM photos WHERE user_id = 5",
+        "::int".repeat(10_000)
+    );
     assert_eq!(in_words(world.route(&casts, None)), "5");
-    let union = format!("SELECT id FROM photos WHERE user_id = 5{}", " UNION ALL SELECT 1".repeat(3_000));
+    let union = format!(
+        "SELECT id FROM photos WHERE user_id = 5{}",
+        " UNION ALL SELECT 1".repeat(3_000)
+    );
     assert_eq!(in_words(world.route(&union, None)), "5");
-    let list = format!("SELECT * FROM photos WHERE user_id IN ({})", vec!["5"; 20_000].join(","));
+    let list = format!(
+        "SELECT * FROM photos WHERE user_id IN ({})",
+        vec!["5"; 20_000].join(",")
+    );
     assert_eq!(in_words(world.route(&list, None)), "5");
-    let rows = format!("INSERT INTO photos (user_id, caption) VALUES {}", vec!["(5, 'x')"; 5_000].join(","));
+    let rows = format!(
+        "INSERT INTO photos (user_id, caption) VALUES {}",
+        vec!["(5, 'x')"; 5_000].join(",")
+    );
     assert_eq!(in_words(world.route(&rows, None)), "5");
     for sql in [
-        format!("SELECT {}1{} FROM photos", "(".repeat(5_000), ")".repeat(5_000)),
+        format!(
+            "SELECT {}1{} FROM photos",
+            "(".repeat(5_000),
+            ")".repeat(5_000)
+        ),
         format!("SELECT {}1 FROM photos", "- ".repeat(50_000)),
         format!("SELECT {} true FROM photos", "NOT ".repeat(50_000)),
-        format!("SELECT * FROM {}photos{}", "(SELECT * FROM ".repeat(2_000), ") x".repeat(2_000)),
+        format!(
+            "SELECT * FROM {}photos{}",
+            "(SELECT * FROM ".repeat(2_000),
+            ") x".repeat(2_000)
+        ),
         chain(200_000),
     ] {
         assert_eq!(in_words(world.route(&sql, None)), "SR006", "{}", &sql[..40]);

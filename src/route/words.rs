@@ -6,7 +6,8 @@ use super::refusal::{Code, Refusal};
 use super::tables::{Table, TableKind};
 use super::value::Fault;
 
-const GIVE_HINT: &str = "put /* presplit: key=VALUE */ or /* presplit: shard=N */ into the statement";
+const GIVE_HINT: &str =
+    "put /* presplit: key=VALUE */ or /* presplit: shard=N */ into the statement";
 
 fn key_of(table: &Table) -> &str {
     match &table.kind {
@@ -16,50 +17,94 @@ fn key_of(table: &Table) -> &str {
 }
 
 pub(super) fn unreadable(word: &str, why: &str) -> Refusal {
-    let hint = format!("Write the statement in a simpler form, or {GIVE_HINT} to say where it goes.");
-    Refusal::new(Code::Unreadable, format!("the statement can't be read, and names {word}"), hint).detail(why)
+    let hint =
+        format!("Write the statement in a simpler form, or {GIVE_HINT} to say where it goes.");
+    Refusal::new(
+        Code::Unreadable,
+        format!("the statement can't be read, and names {word}"),
+        hint,
+    )
+    .detail(why)
 }
 
 pub(super) fn unlisted(table: &str) -> Refusal {
     let hint = format!(
         "List it in shardmap.toml: [tables] {table} = {{ host = \"...\" }} if it is on one host, {{ kind = \"reference\" }} if every host has the same rows; or create it in the shards."
     );
-    Refusal::new(Code::UnknownTable, format!("table {table} is in public, and [tables] does not say what it is"), hint)
+    Refusal::new(
+        Code::UnknownTable,
+        format!("table {table} is in public, and [tables] does not say what it is"),
+        hint,
+    )
 }
 
 pub(super) fn no_key_column(table: &str) -> Refusal {
-    let hint = format!("Name its key column in shardmap.toml: [tables] {table} = {{ key = \"...\" }}, or {GIVE_HINT}.");
-    Refusal::new(Code::UnknownTable, format!("sharded table {table} has no key column that can be used"), hint)
+    let hint = format!(
+        "Name its key column in shardmap.toml: [tables] {table} = {{ key = \"...\" }}, or {GIVE_HINT}."
+    );
+    Refusal::new(
+        Code::UnknownTable,
+        format!("sharded table {table} has no key column that can be used"),
+        hint,
+    )
 }
 
 pub(super) fn unknown(table: &str) -> Refusal {
-    let hint = format!("Create it in all shards (presplit provision) or in public, or {GIVE_HINT}.");
-    Refusal::new(Code::UnknownTable, format!("table {table} is not known"), hint)
+    let hint =
+        format!("Create it in all shards (presplit provision) or in public, or {GIVE_HINT}.");
+    Refusal::new(
+        Code::UnknownTable,
+        format!("table {table} is not known"),
+        hint,
+    )
 }
 
 pub(super) fn other_schema(schema: &str, table: &str) -> Refusal {
     let hint = format!("Leave the schema out, or {GIVE_HINT}.");
-    let message = format!("{schema}.{table}: the schema is neither public nor that of a shard with such a table");
+    let message = format!(
+        "{schema}.{table}: the schema is neither public nor that of a shard with such a table"
+    );
     Refusal::new(Code::UnknownTable, message, hint)
 }
 
 pub(super) fn function_schema(schema: &str, function: &str) -> Refusal {
     let hint = format!("Leave the schema out, or {GIVE_HINT}.");
-    Refusal::new(Code::UnknownTable, format!("function {schema}.{function}: the schema is not known"), hint)
+    Refusal::new(
+        Code::UnknownTable,
+        format!("function {schema}.{function}: the schema is not known"),
+        hint,
+    )
 }
 
 pub(super) fn two_hosts(one: (&str, &str), other: (&str, &str)) -> Refusal {
-    let message = format!("{} is on host {}, {} on host {}", one.1, one.0, other.1, other.0);
-    Refusal::new(Code::ManyShards, message, "Read them one after the other, or move them to the same host.")
+    let message = format!(
+        "{} is on host {}, {} on host {}",
+        one.1, one.0, other.1, other.0
+    );
+    Refusal::new(
+        Code::ManyShards,
+        message,
+        "Read them one after the other, or move them to the same host.",
+    )
 }
 
 pub(super) fn two_schemas() -> Refusal {
-    Refusal::new(Code::ManyShards, "the statement names the schemas of two shards", "Write one statement for each shard.")
+    Refusal::new(
+        Code::ManyShards,
+        "the statement names the schemas of two shards",
+        "Write one statement for each shard.",
+    )
 }
 
 pub(super) fn reference_written(table: &str) -> Refusal {
-    let message = format!("reference table {table} would have to be written on all hosts, which is not supported yet");
-    Refusal::new(Code::ManyShards, message, "Write it on each host directly, with the same statement.")
+    let message = format!(
+        "reference table {table} would have to be written on all hosts, which is not supported yet"
+    );
+    Refusal::new(
+        Code::ManyShards,
+        message,
+        "Write it on each host directly, with the same statement.",
+    )
 }
 
 pub(super) fn sequence_alone(to: &str, name: &str) -> Refusal {
@@ -70,77 +115,135 @@ pub(super) fn sequence_alone(to: &str, name: &str) -> Refusal {
 
 pub(super) fn unknown_sequence(name: &str) -> Refusal {
     let hint = format!("Use a sequence of the shards' schemas, or next_id(); or {GIVE_HINT}.");
-    Refusal::new(Code::UnknownTable, format!("sequence {name} is not of the shards: each host would count by itself"), hint)
+    Refusal::new(
+        Code::UnknownTable,
+        format!("sequence {name} is not of the shards: each host would count by itself"),
+        hint,
+    )
 }
 
 pub(super) fn public_object(name: &str) -> Refusal {
     let hint = format!("Write '{name}' without the schema.");
-    Refusal::new(Code::UnknownTable, format!("'public.{name}' is not in public but in the shards"), hint)
+    Refusal::new(
+        Code::UnknownTable,
+        format!("'public.{name}' is not in public but in the shards"),
+        hint,
+    )
 }
 
 pub(super) fn function_alone(function: &str) -> Refusal {
-    let message = format!("no shard key: the call of {function}() names no table whose key would say where");
-    Refusal::new(Code::NoKey, message, format!("To say where it runs, {GIVE_HINT}."))
+    let message =
+        format!("no shard key: the call of {function}() names no table whose key would say where");
+    Refusal::new(
+        Code::NoKey,
+        message,
+        format!("To say where it runs, {GIVE_HINT}."),
+    )
 }
 
 pub(super) fn unknown_function_alone(function: &str) -> Refusal {
     let message = format!("what {function}() reads is not known, and no table says where it runs");
-    Refusal::new(Code::UnknownTable, message, format!("To say where it runs, {GIVE_HINT}."))
+    Refusal::new(
+        Code::UnknownTable,
+        message,
+        format!("To say where it runs, {GIVE_HINT}."),
+    )
 }
 
 pub(super) fn temporary() -> Refusal {
-    let hint = "Use WITH ... AS (...) inside the statement that needs the rows, or an ordinary table.";
-    Refusal::new(Code::NotSupported, "temporary tables do not outlive a transaction's server connection", hint)
+    let hint =
+        "Use WITH ... AS (...) inside the statement that needs the rows, or an ordinary table.";
+    Refusal::new(
+        Code::NotSupported,
+        "temporary tables do not outlive a transaction's server connection",
+        hint,
+    )
 }
 
 pub(super) fn sql_prepare() -> Refusal {
     let hint = "Let the driver prepare statements (extended protocol): those are kept apart for every shard.";
-    Refusal::new(Code::NotSupported, "PREPARE and EXECUTE as SQL are not supported", hint)
+    Refusal::new(
+        Code::NotSupported,
+        "PREPARE and EXECUTE as SQL are not supported",
+        hint,
+    )
 }
 
 pub(super) fn utility(verb: &str) -> Refusal {
-    let hint = format!("To change all shards use presplit provision; to run it in one, {GIVE_HINT}.");
-    Refusal::new(Code::NoKey, format!("{verb} does not say in which shard"), hint)
+    let hint =
+        format!("To change all shards use presplit provision; to run it in one, {GIVE_HINT}.");
+    Refusal::new(
+        Code::NoKey,
+        format!("{verb} does not say in which shard"),
+        hint,
+    )
 }
 
 pub(super) fn copy(table: &str) -> Refusal {
     let hint = format!(
         "Read with COPY (SELECT ... WHERE key = ...) TO STDOUT, write with INSERT, or {GIVE_HINT} if all rows are of one shard."
     );
-    Refusal::new(Code::NoKey, format!("COPY {table} does not say in which shard"), hint)
+    Refusal::new(
+        Code::NoKey,
+        format!("COPY {table} does not say in which shard"),
+        hint,
+    )
 }
 
 pub(super) fn insert_without_key(table: &str, key: &str) -> Refusal {
     let hint = format!("Give {key} in the column list and the values.");
-    Refusal::new(Code::NoKey, format!("no shard key: the INSERT gives no value for {table}.{key}"), hint)
+    Refusal::new(
+        Code::NoKey,
+        format!("no shard key: the INSERT gives no value for {table}.{key}"),
+        hint,
+    )
 }
 
 pub(super) fn insert_with_expression(table: &str, key: &str) -> Refusal {
-    let hint = format!("Give {key} as a literal or parameter, or select it from rows whose {key} is bound.");
-    let message = format!("no shard key: the value that the INSERT gives for {table}.{key} is not known before it runs");
+    let hint = format!(
+        "Give {key} as a literal or parameter, or select it from rows whose {key} is bound."
+    );
+    let message = format!(
+        "no shard key: the value that the INSERT gives for {table}.{key} is not known before it runs"
+    );
     Refusal::new(Code::NoKey, message, hint)
 }
 
 pub(super) fn id_of_unknown_shard(table: &str, id: &str) -> Refusal {
-    let message = format!("{table}.{id} carries the shard of its row, and the value given for it is not known before it runs");
-    let hint = format!("Leave {id} out, so that next_id() makes it, or give it as a literal or parameter.");
+    let message = format!(
+        "{table}.{id} carries the shard of its row, and the value given for it is not known before it runs"
+    );
+    let hint = format!(
+        "Leave {id} out, so that next_id() makes it, or give it as a literal or parameter."
+    );
     Refusal::new(Code::ManyShards, message, hint)
 }
 
 pub(super) fn changes_key(table: &str, column: &str) -> Refusal {
     let message = format!("the statement sets {table}.{column}, which decides the row's shard");
     let hint = "Delete the row and insert it anew with its new key.";
-    Refusal::new(Code::ChangesKey, message, hint).detail("It may only be set to a literal or parameter of the same shard.")
+    Refusal::new(Code::ChangesKey, message, hint)
+        .detail("It may only be set to a literal or parameter of the same shard.")
 }
 
 pub(super) fn moves_row(table: &str, column: &str) -> Refusal {
-    let message = format!("the statement would change {table}.{column} to a value of another shard");
-    Refusal::new(Code::ChangesKey, message, "Delete the row and insert it anew with its new key.")
+    let message =
+        format!("the statement would change {table}.{column} to a value of another shard");
+    Refusal::new(
+        Code::ChangesKey,
+        message,
+        "Delete the row and insert it anew with its new key.",
+    )
 }
 
 pub(super) fn foreign_value(table: &str, column: &str, of: u32, row: u32) -> Refusal {
-    let message = format!("the value for {table}.{column} is of shard {of}, its row would be in shard {row}");
-    Refusal::new(Code::ManyShards, message, format!("Leave {column} out, so that it is made in the row's own shard."))
+    let message =
+        format!("the value for {table}.{column} is of shard {of}, its row would be in shard {row}");
+    Refusal::new(
+        Code::ManyShards,
+        message,
+        format!("Leave {column} out, so that it is made in the row's own shard."),
+    )
 }
 
 /// A sharded table of which nothing says in which shard its rows are.
@@ -154,14 +257,20 @@ pub(super) fn unbound(
     reason: Option<&str>,
 ) -> Refusal {
     let key = key_of(table);
-    let alias = plan.levels[level].items[item].alias.as_deref().unwrap_or(&table.name);
-    let hint = format!("Add {alias}.{key} = ... to the condition (or join it to a key that is bound), or {GIVE_HINT}.");
+    let alias = plan.levels[level].items[item]
+        .alias
+        .as_deref()
+        .unwrap_or(&table.name);
+    let hint = format!(
+        "Add {alias}.{key} = ... to the condition (or join it to a key that is bound), or {GIVE_HINT}."
+    );
     let message = format!("no shard key: nothing says what {alias}.{key} equals");
     match reason.filter(|_| !writes && !some_bound) {
         None => Refusal::new(Code::NoKey, message, hint),
         Some(reason) => {
             let message = format!("all shards would have to be asked, but {reason}");
-            Refusal::new(Code::NotMergeable, message, hint).detail(format!("Nothing says what {alias}.{key} equals."))
+            Refusal::new(Code::NotMergeable, message, hint)
+                .detail(format!("Nothing says what {alias}.{key} equals."))
         }
     }
 }
@@ -170,15 +279,26 @@ pub(super) fn unbound(
 pub(super) fn not_mergeable(reason: &str, writes: bool) -> Refusal {
     if writes {
         let message = "the statement writes to more than one shard, which is not supported yet";
-        return Refusal::new(Code::ManyShards, message, "Write one statement for each key.");
+        return Refusal::new(
+            Code::ManyShards,
+            message,
+            "Write one statement for each key.",
+        );
     }
     let message = format!("the keys are of more than one shard, but {reason}");
     Refusal::new(Code::NotMergeable, message, "Ask for one key at a time.")
 }
 
 pub(super) fn different_shards(one: (&str, u32), other: (&str, u32)) -> Refusal {
-    let message = format!("{} is bound to shard {}, {} to shard {}", one.0, one.1, other.0, other.1);
-    Refusal::new(Code::ManyShards, message, "Use one key for all tables of the statement, or write one statement for each shard.")
+    let message = format!(
+        "{} is bound to shard {}, {} to shard {}",
+        one.0, one.1, other.0, other.1
+    );
+    Refusal::new(
+        Code::ManyShards,
+        message,
+        "Use one key for all tables of the statement, or write one statement for each shard.",
+    )
 }
 
 pub(super) fn hint_disagrees(hint: u32, bound: &str, shard: u32) -> Refusal {
@@ -188,26 +308,46 @@ pub(super) fn hint_disagrees(hint: u32, bound: &str, shard: u32) -> Refusal {
 
 pub(super) fn beside(table: &str, host: &str, shard: u32, owner: &str) -> Refusal {
     let message = format!("table {table} is on host {host}, shard {shard} on host {owner}");
-    Refusal::new(Code::ManyShards, message, "Read them one after the other and join in the application.")
+    Refusal::new(
+        Code::ManyShards,
+        message,
+        "Read them one after the other and join in the application.",
+    )
 }
 
 pub(super) fn unknown_host(table: &str, host: &str) -> Refusal {
     let message = format!("the shard map has no host {host}, where table {table} is");
-    Refusal::new(Code::UnknownTable, message, "Mend [tables] in shardmap.toml.")
+    Refusal::new(
+        Code::UnknownTable,
+        message,
+        "Mend [tables] in shardmap.toml.",
+    )
 }
 
 pub(super) fn hint_all(what: &str) -> Refusal {
     let hint = "Give a key or a shard in the hint, or leave it out.";
-    Refusal::new(Code::NotMergeable, format!("the hint asks all shards, but {what}"), hint)
+    Refusal::new(
+        Code::NotMergeable,
+        format!("the hint asks all shards, but {what}"),
+        hint,
+    )
 }
 
 pub(super) fn hint_shard(shard: u32, shards: u32) -> Refusal {
-    let message = format!("the hint says shard {shard}, but there are only {shards} (0 to {})", shards.saturating_sub(1));
+    let message = format!(
+        "the hint says shard {shard}, but there are only {shards} (0 to {})",
+        shards.saturating_sub(1)
+    );
     Refusal::new(Code::BadKey, message, "Mend the hint.")
 }
 
 pub(super) fn hint_key(key: &str, why: &str) -> Refusal {
-    Refusal::new(Code::BadKey, format!("the hint's key {key:?} has no shard"), "Mend the hint.").detail(why)
+    Refusal::new(
+        Code::BadKey,
+        format!("the hint's key {key:?} has no shard"),
+        "Mend the hint.",
+    )
+    .detail(why)
 }
 
 pub(super) fn bad_value(table: &str, column: &str, fault: Fault) -> Refusal {
@@ -220,6 +360,11 @@ pub(super) fn bad_value(table: &str, column: &str, fault: Fault) -> Refusal {
         Fault::Untyped(n) => (
             format!("the type of ${n} is not sure, so {table}.{column} can't be read from its binary form"),
             format!("Cast it where it stands (${n}::bigint), or state its type in Parse."),
+        ),
+        Fault::NoSuchId(id) => (
+            format!("{id} is no id: it carries no shard of this map"),
+            "Leave the id out, so that the shard makes it, or give one that next_id() of the shard has made."
+                .to_owned(),
         ),
         Fault::Unusable(why) => (
             format!("the value for {table}.{column} can't be used: {why}"),

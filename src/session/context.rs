@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
+use super::buffers::Buffers;
 use super::cancel::CancelKeys;
 use super::clients::Clients;
 use crate::pool::{Pools, Worker};
@@ -167,6 +168,8 @@ pub(crate) enum Prepared {
     Several(Vec<Range<usize>>),
     /// No host's catalog has been read yet.
     NoTables,
+    /// It calls this function, which takes or gives back a lock of the server connection rather than of the session.
+    SessionLock(String),
     /// Depends on the values of its literals: look it up under its full text.
     ByText,
 }
@@ -191,6 +194,7 @@ pub struct WorkerContext {
     /// Which event loop.
     pub id: Worker,
     pub(crate) scratch: Mutex<Scratch>,
+    pub(crate) buffers: Arc<Buffers>,
 }
 
 /// Reused from statement to statement.
@@ -213,7 +217,7 @@ impl WorkerContext {
             plans: Front::new(FRONT_ENTRIES),
             statements: Front::new(FRONT_ENTRIES),
         };
-        Arc::new(WorkerContext { id: Worker(id), scratch: Mutex::new(scratch) })
+        Arc::new(WorkerContext { id: Worker(id), scratch: Mutex::new(scratch), buffers: Arc::default() })
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::Session;
+use super::{Now, Session};
 use super::block::{Acted, aborted};
 use super::context::{Prepared, Statement};
 use super::errors::Fault;
@@ -14,6 +14,8 @@ use super::prepare::{Way, bad_hint};
 use super::relay;
 use super::replies::{Made, Pass, Reply};
 use super::set::{SetConfig, read_set_config};
+use foldhash::quality::RandomState;
+
 use crate::pool::NO_SHARD;
 use crate::route::{Format, Param, Params, Values};
 use crate::shardmap::{HostId, ShardId};
@@ -71,9 +73,9 @@ impl Batch {
 /// The client's statements and portals.
 #[derive(Default)]
 pub(super) struct Prepareds {
-    named: HashMap<Box<[u8]>, Arc<Statement>>,
+    named: HashMap<Box<[u8]>, Arc<Statement>, RandomState>,
     unnamed: Option<Arc<Statement>>,
-    portals: HashMap<Box<[u8]>, Portal>,
+    portals: HashMap<Box<[u8]>, Portal, RandomState>,
     unnamed_portal: Option<Portal>,
 }
 
@@ -157,6 +159,14 @@ impl Params for Bound<'_> {
     }
 }
 
+/// Where the parts of a Bind message lie in the inbox.
+struct BindNames {
+    portal: std::ops::Range<usize>,
+    statement: std::ops::Range<usize>,
+    /// All behind the two names.
+    rest: std::ops::Range<usize>,
+}
+
 /// A server-side statement's name, without allocating.
 pub(super) fn server_name(n: u32, buf: &mut [u8; 12]) -> &[u8] {
     use std::io::Write;
@@ -237,6 +247,7 @@ impl Session {
                 "cannot insert multiple commands into a prepared statement",
             ))),
             Prepared::NoTables => Err(Self::no_tables()),
+            Prepared::SessionLock(name) => Err(Self::no_session_lock(name)),
             _ => Ok(()),
         }
     }
@@ -267,65 +278,126 @@ impl Session {
         Ok(new)
     }
 
+    /// Bind of a statement for one host with an idle server connection.
+    pub(super) fn bind_now(&mut self, len: usize) -> Now {
+        match self.try_bind(len) {
+            Ok(true) => Now::Done(Ok(())),
+            Ok(false) => Now::Slowly,
+            Err(fault) if self.wants_refresh(&fault) => Now::Slowly,
+            Err(fault) => Now::Done(Err(fault)),
+        }
+    }
+
+    /// `false`: that needs more than can be done at once.
+    fn try_bind(&mut self, len: usize) -> Result<bool, Fault> {
+        self.begin_message();
+        let names = self.bind_names(len)?;
+        let statement = self.bind_statement(&names)?;
+        if self.batch.unparsed.as_ref().is_some_and(|(_, unparsed)| !Arc::ptr_eq(unparsed, &statement)) {
+            return Ok(false);
+        }
+        self.check_parse(&statement)?;
+        let (Some(Way::One { host, shard, path }), set) = self.bind_way(&statement, len)? else { return Ok(false) };
+        let key = (statement.id, shard.map_or(NO_SHARD, |s| s.0));
+        let need = Need { host, statement: Some(key), path, writes: statement.prepared.writes() };
+        let Some(i) = self.link_now(&need)? else { return Ok(false) };
+        self.send_bind(i, &statement, shard, names, set)?;
+        Ok(true)
+    }
+
     /// Bind: the values say which shard.
     pub(super) async fn bind(&mut self, len: usize) -> Result<(), Fault> {
-        self.begin_message();
-        let start = self.client.read + frame::HEADER;
-        let (portal, statement_name, rest) = {
-            let bind = Bind::decode(self.body(len))?;
-            let (p, s) = (bind.portal.len(), bind.statement.len());
-            let rest = start + p + s + 2;
-            (start..start + p, start + p + 1..start + p + 1 + s, rest..self.client.read + len)
-        };
-        let statement = {
-            let name = if statement_name.is_empty() { Box::default() } else { self.client.inbox[statement_name].to_vec().into_boxed_slice() };
-            self.statement(&name)?
-        };
+        let names = self.bind_names(len)?;
+        let statement = self.bind_statement(&names)?;
         self.settle_unparsed_other_than(&statement).await?;
-        self.check_failed_unless_end(&statement)?;
+        self.check_parse(&statement)?;
         let (way, set) = match self.bind_way(&statement, len) {
             Err(fault) if self.wants_refresh(&fault) => {
-                Box::pin(self.refresh_tables()).await;
+                self.refresh_tables().await;
+                let statement = self.bind_statement(&names)?;
                 self.bind_way(&statement, len)?
             }
             other => other?,
         };
-        match way {
-            None => {
-                self.confirm_unparsed_blindly();
-                let name: Box<[u8]> = self.client.inbox[portal].into();
-                self.statements.put_portal(&name, Portal::Own(statement));
-                self.replies.push(Reply::Made(Made::BindComplete));
-            }
-            Some(Way::Several(shards)) => {
-                self.confirm_unparsed_blindly();
-                let name: Box<[u8]> = self.client.inbox[portal].into();
-                let bind = self.client.inbox[rest].into();
-                self.statements.put_portal(&name, Portal::Several(Arc::new(Several { statement, bind, shards })));
-                self.replies.push(Reply::Made(Made::BindComplete));
-            }
+        // Made anew if the tables have changed meanwhile.
+        let statement = self.bind_statement(&names)?;
+        let portal = match way {
             Some(Way::One { host, shard, path }) => {
-                self.context.stats.routed();
                 let key = (statement.id, shard.map_or(NO_SHARD, |s| s.0));
                 let writes = statement.prepared.writes();
                 let i = self.link(Need { host, statement: Some(key), path, writes }).await?;
-                let n = self.server_statement(i, &statement, shard)?;
-                let mut buf = [0; 12];
-                let link = &mut self.links[i];
-                let portal_name = &self.client.inbox[portal.clone()];
-                frontend::bind_renamed(&mut link.outbox, portal_name, server_name(n, &mut buf), &self.client.inbox[rest]);
-                link.unsynced = true;
-                self.replies.push(Reply::One(Pass::On));
-                if portal.is_empty() {
-                    self.statements.unnamed_portal = Some(Portal::On { host, set });
-                } else {
-                    self.limit_portals()?;
-                    let name: Box<[u8]> = self.client.inbox[portal].into();
-                    self.statements.put_portal(&name, Portal::On { host, set });
-                }
+                return self.send_bind(i, &statement, shard, names, set);
             }
-        }
+            None => Portal::Own(statement),
+            Some(Way::Several(shards)) => {
+                let bind = self.client.inbox[names.rest].into();
+                Portal::Several(Arc::new(Several { statement, bind, shards }))
+            }
+        };
+        self.confirm_unparsed_blindly();
+        self.limit_portals()?;
+        let name: Box<[u8]> = self.client.inbox[names.portal].into();
+        self.statements.put_portal(&name, portal);
+        self.replies.push(Reply::Made(Made::BindComplete));
         Ok(())
+    }
+
+    /// Sends the Bind under the name that the statement has on the link.
+    fn send_bind(
+        &mut self,
+        i: usize,
+        statement: &Arc<Statement>,
+        shard: Option<ShardId>,
+        names: BindNames,
+        set: Option<Box<SetConfig>>,
+    ) -> Result<(), Fault> {
+        self.context.stats.routed();
+        let n = self.server_statement(i, statement, shard)?;
+        let BindNames { portal, rest, .. } = names;
+        let host = {
+            let link = &mut self.links[i];
+            let inbox = &self.client.inbox;
+            frontend::bind_renamed(&mut link.outbox, &inbox[portal.clone()], server_name(n, &mut [0; 12]), &inbox[rest]);
+            link.unsynced = true;
+            link.host
+        };
+        self.replies.push(Reply::One(Pass::On));
+        if portal.is_empty() {
+            self.statements.unnamed_portal = Some(Portal::On { host, set });
+            return Ok(());
+        }
+        self.limit_portals()?;
+        let name: Box<[u8]> = self.client.inbox[portal].into();
+        self.statements.put_portal(&name, Portal::On { host, set });
+        Ok(())
+    }
+
+    /// Where the parts of the Bind at the front of the inbox lie.
+    fn bind_names(&self, len: usize) -> Result<BindNames, Fault> {
+        let start = self.client.read + frame::HEADER;
+        let bind = Bind::decode(self.body(len))?;
+        let (p, s) = (bind.portal.len(), bind.statement.len());
+        Ok(BindNames {
+            portal: start..start + p,
+            statement: start + p + 1..start + p + 1 + s,
+            rest: start + p + s + 2..self.client.read + len,
+        })
+    }
+
+    fn bind_statement(&mut self, names: &BindNames) -> Result<Arc<Statement>, Fault> {
+        if names.statement.is_empty() {
+            return self.statement(b"");
+        }
+        // Looked up by the bytes in the inbox; copied only if the statement has to be made anew.
+        let schema = self.context.schema.load();
+        let known = self.statements.get(&self.client.inbox[names.statement.clone()]);
+        if let Some(known) = known
+            && std::ptr::eq(known.schema.as_ptr(), Arc::as_ptr(&schema))
+        {
+            return Ok(known.clone());
+        }
+        let name = self.client.inbox[names.statement.clone()].to_vec();
+        self.statement(&name)
     }
 
     fn limit_portals(&self) -> Result<(), Fault> {
@@ -335,10 +407,6 @@ impl Session {
             return Err(Fault::limit(&what, "portals_per_session", u64::from(most)));
         }
         Ok(())
-    }
-
-    fn check_failed_unless_end(&self, statement: &Statement) -> Result<(), Fault> {
-        self.check_parse(statement)
     }
 
     /// Where the Bind at the front of the inbox goes; `None`: the session itself acts.
@@ -430,6 +498,24 @@ impl Session {
         Ok((i, n))
     }
 
+    /// Describe of a portal on the active server connection.
+    pub(super) fn describe_now(&mut self, len: usize) -> Now {
+        let start = self.client.read + frame::HEADER;
+        let describe = match frontend::Describe::decode(&self.client.inbox[start..self.client.read + len]) {
+            Ok(describe) => describe,
+            Err(fault) => return Now::Done(Err(fault.into())),
+        };
+        match (describe.kind, self.statements.portal(describe.name), self.links.get_mut(self.active)) {
+            (Kind::Portal, Some(Portal::On { host, .. }), Some(link)) if link.host == *host => {
+                frontend::describe(&mut link.outbox, Kind::Portal, describe.name);
+                link.unsynced = true;
+                self.replies.push(Reply::Describe(Pass::On));
+                Now::Done(Ok(()))
+            }
+            _ => Now::Slowly,
+        }
+    }
+
     /// Describe.
     pub(super) async fn describe(&mut self, len: usize) -> Result<(), Fault> {
         self.begin_message();
@@ -486,25 +572,29 @@ impl Session {
         Ok(i)
     }
 
-    /// Execute.
-    pub(super) async fn execute(&mut self, len: usize) -> Result<(), Fault> {
+    /// Execute of a portal on the active server connection.
+    pub(super) fn execute_now(&mut self, len: usize) -> Now {
         let start = self.client.read + frame::HEADER;
-        let execute = frontend::Execute::decode(&self.client.inbox[start..self.client.read + len])?;
-        let (max_rows, name) = (execute.max_rows, execute.portal);
-        match self.statements.portal(name) {
-            None => Err(no_portal(name)),
-            Some(Portal::On { host, set: None }) if self.links.get(self.active).is_some_and(|l| l.host == *host) => {
-                let link = &mut self.links[self.active];
-                frontend::execute(&mut link.outbox, name, max_rows);
+        let execute = match frontend::Execute::decode(&self.client.inbox[start..self.client.read + len]) {
+            Ok(execute) => execute,
+            Err(fault) => return Now::Done(Err(fault.into())),
+        };
+        match (self.statements.portal(execute.portal), self.links.get_mut(self.active)) {
+            (Some(Portal::On { host, set: None }), Some(link)) if link.host == *host => {
+                frontend::execute(&mut link.outbox, execute.portal, execute.max_rows);
                 link.unsynced = true;
                 self.replies.push(Reply::Execute(Pass::On));
-                Ok(())
+                Now::Done(Ok(()))
             }
-            Some(_) => {
-                let name = name.to_vec();
-                Box::pin(self.execute_slowly(&name, max_rows)).await
-            }
+            _ => Now::Slowly,
         }
+    }
+
+    /// Execute.
+    pub(super) async fn execute(&mut self, len: usize) -> Result<(), Fault> {
+        let execute = frontend::Execute::decode(self.body(len))?;
+        let (max_rows, name) = (execute.max_rows, execute.portal.to_vec());
+        self.execute_slowly(&name, max_rows).await
     }
 
     async fn execute_slowly(&mut self, name: &[u8], max_rows: i32) -> Result<(), Fault> {
@@ -592,6 +682,31 @@ impl Session {
         self.client.flush().await.map_err(Fault::client)
     }
 
+    /// Sync of a batch that one server connection has seen.
+    pub(super) fn sync_now(&mut self, len: usize) -> Now {
+        if let Err(fault) = frontend::no_body(self.body(len)) {
+            return Now::Done(Err(fault.into()));
+        }
+        let one = self.links.len() == 1 && self.active == 0 && self.links[0].unsynced;
+        if !one || self.batch.skip == Skip::Ours || self.batch.unparsed.is_some() {
+            return Now::Slowly;
+        }
+        frontend::sync(&mut self.links[0].outbox);
+        self.replies.push(Reply::Sync(Pass::On));
+        Now::Relay
+    }
+
+    /// The Sync of the active server connection has been answered.
+    pub(super) fn end_of_batch(&mut self) {
+        if let Some(link) = self.links.get_mut(self.active) {
+            link.unsynced = false;
+        }
+        self.batch = Batch::default();
+        if self.block.is_none() {
+            self.statements.close_portals();
+        }
+    }
+
     /// Sync: the batch is over, and so is the implicit transaction outside a block.
     pub(super) async fn sync(&mut self, len: usize) -> Result<(), Fault> {
         frontend::no_body(self.body(len))?;
@@ -613,14 +728,8 @@ impl Session {
             frontend::sync(&mut link.outbox);
             self.replies.push(Reply::Sync(Pass::On));
             self.relay().await?;
-            if let Some(link) = self.links.get_mut(self.active) {
-                link.unsynced = false;
-            }
-            self.batch = Batch::default();
+            self.end_of_batch();
             self.settle().await;
-            if self.block.is_none() {
-                self.statements.close_portals();
-            }
             return Ok(());
         }
         if active {

@@ -1,11 +1,13 @@
 //! Enlisting hosts: which server connections the session has, what must be sent before the first statement on one, and
 //! giving them back.
 
+use std::sync::Arc;
+
 use super::Session;
 use super::errors::Fault;
 use super::relay::{self, Link, Relayed, Seen};
 use super::replies::{Pass, Replies, Reply};
-use crate::pool::{Checkout, ServerConn, Settings, StatementKey};
+use crate::pool::{Checkout, Pool, ServerConn, Settings, StatementKey};
 use crate::route::Names;
 use crate::shardmap::{HostId, ShardId};
 use crate::wire::error::{ErrorFields, SqlState};
@@ -44,18 +46,48 @@ impl Session {
     /// The link to the host, ready for the statement: checked out if need be, BEGIN, savepoints and settings in front.
     /// Replies owed by another link have been passed on when this returns.
     pub(super) async fn link(&mut self, need: Need) -> Result<usize, Fault> {
-        self.check_writer(&need)?;
+        if let Some(i) = self.link_now(&need)? {
+            return Ok(i);
+        }
+        Box::pin(self.link_slowly(need)).await
+    }
+
+    /// [`Session::link`] where nothing has to be waited for; `None` where something has.
+    pub(super) fn link_now(&mut self, need: &Need) -> Result<Option<usize>, Fault> {
+        self.check_writer(need)?;
         let i = match self.links.iter().position(|l| l.host == need.host) {
-            Some(i) if i == self.active => i,
-            other => {
-                self.drain_replies().await?;
-                match other {
-                    Some(i) => i,
-                    None => self.enlist(&need).await?,
-                }
+            Some(i) if i == self.active || self.replies.is_empty() => i,
+            None if self.replies.is_empty() => {
+                let pool = self.pools.of(need.host);
+                let wish = Checkout { worker: self.worker.id, settings: &self.settings, statement: need.statement };
+                let Some(conn) = pool.checkout_idle(&wish) else { return Ok(None) };
+                let pool = pool.clone();
+                self.add_link(need.host, pool, conn)
+            }
+            _ => return Ok(None),
+        };
+        self.active = i;
+        self.make_ready(i, need)?;
+        Ok(Some(i))
+    }
+
+    async fn link_slowly(&mut self, need: Need) -> Result<usize, Fault> {
+        self.drain_replies().await?;
+        let i = match self.links.iter().position(|l| l.host == need.host) {
+            Some(i) => i,
+            None => {
+                let pool = self.pools.of(need.host).clone();
+                let wish = Checkout { worker: self.worker.id, settings: &self.settings, statement: need.statement };
+                let conn = pool.checkout(wish).await.map_err(|fault| Fault::checkout(&pool.host, fault))?;
+                self.add_link(need.host, pool, conn)
             }
         };
         self.active = i;
+        self.make_ready(i, &need)?;
+        Ok(i)
+    }
+
+    fn make_ready(&mut self, i: usize, need: &Need) -> Result<(), Fault> {
         self.bring_settings(i, need.path)?;
         if need.writes {
             self.batch.writer.get_or_insert(need.host);
@@ -63,7 +95,7 @@ impl Session {
                 block.writer.get_or_insert(need.host);
             }
         }
-        Ok(i)
+        Ok(())
     }
 
     /// Refuses a second writing host, and a second host at all where one snapshot was asked for.
@@ -97,13 +129,10 @@ impl Session {
         Ok(())
     }
 
-    /// Checks a server connection out.
-    async fn enlist(&mut self, need: &Need) -> Result<usize, Fault> {
-        let pool = self.pools.of(need.host).clone();
-        let wish = Checkout { worker: self.worker.id, settings: &self.settings, statement: need.statement };
-        let conn = pool.checkout(wish).await.map_err(|fault| Fault::checkout(&pool.host, fault))?;
+    /// Enlists a server connection that was checked out.
+    fn add_link(&mut self, host: HostId, pool: Arc<Pool>, conn: Box<ServerConn>) -> usize {
         self.cancel.enlist(&pool, &conn.key);
-        let mut link = Link::new(need.host, self.map.clone(), pool, conn);
+        let mut link = Link::new(host, self.map.clone(), pool, conn, self.worker.buffers.clone());
         if self.block.is_some() {
             // Settings first: what is set inside the block would be undone by its rollback.
             let outside = self.settings_outside_block();
@@ -114,7 +143,7 @@ impl Session {
             self.push_begin(&mut link);
         }
         self.links.push(link);
-        Ok(self.links.len() - 1)
+        self.links.len() - 1
     }
 
     /// `BEGIN` and what the block has seen so far, in front of the first statement on this link.
@@ -235,7 +264,7 @@ impl Session {
             }
             match relayed? {
                 Relayed::Done => return Ok(seen.error),
-                Relayed::CopyIn => self.copy_in().await?,
+                Relayed::CopyIn => Box::pin(self.copy_in()).await?,
             }
         }
     }
@@ -258,20 +287,29 @@ impl Session {
 
     /// Gives all server connections back. Each must be outside a transaction, or it is closed.
     pub(super) async fn release_links(&mut self) {
+        if !self.release_now() {
+            self.cancel.landed().await;
+            self.release_now();
+        }
+    }
+
+    /// [`Session::release_links`] unless a cancel is on its way to one of them: `false`.
+    pub(super) fn release_now(&mut self) -> bool {
         if self.links.is_empty() {
-            return;
+            return true;
         }
         if !self.cancel.clear() {
-            self.cancel.landed().await;
+            return false;
         }
         for link in &mut self.links {
             link.release();
         }
         self.links.clear();
         self.active = 0;
+        true
     }
 
-    /// The server connections whose transaction status is to be told.
+    /// The transaction status of the active server connection.
     pub(super) fn active_status(&self) -> u8 {
         self.links.get(self.active).map_or(b'I', |l| l.status)
     }

@@ -145,8 +145,8 @@ async fn open(
         Err(fault) => return Err((stream, fault)),
     };
     let welcome = tokio::time::timeout(limit, context.welcomes.get(&map, &pools, &worker, &startup));
-    let reported = match welcome.await {
-        Ok(Ok(reported)) => reported,
+    let (startup, reported) = match welcome.await {
+        Ok(Ok(known)) => known,
         Ok(Err(fault)) => return Err((stream, fault)),
         Err(_) => {
             let fields = ErrorFields::fatal(SqlState::CANNOT_CONNECT_NOW, "no host answered in time");
@@ -166,7 +166,7 @@ async fn open(
         peer,
         params.get("application_name").unwrap_or_default(),
     );
-    let mut client = Client::new(stream);
+    let mut client = Client::new(stream, worker.buffers.clone());
     client.outbox = out;
     client.reported = reported;
     let mut session = Session {
@@ -221,20 +221,24 @@ fn startup_settings(params: &StartupParams) -> Result<Settings, Fault> {
 /// What a server reports at login (ParameterStatus) under given settings: learned once, then told to every client that
 /// asks for the same.
 #[derive(Default)]
-pub struct Welcomes(Mutex<HashMap<Settings, Arc<Vec<(String, String)>>>>);
+pub struct Welcomes(Mutex<HashMap<Settings, Reported>>);
+
+/// Parameters and their values, in the order that a server reports them.
+type Reported = Arc<Vec<(String, String)>>;
 
 /// Sets of settings remembered; apps use few.
 const WELCOMES: usize = 1000;
 
 impl Welcomes {
+    /// The same settings, shared with all who have them (so that comparing is comparing pointers), and what is reported.
     async fn get(
         &self,
         map: &Arc<ShardMap>,
         pools: &HostPools,
         worker: &WorkerContext,
         settings: &Settings,
-    ) -> Result<Arc<Vec<(String, String)>>, Fault> {
-        let known = self.lock().get(settings).cloned();
+    ) -> Result<(Settings, Reported), Fault> {
+        let known = self.lock().get_key_value(settings).map(|(s, r)| (s.clone(), r.clone()));
         if let Some(known) = known {
             return Ok(known);
         }
@@ -250,7 +254,7 @@ impl Welcomes {
                         known.clear();
                     }
                     known.insert(settings.clone(), learned.clone());
-                    return Ok(learned);
+                    return Ok((settings.clone(), learned));
                 }
                 // A setting that is wrong on one host is wrong on all.
                 Err(f @ Fault::Fatal(_)) => return Err(f),
@@ -261,7 +265,7 @@ impl Welcomes {
         Err(fault.unwrap_or_else(Session::no_tables))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Settings, Arc<Vec<(String, String)>>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Settings, Reported>> {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
@@ -278,7 +282,7 @@ async fn learn(
     let wish = Checkout { worker: worker.id, settings, statement: None };
     let conn = pool.checkout(wish).await.map_err(|fault| Fault::checkout(&pool.host, fault))?;
     let mut reported = conn.parameters.clone();
-    let mut link = Link::new(host, map.clone(), pool, conn);
+    let mut link = Link::new(host, map.clone(), pool, conn, worker.buffers.clone());
     let mut replies = Replies::default();
     if let Some(conn) = &mut link.conn {
         // From wherever it is to the defaults and on to the wish, so that every difference is reported.

@@ -2,6 +2,7 @@
 //! the other files of this folder are what it calls.
 
 mod block;
+mod buffers;
 mod cancel;
 mod clients;
 mod context;
@@ -75,12 +76,30 @@ pub(crate) struct Session {
 /// Whether the session goes on.
 type Go = bool;
 
+/// What became of a message at once.
+enum Now {
+    /// It is dealt with, or has failed.
+    Done(Result<(), Fault>),
+    /// It is sent; its answer up to ReadyForQuery is to be relayed.
+    Relay,
+    /// It needs something to be waited for; nothing has been done about it yet.
+    Slowly,
+}
+
 impl Session {
     /// Runs until the client leaves, breaks the protocol or is told to go.
     pub(crate) async fn run(mut self) {
         loop {
             let step = match self.next_frame() {
-                Ok(Some(header)) => self.message(header).await,
+                Ok(Some(header)) => match self.message_now(header) {
+                    Now::Done(done) => {
+                        self.client.consume(header.len);
+                        done.map(|()| true)
+                    }
+                    Now::Relay => self.relay_message(header).await,
+                    // Boxed, as it is large: the usual message does not pay for moving its future about.
+                    Now::Slowly => Box::pin(self.message(header)).await,
+                },
                 Ok(None) => self.wait().await,
                 Err(fault) => Err(fault),
             };
@@ -127,6 +146,35 @@ impl Session {
         self.swallow = header.len - pending;
         self.batch.now = header.tag;
         Fault::limit(&format!("a message of {} bytes", header.len), "frame_held_bytes", most as u64)
+    }
+
+    /// Deals with a message without waiting for anything, where that is possible. Nearly all messages go this way.
+    fn message_now(&mut self, header: Header) -> Now {
+        self.batch.now = header.tag;
+        match header.tag {
+            b'Q' => self.query_now(header.len),
+            b'S' => self.sync_now(header.len),
+            b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'F' if self.batch.skipping() => Now::Done(Ok(())),
+            b'P' => Now::Done(self.parse(header.len)),
+            b'B' => self.bind_now(header.len),
+            b'D' => self.describe_now(header.len),
+            b'E' => self.execute_now(header.len),
+            _ => Now::Slowly,
+        }
+    }
+
+    /// Relays what a Query or Sync, which has just been sent, is answered with, up to its ReadyForQuery.
+    async fn relay_message(&mut self, header: Header) -> Result<Go, Fault> {
+        let relayed = self.relay().await;
+        self.client.consume(header.len);
+        relayed?;
+        if header.tag == b'S' {
+            self.end_of_batch();
+        }
+        if !self.settle_now() {
+            Box::pin(self.release_links()).await;
+        }
+        Ok(true)
     }
 
     /// Deals with one whole message; its bytes stay in the inbox until it is dealt with.

@@ -19,7 +19,18 @@ use crate::sql::token::{ident_value, tokens};
 use crate::wire::error::{ErrorFields, SqlState};
 
 /// What the parser may spend on one text, once per shape.
-pub(super) const PARSE: parse::Limits = parse::Limits { text: 1 << 20, tokens: 200_000, depth: 200 };
+pub(super) const PARSE: parse::Limits = parse::Limits { text: 1 << 20, tokens: 100_000, depth: 100 };
+
+/// Advisory locks that a session holds until it gives them back. Under transaction pooling they would be held by a server
+/// connection that the next transaction does not have. (pg_advisory_unlock_all does no harm, and drivers send it.)
+const SESSION_LOCKS: &[&str] = &[
+    "pg_advisory_lock",
+    "pg_advisory_lock_shared",
+    "pg_try_advisory_lock",
+    "pg_try_advisory_lock_shared",
+    "pg_advisory_unlock",
+    "pg_advisory_unlock_shared",
+];
 
 /// Where one execution goes.
 pub(super) enum Way {
@@ -64,7 +75,7 @@ impl Session {
         let values = Values { text, holes: &scratch.shape.holes, params: None };
         let hint = self.hint_of(text, &scratch.shape)?;
         let way = self.decide(bound, &values, hint.as_ref())?;
-        let mut message = Vec::new();
+        let mut message = Vec::with_capacity(text.len() + 64);
         if let Way::One { shard, .. } = &way {
             self.write_query(&mut message, bound, &values, *shard);
         }
@@ -151,6 +162,10 @@ impl Session {
         };
         if bound.per_text && !by_text {
             return Prepared::ByText;
+        }
+        let mut words = tokens(text, &shape.holes);
+        if let Some(lock) = words.find(|t| SESSION_LOCKS.iter().any(|name| t.is_word(text, name))) {
+            return Prepared::SessionLock(ident_value(text, lock.span).into_owned());
         }
         let mut words = tokens(text, &shape.holes);
         Prepared::Query(Routed { bound, sets_config: words.any(|t| t.is_word(text, "set_config")) })
@@ -269,6 +284,14 @@ impl Session {
             Way::Several(shards) => Way::One { host: self.map.owner(shard), shard: shards.first().copied(), path: None },
             way => way,
         }))
+    }
+
+    /// The error for a function of [`SESSION_LOCKS`].
+    pub(super) fn no_session_lock(function: &str) -> Fault {
+        Fault::unsupported(
+            format!("{function} is not supported under transaction pooling: the lock would stay with a server connection"),
+            "Take pg_advisory_xact_lock inside a transaction. In Rails set advisory_locks: false for migrations.",
+        )
     }
 
     /// The error while no host's catalog has been read yet.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
+use super::buffers::{self, Buffers};
 use super::context::Prepared;
 use super::errors::Fault;
 use super::replies::{Made, Pass, Replies, Reply};
@@ -17,11 +18,10 @@ use crate::wire::backend::{ErrorView, ParameterStatus};
 use crate::wire::frame;
 use crate::wire::stream::Stream;
 
-/// What is read from a server at once; grows to [`READ_MOST`] while reads fill it.
-const READ: usize = 16 * 1024;
+/// The most that is read from a server at once, while reads fill the buffer.
 const READ_MOST: usize = 64 * 1024;
-/// What is read from a client at once.
-const CLIENT_READ: usize = 8 * 1024;
+/// Less room than this is not worth a read.
+const ROOM: usize = buffers::SIZE / 4;
 /// A message that we must see whole before passing it on (errors, notices, parameter changes).
 const WHOLE_MOST: usize = 1024 * 1024;
 
@@ -36,6 +36,7 @@ pub(crate) struct Client {
     sent: usize,
     /// What the client was last told of each reported parameter.
     pub(crate) reported: Arc<Vec<(String, String)>>,
+    buffers: Arc<Buffers>,
 }
 
 /// An enlisted server connection: lent to this session.
@@ -44,6 +45,7 @@ pub(crate) struct Link {
     pub(crate) pool: Arc<Pool>,
     /// The map under which the host was chosen.
     pub(crate) map: Arc<ShardMap>,
+    buffers: Arc<Buffers>,
     /// What was done to the text of the Query under way, to map error positions back.
     pub(crate) rewritten: Option<(Arc<Prepared>, ShardId)>,
     /// `None` only once it went back to its pool or was lost.
@@ -87,8 +89,8 @@ pub(crate) struct Seen {
 }
 
 impl Client {
-    pub(crate) fn new(stream: Stream) -> Client {
-        Client { stream, inbox: Vec::new(), read: 0, outbox: Vec::new(), sent: 0, reported: Arc::default() }
+    pub(crate) fn new(stream: Stream, buffers: Arc<Buffers>) -> Client {
+        Client { stream, inbox: Vec::new(), read: 0, outbox: Vec::new(), sent: 0, reported: Arc::default(), buffers }
     }
 
     /// Bytes that came and are not dealt with.
@@ -107,10 +109,8 @@ impl Client {
 
     /// Gives the buffers back while nothing is in them.
     pub(crate) fn rest(&mut self) {
-        if self.inbox.is_empty() {
-            self.inbox = Vec::new();
-        }
-        if self.outbox.is_empty() {
+        self.buffers.take_back(&mut self.inbox);
+        if self.outbox.is_empty() && self.outbox.capacity() > 0 {
             self.outbox = Vec::new();
         }
     }
@@ -127,12 +127,13 @@ impl Client {
     /// Reads what has come; `Ok(0)` is the end. No buffer is held until something is there.
     pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         ready!(self.stream.poll_read_ready(cx))?;
-        if self.read > 0 && self.inbox.capacity() - self.inbox.len() < CLIENT_READ {
+        self.buffers.lend(&mut self.inbox);
+        if self.inbox.capacity() - self.inbox.len() < ROOM {
             self.inbox.drain(..self.read);
             self.read = 0;
-        }
-        if self.inbox.capacity() - self.inbox.len() < CLIENT_READ / 2 {
-            self.inbox.reserve(CLIENT_READ.max(self.inbox.len()));
+            if self.inbox.capacity() - self.inbox.len() < ROOM {
+                self.inbox.reserve(self.inbox.len());
+            }
         }
         self.stream.poll_read(cx, &mut self.inbox)
     }
@@ -154,12 +155,13 @@ impl Client {
 }
 
 impl Link {
-    pub(crate) fn new(host: HostId, map: Arc<ShardMap>, pool: Arc<Pool>, conn: Box<ServerConn>) -> Link {
+    pub(crate) fn new(host: HostId, map: Arc<ShardMap>, pool: Arc<Pool>, conn: Box<ServerConn>, buffers: Arc<Buffers>) -> Link {
         let settings_at_begin = conn.settings.clone();
         Link {
             host,
             pool,
             map,
+            buffers,
             rewritten: None,
             conn: Some(conn),
             outbox: Vec::new(),
@@ -212,9 +214,14 @@ impl Link {
     /// Gives the connection back to its pool if it is outside a transaction with nothing outstanding; else closes it.
     pub(crate) fn release(&mut self) {
         let whole = self.outbox.is_empty() && self.middle.rest == 0 && !self.unsynced;
-        if let Some(conn) = self.conn.take() {
+        if let Some(mut conn) = self.conn.take() {
             let clean = self.status == b'I' && whole && self.walked == conn.inbox.len();
-            if clean { self.pool.release(conn) } else { self.pool.discard(conn) }
+            if !clean {
+                return self.pool.discard(conn);
+            }
+            conn.inbox.clear();
+            self.buffers.take_back(&mut conn.inbox);
+            self.pool.release(conn);
         }
     }
 }
@@ -325,9 +332,8 @@ pub(crate) fn poll_fill(cx: &mut Context<'_>, link: &mut Link) -> Poll<io::Resul
         conn.inbox.drain(..link.walked);
         link.walked = 0;
     }
-    if conn.inbox.capacity() == 0 {
-        conn.inbox.reserve(READ);
-    } else if conn.inbox.capacity() - conn.inbox.len() < READ / 4 {
+    link.buffers.lend(&mut conn.inbox);
+    if conn.inbox.capacity() - conn.inbox.len() < ROOM {
         conn.inbox.reserve(READ_MOST.max(conn.inbox.len()));
     }
     let read = conn.stream.poll_read(cx, &mut conn.inbox);

@@ -39,7 +39,6 @@ pub(crate) enum Made {
     ParseComplete,
     BindComplete,
     CloseComplete,
-    NoData,
     /// Any other whole messages.
     Bytes(Box<[u8]>),
 }
@@ -101,7 +100,6 @@ impl Made {
             Made::ParseComplete => out.extend_from_slice(b"1\0\0\0\x04"),
             Made::BindComplete => out.extend_from_slice(b"2\0\0\0\x04"),
             Made::CloseComplete => out.extend_from_slice(b"3\0\0\0\x04"),
-            Made::NoData => out.extend_from_slice(b"n\0\0\0\x04"),
             Made::Bytes(bytes) => out.extend_from_slice(bytes),
         }
     }

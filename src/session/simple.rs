@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::Session;
+use super::{Now, Session};
 use super::block::{Acted, aborted};
 use super::context::Prepared;
 use super::errors::Fault;
@@ -17,6 +17,47 @@ use crate::wire::error::{ErrorFields, SqlState};
 use crate::wire::{backend, frame, frontend};
 
 impl Session {
+    /// A Query of one statement for one host with an idle server connection: sent at once.
+    pub(super) fn query_now(&mut self, len: usize) -> Now {
+        match self.send_query(len) {
+            Ok(true) => Now::Relay,
+            Ok(false) => Now::Slowly,
+            Err(fault) if self.wants_refresh(&fault) => Now::Slowly,
+            Err(fault) => Now::Done(Err(fault)),
+        }
+    }
+
+    /// `false`: that needs more than can be done at once.
+    fn send_query(&mut self, len: usize) -> Result<bool, Fault> {
+        if self.batch.used() || self.links.iter().any(|l| l.unsynced) {
+            return Ok(false);
+        }
+        self.follow_map();
+        let text = self.query_text(len)?;
+        let read = self.read(&self.client.inbox[text.clone()])?;
+        let prepared = &*read.prepared;
+        let (Prepared::Query(_) | Prepared::Pass(_), Some(Way::One { host, shard, path })) = (prepared, read.way) else {
+            return Ok(false);
+        };
+        if prepared.sets_config() {
+            return Ok(false);
+        }
+        self.check_failed()?;
+        let need = Need { host, statement: None, path, writes: prepared.writes() };
+        let Some(i) = self.link_now(&need)? else { return Ok(false) };
+        self.context.stats.routed();
+        self.note_cursor(&text, host);
+        let link = &mut self.links[i];
+        link.rewritten = shard.map(|shard| (read.prepared.clone(), shard));
+        if link.outbox.is_empty() {
+            link.outbox = read.message;
+        } else {
+            link.outbox.extend_from_slice(&read.message);
+        }
+        self.replies.push(Reply::Query(Pass::On));
+        Ok(true)
+    }
+
     /// A Query message of `len` bytes at the front of the inbox.
     pub(super) async fn query(&mut self, len: usize) -> Result<(), Fault> {
         self.follow_map();
@@ -77,6 +118,7 @@ impl Session {
             }
             (Prepared::Several(pieces), _) => Box::pin(self.several(&text, pieces)).await?,
             (Prepared::NoTables, _) => return Err(Self::no_tables()),
+            (Prepared::SessionLock(name), _) => return Err(Self::no_session_lock(name)),
             (Prepared::ByText, _) => {}
         }
         self.client.flush().await.map_err(Fault::client)
@@ -109,6 +151,13 @@ impl Session {
 
     /// After a ReadyForQuery of a server was passed on: the session's block is what the server's is.
     pub(super) async fn settle(&mut self) {
+        if !self.settle_now() {
+            self.release_links().await;
+        }
+    }
+
+    /// [`Session::settle`]; `false`: the server connections are still to be released, with a wait.
+    pub(super) fn settle_now(&mut self) -> bool {
         let status = self.active_status();
         match (&mut self.block, status) {
             (None, b'I') => {}
@@ -121,10 +170,11 @@ impl Session {
             (Some(_), b'I') => self.close_block(true),
             (Some(block), status) => block.failed = status == b'E',
         }
-        if self.block.is_none() {
-            self.batch.writer = None;
-            self.release_links().await;
+        if self.block.is_some() {
+            return true;
         }
+        self.batch.writer = None;
+        self.release_now()
     }
 
     /// A text of several statements. All on one host: it goes there as one Query, so that Postgres itself applies its
@@ -191,6 +241,7 @@ impl Session {
                 _,
             ) if self.block.is_none() => plan.message.extend_from_slice(piece),
             (Prepared::NoTables, _) => return Err(Self::no_tables()),
+            (Prepared::SessionLock(name), _) => return Err(Self::no_session_lock(name)),
             (Prepared::Control(_), _) => plan.alone += 1,
             _ => {}
         }
@@ -227,6 +278,7 @@ impl Session {
                     }
                 }
                 (Prepared::NoTables, _) => return Err(Self::no_tables()),
+                (Prepared::SessionLock(name), _) => return Err(Self::no_session_lock(name)),
                 _ => {}
             }
             if error {

@@ -55,7 +55,10 @@ impl Demo {
     /// Starts both hosts afresh, provisions them and loads the data. `say` is told each step before it begins.
     pub async fn start(options: Options, mut say: impl FnMut(&str)) -> Result<Demo, String> {
         if options.port > u16::MAX - 10 {
-            return Err(format!("--port {} leaves no room for the hosts' ports", options.port));
+            return Err(format!(
+                "--port {} leaves no room for the hosts' ports",
+                options.port
+            ));
         }
         let programs = Programs::find()?;
         let marker = claim(&options.dir)?;
@@ -63,18 +66,28 @@ impl Demo {
         let data = data_dir(&programs, &options)?;
         let mut servers = Vec::new();
         for (name, port) in ["a", "b"].into_iter().zip(options.host_ports()) {
-            say(&format!("starting a private Postgres as host {name} on 127.0.0.1:{port}"));
+            say(&format!(
+                "starting a private Postgres as host {name} on 127.0.0.1:{port}"
+            ));
             let dir = data.join(name);
             programs.make_dir(&dir)?;
             programs.initdb(&dir)?;
             servers.push(programs.start(&dir, port, &["shared_buffers=32MB"])?);
         }
-        let demo = Demo { options, servers, _marker: marker };
+        let demo = Demo {
+            options,
+            servers,
+            _marker: marker,
+        };
         let map_file = demo.map_file();
-        fs::write(&map_file, map_text(&demo.options)).map_err(|e| format!("{}: {e}", map_file.display()))?;
-        let map = ShardMap::load(&map_file).map_err(|faults| render_faults(&map_file.display().to_string(), &faults))?;
+        fs::write(&map_file, map_text(&demo.options))
+            .map_err(|e| format!("{}: {e}", map_file.display()))?;
+        let map = ShardMap::load(&map_file)
+            .map_err(|faults| render_faults(&map_file.display().to_string(), &faults))?;
         say("making the tables in 8 shards, 4 on each host, and loading a little data");
-        let report = provision::run(&map, SCHEMA, provision::Options::default()).await.map_err(|faults| faults.join("\n"))?;
+        let report = provision::run(&map, SCHEMA, provision::Options::default())
+            .await
+            .map_err(|faults| faults.join("\n"))?;
         if !report.is_complete() {
             return Err(report.to_string());
         }
@@ -125,8 +138,16 @@ Health and metrics: http://127.0.0.1:{http}/healthz
 
     /// Stops both hosts in good order and removes their data. The map stays.
     pub fn stop(self) -> Result<(), String> {
-        let faults: Vec<String> = self.servers.into_iter().filter_map(|server| server.stop().err()).collect();
-        if faults.is_empty() { clear(&self.options.dir) } else { Err(faults.join("\n")) }
+        let faults: Vec<String> = self
+            .servers
+            .into_iter()
+            .filter_map(|server| server.stop().err())
+            .collect();
+        if faults.is_empty() {
+            clear(&self.options.dir)
+        } else {
+            Err(faults.join("\n"))
+        }
     }
 }
 
@@ -137,11 +158,17 @@ fn claim(dir: &Path) -> Result<File, String> {
     let marker = dir.join(MARKER);
     let empty = fs::read_dir(dir).map_err(told)?.next().is_none();
     if !empty && !marker.exists() {
-        return Err(format!("{} is not empty and no demo's: name another directory (--dir)", dir.display()));
+        return Err(format!(
+            "{} is not empty and no demo's: name another directory (--dir)",
+            dir.display()
+        ));
     }
     let file = File::create(&marker).map_err(told)?;
     if file.try_lock().is_err() {
-        return Err(format!("a demo runs in {} already: stop it, or name another directory and port (--dir, --port)", dir.display()));
+        return Err(format!(
+            "a demo runs in {} already: stop it, or name another directory and port (--dir, --port)",
+            dir.display()
+        ));
     }
     clear(dir)?;
     Ok(file)
@@ -160,11 +187,20 @@ fn clear(dir: &Path) -> Result<(), String> {
 /// All ports must be free before anything is started.
 fn check_ports(options: &Options) -> Result<(), String> {
     let [a, b] = options.host_ports();
-    let wanted = [(options.port, "the proxy"), (options.http_port(), "the proxy's HTTP"), (a, "host a"), (b, "host b")];
+    let wanted = [
+        (options.port, "the proxy"),
+        (options.http_port(), "the proxy's HTTP"),
+        (a, "host a"),
+        (b, "host b"),
+    ];
     let began = Instant::now();
     loop {
-        let taken = wanted.iter().find(|(port, _)| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_err());
-        let Some((port, whom)) = taken else { return Ok(()) };
+        let taken = wanted
+            .iter()
+            .find(|(port, _)| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_err());
+        let Some((port, whom)) = taken else {
+            return Ok(());
+        };
         if began.elapsed() > PORT_PATIENCE {
             return Err(format!(
                 "port {port} on 127.0.0.1, for {whom}, is taken. Stop what listens there, or use other ports: \
@@ -191,7 +227,9 @@ fn data_dir(programs: &Programs, options: &Options) -> Result<PathBuf, String> {
 /// A directory below the system's for temporary files that belongs to one demo directory.
 fn fallback_data_dir(dir: &Path) -> PathBuf {
     let dir = fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
-    let name = dir.to_string_lossy().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+    let name = dir
+        .to_string_lossy()
+        .replace(|c: char| !c.is_ascii_alphanumeric(), "-");
     std::env::temp_dir().join(format!("presplit-demo{name}"))
 }
 
@@ -200,8 +238,14 @@ fn map_text(options: &Options) -> String {
     EXAMPLE_MAP
         .replace("127.0.0.1:6441", &format!("127.0.0.1:{a}"))
         .replace("127.0.0.1:6442", &format!("127.0.0.1:{b}"))
-        .replace("listen = \"127.0.0.1:6432\"", &format!("listen = \"127.0.0.1:{}\"", options.port))
-        .replace("#http = \"127.0.0.1:6433\" ", &format!("http = \"127.0.0.1:{}\" ", options.http_port()))
+        .replace(
+            "listen = \"127.0.0.1:6432\"",
+            &format!("listen = \"127.0.0.1:{}\"", options.port),
+        )
+        .replace(
+            "#http = \"127.0.0.1:6433\" ",
+            &format!("http = \"127.0.0.1:{}\" ", options.http_port()),
+        )
         .replace("#drain_grace = \"30s\"", "drain_grace = \"2s\"")
 }
 
@@ -210,15 +254,24 @@ mod tests {
     use super::*;
 
     fn options(dir: &Path) -> Options {
-        Options { dir: dir.to_owned(), port: 17_000 }
+        Options {
+            dir: dir.to_owned(),
+            port: 17_000,
+        }
     }
 
     #[test]
     fn the_example_map_takes_the_demos_ports() {
         let map = ShardMap::parse(&map_text(&options(Path::new(".demo"))), &|_| None).unwrap();
         assert_eq!(map.shards(), 8);
-        assert_eq!(map.hosts.iter().map(|h| h.url.port).collect::<Vec<_>>(), [17_009, 17_010]);
-        assert_eq!((map.proxy.listen.port(), map.proxy.http.map(|a| a.port())), (17_000, Some(17_001)));
+        assert_eq!(
+            map.hosts.iter().map(|h| h.url.port).collect::<Vec<_>>(),
+            [17_009, 17_010]
+        );
+        assert_eq!(
+            (map.proxy.listen.port(), map.proxy.http.map(|a| a.port())),
+            (17_000, Some(17_001))
+        );
         assert_eq!(map.proxy.timeouts.drain_grace, Duration::from_secs(2));
     }
 
@@ -245,7 +298,14 @@ mod tests {
     fn a_port_that_is_taken_is_named_with_the_way_out() {
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = taken.local_addr().unwrap().port();
-        let said = check_ports(&Options { dir: PathBuf::new(), port: port - 9 }).unwrap_err();
-        assert!(said.contains(&format!("port {port}")) && said.contains("--port N"), "{said}");
+        let said = check_ports(&Options {
+            dir: PathBuf::new(),
+            port: port - 9,
+        })
+        .unwrap_err();
+        assert!(
+            said.contains(&format!("port {port}")) && said.contains("--port N"),
+            "{said}"
+        );
     }
 }

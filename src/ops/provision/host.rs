@@ -396,9 +396,8 @@ impl Work<'_> {
 async fn worker_connection(config: &Config) -> Result<Client, String> {
     let client = connect(config).await?;
     // Shared, for the life of the connection: a later run waits for it.
-    let setup = format!(
-        "{QUIET}; SET synchronous_commit = off; SELECT pg_advisory_lock_shared({LOCK}, 2)"
-    );
+    let setup =
+        format!("{QUIET}; SET synchronous_commit = off; SELECT pg_advisory_lock_shared({LOCK}, 2)");
     client.batch_execute(&setup).await.map_err(|e| said(&e))?;
     Ok(client)
 }

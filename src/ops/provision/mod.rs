@@ -1,8 +1,10 @@
 //! `presplit provision`: makes the shards' schemas and the app's tables on every host, from one SQL file.
 //!
-//! 1. read and place the file's statements; 2. reach every host, and see that no shard is open on another host than the
-//! map says; 3. run the file once in a transaction that is rolled back, to learn what each statement makes; 4. on all
-//! hosts at once: what belongs to `public`, then the shards, each in one transaction, several side by side.
+//! 1. Read and place the file's statements.
+//! 2. Reach every host, and see that no shard is open on another host than the map says.
+//! 3. Run the file once in a transaction that is rolled back, to learn what each statement makes.
+//! 4. On all hosts at once: what belongs to `public`, then the shards, each in one transaction, several side by side.
+//!
 //! Until step 4 nothing is changed. What is there already stays as it is, so a run can be repeated and goes on where
 //! another was cut off.
 

@@ -18,7 +18,7 @@ pub(super) enum Progress {
 /// One host's progress.
 pub(super) enum Bar {
     Silent,
-    Bar(ProgressBar),
+    Drawn(ProgressBar),
     Lines {
         host: String,
         all: u64,
@@ -43,7 +43,7 @@ impl Progress {
                 );
                 let bar = bars.add(ProgressBar::new(all).with_prefix(name.to_owned()));
                 // The template is a constant; were it wrong, the default would do.
-                Bar::Bar(
+                Bar::Drawn(
                     style
                         .map(|style| bar.clone().with_style(style))
                         .unwrap_or(bar),
@@ -63,7 +63,7 @@ impl Bar {
     pub(super) fn advance(&self) {
         match self {
             Bar::Silent => {}
-            Bar::Bar(bar) => bar.inc(1),
+            Bar::Drawn(bar) => bar.inc(1),
             Bar::Lines { host, all, done } => {
                 let done = done.fetch_add(1, Ordering::Relaxed) + 1;
                 if done * LINES / all != (done - 1) * LINES / all {
@@ -74,7 +74,7 @@ impl Bar {
     }
 
     pub(super) fn finish(&self) {
-        if let Bar::Bar(bar) = self {
+        if let Bar::Drawn(bar) = self {
             bar.finish();
         }
     }

@@ -3,17 +3,15 @@
 //! The walk is exhaustive on purpose: a subquery that it passed over would be a table that nobody routes.
 
 use sqlparser::ast::{
-    AccessExpr, Array, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause,
-    FunctionArguments, Ident, ObjectName, OrderByExpr, OrderByOptions, Subscript, Value, WindowFrameBound,
-    WindowSpec, WindowType,
+    AccessExpr, Array, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArgumentClause, FunctionArguments, Ident, ObjectName, OrderByExpr, OrderByOptions,
+    Subscript, Value, WindowFrameBound, WindowSpec, WindowType,
 };
 
 use super::lower::{Lower, Read, parts, stop};
+use super::objects::names_object;
 use super::terms::{array_cast, cast, param_number, strip, type_name};
-use crate::sql::literal::literal_value;
-use crate::sql::plan::{Call, LevelId, ObjectLiteral, ParamUse, Term, TypeRef, TypedBy};
-use crate::sql::shape::{HoleKind, Shape};
-use crate::sql::token::{TokenKind, ident_value, tokens};
+use crate::sql::plan::{Call, LevelId, ParamUse, Term, TypeRef, TypedBy};
 
 impl Lower<'_> {
     pub(super) fn walk_all(&mut self, exprs: &[Expr], level: LevelId) -> Read<()> {
@@ -27,13 +25,18 @@ impl Lower<'_> {
                 Value::Placeholder(name) => self.param(name, value.span.start.column, typed),
                 _ => self.walk(expr, level),
             },
-            Expr::Array(array) => array.elem.iter().try_for_each(|e| self.walk_typed(e, level, typed.clone())),
+            Expr::Array(array) => array
+                .elem
+                .iter()
+                .try_for_each(|e| self.walk_typed(e, level, typed.clone())),
             _ => self.walk(expr, level),
         }
     }
 
     fn param(&mut self, name: &str, column: u64, with: TypedBy) -> Read<()> {
-        let Some(param) = param_number(name) else { return stop("a parameter of that name") };
+        let Some(param) = param_number(name) else {
+            return stop("a parameter of that name");
+        };
         self.params_seen.insert((column - 1) as usize);
         self.plan.params.push(ParamUse { param, with });
         Ok(())
@@ -42,7 +45,8 @@ impl Lower<'_> {
     /// What types a parameter that stands beside `expr`.
     fn typed_by(&self, expr: &Expr, level: LevelId) -> TypedBy {
         match strip(expr) {
-            Expr::Cast { data_type, .. } => match cast(data_type).or_else(|| array_cast(data_type)) {
+            Expr::Cast { data_type, .. } => match cast(data_type).or_else(|| array_cast(data_type))
+            {
                 Some(cast) => TypedBy::Cast(cast),
                 None => TypedBy::Unknown,
             },
@@ -58,7 +62,10 @@ impl Lower<'_> {
         if let (Expr::Tuple(lefts), Expr::Tuple(rights)) = (strip(left), strip(right))
             && lefts.len() == rights.len()
         {
-            return lefts.iter().zip(rights).try_for_each(|(left, right)| self.pair(left, right, level));
+            return lefts
+                .iter()
+                .zip(rights)
+                .try_for_each(|(left, right)| self.pair(left, right, level));
         }
         let (of_left, of_right) = (self.typed_by(left, level), self.typed_by(right, level));
         self.walk_typed(left, level, of_right)?;
@@ -82,7 +89,9 @@ impl Lower<'_> {
             Expr::CompoundIdentifier(idents) => self.schema_ref(idents),
             Expr::CompoundFieldAccess { root, access_chain } => {
                 self.walk(root, level)?;
-                access_chain.iter().try_for_each(|access| self.access(access, level))
+                access_chain
+                    .iter()
+                    .try_for_each(|access| self.access(access, level))
             }
             Expr::IsFalse(e)
             | Expr::IsNotFalse(e)
@@ -96,11 +105,15 @@ impl Lower<'_> {
             | Expr::IsNormalized { expr: e, .. }
             | Expr::Nested(e)
             | Expr::UnaryOp { expr: e, .. } => self.walk(e, level),
-            Expr::IsDistinctFrom(left, right) | Expr::IsNotDistinctFrom(left, right) => self.pair(left, right, level),
+            Expr::IsDistinctFrom(left, right) | Expr::IsNotDistinctFrom(left, right) => {
+                self.pair(left, right, level)
+            }
             Expr::InList { expr, list, .. } => {
                 self.walk(expr, level)?;
                 list.iter().try_for_each(|e| match (strip(expr), strip(e)) {
-                    (Expr::Tuple(columns), Expr::Tuple(values)) if columns.len() == values.len() => {
+                    (Expr::Tuple(columns), Expr::Tuple(values))
+                        if columns.len() == values.len() =>
+                    {
                         columns.iter().zip(values).try_for_each(|(column, value)| {
                             let typed = self.typed_by(column, level);
                             self.walk_typed(value, level, typed)
@@ -116,22 +129,48 @@ impl Lower<'_> {
                 self.walk(expr, level)?;
                 self.subquery(subquery, level).map(drop)
             }
-            Expr::Between { expr, low, high, .. } => {
+            Expr::Between {
+                expr, low, high, ..
+            } => {
                 let typed = self.typed_by(expr, level);
                 self.walk(expr, level)?;
                 self.walk_typed(low, level, typed.clone())?;
                 self.walk_typed(high, level, typed)
             }
-            Expr::Like { any: false, expr, pattern, escape_char, .. }
-            | Expr::ILike { any: false, expr, pattern, escape_char, .. }
-            | Expr::SimilarTo { expr, pattern, escape_char, .. } => {
+            Expr::Like {
+                any: false,
+                expr,
+                pattern,
+                escape_char,
+                ..
+            }
+            | Expr::ILike {
+                any: false,
+                expr,
+                pattern,
+                escape_char,
+                ..
+            }
+            | Expr::SimilarTo {
+                expr,
+                pattern,
+                escape_char,
+                ..
+            } => {
                 self.walk(expr, level)?;
                 self.walk(pattern, level)?;
                 escape_char.iter().try_for_each(|e| self.walk(e, level))
             }
-            Expr::AnyOp { left, right, .. } | Expr::AllOp { left, right, .. } => self.pair(left, right, level),
-            Expr::Cast { expr, data_type, .. } => self.cast(expr, data_type, level),
-            Expr::AtTimeZone { timestamp, time_zone } => {
+            Expr::AnyOp { left, right, .. } | Expr::AllOp { left, right, .. } => {
+                self.pair(left, right, level)
+            }
+            Expr::Cast {
+                expr, data_type, ..
+            } => self.cast(expr, data_type, level),
+            Expr::AtTimeZone {
+                timestamp,
+                time_zone,
+            } => {
                 self.walk(timestamp, level)?;
                 self.walk(time_zone, level)
             }
@@ -146,17 +185,38 @@ impl Lower<'_> {
                 self.walk(expr, level)?;
                 self.walk(r#in, level)
             }
-            Expr::Substring { expr, substring_from, substring_for, .. } => {
+            Expr::Substring {
+                expr,
+                substring_from,
+                substring_for,
+                ..
+            } => {
                 self.walk(expr, level)?;
-                substring_from.iter().chain(substring_for).try_for_each(|e| self.walk(e, level))
+                substring_from
+                    .iter()
+                    .chain(substring_for)
+                    .try_for_each(|e| self.walk(e, level))
             }
-            Expr::Trim { trim_what, expr, trim_characters, .. } => {
+            Expr::Trim {
+                trim_what,
+                expr,
+                trim_characters,
+                ..
+            } => {
                 self.walk(expr, level)?;
                 trim_what.iter().try_for_each(|e| self.walk(e, level))?;
                 self.walk_all(trim_characters.as_deref().unwrap_or_default(), level)
             }
-            Expr::Overlay { expr, overlay_what, overlay_from, overlay_for } => {
-                for e in [expr, overlay_what, overlay_from].into_iter().chain(overlay_for) {
+            Expr::Overlay {
+                expr,
+                overlay_what,
+                overlay_from,
+                overlay_for,
+            } => {
+                for e in [expr, overlay_what, overlay_from]
+                    .into_iter()
+                    .chain(overlay_for)
+                {
                     self.walk(e, level)?;
                 }
                 Ok(())
@@ -166,11 +226,18 @@ impl Lower<'_> {
                 self.walk(expr, level)
             }
             Expr::Value(value) => match &value.value {
-                Value::Placeholder(name) => self.param(name, value.span.start.column, TypedBy::Unknown),
+                Value::Placeholder(name) => {
+                    self.param(name, value.span.start.column, TypedBy::Unknown)
+                }
                 _ => Ok(()),
             },
             Expr::Function(function) => self.function(function, level),
-            Expr::Case { operand, conditions, else_result, .. } => {
+            Expr::Case {
+                operand,
+                conditions,
+                else_result,
+                ..
+            } => {
                 for e in operand.iter().chain(else_result) {
                     self.walk(e, level)?;
                 }
@@ -179,7 +246,9 @@ impl Lower<'_> {
                     self.walk(&when.result, level)
                 })
             }
-            Expr::Exists { subquery, .. } | Expr::Subquery(subquery) => self.subquery(subquery, level).map(drop),
+            Expr::Exists { subquery, .. } | Expr::Subquery(subquery) => {
+                self.subquery(subquery, level).map(drop)
+            }
             Expr::GroupingSets(sets) | Expr::Cube(sets) | Expr::Rollup(sets) => {
                 sets.iter().try_for_each(|set| self.walk_all(set, level))
             }
@@ -188,7 +257,9 @@ impl Lower<'_> {
             Expr::QualifiedWildcard(name, _) => {
                 let idents: Vec<Ident> = self.idents(name)?.into_iter().cloned().collect();
                 match &idents[..] {
-                    [schema, table] => self.schema_ref(&[schema.clone(), table.clone(), table.clone()]),
+                    [schema, table] => {
+                        self.schema_ref(&[schema.clone(), table.clone(), table.clone()])
+                    }
                     [_] => Ok(()),
                     _ => stop("a name of four parts"),
                 }
@@ -224,9 +295,15 @@ impl Lower<'_> {
             AccessExpr::Dot(Expr::Identifier(field)) => self.ident(field).map(drop),
             AccessExpr::Dot(expr) => self.walk(expr, level),
             AccessExpr::Subscript(Subscript::Index { index }) => self.walk(index, level),
-            AccessExpr::Subscript(Subscript::Slice { lower_bound, upper_bound, stride }) => {
-                lower_bound.iter().chain(upper_bound).chain(stride).try_for_each(|e| self.walk(e, level))
-            }
+            AccessExpr::Subscript(Subscript::Slice {
+                lower_bound,
+                upper_bound,
+                stride,
+            }) => lower_bound
+                .iter()
+                .chain(upper_bound)
+                .chain(stride)
+                .try_for_each(|e| self.walk(e, level)),
         }
     }
 
@@ -237,7 +314,9 @@ impl Lower<'_> {
             None => TypedBy::Unknown,
         };
         self.walk_typed(inner, level, typed)?;
-        let last = type_name(data_type).and_then(|(name, _)| parts(name)).and_then(|parts| parts.last().copied());
+        let last = type_name(data_type)
+            .and_then(|(name, _)| parts(name))
+            .and_then(|parts| parts.last().copied());
         match last {
             Some(name) if names_object(name) => self.object(name, Some(inner)),
             _ => Ok(()),
@@ -273,45 +352,25 @@ impl Lower<'_> {
         }
     }
 
-    /// Notes a value that names a table, sequence or the like.
-    fn object(&mut self, to: &str, value: Option<&Expr>) -> Read<()> {
-        let mut value = value.map(strip);
-        while let Some(Expr::Cast { expr, data_type, .. }) = value {
-            let known = cast(data_type).is_some() || type_name(data_type).is_some_and(|(name, _)| {
-                parts(name).and_then(|parts| parts.last().copied()).is_some_and(names_object)
-            });
-            value = if known { Some(strip(expr)) } else { None };
-        }
-        let hole = match value {
-            Some(Expr::Value(literal)) if matches!(literal.value, Value::SingleQuotedString(_)) => {
-                self.hole_at(literal.span.start.column)
-            }
-            // An OID.
-            Some(Expr::Value(literal)) if matches!(literal.value, Value::Number(..)) => return Ok(()),
-            _ => None,
-        };
-        let mut object = ObjectLiteral { to: to.to_owned(), hole, parts: Vec::new() };
-        if let Some(at) = hole {
-            self.plan.per_text = true;
-            let hole = self.holes[at as usize];
-            match literal_value(self.text, &hole).map(|value| name_parts(&value)) {
-                Some(parts) if hole.kind != HoleKind::OtherString => object.parts = parts,
-                _ => object.hole = None,
-            }
-        }
-        if !self.plan.objects.contains(&object) {
-            self.plan.objects.push(object);
-        }
-        Ok(())
-    }
-
     fn function(&mut self, function: &Function, level: LevelId) -> Read<()> {
-        let Function { name, uses_odbc_syntax, parameters, args, filter, null_treatment, over, within_group } = function;
+        let Function {
+            name,
+            uses_odbc_syntax,
+            parameters,
+            args,
+            filter,
+            null_treatment,
+            over,
+            within_group,
+        } = function;
         if *uses_odbc_syntax || *parameters != FunctionArguments::None || null_treatment.is_some() {
             return stop("a call of another database");
         }
         let bare = match args {
-            FunctionArguments::List(list) => list.args.iter().all(|arg| matches!(arg, FunctionArg::Unnamed(FunctionArgExpr::Wildcard))),
+            FunctionArguments::List(list) => list
+                .args
+                .iter()
+                .all(|arg| matches!(arg, FunctionArg::Unnamed(FunctionArgExpr::Wildcard))),
             _ => false,
         };
         self.call(name, over.is_some(), bare, false, level)?;
@@ -348,22 +407,39 @@ impl Lower<'_> {
     }
 
     /// Notes a call.
-    fn call(&mut self, name: &ObjectName, window: bool, bare: bool, from: bool, level: LevelId) -> Read<String> {
+    fn call(
+        &mut self,
+        name: &ObjectName,
+        window: bool,
+        bare: bool,
+        from: bool,
+        level: LevelId,
+    ) -> Read<String> {
         let idents = self.idents(name)?;
         let (schema, name) = match idents[..] {
             [name] => (None, name.value.clone()),
             [schema, name] => (Some(schema.value.clone()), name.value.clone()),
             _ => return stop("a function's name of three parts"),
         };
-        let call = Call { level, schema, name: name.clone(), window, bare, from };
-        if !self.plan.calls.contains(&call) {
-            self.plan.calls.push(call);
-        }
+        let call = Call {
+            level,
+            schema,
+            name: name.clone(),
+            window,
+            bare,
+            from,
+        };
+        self.plan.calls.push(call);
         Ok(name)
     }
 
     /// A function in FROM; gives its name.
-    pub(super) fn from_function(&mut self, name: &ObjectName, args: &[FunctionArg], level: LevelId) -> Read<String> {
+    pub(super) fn table_function(
+        &mut self,
+        name: &ObjectName,
+        args: &[FunctionArg],
+        level: LevelId,
+    ) -> Read<String> {
         let called = self.call(name, false, false, true, level)?;
         self.args(args, level)?;
         self.object_args(name, args)?;
@@ -387,7 +463,13 @@ impl Lower<'_> {
                 FunctionArgExpr::Expr(expr) => self.walk(expr, level)?,
                 FunctionArgExpr::Wildcard => {}
                 FunctionArgExpr::QualifiedWildcard(name) => {
-                    self.walk(&Expr::QualifiedWildcard(name.clone(), sqlparser::ast::helpers::attached_token::AttachedToken::empty()), level)?;
+                    self.walk(
+                        &Expr::QualifiedWildcard(
+                            name.clone(),
+                            sqlparser::ast::helpers::attached_token::AttachedToken::empty(),
+                        ),
+                        level,
+                    )?;
                 }
                 FunctionArgExpr::WildcardWithOptions(_) => return stop("* with options in a call"),
             }
@@ -395,38 +477,41 @@ impl Lower<'_> {
         Ok(())
     }
 
-    /// Functions that take the name of a table or sequence.
-    fn object_args(&mut self, name: &ObjectName, args: &[FunctionArg]) -> Read<()> {
-        let Some(name) = parts(name).and_then(|parts| parts.last().copied()) else { return Ok(()) };
-        if !takes_object(name) {
-            return Ok(());
-        }
-        match args.first() {
-            Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(first))) => self.object(name, Some(first)),
-            _ => self.object(name, None),
-        }
-    }
-
     pub(super) fn order_by(&mut self, exprs: &[OrderByExpr], level: LevelId) -> Read<()> {
-        for OrderByExpr { expr, options, with_fill } in exprs {
+        for OrderByExpr {
+            expr,
+            options,
+            with_fill,
+        } in exprs
+        {
             if with_fill.is_some() {
                 return stop("WITH FILL");
             }
             // The operator of ORDER BY ... USING is no word of the text.
-            let OrderByOptions { sort: _, nulls_first: _ } = options;
+            let OrderByOptions {
+                sort: _,
+                nulls_first: _,
+            } = options;
             self.walk(expr, level)?;
         }
         Ok(())
     }
 
     pub(super) fn window_spec(&mut self, spec: &WindowSpec, level: LevelId) -> Read<()> {
-        let WindowSpec { window_name, partition_by, order_by, window_frame } = spec;
+        let WindowSpec {
+            window_name,
+            partition_by,
+            order_by,
+            window_frame,
+        } = spec;
         if let Some(name) = window_name {
             self.ident(name)?;
         }
         self.walk_all(partition_by, level)?;
         self.order_by(order_by, level)?;
-        let Some(frame) = window_frame else { return Ok(()) };
+        let Some(frame) = window_frame else {
+            return Ok(());
+        };
         for bound in std::iter::once(&frame.start_bound).chain(&frame.end_bound) {
             match bound {
                 WindowFrameBound::CurrentRow => {}
@@ -442,7 +527,10 @@ impl Lower<'_> {
 /// Operators whose operands are of one type, so that a column types a parameter beside it.
 fn compares(op: &sqlparser::ast::BinaryOperator) -> bool {
     use sqlparser::ast::BinaryOperator as Op;
-    matches!(op, Op::Eq | Op::NotEq | Op::Lt | Op::LtEq | Op::Gt | Op::GtEq)
+    matches!(
+        op,
+        Op::Eq | Op::NotEq | Op::Lt | Op::LtEq | Op::Gt | Op::GtEq
+    )
 }
 
 /// The name that a SELECT item has without an alias, where it is sure.
@@ -465,40 +553,3 @@ pub(super) fn is_all_fields(expr: &Expr) -> bool {
         _ => false,
     }
 }
-
-/// Types whose input is the name of a table, sequence, type or function.
-fn names_object(name: &str) -> bool {
-    matches!(name, "regclass" | "regtype" | "regproc" | "regprocedure")
-}
-
-/// Functions whose first argument is the name of a table or sequence.
-fn takes_object(name: &str) -> bool {
-    matches!(
-        name,
-        "nextval" | "currval" | "setval" | "to_regclass" | "to_regtype" | "pg_get_serial_sequence"
-            | "pg_sequence_last_value" | "pg_relation_size" | "pg_total_relation_size" | "pg_table_size"
-            | "pg_indexes_size" | "pg_relation_filepath" | "pg_relation_filenode" | "table_to_xml"
-    )
-}
-
-/// The parts of a name inside a string, as `stringToQualifiedNameList` reads it; empty if it is none.
-fn name_parts(value: &[u8]) -> Vec<String> {
-    let mut shape = Shape::default();
-    if shape.scan(value).is_err() || !shape.holes.is_empty() {
-        return Vec::new();
-    }
-    let mut parts = Vec::new();
-    let mut wants_name = true;
-    for token in tokens(value, &[]) {
-        match token.kind {
-            TokenKind::Word | TokenKind::QuotedIdent if wants_name => {
-                parts.push(ident_value(value, token.span).into_owned());
-                wants_name = false;
-            }
-            TokenKind::Punct if !wants_name && value[token.span.start] == b'.' => wants_name = true,
-            _ => return Vec::new(),
-        }
-    }
-    parts
-}
-

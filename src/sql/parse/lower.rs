@@ -4,18 +4,16 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use sqlparser::ast::{
-    self, AssignmentTarget, ConflictTarget, Distinct, FromTable, GroupByExpr, GroupByWithModifier, Ident,
-    JoinConstraint, JoinOperator, LimitClause, MergeAction, MergeClauseKind, MergeInsertKind, MergeUpdateKind,
-    ObjectName, ObjectNamePart, OnConflictAction, OnInsert, OrderByKind, OutputClause, Query, Select, SelectItem,
-    SelectItemQualifiedWildcardKind, SetExpr, Statement, TableAlias, TableFactor, TableObject, TableWithJoins,
-    UpdateTableFromKind,
+    self, Distinct, GroupByExpr, GroupByWithModifier, Ident, LimitClause, ObjectName,
+    ObjectNamePart, OrderByKind, Query, Select, SelectItem, SelectItemQualifiedWildcardKind,
+    SetExpr, Statement,
 };
 
-use super::tokens::Raw;
+use super::cut::Raw;
 use super::{expr, name};
 use crate::sql::plan::{
-    Body, Fact, Features, Item, Join, JoinKind, Level, LevelId, Output, ParamUse, Place, Plan, SchemaRef, Set,
-    Source, TableRef, Term, TypedBy, Using,
+    Body, Fact, Features, Item, Level, LevelId, Output, ParamUse, Place, Plan, SchemaRef, Source,
+    TableRef, TypedBy,
 };
 use crate::sql::rewrite::Pos;
 use crate::sql::shape::{Hole, HoleKind};
@@ -40,10 +38,12 @@ pub(super) struct Lower<'t> {
     pub(super) known: HashSet<usize>,
     /// Where parameters begin whose use is noted.
     pub(super) params_seen: HashSet<usize>,
+    /// How many FROM items there are.
+    pub(super) items: usize,
     /// The levels of the subqueries walked so far, by the address of their syntax tree, which stays in place.
     subqueries: HashMap<usize, LevelId>,
     /// Common table expressions in scope, the innermost last.
-    ctes: Vec<(String, LevelId)>,
+    pub(super) ctes: Vec<(String, LevelId)>,
 }
 
 impl<'t> Lower<'t> {
@@ -54,6 +54,7 @@ impl<'t> Lower<'t> {
             plan: Plan::default(),
             known: HashSet::new(),
             params_seen: HashSet::new(),
+            items: 0,
             subqueries: HashMap::new(),
             ctes: Vec::new(),
         }
@@ -65,10 +66,13 @@ impl<'t> Lower<'t> {
             if let Some(name) = name(raw).filter(|_| !self.known.contains(&raw.start)) {
                 self.plan.words.push(name.to_owned());
             }
-            if raw.kind == super::tokens::RawKind::Param && !self.params_seen.contains(&raw.start) {
+            if raw.kind == super::cut::RawKind::Param && !self.params_seen.contains(&raw.start) {
                 let text = String::from_utf8_lossy(&self.text[raw.start..raw.end]);
                 let param = super::terms::param_number(&text).unwrap_or(0);
-                self.plan.params.push(ParamUse { param, with: TypedBy::Unknown });
+                self.plan.params.push(ParamUse {
+                    param,
+                    with: TypedBy::Unknown,
+                });
             }
         }
         self.plan.words.sort_unstable();
@@ -77,28 +81,41 @@ impl<'t> Lower<'t> {
     }
 
     pub(super) fn level_of(&self, query: &Query) -> Option<LevelId> {
-        self.subqueries.get(&(std::ptr::from_ref(query) as usize)).copied()
+        self.subqueries
+            .get(&(std::ptr::from_ref(query) as usize))
+            .copied()
     }
 
     /// Notes the level of a subquery in an expression.
     pub(super) fn subquery(&mut self, query: &Query, level: LevelId) -> Read<LevelId> {
         let id = self.query(query, Some(level))?;
-        self.subqueries.insert(std::ptr::from_ref(query) as usize, id);
+        self.subqueries
+            .insert(std::ptr::from_ref(query) as usize, id);
         Ok(id)
     }
 
     /// The hole that begins at `column` (a byte offset plus one).
     pub(super) fn hole_at(&self, column: u64) -> Option<u32> {
         let start = u32::try_from(column.checked_sub(1)?).ok()?;
-        self.holes.binary_search_by_key(&start, |h| h.start).ok().map(|at| at as u32)
+        self.holes
+            .binary_search_by_key(&start, |h| h.start)
+            .ok()
+            .map(|at| at as u32)
     }
 
     pub(super) fn is_number(&self, hole: u32) -> bool {
-        self.holes.get(hole as usize).is_some_and(|h| h.kind == HoleKind::Number)
+        self.holes
+            .get(hole as usize)
+            .is_some_and(|h| h.kind == HoleKind::Number)
     }
 
     pub(super) fn is_quoted(&self, ident: &Ident) -> bool {
-        let start = ident.span.start.column.checked_sub(1).map(|c| self.text.get(c as usize));
+        let start = ident
+            .span
+            .start
+            .column
+            .checked_sub(1)
+            .map(|c| self.text.get(c as usize));
         start == Some(Some(&b'"'))
     }
 
@@ -110,13 +127,23 @@ impl<'t> Lower<'t> {
 
     /// Where an identifier stands, checked against the text.
     fn place(&mut self, ident: &Ident) -> Read<Place> {
-        let start = ident.span.start.column.checked_sub(1).filter(|_| ident.span.start.line == 1);
+        let start = ident
+            .span
+            .start
+            .column
+            .checked_sub(1)
+            .filter(|_| ident.span.start.line == 1);
         let Some(start) = start.map(|s| s as usize).filter(|s| *s < self.text.len()) else {
             return stop("a name without a place");
         };
         self.known.insert(start);
-        let end = crate::sql::token::tokens(&self.text[start..], &[]).next().map_or(start, |t| start + t.span.end);
-        Ok(Place { pos: Pos::of(start, self.holes), len: (end - start) as u32 })
+        let end = crate::sql::token::tokens(&self.text[start..], &[])
+            .next()
+            .map_or(start, |t| start + t.span.end);
+        Ok(Place {
+            pos: Pos::of(start, self.holes),
+            len: (end - start) as u32,
+        })
     }
 
     pub(super) fn idents<'n>(&mut self, name: &'n ObjectName) -> Read<Vec<&'n Ident>> {
@@ -133,10 +160,14 @@ impl<'t> Lower<'t> {
         Ok(idents)
     }
 
-    fn table_ref(&mut self, name: &ObjectName) -> Read<TableRef> {
+    pub(super) fn table_ref(&mut self, name: &ObjectName) -> Read<TableRef> {
         let idents = self.idents(name)?;
         match idents[..] {
-            [table] => Ok(TableRef { schema: None, name: table.value.clone(), place: self.place(table)? }),
+            [table] => Ok(TableRef {
+                schema: None,
+                name: table.value.clone(),
+                place: self.place(table)?,
+            }),
             [schema, table] => Ok(TableRef {
                 schema: Some((schema.value.clone(), self.place(schema)?)),
                 name: table.value.clone(),
@@ -157,11 +188,15 @@ impl<'t> Lower<'t> {
             _ => return Ok(()),
         };
         let place = self.place(schema)?;
-        self.plan.schemas.push(SchemaRef { schema: schema.value.clone(), place, table: table.value.clone() });
+        self.plan.schemas.push(SchemaRef {
+            schema: schema.value.clone(),
+            place,
+            table: table.value.clone(),
+        });
         Ok(())
     }
 
-    fn new_level(&mut self, parent: Option<LevelId>, body: Body) -> LevelId {
+    pub(super) fn new_level(&mut self, parent: Option<LevelId>, body: Body) -> LevelId {
         self.plan.levels.push(Level {
             parent,
             body,
@@ -182,9 +217,23 @@ impl<'t> Lower<'t> {
 
     /// Reads a query; names that it lacks are looked for in `parent`.
     pub(super) fn query(&mut self, query: &Query, parent: Option<LevelId>) -> Read<LevelId> {
-        let Query { with, body, order_by, limit_clause, fetch, locks, for_clause, settings, format_clause, pipe_operators } =
-            query;
-        if for_clause.is_some() || settings.is_some() || format_clause.is_some() || !pipe_operators.is_empty() {
+        let Query {
+            with,
+            body,
+            order_by,
+            limit_clause,
+            fetch,
+            locks,
+            for_clause,
+            settings,
+            format_clause,
+            pipe_operators,
+        } = query;
+        if for_clause.is_some()
+            || settings.is_some()
+            || format_clause.is_some()
+            || !pipe_operators.is_empty()
+        {
             return stop("a clause of another database");
         }
         let scope = self.ctes.len();
@@ -203,7 +252,11 @@ impl<'t> Lower<'t> {
         }
         if let Some(limit) = limit_clause {
             match limit {
-                LimitClause::LimitOffset { limit, offset, limit_by } if limit_by.is_empty() => {
+                LimitClause::LimitOffset {
+                    limit,
+                    offset,
+                    limit_by,
+                } if limit_by.is_empty() => {
                     for expr in limit.iter().chain(offset.as_ref().map(|o| &o.value)) {
                         self.walk(expr, level)?;
                     }
@@ -246,7 +299,11 @@ impl<'t> Lower<'t> {
             self.at(inner).refs += 1;
             let columns = self.alias_columns(&cte.alias)?;
             let level = self.at(slot);
-            level.items.push(Item { source: Source::Level(inner), alias: None, columns });
+            level.items.push(Item {
+                source: Source::Level(inner),
+                alias: None,
+                columns,
+            });
             level.outputs.push(Output::Star(None));
             if !with.recursive {
                 self.ctes.push((name, slot));
@@ -388,21 +445,26 @@ impl<'t> Lower<'t> {
     }
 
     /// WHERE: restricts all items of the level.
-    fn condition(&mut self, selection: Option<&ast::Expr>, level: LevelId) -> Read<()> {
-        let Some(selection) = selection else { return Ok(()) };
+    pub(super) fn condition(&mut self, selection: Option<&ast::Expr>, level: LevelId) -> Read<()> {
+        let Some(selection) = selection else {
+            return Ok(());
+        };
         self.walk(selection, level)?;
         let all = 0..self.at(level).items.len();
         self.facts(selection, level, all);
         Ok(())
     }
 
-    fn facts(&mut self, expr: &ast::Expr, level: LevelId, restricts: Range<usize>) {
+    pub(super) fn facts(&mut self, expr: &ast::Expr, level: LevelId, restricts: Range<usize>) {
         for what in self.conditions(expr) {
-            self.plan.levels[level].facts.push(Fact { restricts: restricts.clone(), what });
+            self.plan.levels[level].facts.push(Fact {
+                restricts: restricts.clone(),
+                what,
+            });
         }
     }
 
-    fn outputs(&mut self, items: &[SelectItem], level: LevelId) -> Read<()> {
+    pub(super) fn outputs(&mut self, items: &[SelectItem], level: LevelId) -> Read<()> {
         for (at, item) in items.iter().enumerate() {
             let output = match item {
                 SelectItem::UnnamedExpr(expr) if expr::is_all_fields(expr) => {
@@ -419,9 +481,10 @@ impl<'t> Lower<'t> {
                     Output::Term(Some(self.ident(alias)?), self.term(expr))
                 }
                 SelectItem::Wildcard(options) if is_plain(options) => Output::Star(None),
-                SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), options)
-                    if is_plain(options) =>
-                {
+                SelectItem::QualifiedWildcard(
+                    SelectItemQualifiedWildcardKind::ObjectName(name),
+                    options,
+                ) if is_plain(options) => {
                     let idents: Vec<Ident> = self.idents(name)?.into_iter().cloned().collect();
                     let last = match &idents[..] {
                         [table] => table.clone(),
@@ -439,415 +502,6 @@ impl<'t> Lower<'t> {
         }
         Ok(())
     }
-
-    fn joined(&mut self, tables: &TableWithJoins, level: LevelId) -> Read<Range<usize>> {
-        let start = self.factor(&tables.relation, level)?.start;
-        for join in &tables.joins {
-            if join.global {
-                return stop("GLOBAL JOIN");
-            }
-            let middle = self.at(level).items.len();
-            self.factor(&join.relation, level)?;
-            let end = self.at(level).items.len();
-            let (left, right) = (start..middle, middle..end);
-            let (kind, constraint) = match &join.join_operator {
-                JoinOperator::Join(c) | JoinOperator::Inner(c) | JoinOperator::CrossJoin(c) => (JoinKind::Inner, c),
-                JoinOperator::Left(c) | JoinOperator::LeftOuter(c) => (JoinKind::Left, c),
-                JoinOperator::Right(c) | JoinOperator::RightOuter(c) => (JoinKind::Right, c),
-                JoinOperator::FullOuter(c) => (JoinKind::Full, c),
-                _ => return stop("a join of another database"),
-            };
-            let restricts = match kind {
-                JoinKind::Inner => start..end,
-                JoinKind::Left => right.clone(),
-                JoinKind::Right => left.clone(),
-                JoinKind::Full => 0..0,
-            };
-            let using = match constraint {
-                JoinConstraint::On(expr) => {
-                    self.walk(expr, level)?;
-                    self.facts(expr, level, restricts);
-                    Using::Nothing
-                }
-                JoinConstraint::Using(names) => {
-                    let mut columns = Vec::with_capacity(names.len());
-                    for name in names {
-                        match self.idents(name)?[..] {
-                            [column] => columns.push(column.value.clone()),
-                            _ => return stop("USING"),
-                        }
-                    }
-                    Using::Columns(columns)
-                }
-                JoinConstraint::Natural => Using::Natural,
-                JoinConstraint::None => Using::Nothing,
-            };
-            self.at(level).joins.push(Join { left, right, kind, using });
-        }
-        Ok(start..self.at(level).items.len())
-    }
-
-    fn factor(&mut self, factor: &TableFactor, level: LevelId) -> Read<Range<usize>> {
-        let start = self.at(level).items.len();
-        match factor {
-            TableFactor::Table {
-                name,
-                alias,
-                args,
-                with_hints,
-                version,
-                with_ordinality: _,
-                partitions,
-                json_path,
-                sample,
-                index_hints,
-            } => {
-                if !with_hints.is_empty()
-                    || version.is_some()
-                    || !partitions.is_empty()
-                    || json_path.is_some()
-                    || sample.is_some()
-                    || !index_hints.is_empty()
-                {
-                    return stop("a table with a clause of another database");
-                }
-                match args {
-                    Some(args) if args.settings.is_none() => {
-                        let function = self.from_function(name, &args.args, level)?;
-                        self.item(Source::Function(function.clone()), alias.as_ref(), Some(function), level)?;
-                    }
-                    Some(_) => return stop("SETTINGS"),
-                    None => self.table(name, alias.as_ref(), level)?,
-                }
-            }
-            TableFactor::Derived { lateral, subquery, alias, sample: None } => {
-                let parent = if *lateral { Some(level) } else { self.at(level).parent };
-                let inner = self.query(subquery, parent)?;
-                self.at(inner).refs += 1;
-                self.item(Source::Level(inner), alias.as_ref(), None, level)?;
-            }
-            TableFactor::Function { lateral: _, name, args, with_ordinality: _, alias } => {
-                let function = self.from_function(name, args, level)?;
-                self.item(Source::Function(function.clone()), alias.as_ref(), Some(function), level)?;
-            }
-            TableFactor::NestedJoin { table_with_joins, alias } => {
-                self.joined(table_with_joins, level)?;
-                if alias.is_some() {
-                    // The alias hides the names inside, and stands for columns that are not told apart here.
-                    self.item(Source::Function(String::new()), alias.as_ref(), None, level)?;
-                }
-            }
-            _ => return stop("a FROM item"),
-        }
-        Ok(start..self.at(level).items.len())
-    }
-
-    /// A table or a reference to a common table expression.
-    fn table(&mut self, name: &ObjectName, alias: Option<&TableAlias>, level: LevelId) -> Read<()> {
-        let table = self.table_ref(name)?;
-        let cte = self.ctes.iter().rev().find(|(cte, _)| table.schema.is_none() && *cte == table.name);
-        match cte.map(|(_, slot)| *slot) {
-            Some(slot) => {
-                self.at(slot).refs += 1;
-                self.item(Source::Level(slot), alias, Some(table.name), level)
-            }
-            None => self.item(Source::Table(table), alias, None, level),
-        }
-    }
-
-    /// Adds an item; `name` is what it is called if it has no alias and is no table.
-    fn item(&mut self, source: Source, alias: Option<&TableAlias>, name: Option<String>, level: LevelId) -> Read<()> {
-        let columns = match alias {
-            Some(alias) => self.alias_columns(alias)?,
-            None => Vec::new(),
-        };
-        let alias = match alias {
-            Some(alias) => Some(self.ident(&alias.name)?),
-            None => name,
-        };
-        self.at(level).items.push(Item { source, alias, columns });
-        Ok(())
-    }
-
-    fn alias_columns(&mut self, alias: &TableAlias) -> Read<Vec<String>> {
-        if alias.at.is_some() {
-            return stop("an alias with AT");
-        }
-        let mut columns = Vec::with_capacity(alias.columns.len());
-        for column in &alias.columns {
-            columns.push(self.ident(&column.name)?);
-            if let Some(data_type) = &column.data_type {
-                self.data_type(data_type)?;
-            }
-        }
-        Ok(columns)
-    }
-
-    fn insert(&mut self, insert: &ast::Insert, parent: Option<LevelId>) -> Read<LevelId> {
-        let ast::Insert {
-            insert_token: _,
-            optimizer_hints,
-            or: None,
-            ignore: false,
-            into: true,
-            table: TableObject::TableName(table),
-            table_alias,
-            columns,
-            overwrite: false,
-            source,
-            assignments,
-            partitioned: None,
-            after_columns,
-            has_table_keyword: false,
-            on,
-            returning,
-            output: None,
-            replace_into: false,
-            priority: None,
-            insert_alias: None,
-            settings: None,
-            format_clause: None,
-            multi_table_insert_type: None,
-            multi_table_into_clauses,
-            multi_table_when_clauses,
-            multi_table_else_clause: None,
-        } = insert
-        else {
-            return stop("INSERT with a clause of another database");
-        };
-        if !optimizer_hints.is_empty()
-            || !assignments.is_empty()
-            || !after_columns.is_empty()
-            || !multi_table_into_clauses.is_empty()
-            || !multi_table_when_clauses.is_empty()
-        {
-            return stop("INSERT with a clause of another database");
-        }
-        let level = self.new_level(parent, Body::Delete);
-        let table = self.table_ref(table)?;
-        let alias = match table_alias {
-            Some(alias) => Some(self.ident(&alias.alias)?),
-            None => None,
-        };
-        self.at(level).items.push(Item { source: Source::Table(table), alias, columns: Vec::new() });
-        let named = self.columns(columns)?;
-        let columns = if named.is_empty() { None } else { Some(named) };
-        let source = match source {
-            Some(source) => {
-                let source = self.query(source, parent)?;
-                self.at(source).refs += 1;
-                Some(source)
-            }
-            None => None,
-        };
-        let sets = self.on_conflict(on.as_ref(), level)?;
-        self.at(level).body = Body::Insert { columns, source, sets };
-        self.outputs(returning.as_deref().unwrap_or_default(), level)?;
-        Ok(level)
-    }
-
-    fn on_conflict(&mut self, on: Option<&OnInsert>, level: LevelId) -> Read<Vec<Set>> {
-        let conflict = match on {
-            None => return Ok(Vec::new()),
-            Some(OnInsert::OnConflict(conflict)) => conflict,
-            Some(_) => return stop("ON DUPLICATE KEY"),
-        };
-        match &conflict.conflict_target {
-            None => {}
-            Some(ConflictTarget::OnConstraint(name)) => drop(self.idents(name)?),
-            Some(ConflictTarget::Columns(columns)) => {
-                for column in columns {
-                    self.ident(column)?;
-                }
-            }
-        }
-        let OnConflictAction::DoUpdate(update) = &conflict.action else { return Ok(Vec::new()) };
-        let excluded = Item { source: Source::Excluded, alias: Some("excluded".to_owned()), columns: Vec::new() };
-        self.at(level).items.push(excluded);
-        let sets = self.sets(&update.assignments, level)?;
-        if let Some(selection) = &update.selection {
-            self.walk(selection, level)?;
-        }
-        Ok(sets)
-    }
-
-    fn update(&mut self, update: &ast::Update, parent: Option<LevelId>) -> Read<LevelId> {
-        let ast::Update {
-            update_token: _,
-            optimizer_hints,
-            table,
-            assignments,
-            from,
-            selection,
-            returning,
-            output: None,
-            or: None,
-            order_by,
-            limit: None,
-        } = update
-        else {
-            return stop("UPDATE with a clause of another database");
-        };
-        if !optimizer_hints.is_empty() || !order_by.is_empty() {
-            return stop("UPDATE with a clause of another database");
-        }
-        let level = self.new_level(parent, Body::Delete);
-        self.target(table, level)?;
-        match from {
-            None => {}
-            Some(UpdateTableFromKind::AfterSet(tables)) => {
-                for tables in tables {
-                    self.joined(tables, level)?;
-                }
-            }
-            Some(UpdateTableFromKind::BeforeSet(_)) => return stop("UPDATE ... FROM ... SET"),
-        }
-        let sets = self.sets(assignments, level)?;
-        self.at(level).body = Body::Update(sets);
-        self.condition(selection.as_ref(), level)?;
-        self.outputs(returning.as_deref().unwrap_or_default(), level)?;
-        Ok(level)
-    }
-
-    /// The one table that is written.
-    fn target(&mut self, table: &TableWithJoins, level: LevelId) -> Read<()> {
-        let TableFactor::Table { name, alias, args: None, .. } = &table.relation else {
-            return stop("what is written is no table");
-        };
-        if !table.joins.is_empty() {
-            return stop("a join is written");
-        }
-        self.write_target(name, alias.as_ref(), level)
-    }
-
-    /// A common table expression can't be written: the name is a table's.
-    fn write_target(&mut self, name: &ObjectName, alias: Option<&TableAlias>, level: LevelId) -> Read<()> {
-        let table = self.table_ref(name)?;
-        self.item(Source::Table(table), alias, None, level)
-    }
-
-    fn delete(&mut self, delete: &ast::Delete, parent: Option<LevelId>) -> Read<LevelId> {
-        let ast::Delete {
-            delete_token: _,
-            optimizer_hints,
-            tables,
-            from: FromTable::WithFromKeyword(from),
-            using,
-            selection,
-            returning,
-            output: None,
-            order_by,
-            limit: None,
-        } = delete
-        else {
-            return stop("DELETE with a clause of another database");
-        };
-        let ([], [], [], [from]) = (&optimizer_hints[..], &tables[..], &order_by[..], &from[..]) else {
-            return stop("DELETE with a clause of another database");
-        };
-        let level = self.new_level(parent, Body::Delete);
-        self.target(from, level)?;
-        for tables in using.iter().flatten() {
-            self.joined(tables, level)?;
-        }
-        self.condition(selection.as_ref(), level)?;
-        self.outputs(returning.as_deref().unwrap_or_default(), level)?;
-        Ok(level)
-    }
-
-    fn merge(&mut self, merge: &ast::Merge, parent: Option<LevelId>) -> Read<LevelId> {
-        let ast::Merge { merge_token: _, optimizer_hints, into: true, table, source, on, clauses, output } = merge else {
-            return stop("MERGE without INTO");
-        };
-        let TableFactor::Table { name, alias, args: None, .. } = table else {
-            return stop("what is written is no table");
-        };
-        if !optimizer_hints.is_empty() {
-            return stop("MERGE with a clause of another database");
-        }
-        let level = self.new_level(parent, Body::Delete);
-        self.write_target(name, alias.as_ref(), level)?;
-        self.factor(source, level)?;
-        self.walk(on, level)?;
-        let (mut inserts, mut all_sets, mut by_source) = (Vec::new(), Vec::new(), false);
-        for clause in clauses {
-            if let Some(predicate) = &clause.predicate {
-                self.walk(predicate, level)?;
-            }
-            by_source |= clause.clause_kind == MergeClauseKind::NotMatchedBySource;
-            match &clause.action {
-                MergeAction::Delete { .. } | MergeAction::DoNothing { .. } => {}
-                MergeAction::Update(update) => {
-                    let MergeUpdateKind::Set(sets) = &update.kind else { return stop("UPDATE SET *") };
-                    if update.update_predicate.is_some() || update.delete_predicate.is_some() {
-                        return stop("WHERE in MERGE");
-                    }
-                    all_sets.extend(self.sets(sets, level)?);
-                }
-                MergeAction::Insert(insert) => {
-                    let named = self.columns(&insert.columns)?;
-                    let MergeInsertKind::Values(values) = &insert.kind else { return stop("INSERT ROW in MERGE") };
-                    let ([row], None) = (&values.rows[..], &insert.insert_predicate) else {
-                        return stop("INSERT of several rows in MERGE");
-                    };
-                    self.walk_all(&row.content, level)?;
-                    let row = row.content.iter().map(|value| self.term(value)).collect();
-                    inserts.push((if named.is_empty() { None } else { Some(named) }, row));
-                }
-            }
-        }
-        // The target is the nullable side; both are preserved if rows of the target that match nothing are acted on.
-        if !by_source {
-            self.facts(on, level, 0..1);
-        }
-        self.at(level).body = Body::Merge { inserts, sets: all_sets, by_source };
-        match output {
-            None => {}
-            Some(OutputClause::Returning { select_items, .. }) => self.outputs(select_items, level)?,
-            Some(OutputClause::Output { .. }) => return stop("OUTPUT"),
-        }
-        Ok(level)
-    }
-
-    /// Column names: the first part of each, for what follows is a field inside.
-    fn columns(&mut self, names: &[ObjectName]) -> Read<Vec<String>> {
-        let mut columns = Vec::with_capacity(names.len());
-        for name in names {
-            match self.idents(name)?.first() {
-                Some(first) => columns.push(first.value.clone()),
-                None => return stop("a column without a name"),
-            }
-        }
-        Ok(columns)
-    }
-
-    fn sets(&mut self, assignments: &[ast::Assignment], level: LevelId) -> Read<Vec<Set>> {
-        let mut sets = Vec::with_capacity(assignments.len());
-        for ast::Assignment { target, value } in assignments {
-            match target {
-                AssignmentTarget::ColumnName(name) => {
-                    let [column] = &self.columns(std::slice::from_ref(name))?[..] else { return stop("SET") };
-                    let whole = name.0.len() == 1;
-                    self.walk_typed(value, level, TypedBy::Target(level, column.clone()))?;
-                    let value = if whole { self.term(value) } else { Term::Other };
-                    sets.push(Set { column: column.clone(), value });
-                }
-                AssignmentTarget::Tuple(names) => {
-                    let columns = self.columns(names)?;
-                    self.walk(value, level)?;
-                    let values = match super::terms::strip(value) {
-                        ast::Expr::Tuple(values) if values.len() == columns.len() => Some(values),
-                        _ => None,
-                    };
-                    for (at, column) in columns.into_iter().enumerate() {
-                        let value = values.map_or(Term::Other, |values| self.term(&values[at]));
-                        sets.push(Set { column, value });
-                    }
-                }
-            }
-        }
-        Ok(sets)
-    }
 }
 
 fn is_plain(options: &ast::WildcardAdditionalOptions) -> bool {
@@ -861,9 +515,8 @@ fn is_plain(options: &ast::WildcardAdditionalOptions) -> bool {
 
 /// The parts of a name.
 pub(super) fn parts(name: &ObjectName) -> Option<Vec<&str>> {
-    let part = |part| match part {
-        &ObjectNamePart::Identifier(ref ident) => Some(ident.value.as_str()),
-        ObjectNamePart::Function(_) => None,
-    };
-    name.0.iter().map(part).collect()
+    let idents = name.0.iter().map(ObjectNamePart::as_ident);
+    idents
+        .map(|ident| ident.map(|ident| ident.value.as_str()))
+        .collect()
 }

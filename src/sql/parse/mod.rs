@@ -5,11 +5,16 @@
 //! [`Unreadable`], or words remain in [`Plan::words`] by which `route` sees that a table was missed.
 
 pub mod ddl;
+mod cut;
 mod expr;
+mod from;
+mod keywords;
 mod lower;
+mod objects;
 mod statement;
 mod terms;
 mod tokens;
+mod write;
 
 use std::collections::HashSet;
 
@@ -17,8 +22,8 @@ use sqlparser::ast::Query;
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 
+use self::cut::{Raw, RawKind};
 use self::lower::Lower;
-use self::tokens::{Raw, RawKind};
 use super::plan::{Plan, Unreadable, Verb, Wrap};
 use super::shape::Shape;
 
@@ -35,38 +40,61 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { text: 1 << 20, tokens: 100_000, depth: 100 }
+        Limits {
+            text: 1 << 20,
+            tokens: 100_000,
+            depth: 100,
+        }
     }
 }
 
 /// What `text`, a single statement of shape `shape`, says. An empty statement has the plan [`Verb::Empty`].
 pub fn plan(text: &str, shape: &Shape, limits: &Limits) -> Result<Plan, Unreadable> {
     if text.len() > limits.text {
-        return Err(too_long(text, shape, format!("it is longer than {} bytes", limits.text)));
+        return Err(too_long(
+            text,
+            shape,
+            format!("it is longer than {} bytes", limits.text),
+        ));
     }
-    let mut raws = match tokens::cut(text.as_bytes(), &shape.holes) {
+    let mut raws = match cut::cut(text.as_bytes(), &shape.holes) {
         Ok(raws) => raws,
         Err(why) => return Err(too_long(text, shape, why)),
     };
-    while raws.last().is_some_and(|r| r.kind == RawKind::Punct && text.as_bytes()[r.start] == b';') {
+    while raws
+        .last()
+        .is_some_and(|r| r.kind == RawKind::Punct && text.as_bytes()[r.start] == b';')
+    {
         raws.pop();
     }
     if raws.len() > limits.tokens {
-        return Err(unreadable(&raws, format!("it has more than {} tokens", limits.tokens)));
+        return Err(unreadable(
+            &raws,
+            format!("it has more than {} tokens", limits.tokens),
+        ));
     }
     if parens(text.as_bytes(), &raws) > limits.depth {
-        return Err(unreadable(&raws, format!("it nests more than {} deep", limits.depth)));
+        return Err(unreadable(
+            &raws,
+            format!("it nests more than {} deep", limits.depth),
+        ));
     }
     let stack = stack(raws.len(), limits);
-    stacker::maybe_grow(stack, stack, || statement::read(text.as_bytes(), shape, &raws, limits))
-        .map_err(|why| unreadable(&raws, why))
+    stacker::maybe_grow(stack, stack, || {
+        statement::read(text.as_bytes(), shape, &raws, limits)
+    })
+    .map_err(|why| unreadable(&raws, why))
 }
 
 /// The stack that reading `tokens` tokens may take. Nesting costs the parser much a level, but is limited; a chain of
 /// operators makes a tree as deep as it is long, that is walked and dropped recursively. (Measured, with room to spare;
 /// a chain that overflows is a test.)
 fn stack(tokens: usize, limits: &Limits) -> usize {
-    let (nesting, chain) = if cfg!(debug_assertions) { (128 << 10, 4 << 10) } else { (16 << 10, 2 << 10) };
+    let (nesting, chain) = if cfg!(debug_assertions) {
+        (128 << 10, 4 << 10)
+    } else {
+        (16 << 10, 2 << 10)
+    };
     (256 << 10) + tokens.min(limits.depth + NESTING_BESIDES_BRACKETS) * nesting + tokens * chain
 }
 
@@ -95,7 +123,10 @@ fn too_long(text: &str, shape: &Shape, why: String) -> Unreadable {
         .filter(|t| matches!(t.kind, TokenKind::Word | TokenKind::QuotedIdent))
         .map(|t| ident_value(text, t.span).into_owned());
     let names: HashSet<String> = names.collect();
-    Unreadable { why, words: names.into_iter().collect() }
+    Unreadable {
+        why,
+        words: names.into_iter().collect(),
+    }
 }
 
 fn unreadable(raws: &[Raw], why: String) -> Unreadable {
@@ -114,11 +145,18 @@ fn name(raw: &Raw) -> Option<&str> {
 }
 
 /// Reads the query that `raws` are.
-fn query(text: &[u8], shape: &Shape, raws: &[Raw], limits: &Limits, wrap: Wrap) -> Result<Plan, String> {
+fn query(
+    text: &[u8],
+    shape: &Shape,
+    raws: &[Raw],
+    limits: &Limits,
+    wrap: Wrap,
+) -> Result<Plan, String> {
     let feed = tokens::feed(text, raws)?;
     let dialect = PostgreSqlDialect {};
-    let mut parser =
-        Parser::new(&dialect).with_recursion_limit(limits.depth + NESTING_BESIDES_BRACKETS).with_tokens_with_locations(feed.tokens);
+    let mut parser = Parser::new(&dialect)
+        .with_recursion_limit(limits.depth + NESTING_BESIDES_BRACKETS)
+        .with_tokens_with_locations(feed.tokens);
     let query: Box<Query> = parser.parse_query().map_err(|e| e.to_string())?;
     let rest = parser.peek_token();
     if rest.token != sqlparser::tokenizer::Token::EOF {
@@ -133,6 +171,10 @@ fn query(text: &[u8], shape: &Shape, raws: &[Raw], limits: &Limits, wrap: Wrap) 
     for level in plan.levels.iter_mut().filter(|_| feed.sampled) {
         level.features.sample = true;
     }
-    plan.verb = if plan.levels.iter().any(|l| l.writes()) { Verb::Write } else { Verb::Select };
+    plan.verb = if plan.levels.iter().any(|l| l.writes()) {
+        Verb::Write
+    } else {
+        Verb::Select
+    };
     Ok(plan)
 }

@@ -1,14 +1,24 @@
 //! What kind of statement a text is, by its first words; the query inside EXPLAIN, DECLARE and COPY is found here.
 
-use super::tokens::{Raw, RawKind, matching};
+use super::cut::{Raw, RawKind, matching};
 use super::{Limits, name, query};
 use crate::sql::plan::{Place, Plan, TableRef, Verb, Wrap};
 use crate::sql::rewrite::Pos;
 use crate::sql::shape::Shape;
 
 /// Reads one statement, whose tokens are `raws` (without a semicolon at the end).
-pub(super) fn read(text: &[u8], shape: &Shape, raws: &[Raw], limits: &Limits) -> Result<Plan, String> {
-    let statement = Statement { text, shape, raws, limits };
+pub(super) fn read(
+    text: &[u8],
+    shape: &Shape,
+    raws: &[Raw],
+    limits: &Limits,
+) -> Result<Plan, String> {
+    let statement = Statement {
+        text,
+        shape,
+        raws,
+        limits,
+    };
     match statement.word(0) {
         None if raws.is_empty() => Ok(Plan::default()),
         None => statement.query(0, raws.len(), Wrap::Bare),
@@ -38,29 +48,40 @@ impl Statement<'_> {
     }
 
     fn is_punct(&self, at: usize, byte: u8) -> bool {
-        self.raws.get(at).is_some_and(|r| r.kind == RawKind::Punct && self.text[r.start] == byte)
+        self.raws
+            .get(at)
+            .is_some_and(|r| r.kind == RawKind::Punct && self.text[r.start] == byte)
     }
 
     fn query(&self, from: usize, to: usize, wrap: Wrap) -> Result<Plan, String> {
         if from >= to {
             return Err("no query where one is expected".to_owned());
         }
-        query(self.text, self.shape, &self.raws[from..to], self.limits, wrap)
+        query(
+            self.text,
+            self.shape,
+            &self.raws[from..to],
+            self.limits,
+            wrap,
+        )
     }
 
     /// `EXPLAIN [ANALYZE] [VERBOSE] statement`, `EXPLAIN (options) statement`.
     fn explain(&self) -> Result<Plan, String> {
         let mut at = 1;
-        if self.is_punct(1, b'(') && !matches!(self.word(2), Some("select" | "with" | "values" | "table")) {
+        if self.is_punct(1, b'(')
+            && !matches!(self.word(2), Some("select" | "with" | "values" | "table"))
+        {
             at = matching(self.text, self.raws, 1).ok_or("unbalanced parentheses")? + 1;
         }
         while matches!(self.word(at), Some("analyze" | "analyse" | "verbose")) {
             at += 1;
         }
         match self.word(at) {
-            Some("select" | "with" | "values" | "table" | "insert" | "update" | "delete" | "merge") | None => {
-                self.query(at, self.raws.len(), Wrap::Explain)
-            }
+            Some(
+                "select" | "with" | "values" | "table" | "insert" | "update" | "delete" | "merge",
+            )
+            | None => self.query(at, self.raws.len(), Wrap::Explain),
             Some(_) => Ok(self.utility()),
         }
     }
@@ -68,7 +89,8 @@ impl Statement<'_> {
     /// `DECLARE name ... CURSOR ... FOR query`.
     fn declare(&self) -> Result<Plan, String> {
         let cursor = (2..self.raws.len()).find(|at| self.word(*at) == Some("cursor"));
-        let body = cursor.and_then(|from| (from..self.raws.len()).find(|at| self.word(*at) == Some("for")));
+        let body = cursor
+            .and_then(|from| (from..self.raws.len()).find(|at| self.word(*at) == Some("for")));
         let body = body.ok_or("DECLARE without CURSOR FOR")?;
         self.query(body + 1, self.raws.len(), Wrap::Cursor)
     }
@@ -99,15 +121,26 @@ impl Statement<'_> {
             _ => return Err("COPY without FROM or TO".to_owned()),
         };
         let rest = (0..self.raws.len()).filter(|at| !known.contains(at));
-        let words = rest.filter_map(|at| name(&self.raws[at])).map(str::to_owned).collect();
-        Ok(Plan { verb, copy: Some(table), words, ..Plan::default() })
+        let words = rest
+            .filter_map(|at| name(&self.raws[at]))
+            .map(str::to_owned)
+            .collect();
+        Ok(Plan {
+            verb,
+            copy: Some(table),
+            words,
+            ..Plan::default()
+        })
     }
 
     fn table(&self, parts: &[usize]) -> Result<TableRef, String> {
         let part = |at: usize| -> Result<(String, Place), String> {
             let raw = self.raws.get(at).ok_or("a table's name is missing")?;
             let name = name(raw).ok_or("a table's name is missing")?;
-            let place = Place { pos: Pos::of(raw.start, &self.shape.holes), len: (raw.end - raw.start) as u32 };
+            let place = Place {
+                pos: Pos::of(raw.start, &self.shape.holes),
+                len: (raw.end - raw.start) as u32,
+            };
             Ok((name.to_owned(), place))
         };
         let (schema, last) = match parts {
@@ -116,24 +149,48 @@ impl Statement<'_> {
             _ => return Err("a name of three parts".to_owned()),
         };
         let (name, place) = part(last)?;
-        Ok(TableRef { schema, name, place })
+        Ok(TableRef {
+            schema,
+            name,
+            place,
+        })
     }
 
     /// Any other statement: only its names are known.
     fn utility(&self) -> Plan {
         let is_temp = |at| matches!(self.word(at), Some("temp" | "temporary"));
         let verb = match self.word(0) {
-            Some("create") if is_temp(1) || (is_temp(2) && self.word(1).is_some()) => "CREATE TEMP".to_owned(),
+            Some("create") if is_temp(1) || (is_temp(2) && self.word(1).is_some()) => {
+                "CREATE TEMP".to_owned()
+            }
             Some(first @ ("create" | "alter" | "drop")) => {
-                let what = (1..self.raws.len()).map_while(|at| self.word(at));
-                let skip = ["or", "replace", "unique", "unlogged", "global", "local", "recursive"];
-                let what = what.filter(|word| !skip.contains(word)).next().unwrap_or_default();
+                let mut what = (1..self.raws.len()).map_while(|at| self.word(at));
+                let skip = [
+                    "or",
+                    "replace",
+                    "unique",
+                    "unlogged",
+                    "global",
+                    "local",
+                    "recursive",
+                ];
+                let what = what.find(|word| !skip.contains(word)).unwrap_or_default();
                 format!("{first} {what}").to_uppercase()
             }
             Some(first) => first.to_uppercase(),
             None => String::new(),
         };
-        let words = self.raws.iter().skip(1).filter_map(name).map(str::to_owned).collect();
-        Plan { verb: Verb::Utility(verb.trim_end().to_owned()), words, ..Plan::default() }
+        let words = self
+            .raws
+            .iter()
+            .skip(1)
+            .filter_map(name)
+            .map(str::to_owned)
+            .collect();
+        Plan {
+            verb: Verb::Utility(verb.trim_end().to_owned()),
+            words,
+            ..Plan::default()
+        }
     }
 }

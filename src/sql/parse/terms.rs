@@ -11,10 +11,14 @@ impl Lower<'_> {
     pub(super) fn term(&self, expr: &Expr) -> Term {
         match expr {
             Expr::Nested(inner) => self.term(inner),
-            Expr::Identifier(ident) if ident.value == "default" && !self.is_quoted(ident) => Term::Default,
-            Expr::Identifier(ident) => {
-                Term::Column(Column { schema: None, table: None, name: ident.value.clone() })
+            Expr::Identifier(ident) if ident.value == "default" && !self.is_quoted(ident) => {
+                Term::Default
             }
+            Expr::Identifier(ident) => Term::Column(Column {
+                schema: None,
+                table: None,
+                name: ident.value.clone(),
+            }),
             Expr::CompoundIdentifier(idents) => match &idents[..] {
                 [table, name] => Term::Column(Column {
                     schema: None,
@@ -28,12 +32,23 @@ impl Lower<'_> {
                 }),
                 _ => Term::Other,
             },
-            Expr::Subquery(query) => self.level_of(query).map_or(Term::Other, |level| Term::Output(level, 0)),
+            Expr::Subquery(query) => self
+                .level_of(query)
+                .map_or(Term::Other, |level| Term::Output(level, 0)),
             Expr::Function(_) => Term::Call,
             // Between whole numbers a cast changes nothing, and nothing else is the key of an integer column.
-            Expr::Cast { kind: CastKind::Cast | CastKind::DoubleColon, expr, data_type, format: None }
-                if matches!(strip(expr), Expr::Identifier(_) | Expr::CompoundIdentifier(_))
-                    && matches!(cast(data_type), Some(Cast::Int2 | Cast::Int4 | Cast::Int8 | Cast::Numeric)) =>
+            Expr::Cast {
+                kind: CastKind::Cast | CastKind::DoubleColon,
+                expr,
+                data_type,
+                format: None,
+            } if matches!(
+                strip(expr),
+                Expr::Identifier(_) | Expr::CompoundIdentifier(_)
+            ) && matches!(
+                cast(data_type),
+                Some(Cast::Int2 | Cast::Int4 | Cast::Int8 | Cast::Numeric)
+            ) =>
             {
                 self.term(expr)
             }
@@ -54,7 +69,11 @@ impl Lower<'_> {
                     Value::Null => ConstFrom::Null,
                     _ => return None,
                 };
-                Some(Const { from, negative: false, casts: SmallVec::new() })
+                Some(Const {
+                    from,
+                    negative: false,
+                    casts: SmallVec::new(),
+                })
             }
             Expr::UnaryOp { op, expr } => {
                 let mut constant = self.constant(expr)?;
@@ -70,7 +89,12 @@ impl Lower<'_> {
                 }
                 Some(constant)
             }
-            Expr::Cast { kind: CastKind::Cast | CastKind::DoubleColon, expr, data_type, format: None } => {
+            Expr::Cast {
+                kind: CastKind::Cast | CastKind::DoubleColon,
+                expr,
+                data_type,
+                format: None,
+            } => {
                 let mut constant = self.constant(expr)?;
                 // The minus of `- 42::text` stands outside the cast, that of `(-42)::text` inside: only for numbers
                 // does that not matter.
@@ -89,7 +113,12 @@ impl Lower<'_> {
     fn array(&self, expr: &Expr) -> Option<Const> {
         match expr {
             Expr::Nested(inner) => self.array(inner),
-            Expr::Cast { kind: CastKind::Cast | CastKind::DoubleColon, expr, data_type, format: None } => {
+            Expr::Cast {
+                kind: CastKind::Cast | CastKind::DoubleColon,
+                expr,
+                data_type,
+                format: None,
+            } => {
                 let mut constant = self.array(expr)?;
                 constant.casts.push(array_cast(data_type)?);
                 Some(constant)
@@ -104,7 +133,12 @@ impl Lower<'_> {
         match expr {
             Expr::Nested(inner) => self.elements(inner),
             Expr::Array(array) => array.elem.iter().map(|e| self.constant(e)).collect(),
-            Expr::Cast { kind: CastKind::Cast | CastKind::DoubleColon, expr, data_type, format: None } => {
+            Expr::Cast {
+                kind: CastKind::Cast | CastKind::DoubleColon,
+                expr,
+                data_type,
+                format: None,
+            } => {
                 let mut elements = self.elements(expr)?;
                 let cast = array_cast(data_type)?;
                 for element in &mut elements {
@@ -122,7 +156,11 @@ impl Lower<'_> {
         let mut open = vec![expr];
         while let Some(expr) = open.pop() {
             match expr {
-                Expr::BinaryOp { left, op: BinaryOperator::And, right } => open.extend([&**right, &**left]),
+                Expr::BinaryOp {
+                    left,
+                    op: BinaryOperator::And,
+                    right,
+                } => open.extend([&**right, &**left]),
                 Expr::Nested(inner) | Expr::IsTrue(inner) => open.push(inner),
                 _ => self.one_condition(expr, &mut found),
             }
@@ -132,8 +170,15 @@ impl Lower<'_> {
 
     fn one_condition(&self, expr: &Expr, found: &mut Vec<Condition>) {
         match expr {
-            Expr::BinaryOp { op: BinaryOperator::Or, .. } => found.extend(self.alternatives(expr)),
-            Expr::BinaryOp { left, op: BinaryOperator::Eq, right } => self.equal(left, right, found),
+            Expr::BinaryOp {
+                op: BinaryOperator::Or,
+                ..
+            } => found.extend(self.alternatives(expr)),
+            Expr::BinaryOp {
+                left,
+                op: BinaryOperator::Eq,
+                right,
+            } => self.equal(left, right, found),
             Expr::IsNotDistinctFrom(left, right) => {
                 let (left, right) = (self.term(left), self.term(right));
                 let strict = |t: &Term| matches!(t, Term::Const(c) if c.from != ConstFrom::Null);
@@ -141,7 +186,12 @@ impl Lower<'_> {
                     found.push(Condition::Equal(left, right));
                 }
             }
-            Expr::AnyOp { left, compare_op: BinaryOperator::Eq, right, .. } => match strip(right) {
+            Expr::AnyOp {
+                left,
+                compare_op: BinaryOperator::Eq,
+                right,
+                ..
+            } => match strip(right) {
                 Expr::Subquery(query) => {
                     if let Some(level) = self.level_of(query) {
                         self.in_level(left, level, found);
@@ -156,8 +206,16 @@ impl Lower<'_> {
                     }
                 }
             },
-            Expr::InList { expr, list, negated: false } => self.in_list(expr, list, found),
-            Expr::InSubquery { expr, subquery, negated: false } => {
+            Expr::InList {
+                expr,
+                list,
+                negated: false,
+            } => self.in_list(expr, list, found),
+            Expr::InSubquery {
+                expr,
+                subquery,
+                negated: false,
+            } => {
                 if let Some(level) = self.level_of(subquery) {
                     self.in_level(expr, level, found);
                 }
@@ -187,7 +245,9 @@ impl Lower<'_> {
         };
         for (at, column) in columns.iter().enumerate() {
             let row = |row: &Expr| match strip(row) {
-                Expr::Tuple(values) if values.len() == columns.len() => Some(self.term(&values[at])),
+                Expr::Tuple(values) if values.len() == columns.len() => {
+                    Some(self.term(&values[at]))
+                }
                 _ => None,
             };
             if let Some(terms) = list.iter().map(row).collect() {
@@ -213,11 +273,18 @@ impl Lower<'_> {
         let mut common: Option<Vec<(Column, Vec<Term>)>> = None;
         while let Some(expr) = open.pop() {
             match expr {
-                Expr::BinaryOp { left, op: BinaryOperator::Or, right } => open.extend([&**right, &**left]),
+                Expr::BinaryOp {
+                    left,
+                    op: BinaryOperator::Or,
+                    right,
+                } => open.extend([&**right, &**left]),
                 Expr::Nested(inner) | Expr::IsTrue(inner) => open.push(inner),
                 _ => {
-                    let here: Vec<(Column, Vec<Term>)> =
-                        self.conditions(expr).into_iter().filter_map(to_constants).collect();
+                    let here: Vec<(Column, Vec<Term>)> = self
+                        .conditions(expr)
+                        .into_iter()
+                        .filter_map(to_constants)
+                        .collect();
                     common = Some(match common {
                         None => here,
                         Some(before) => both(before, &here),
@@ -229,12 +296,17 @@ impl Lower<'_> {
             }
         }
         let common = common.unwrap_or_default().into_iter();
-        common.map(|(column, terms)| Condition::In(Term::Column(column), terms)).collect()
+        common
+            .map(|(column, terms)| Condition::In(Term::Column(column), terms))
+            .collect()
     }
 }
 
 /// `(c = 1)` and `(c = 2)` are `c IN (1, 2)`; a column of one side alone is not tied.
-fn both(before: Vec<(Column, Vec<Term>)>, here: &[(Column, Vec<Term>)]) -> Vec<(Column, Vec<Term>)> {
+fn both(
+    before: Vec<(Column, Vec<Term>)>,
+    here: &[(Column, Vec<Term>)],
+) -> Vec<(Column, Vec<Term>)> {
     let with = |(column, mut terms): (Column, Vec<Term>)| {
         let (_, more) = here.iter().find(|(c, _)| *c == column)?;
         terms.extend(more.iter().cloned());
@@ -246,8 +318,12 @@ fn both(before: Vec<(Column, Vec<Term>)>, here: &[(Column, Vec<Term>)]) -> Vec<(
 fn to_constants(condition: Condition) -> Option<(Column, Vec<Term>)> {
     match condition {
         Condition::Equal(Term::Column(column), value @ Term::Const(_))
-        | Condition::Equal(value @ Term::Const(_), Term::Column(column)) => Some((column, vec![value])),
-        Condition::In(Term::Column(column), terms) if terms.iter().all(|t| matches!(t, Term::Const(_))) => {
+        | Condition::Equal(value @ Term::Const(_), Term::Column(column)) => {
+            Some((column, vec![value]))
+        }
+        Condition::In(Term::Column(column), terms)
+            if terms.iter().all(|t| matches!(t, Term::Const(_))) =>
+        {
             Some((column, terms))
         }
         _ => None,
@@ -284,7 +360,9 @@ pub(super) fn type_name(data_type: &DataType) -> Option<(&ObjectName, &[String])
 
 /// A cast that keeps a key's value.
 pub(super) fn cast(data_type: &DataType) -> Option<Cast> {
-    let (name, []) = type_name(data_type)? else { return None };
+    let (name, []) = type_name(data_type)? else {
+        return None;
+    };
     let mut names = parts(name)?;
     if names.len() == 2 && names[0] == "pg_catalog" {
         names.remove(0);
@@ -304,9 +382,9 @@ pub(super) fn cast(data_type: &DataType) -> Option<Cast> {
 pub(super) fn array_cast(data_type: &DataType) -> Option<Cast> {
     use sqlparser::ast::ArrayElemTypeDef;
     match data_type {
-        DataType::Array(ArrayElemTypeDef::SquareBracket(inner, _) | ArrayElemTypeDef::AngleBracket(inner)) => {
-            cast(inner)
-        }
+        DataType::Array(
+            ArrayElemTypeDef::SquareBracket(inner, _) | ArrayElemTypeDef::AngleBracket(inner),
+        ) => cast(inner),
         _ => None,
     }
 }

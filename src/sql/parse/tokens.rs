@@ -5,88 +5,12 @@
 use sqlparser::keywords::Keyword;
 use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Word};
 
-use crate::sql::shape::{Hole, HoleKind};
-use crate::sql::token::{TokenKind, ident_value, tokens};
-
-/// A token by Postgres' rules.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Raw {
-    pub(super) kind: RawKind,
-    pub(super) start: usize,
-    pub(super) end: usize,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum RawKind {
-    /// An unquoted word, folded.
-    Word(String),
-    /// A quoted identifier, its value.
-    Quoted(String),
-    /// `$n`
-    Param,
-    /// The hole of this number.
-    Literal(u32, HoleKind),
-    /// An operator: a run of operator characters as Postgres cuts it.
-    Operator,
-    /// `( ) [ ] , . ; : :: :=`
-    Punct,
-}
-
-/// Bytes that operators are made of (scan.l's `{op_chars}`).
-const OPERATOR: &[u8] = b"~!@#^&|`?+-*/%<>=";
+use super::cut::{Raw, RawKind, matching};
+use super::keywords::{ends_operand, is_interval_field, keeps, takes_string};
+use crate::sql::shape::HoleKind;
 
 /// The name that `*` goes by in `(row).*`.
 pub(super) const ALL_FIELDS: &str = "*";
-
-/// Cuts the text into tokens. `Err`: a byte that begins no token.
-pub(super) fn cut(text: &[u8], holes: &[Hole]) -> Result<Vec<Raw>, String> {
-    let mut raws: Vec<Raw> = Vec::new();
-    let mut run: Option<Raw> = None;
-    for token in tokens(text, holes) {
-        let (start, end) = (token.span.start, token.span.end);
-        if token.kind == TokenKind::Punct && OPERATOR.contains(&text[start]) {
-            match &mut run {
-                Some(run) if run.end == start => run.end = end,
-                _ => {
-                    finish(&mut run, text, &mut raws);
-                    run = Some(Raw { kind: RawKind::Operator, start, end });
-                }
-            }
-            continue;
-        }
-        finish(&mut run, text, &mut raws);
-        let kind = match token.kind {
-            TokenKind::Word => RawKind::Word(ident_value(text, start..end).into_owned()),
-            TokenKind::QuotedIdent => RawKind::Quoted(ident_value(text, start..end).into_owned()),
-            TokenKind::Param => RawKind::Param,
-            TokenKind::Literal(hole) => RawKind::Literal(hole, holes[hole as usize].kind),
-            TokenKind::Punct if b"()[],.;:".contains(&text[start]) => RawKind::Punct,
-            TokenKind::Punct => return Err(format!("unexpected {:?}", char::from(text[start]))),
-        };
-        raws.push(Raw { kind, start, end });
-    }
-    finish(&mut run, text, &mut raws);
-    Ok(raws)
-}
-
-/// Ends a run of operator bytes: a `+` or `-` at its end is an operator of its own, unless one of the bytes that may
-/// precede it stands in the run (scan.l, `{operator}`).
-fn finish(run: &mut Option<Raw>, text: &[u8], raws: &mut Vec<Raw>) {
-    let Some(whole) = run.take() else { return };
-    let bytes = &text[whole.start..whole.end];
-    let mut len = bytes.len();
-    if !bytes.iter().any(|b| b"~!@#^&|`?%".contains(b)) {
-        while len > 1 && matches!(bytes[len - 1], b'+' | b'-') {
-            len -= 1;
-        }
-    }
-    let cut = whole.start + len;
-    raws.push(Raw { kind: RawKind::Operator, start: whole.start, end: cut });
-    if cut < whole.end {
-        let mut rest = Some(Raw { start: cut, ..whole });
-        finish(&mut rest, text, raws);
-    }
-}
 
 /// What the parser is given.
 pub(super) struct Feed {
@@ -106,7 +30,11 @@ pub(super) fn feed(text: &[u8], raws: &[Raw]) -> Result<Feed, String> {
         set: Vec::new(),
         close: Vec::new(),
         depth: 0,
-        out: Feed { tokens: Vec::with_capacity(raws.len()), known: Vec::new(), sampled: false },
+        out: Feed {
+            tokens: Vec::with_capacity(raws.len()),
+            known: Vec::new(),
+            sampled: false,
+        },
     };
     while feeder.at < raws.len() {
         feeder.next()?;
@@ -203,7 +131,9 @@ impl Feeder<'_> {
                 self.at += 2;
                 return Ok(());
             }
-            b':' if self.operator_is(1, b"=") && self.raws[self.at].end == self.raws[self.at + 1].start => {
+            b':' if self.operator_is(1, b"=")
+                && self.raws[self.at].end == self.raws[self.at + 1].start =>
+            {
                 self.emit(Token::Assignment);
                 self.at += 2;
                 return Ok(());
@@ -220,23 +150,32 @@ impl Feeder<'_> {
     fn adjacent(&self, byte: u8) -> bool {
         let next = self.raws.get(self.at + 1);
         next.is_some_and(|n| {
-            n.kind == RawKind::Punct && self.text[n.start] == byte && n.start == self.raws[self.at].end
+            n.kind == RawKind::Punct
+                && self.text[n.start] == byte
+                && n.start == self.raws[self.at].end
         })
     }
 
     /// After SET or a comma of a SET list: `column[subscript] =` loses its subscript, which routing does not need.
     fn set_target(&mut self) {
-        if !matches!(self.raws.get(self.at).map(|r| &r.kind), Some(RawKind::Word(_) | RawKind::Quoted(_))) {
+        if !matches!(
+            self.raws.get(self.at).map(|r| &r.kind),
+            Some(RawKind::Word(_) | RawKind::Quoted(_))
+        ) {
             return;
         }
         let name = self.raws[self.at].clone();
         let mut after = self.at + 1;
         while self.is_punct_at(after, b'[') {
-            let Some(close) = self.matching(after) else { return };
+            let Some(close) = self.matching(after) else {
+                return;
+            };
             after = close + 1;
         }
         if after > self.at + 1 && self.operator_at(after, b"=") {
-            let (RawKind::Word(value) | RawKind::Quoted(value)) = &name.kind else { return };
+            let (RawKind::Word(value) | RawKind::Quoted(value)) = &name.kind else {
+                return;
+            };
             self.emit(ident(value));
             self.at = after;
         }
@@ -279,9 +218,20 @@ impl Feeder<'_> {
     fn prefix_position(&self) -> bool {
         match self.at.checked_sub(1).map(|back| &self.raws[back]) {
             None => true,
-            Some(Raw { kind: RawKind::Operator, start, end }) => &self.text[*start..*end] != b"*",
-            Some(Raw { kind: RawKind::Punct, start, .. }) => matches!(self.text[*start], b'(' | b'[' | b',' | b':'),
-            Some(Raw { kind: RawKind::Word(word), .. }) => keeps(word) && !ends_operand(word),
+            Some(Raw {
+                kind: RawKind::Operator,
+                start,
+                end,
+            }) => &self.text[*start..*end] != b"*",
+            Some(Raw {
+                kind: RawKind::Punct,
+                start,
+                ..
+            }) => matches!(self.text[*start], b'(' | b'[' | b',' | b':'),
+            Some(Raw {
+                kind: RawKind::Word(word),
+                ..
+            }) => keeps(word) && !ends_operand(word),
             Some(_) => false,
         }
     }
@@ -296,7 +246,11 @@ impl Feeder<'_> {
             return Ok(());
         }
         let keyword = !name_here && self.is_keyword(word);
-        self.emit(if keyword { Token::make_word(word, None) } else { ident(word) });
+        self.emit(if keyword {
+            Token::make_word(word, None)
+        } else {
+            ident(word)
+        });
         self.at += 1;
         if keyword {
             self.after_keyword(word);
@@ -335,7 +289,13 @@ impl Feeder<'_> {
             "values" if self.at > 1 && self.is_punct_back(b'(') && self.any_before(self.at - 2) => {
                 // `= ANY (VALUES ...)`
                 self.close.extend(self.matching(self.at - 1));
-                for token in [keyword("select"), Token::Mul, keyword("from"), Token::LParen, keyword("values")] {
+                for token in [
+                    keyword("select"),
+                    Token::Mul,
+                    keyword("from"),
+                    Token::LParen,
+                    keyword("values"),
+                ] {
                     self.emit(token);
                 }
                 self.at += 1;
@@ -358,8 +318,14 @@ impl Feeder<'_> {
                 self.at += 1;
                 self.lock();
             }
-            "overriding" if self.ahead_is(&["system", "value"]) || self.ahead_is(&["user", "value"]) => self.at += 3,
-            "exclude" if self.ahead_is(&["current", "row"]) || self.ahead_is(&["no", "others"]) => self.at += 3,
+            "overriding"
+                if self.ahead_is(&["system", "value"]) || self.ahead_is(&["user", "value"]) =>
+            {
+                self.at += 3
+            }
+            "exclude" if self.ahead_is(&["current", "row"]) || self.ahead_is(&["no", "others"]) => {
+                self.at += 3
+            }
             "exclude" if self.ahead_is(&["group"]) || self.ahead_is(&["ties"]) => self.at += 2,
             "current" if self.ahead_is(&["of"]) && self.back_is(&["where"]) => {
                 self.emit(keyword("true"));
@@ -367,12 +333,17 @@ impl Feeder<'_> {
                 self.at += 3;
             }
             "tablesample" => return self.skip_sample().map(|()| true),
-            "rows" if self.ahead_is(&["from"]) && self.is_punct(2, b'(') && self.back_is(&["from", "join", "lateral"]) => {
+            "rows"
+                if self.ahead_is(&["from"])
+                    && self.is_punct(2, b'(')
+                    && self.back_is(&["from", "join", "lateral"]) =>
+            {
                 self.emit(ident("rows_from"));
                 self.at += 2;
             }
             "timestamp" | "time"
-                if (self.ahead_is(&["with", "time", "zone"]) || self.ahead_is(&["without", "time", "zone"]))
+                if (self.ahead_is(&["with", "time", "zone"])
+                    || self.ahead_is(&["without", "time", "zone"]))
                     && self.is_string(4) =>
             {
                 let kind = self.raws[self.at + 4].kind.clone();
@@ -444,7 +415,9 @@ impl Feeder<'_> {
                 match raw.kind {
                     RawKind::Word(ref word) if depth == 0 && word == "do" => break,
                     RawKind::Punct if self.text[raw.start] == b'(' => depth += 1,
-                    RawKind::Punct if self.text[raw.start] == b')' => depth = depth.saturating_sub(1),
+                    RawKind::Punct if self.text[raw.start] == b')' => {
+                        depth = depth.saturating_sub(1)
+                    }
                     _ => {}
                 }
                 self.at += 1;
@@ -473,7 +446,9 @@ impl Feeder<'_> {
         if !self.is_punct(0, b'(') {
             return;
         }
-        let Some(close) = self.matching(self.at) else { return };
+        let Some(close) = self.matching(self.at) else {
+            return;
+        };
         self.at += 1;
         while self.at < close {
             let raw = &self.raws[self.at];
@@ -535,8 +510,8 @@ impl Feeder<'_> {
             "inner" | "cross" => ahead(&["join"]),
             "values" => paren || back(&["default"]),
             "array" => paren || self.is_punct(1, b'['),
-            "extract" | "substring" | "trim" | "overlay" | "position" | "cast" | "exists" | "some" | "operator"
-            | "rollup" | "cube" => paren,
+            "extract" | "substring" | "trim" | "overlay" | "position" | "cast" | "exists"
+            | "some" | "operator" | "rollup" | "cube" => paren,
             _ => keeps(word),
         }
     }
@@ -546,9 +521,18 @@ impl Feeder<'_> {
     }
 
     fn emit_at(&mut self, token: Token, at: usize) {
-        let place = |byte: usize| Location { line: 1, column: byte as u64 + 1 };
+        let place = |byte: usize| Location {
+            line: 1,
+            column: byte as u64 + 1,
+        };
         let (start, end) = self.raws.get(at).map_or((0, 0), |raw| (raw.start, raw.end));
-        self.out.tokens.push(TokenWithSpan { token, span: Span { start: place(start), end: place(end) } });
+        self.out.tokens.push(TokenWithSpan {
+            token,
+            span: Span {
+                start: place(start),
+                end: place(end),
+            },
+        });
     }
 
     fn emit_all(&mut self, words: &[&str]) {
@@ -582,7 +566,10 @@ impl Feeder<'_> {
 
     /// The words after the present one.
     fn ahead_is(&self, words: &[&str]) -> bool {
-        words.iter().zip(self.at + 1..).all(|(word, at)| self.word_at(at) == Some(word))
+        words
+            .iter()
+            .zip(self.at + 1..)
+            .all(|(word, at)| self.word_at(at) == Some(word))
     }
 
     fn is_punct(&self, ahead: usize, byte: u8) -> bool {
@@ -590,7 +577,9 @@ impl Feeder<'_> {
     }
 
     fn is_punct_at(&self, at: usize, byte: u8) -> bool {
-        self.raws.get(at).is_some_and(|r| r.kind == RawKind::Punct && self.text[r.start] == byte)
+        self.raws
+            .get(at)
+            .is_some_and(|r| r.kind == RawKind::Punct && self.text[r.start] == byte)
     }
 
     fn is_punct_back(&self, byte: u8) -> bool {
@@ -602,7 +591,9 @@ impl Feeder<'_> {
     }
 
     fn operator_at(&self, at: usize, bytes: &[u8]) -> bool {
-        self.raws.get(at).is_some_and(|r| r.kind == RawKind::Operator && &self.text[r.start..r.end] == bytes)
+        self.raws
+            .get(at)
+            .is_some_and(|r| r.kind == RawKind::Operator && &self.text[r.start..r.end] == bytes)
     }
 
     fn is_string(&self, ahead: usize) -> bool {
@@ -626,27 +617,6 @@ impl Feeder<'_> {
     }
 }
 
-/// The bracket that closes the one at `open`.
-pub(super) fn matching(text: &[u8], raws: &[Raw], open: usize) -> Option<usize> {
-    let mut depth = 0usize;
-    for (at, raw) in raws.iter().enumerate().skip(open) {
-        if raw.kind != RawKind::Punct {
-            continue;
-        }
-        match text[raw.start] {
-            b'(' | b'[' => depth += 1,
-            b')' | b']' => {
-                depth = depth.checked_sub(1)?;
-                if depth == 0 {
-                    return Some(at);
-                }
-            }
-            _ => {}
-        }
-    }
-    None
-}
-
 /// All literals of a family look the same to the parser: what it makes of a text follows from the text's shape alone.
 fn literal(kind: HoleKind) -> Token {
     match kind {
@@ -656,37 +626,13 @@ fn literal(kind: HoleKind) -> Token {
 }
 
 fn ident(name: &str) -> Token {
-    Token::Word(Word { value: name.to_owned(), quote_style: None, keyword: Keyword::NoKeyword })
+    Token::Word(Word {
+        value: name.to_owned(),
+        quote_style: None,
+        keyword: Keyword::NoKeyword,
+    })
 }
 
 fn keyword(word: &str) -> Token {
     Token::make_word(word, None)
-}
-
-/// Keywords wherever they stand, save next to a period or after AS.
-fn keeps(word: &str) -> bool {
-    matches!(
-        word,
-        "all" | "and" | "any" | "as" | "asc" | "between" | "by" | "case" | "collate" | "default" | "delete" | "desc"
-            | "distinct" | "do" | "else" | "end" | "escape" | "except" | "false" | "fetch" | "following" | "for"
-            | "from" | "group" | "having" | "ilike" | "in" | "intersect" | "into" | "is" | "join" | "lateral" | "like"
-            | "limit" | "merge" | "natural" | "not" | "nowait" | "null" | "offset" | "on" | "or" | "order" | "outer"
-            | "overlaps" | "placing" | "preceding" | "returning" | "rows" | "select" | "set" | "share" | "similar"
-            | "then" | "true" | "unbounded" | "union" | "update" | "using" | "when" | "where" | "window" | "with"
-            | "both" | "leading" | "trailing"
-    )
-}
-
-/// Keywords that a whole operand may end with.
-fn ends_operand(word: &str) -> bool {
-    matches!(word, "null" | "true" | "false" | "end" | "default")
-}
-
-/// Keywords that a string may follow. After all other words a string is a typed literal: `date '2024-01-01'`.
-fn takes_string(word: &str) -> bool {
-    keeps(word) || matches!(word, "zone" | "to" | "uescape" | "values" | "symmetric" | "asymmetric" | "variadic")
-}
-
-fn is_interval_field(word: &str) -> bool {
-    matches!(word, "year" | "month" | "day" | "hour" | "minute" | "second")
 }

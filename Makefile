@@ -1,0 +1,31 @@
+# Try it:   make demo [PORT=6432]
+# Test it:  make test
+#
+# What a Debian or Ubuntu lacks is installed, what can't be installed is named (.ci/need). Rust comes from rustup.rs.
+
+PORT ?= 6432
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+
+BASE := cc:build-essential initdb:postgresql psql:postgresql-client setpriv:util-linux
+
+.PHONY: demo test bench fmt lint
+
+demo:
+	@.ci/need $(BASE)
+	@cargo run --quiet --bin presplit -- demo --port $(PORT)
+
+test:
+	@.ci/need $(BASE) python-venv:python3-venv
+	cargo test
+
+bench:
+	@.ci/need $(BASE) pgbouncer:pgbouncer
+	cargo build --release
+	bench/run.sh
+
+fmt:
+	cargo fmt
+
+lint:
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings

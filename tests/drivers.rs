@@ -431,7 +431,7 @@ async fn errors(client: &Client) {
         .unwrap_err();
     assert_eq!(fault.code(), Some(&SqlState::UNDEFINED_COLUMN));
     let select = client
-        .prepare("SELECT 1 / (id - $1) FROM users WHERE id = $1")
+        .prepare("SELECT 1 / (id - id) FROM users WHERE id = $1")
         .await
         .unwrap();
     let fault = client.query(&select, &[&user]).await.unwrap_err();

@@ -209,7 +209,9 @@ class Stage:
         )
 
     def write_map(self, workers):
-        path = self.dir / f"shardmap-{workers}.toml"
+        # In a directory of its own: presplit watches it, and is not to wake up for other files.
+        path = self.dir / f"map-{workers}" / "shardmap.toml"
+        path.parent.mkdir(exist_ok=True)
         half = SHARDS // 2
         path.write_text(
             f"""version = 1

@@ -314,7 +314,7 @@ async fn named_statements(client: &Client) {
         assert_eq!(row.get::<_, &str>(0), "Germany");
     }
     drop(by_user);
-    assert_eq!(client.query(&by_id, &[&-1_i64]).await.unwrap().len(), 0);
+    assert_eq!(client.query(&by_id, &[&0_i64]).await.unwrap().len(), 0);
 }
 
 /// Requests of one connection that don't wait for each other; tokio-postgres ends each with a Sync.
@@ -431,7 +431,7 @@ async fn errors(client: &Client) {
         .unwrap_err();
     assert_eq!(fault.code(), Some(&SqlState::UNDEFINED_COLUMN));
     let select = client
-        .prepare("SELECT 1 / (id - $1) FROM users WHERE id = $1")
+        .prepare("SELECT 1 / (id - id) FROM users WHERE id = $1")
         .await
         .unwrap();
     let fault = client.query(&select, &[&user]).await.unwrap_err();

@@ -15,7 +15,8 @@ demo:
 	@cargo run --quiet --bin presplit -- demo --port $(PORT)
 
 test:
-	@.ci/need $(BASE) python-venv:python3-venv
+	@.ci/need $(BASE) python-venv:python3-venv node:nodejs npm:npm
+	tests/drivers/setup.sh
 	cargo test
 
 bench:

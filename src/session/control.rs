@@ -5,7 +5,8 @@ use super::block::{Acted, aborted, tag};
 use super::errors::Fault;
 use super::prepare::Way;
 use crate::shardmap::HostId;
-use crate::sql::control::{Control, Discard};
+use crate::sql::control::{self, Control, Discard};
+use crate::sql::shape::Shape;
 use crate::wire::error::{ErrorFields, SqlState};
 
 impl Session {
@@ -63,17 +64,9 @@ impl Session {
         Ok(Acted::Passed)
     }
 
-    /// Remembers the host of a cursor that the statement declares.
-    pub(super) fn note_cursor(&mut self, text: &std::ops::Range<usize>, host: HostId) {
-        let Some(block) = &mut self.block else { return };
-        let text = &self.client.inbox[text.clone()];
-        if !text.trim_ascii_start().get(..7).is_some_and(|w| w.eq_ignore_ascii_case(b"declare")) {
-            return;
-        }
-        let mut shape = crate::sql::shape::Shape::default();
-        if shape.scan(text).is_ok()
-            && let Some(Control::Declare { name, .. }) = crate::sql::control::parse(text, &shape)
-        {
+    /// Remembers the host of a cursor that the statement declared, if it did.
+    pub(super) fn note_cursor(&mut self, name: Option<String>, host: HostId) {
+        if let (Some(name), Some(block)) = (name, &mut self.block) {
             block.cursors.insert(name, host);
         }
     }
@@ -119,6 +112,19 @@ impl Session {
             Way::One { host, .. } => Some(*host),
             Way::Several(_) => None,
         }
+    }
+}
+
+/// The cursor that a text declares.
+pub(super) fn declared_cursor(text: &[u8]) -> Option<String> {
+    if !text.trim_ascii_start().get(..7)?.eq_ignore_ascii_case(b"declare") {
+        return None;
+    }
+    let mut shape = Shape::default();
+    shape.scan(text).ok()?;
+    match control::parse(text, &shape)? {
+        Control::Declare { name, .. } => Some(name),
+        _ => None,
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use super::{Now, Session};
 use super::block::{Acted, aborted};
 use super::context::{Prepared, Statement};
+use super::control::declared_cursor;
 use super::errors::Fault;
 use super::links::Need;
 use super::prepare::{Way, bad_hint};
@@ -362,6 +363,9 @@ impl Session {
             link.host
         };
         self.replies.push(Reply::One(Pass::On));
+        if self.block.is_some() {
+            self.note_cursor(declared_cursor(&statement.text), host);
+        }
         if portal.is_empty() {
             self.statements.unnamed_portal = Some(Portal::On { host, set });
             return Ok(());
@@ -540,7 +544,15 @@ impl Session {
                 self.replies.push(Reply::Describe(Pass::On));
             }
             Kind::Portal => match self.statements.portal(&name) {
-                None => return Err(no_portal(&name)),
+                None => {
+                    // A cursor is a portal too.
+                    let host = self.cursor_host(&name).ok_or_else(|| no_portal(&name))?;
+                    let i = self.link_of_portal(host, &name).await?;
+                    let link = &mut self.links[i];
+                    frontend::describe(&mut link.outbox, Kind::Portal, &name);
+                    link.unsynced = true;
+                    self.replies.push(Reply::Describe(Pass::On));
+                }
                 Some(Portal::On { host, .. }) => {
                     let i = self.link_of_portal(*host, &name).await?;
                     let link = &mut self.links[i];
@@ -560,6 +572,11 @@ impl Session {
             },
         }
         Ok(())
+    }
+
+    /// The host of a cursor that was declared in the open block.
+    fn cursor_host(&self, name: &[u8]) -> Option<HostId> {
+        self.block.as_ref()?.cursors.get(std::str::from_utf8(name).ok()?).copied()
     }
 
     /// The link that a portal lives on.
@@ -599,7 +616,15 @@ impl Session {
 
     async fn execute_slowly(&mut self, name: &[u8], max_rows: i32) -> Result<(), Fault> {
         let own = match self.statements.portal(name) {
-            None => return Err(no_portal(name)),
+            None => {
+                let host = self.cursor_host(name).ok_or_else(|| no_portal(name))?;
+                let i = self.link_of_portal(host, name).await?;
+                let link = &mut self.links[i];
+                frontend::execute(&mut link.outbox, name, max_rows);
+                link.unsynced = true;
+                self.replies.push(Reply::Execute(Pass::On));
+                return Ok(());
+            }
             Some(Portal::On { host, .. }) => {
                 let host = *host;
                 let i = self.link_of_portal(host, name).await?;
@@ -657,7 +682,12 @@ impl Session {
             }
             Kind::Portal => {
                 let portal = if name.is_empty() { self.statements.unnamed_portal.take() } else { self.statements.portals.remove(&*name) };
-                if let Some(Portal::On { host, .. }) = portal
+                let host = match portal {
+                    Some(Portal::On { host, .. }) => Some(host),
+                    Some(_) => None,
+                    None => self.cursor_host(&name),
+                };
+                if let Some(host) = host
                     && self.links.iter().any(|l| l.host == host)
                 {
                     let i = self.link_of_portal(host, &name).await?;

@@ -1,16 +1,18 @@
 //! The simple protocol: one Query message, one or several statements, one ReadyForQuery.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::{Now, Session};
 use super::block::{Acted, aborted};
 use super::context::Prepared;
+use super::control::declared_cursor;
 use super::errors::Fault;
 use super::links::Need;
 use super::prepare::Way;
 use super::replies::{Pass, Reply};
 use crate::route::Values;
-use crate::shardmap::HostId;
+use crate::shardmap::{HostId, ShardId};
 use crate::sql::control::Control;
 use crate::sql::shape::Shape;
 use crate::wire::error::{ErrorFields, SqlState};
@@ -45,17 +47,25 @@ impl Session {
         self.check_failed()?;
         let need = Need { host, statement: None, path, writes: prepared.writes() };
         let Some(i) = self.link_now(&need)? else { return Ok(false) };
+        self.push_query(i, &text, shard, read.prepared.clone(), read.message);
+        Ok(true)
+    }
+
+    /// Sends a Query whose link is ready.
+    fn push_query(&mut self, i: usize, text: &Range<usize>, shard: Option<ShardId>, prepared: Arc<Prepared>, message: Vec<u8>) {
         self.context.stats.routed();
-        self.note_cursor(&text, host);
         let link = &mut self.links[i];
-        link.rewritten = shard.map(|shard| (read.prepared.clone(), shard));
+        link.rewritten = shard.map(|shard| (prepared, shard));
         if link.outbox.capacity() == 0 {
-            link.outbox = read.message;
+            link.outbox = message;
         } else {
-            link.outbox.extend_from_slice(&read.message);
+            link.outbox.extend_from_slice(&message);
         }
         self.replies.push(Reply::Query(Pass::On));
-        Ok(true)
+        if self.block.is_some() {
+            let host = link.host;
+            self.note_cursor(declared_cursor(&self.client.inbox[text.clone()]), host);
+        }
     }
 
     /// A Query message of `len` bytes at the front of the inbox.
@@ -77,17 +87,8 @@ impl Session {
                 self.check_failed()?;
                 let writes = prepared.writes();
                 let set = self.set_config_of(prepared, &text)?;
-                self.context.stats.routed();
                 let i = self.link(Need { host, statement: None, path, writes }).await?;
-                self.note_cursor(&text, host);
-                let link = &mut self.links[i];
-                link.rewritten = shard.map(|shard| (read.prepared.clone(), shard));
-                if link.outbox.is_empty() {
-                    link.outbox = read.message;
-                } else {
-                    link.outbox.extend_from_slice(&read.message);
-                }
-                self.replies.push(Reply::Query(Pass::On));
+                self.push_query(i, &text, shard, read.prepared.clone(), read.message);
                 let error = self.relay().await?;
                 if let (Some(set), false) = (set, error) {
                     self.note_set_config(set);
@@ -303,7 +304,7 @@ struct Pieces {
     message: Vec<u8>,
     /// The host that all go to so far.
     host: Option<HostId>,
-    path: Option<crate::shardmap::ShardId>,
+    path: Option<ShardId>,
     /// They don't all go to one host.
     mixed: bool,
     /// How many the session itself acts on.

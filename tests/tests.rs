@@ -12,6 +12,7 @@ mod layers;
 mod lifecycle;
 mod provision;
 mod psql;
+mod routing;
 // Parts of it wait for the tests that need them.
 #[allow(dead_code, unused_imports)]
 mod support;

@@ -37,8 +37,8 @@ pub(super) struct Block {
     /// The session's settings and hint before it.
     pub(super) settings_before: Settings,
     pub(super) hint_before: Option<Hint>,
-    /// `SET LOCAL presplit.key`.
-    pub(super) local_hint: Option<Hint>,
+    /// `SET LOCAL presplit.key`; it may also have been set to nothing.
+    pub(super) local_hint: Option<Option<Hint>>,
 }
 
 /// What a savepoint brings back.
@@ -46,6 +46,7 @@ pub(super) struct Savepoint {
     name: String,
     settings: Settings,
     hint: Option<Hint>,
+    local_hint: Option<Option<Hint>>,
     replay: usize,
 }
 
@@ -247,8 +248,8 @@ impl Session {
             && !block.failed
         {
             block.replay.push(Replayed::Savepoint(name.to_owned()));
-            let replay = block.replay.len();
-            block.savepoints.push(Savepoint { name: name.to_owned(), settings, hint, replay });
+            let (replay, local_hint) = (block.replay.len(), block.local_hint.clone());
+            block.savepoints.push(Savepoint { name: name.to_owned(), settings, hint, local_hint, replay });
         }
         Ok(acted)
     }
@@ -286,6 +287,7 @@ impl Session {
         let savepoint = &block.savepoints[at];
         let (settings, hint) = (savepoint.settings.clone(), savepoint.hint.clone());
         let replay = savepoint.replay;
+        block.local_hint = savepoint.local_hint.clone();
         block.replay.truncate(replay);
         block.savepoints.truncate(at + 1);
         block.failed = false;

@@ -47,7 +47,7 @@ impl Session {
             Control::Deallocate(name) => self.deallocate(name.as_deref()),
             Control::ClosePortal(name) => self.close_cursor(name.as_deref(), text).await,
             Control::Unlisten(_) => Ok(tag("UNLISTEN")),
-            Control::ExplainRoute { query } => self.explain_route(&text.as_bytes()[query.clone()]),
+            Control::ExplainRoute { query } => self.explain_route(text, query),
             other => Err(unsupported(other)),
         }
     }

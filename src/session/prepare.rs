@@ -230,7 +230,10 @@ impl Session {
 
     /// `SET [LOCAL] presplit.key` or `presplit.shard`.
     pub(super) fn standing_hint(&self) -> Option<&Hint> {
-        self.block.as_ref().and_then(|b| b.local_hint.as_ref()).or(self.hint.as_ref())
+        match self.block.as_ref().and_then(|b| b.local_hint.as_ref()) {
+            Some(local) => local.as_ref(),
+            None => self.hint.as_ref(),
+        }
     }
 
     /// Where an execution of a bound statement with these values goes.

@@ -107,6 +107,9 @@ impl Session {
         };
         if name.is_none() {
             self.hint = None;
+            if let Some(block) = &mut self.block {
+                block.local_hint = None;
+            }
         }
         Ok(Acted::Passed)
     }
@@ -171,10 +174,25 @@ impl Session {
             _ => return Err(no_own_setting(name)),
         };
         let command = if value.is_none() { "RESET" } else { "SET" };
+        let other = match self.standing_hint() {
+            Some(Hint::Key(_)) => name != "presplit.key",
+            Some(Hint::Shard(_)) => name != "presplit.shard",
+            _ => false,
+        };
+        if hint.is_none() && other {
+            // That one was not set.
+            return Ok(tag(command));
+        }
         match &mut self.block {
-            Some(block) if local => block.local_hint = hint,
+            Some(block) if local => block.local_hint = Some(hint),
             None if local => {}
-            _ => self.hint = hint,
+            block => {
+                // As with Postgres' own settings, the later SET beats the earlier SET LOCAL.
+                if let Some(block) = block {
+                    block.local_hint = None;
+                }
+                self.hint = hint;
+            }
         }
         Ok(tag(command))
     }

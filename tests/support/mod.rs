@@ -5,10 +5,12 @@
 mod cluster;
 mod hosts;
 mod proxy;
+pub mod raw;
 
 pub use cluster::Cluster;
 pub use hosts::Hosts;
 pub use proxy::Proxy;
+pub use raw::Raw;
 
 use tokio_postgres::{Client, NoTls};
 

@@ -79,6 +79,7 @@ struct State {
     /// Connections in `idle`, lent out, or being opened.
     open: usize,
     /// Last in, first out: the newest has the warmest server process.
+    #[expect(clippy::vec_box, reason = "a connection is lent and taken back by moving one pointer")]
     idle: Vec<Box<ServerConn>>,
     /// First come, first served. A waiter's place is taken by closing its channel.
     waiters: VecDeque<Waiter>,

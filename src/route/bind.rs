@@ -63,6 +63,20 @@ pub fn bind_unreadable(text: &Unreadable, tables: &Tables) -> Bound {
     }
 }
 
+/// The first words of Postgres' statements (gram.y, `stmt`), those that are never utilities left out.
+const COMMANDS: &[&str] = &[
+    "ABORT", "ALTER", "ANALYZE", "ANALYSE", "BEGIN", "CALL", "CHECKPOINT", "CLOSE", "CLUSTER", "COMMENT", "COMMIT",
+    "COPY", "CREATE", "DEALLOCATE", "DECLARE", "DELETE", "DISCARD", "DO", "DROP", "END", "EXECUTE", "EXPLAIN", "FETCH",
+    "GRANT", "IMPORT", "INSERT", "LISTEN", "LOAD", "LOCK", "MERGE", "MOVE", "NOTIFY", "PREPARE", "REASSIGN", "REFRESH",
+    "REINDEX", "RELEASE", "RELOAD", "RESET", "REVOKE", "ROLLBACK", "SAVEPOINT", "SECURITY", "SELECT", "SET", "SHOW",
+    "START", "TABLE", "TRUNCATE", "UNLISTEN", "UPDATE", "VACUUM", "VALUES", "WITH",
+];
+
+fn begins_a_command(verb: &str) -> bool {
+    let first = verb.split_ascii_whitespace().next().unwrap_or_default();
+    COMMANDS.iter().any(|command| command.eq_ignore_ascii_case(first))
+}
+
 /// CREATE, ALTER, VACUUM ...: they go nowhere without a hint, unless they are all about unsharded tables of one host.
 fn utility(verb: &str, plan: &Plan, tables: &Tables) -> Rule {
     let refusal = match verb {
@@ -78,6 +92,8 @@ fn utility(verb: &str, plan: &Plan, tables: &Tables) -> Rule {
                 hintable: false,
             };
         }
+        // No statement of Postgres begins so: it runs nowhere, and Postgres itself says best what is wrong with it.
+        _ if !begins_a_command(verb) => return Rule::Template,
         _ => words::utility(verb),
     };
     let hosts = plan

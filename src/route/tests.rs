@@ -1554,7 +1554,7 @@ fn utilities() {
             "DECLARE photos NO SCROLL CURSOR WITH HOLD FOR SELECT * FROM photos WHERE user_id = 5",
             "5",
         ),
-        ("SELEC * FROM photos", "SR001"),
+        ("SELEC * FROM photos", "template"),
         ("SELECT * FROM photos WHERE (", "SR006"),
         ("SELECT * FROM nothing WHERE (", "template"),
         ("SELECT 1; SELECT * FROM photos", "SR006"),

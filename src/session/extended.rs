@@ -284,7 +284,7 @@ impl Session {
         match self.try_bind(len) {
             Ok(true) => Now::Done(Ok(())),
             Ok(false) => Now::Slowly,
-            Err(fault) if self.wants_refresh(&fault) => Now::Slowly,
+            Err(fault) if self.wants_refresh(&fault) || Self::is_unreadable(&fault) => Now::Slowly,
             Err(fault) => Now::Done(Err(fault)),
         }
     }
@@ -317,6 +317,9 @@ impl Session {
                 self.refresh_tables().await;
                 let statement = self.bind_statement(&names)?;
                 self.bind_way(&statement, len)?
+            }
+            Err(fault) if Self::is_unreadable(&fault) => {
+                return Err(Box::pin(self.syntax_fault(&statement.text, fault)).await);
             }
             other => other?,
         };
@@ -483,7 +486,7 @@ impl Session {
     async fn settle_unparsed(&mut self) -> Result<(), Fault> {
         let Some((_, statement)) = &self.batch.unparsed else { return Ok(()) };
         let statement = statement.clone();
-        if self.way_to_describe(&statement)?.is_none() {
+        if matches!(self.way_to_describe(&statement), Ok(None)) {
             self.confirm_unparsed_blindly();
             return Ok(());
         }
@@ -493,9 +496,13 @@ impl Session {
 
     /// Parses a statement on some shard; its number there.
     async fn parse_somewhere(&mut self, statement: &Arc<Statement>) -> Result<(usize, u32), Fault> {
-        let Some(Way::One { host, shard, path }) = self.way_to_describe(statement)? else {
-            return Err(Self::no_tables());
+        let way = match self.way_to_describe(statement) {
+            Err(fault) if Self::is_unreadable(&fault) => {
+                return Err(Box::pin(self.syntax_fault(&statement.text, fault)).await);
+            }
+            other => other?,
         };
+        let Some(Way::One { host, shard, path }) = way else { return Err(Self::no_tables()) };
         let key = (statement.id, shard.map_or(NO_SHARD, |s| s.0));
         let i = self.link(Need { host, statement: Some(key), path, writes: false }).await?;
         let n = self.server_statement(i, statement, shard)?;

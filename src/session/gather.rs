@@ -133,11 +133,10 @@ impl Session {
                     continue;
                 }
                 b'C' => gathered.rows += self.tag_rows(i, len).await?,
-                b'E' => {
-                    if !std::mem::replace(&mut gathered.failed, true) {
-                        self.pass_message(i, len).await?;
-                        return Ok(());
-                    }
+                b'E' if !gathered.failed => {
+                    gathered.failed = true;
+                    self.pass_message(i, len).await?;
+                    return Ok(());
                 }
                 _ => {}
             }
@@ -248,7 +247,7 @@ impl Session {
     }
 
     /// The header of the next message of a link.
-    async fn next_message(&mut self, i: usize) -> Result<(u8, usize), Fault> {
+    pub(super) async fn next_message(&mut self, i: usize) -> Result<(u8, usize), Fault> {
         loop {
             let link = &self.links[i];
             match frame::header(link.unread()) {
@@ -260,7 +259,7 @@ impl Session {
     }
 
     /// Waits until `len` bytes are there.
-    async fn have(&mut self, i: usize, len: usize) -> Result<(), Fault> {
+    pub(super) async fn have(&mut self, i: usize, len: usize) -> Result<(), Fault> {
         while self.links[i].unread().len() < len {
             self.fill_link(i).await?;
         }
@@ -286,7 +285,7 @@ impl Session {
         Ok(())
     }
 
-    async fn skip_message(&mut self, i: usize, len: usize) -> Result<(), Fault> {
+    pub(super) async fn skip_message(&mut self, i: usize, len: usize) -> Result<(), Fault> {
         let mut rest = len;
         loop {
             let n = rest.min(self.links[i].unread().len());

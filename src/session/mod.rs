@@ -19,6 +19,7 @@ mod relay;
 mod replies;
 mod set;
 mod simple;
+mod syntax;
 
 use std::future::poll_fn;
 use std::sync::Arc;

@@ -24,7 +24,7 @@ impl Session {
         match self.send_query(len) {
             Ok(true) => Now::Relay,
             Ok(false) => Now::Slowly,
-            Err(fault) if self.wants_refresh(&fault) => Now::Slowly,
+            Err(fault) if self.wants_refresh(&fault) || Self::is_unreadable(&fault) => Now::Slowly,
             Err(fault) => Now::Done(Err(fault)),
         }
     }
@@ -79,6 +79,10 @@ impl Session {
             Err(fault) if self.wants_refresh(&fault) => {
                 Box::pin(self.refresh_tables()).await;
                 self.read(&self.client.inbox[text.clone()])?
+            }
+            Err(fault) if Self::is_unreadable(&fault) => {
+                let text = self.client.inbox[text].to_vec();
+                return Err(Box::pin(self.syntax_fault(&text, fault)).await);
             }
             other => other?,
         };

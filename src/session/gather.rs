@@ -23,6 +23,9 @@ const WINDOW: usize = 256;
 /// Bytes for the client gathered before they are written.
 const ENOUGH: usize = 32 * 1024;
 
+/// The shards of one host that are asked.
+type Shards = (HostId, Vec<ShardId>);
+
 /// What has come together so far.
 #[derive(Default)]
 struct Gathered {
@@ -47,6 +50,11 @@ impl Session {
     /// The same for any text.
     pub(super) async fn gather_text(&mut self, bound: &Bound, values: &Values<'_>, shards: &[ShardId]) -> Result<bool, Fault> {
         let hosts = self.enlist_hosts(shards).await?;
+        let gathered = self.gather_queries(bound, values, &hosts).await;
+        self.end_gather(gathered, true)
+    }
+
+    async fn gather_queries(&mut self, bound: &Bound, values: &Values<'_>, hosts: &[Shards]) -> Result<Gathered, Fault> {
         let mut gathered = Gathered::default();
         let mut begun = vec![0; hosts.len()];
         for (n, (host, shards)) in hosts.iter().enumerate() {
@@ -66,7 +74,7 @@ impl Session {
                 }
             }
         }
-        self.end_gather(gathered, true).await
+        Ok(gathered)
     }
 
     /// Writes the statement for the next shards of a host into its outbox; how many shards have been asked by then.
@@ -82,12 +90,12 @@ impl Session {
 
     /// Checks out all hosts of the shards, in the order of their ids: two sessions that need the same hosts then never
     /// wait for each other.
-    async fn enlist_hosts(&mut self, shards: &[ShardId]) -> Result<Vec<(HostId, Vec<ShardId>)>, Fault> {
+    async fn enlist_hosts(&mut self, shards: &[ShardId]) -> Result<Vec<Shards>, Fault> {
         let most = self.map.proxy.limits.scatter_shards;
         if shards.len() > most as usize {
             return Err(Fault::limit(&format!("a statement for {} shards", shards.len()), "scatter_shards", u64::from(most)));
         }
-        let mut hosts: Vec<(HostId, Vec<ShardId>)> = Vec::new();
+        let mut hosts: Vec<Shards> = Vec::new();
         for shard in shards {
             let host = self.map.owner(*shard);
             match hosts.iter_mut().find(|(h, _)| *h == host) {
@@ -154,26 +162,34 @@ impl Session {
     }
 
     /// The last word: CommandComplete, or after a failure the end of all connections that may still be answering.
-    async fn end_gather(&mut self, gathered: Gathered, simple: bool) -> Result<bool, Fault> {
-        if gathered.failed {
-            for link in &mut self.links {
-                link.discard();
-            }
-            self.links.clear();
-            self.cancel.clear();
-            self.active = 0;
-            if let Some(block) = &mut self.block {
-                block.failed = true;
-            }
-            if !simple {
-                self.batch.refused();
-            }
-            return Ok(true);
+    fn end_gather(&mut self, gathered: Result<Gathered, Fault>, simple: bool) -> Result<bool, Fault> {
+        if let Ok(Gathered { failed: false, rows, .. }) = gathered {
+            backend::command_complete(&mut self.client.outbox, &format!("SELECT {rows}"));
+            return Ok(false);
         }
-        let mut out = std::mem::take(&mut self.client.outbox);
-        backend::command_complete(&mut out, &format!("SELECT {}", gathered.rows));
-        self.client.outbox = out;
-        Ok(false)
+        let cut = gathered.is_err() && self.links.get(self.active).is_some_and(|l| l.in_message());
+        for link in &mut self.links {
+            link.discard();
+        }
+        self.links.clear();
+        self.cancel.clear();
+        self.replies.clear();
+        self.active = 0;
+        if let Some(block) = &mut self.block {
+            block.failed = true;
+        }
+        match gathered {
+            // The client is in the middle of a row that will never end.
+            Err(Fault::Server(fields)) if cut => Err(Fault::Client(std::io::Error::other(fields.message.into_owned()))),
+            Err(Fault::Server(fields)) => Err(Fault::Statement(fields)),
+            Err(fault) => Err(fault),
+            Ok(_) => {
+                if !simple {
+                    self.batch.refused();
+                }
+                Ok(true)
+            }
+        }
     }
 
     /// Describe of a portal for several shards: the columns are those of the first.
@@ -206,7 +222,14 @@ impl Session {
             ));
         }
         self.drain_replies().await?;
+        self.context.stats.scattered(several.shards.len());
         let hosts = self.enlist_hosts(&several.shards).await?;
+        let gathered = self.gather_portals(several, &hosts).await;
+        self.end_gather(gathered, false)?;
+        Ok(())
+    }
+
+    async fn gather_portals(&mut self, several: &Several, hosts: &[Shards]) -> Result<Gathered, Fault> {
         let mut gathered = Gathered { described: true, ..Gathered::default() };
         let mut begun = vec![0; hosts.len()];
         for (n, (host, shards)) in hosts.iter().enumerate() {
@@ -228,8 +251,7 @@ impl Session {
                 break;
             }
         }
-        self.end_gather(gathered, false).await?;
-        Ok(())
+        Ok(gathered)
     }
 
     fn ask_portals(&mut self, i: usize, several: &Several, shards: &[ShardId], from: usize) -> Result<usize, Fault> {
@@ -275,6 +297,7 @@ impl Session {
             self.client.outbox.extend_from_slice(&bytes[..n]);
             self.links[i].take(n);
             rest -= n;
+            self.links[i].pass_rest(rest);
             if self.client.outbox.len() >= ENOUGH {
                 self.client.flush().await.map_err(Fault::client)?;
             }

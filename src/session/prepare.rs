@@ -8,7 +8,7 @@ use super::Session;
 use super::context::{Prepared, Routed, Schema, Scratch, Statement};
 use super::errors::Fault;
 use super::links::Need;
-use crate::route::{self, Bound, Names, Refusal, Route, Target, Values};
+use crate::route::{self, Bound, Code, Names, Refusal, Route, Target, Values};
 use crate::shardmap::{HostId, ShardId};
 use crate::sql::control::{self, Control};
 use crate::sql::hint::{self, Hint};
@@ -239,6 +239,14 @@ impl Session {
     /// Where an execution of a bound statement with these values goes.
     pub(super) fn decide(&self, bound: &Bound, values: &Values<'_>, hint: Option<&Hint>) -> Result<Way, Refusal> {
         let Route { target, names } = route::decide(bound, values, &self.map, hint)?;
+        if names == Names::SearchPath && matches!(target, Target::Shards(_)) {
+            return Err(Refusal {
+                code: Code::NotMergeable,
+                message: "a statement whose names need the shard's search_path can't be asked of several shards".to_owned(),
+                detail: None,
+                hint: "Ask one shard at a time: put /* presplit: key=VALUE */ or /* presplit: shard=N */ into the statement.".to_owned(),
+            });
+        }
         Ok(self.way(target, names))
     }
 

@@ -238,6 +238,11 @@ impl Link {
         self.middle.rest > 0 && self.middle.pass == Pass::On
     }
 
+    /// Notes that a message was passed on but for its last `rest` bytes.
+    pub(crate) fn pass_rest(&mut self, rest: usize) {
+        self.middle = Middle { rest, pass: Pass::On };
+    }
+
     /// Takes the connection out for good. It is not idle on the server, or not known to be.
     pub(crate) fn discard(&mut self) {
         if let Some(conn) = self.conn.take() {

@@ -11,6 +11,7 @@ mod demo;
 mod layers;
 mod lifecycle;
 mod provision;
+mod protocol;
 mod psql;
 mod routing;
 // Parts of it wait for the tests that need them.

@@ -5,13 +5,13 @@
 
 mod admin;
 mod catalog;
+mod demo;
 mod drivers;
 mod hostile;
-mod demo;
 mod layers;
 mod lifecycle;
-mod provision;
 mod protocol;
+mod provision;
 mod psql;
 mod routing;
 // Parts of it wait for the tests that need them.

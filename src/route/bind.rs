@@ -77,12 +77,25 @@ fn begins_a_command(verb: &str) -> bool {
     COMMANDS.iter().any(|command| command.eq_ignore_ascii_case(first))
 }
 
+/// What a session acts on by itself, if it can read it. Sent to a server unread, it could leave something behind on a
+/// connection that the next client gets.
+const SESSION_COMMANDS: &[&str] = &[
+    "ABORT", "BEGIN", "CLOSE", "COMMIT", "DEALLOCATE", "DISCARD", "END", "FETCH", "LISTEN", "MOVE", "RELEASE", "RESET",
+    "ROLLBACK", "SAVEPOINT", "SET", "SHOW", "START", "UNLISTEN",
+];
+
 /// CREATE, ALTER, VACUUM ...: they go nowhere without a hint, unless they are all about unsharded tables of one host.
 fn utility(verb: &str, plan: &Plan, tables: &Tables) -> Rule {
     let refusal = match verb {
         "CREATE TEMP" => {
             return Rule::Refuse {
                 refusal: words::temporary(),
+                hintable: false,
+            };
+        }
+        _ if SESSION_COMMANDS.contains(&verb.split_ascii_whitespace().next().unwrap_or_default()) => {
+            return Rule::Refuse {
+                refusal: words::session_command(verb),
                 hintable: false,
             };
         }

@@ -26,6 +26,8 @@ pub(super) struct Block {
     pub(super) one_snapshot: bool,
     /// A statement failed: nothing but its end (or ROLLBACK TO) is accepted.
     pub(super) failed: bool,
+    /// A server connection of it is gone: ROLLBACK TO can't bring back what was done there.
+    pub(super) lost: bool,
     /// The host that it has written on.
     pub(super) writer: Option<HostId>,
     /// Savepoints that are alive, oldest first.
@@ -127,7 +129,8 @@ impl Session {
         let begin = if plain { "BEGIN".into() } else { text.trim().trim_end_matches(';').into() };
         self.open_block(begin, matches!(options.isolation, Some(Isolation::RepeatableRead | Isolation::Serializable)));
         if self.links.iter().any(|l| l.unsynced) {
-            // In the middle of a batch: what it has done so far belongs to the block. Postgres does the same.
+            // In the middle of a batch: what it has done so far, on all hosts, belongs to the block. Postgres does the same.
+            self.run_on_unsynced_others(text).await?;
             let done = self.run_on(self.active, text).await?;
             if !done {
                 self.block = None;
@@ -139,15 +142,18 @@ impl Session {
 
     /// From here on the session is in a block.
     pub(super) fn open_block(&mut self, begin: Box<str>, one_snapshot: bool) {
+        // What the implicit transaction has set belongs to the block, too.
+        let settings_before = self.batch.take_settings().unwrap_or_else(|| self.settings.clone());
         self.block = Some(Box::new(Block {
             begin,
             one_snapshot,
             failed: false,
+            lost: false,
             writer: self.batch.writer,
             savepoints: Vec::new(),
             replay: Vec::new(),
             cursors: HashMap::new(),
-            settings_before: self.settings.clone(),
+            settings_before,
             hint_before: self.hint.clone(),
             local_hint: None,
         }));
@@ -162,7 +168,9 @@ impl Session {
             }
             if self.links.iter().any(|l| l.unsynced) {
                 // It ends the implicit transaction of the batch.
-                self.run_on(self.active, text).await?;
+                self.run_on_unsynced_others(command).await?;
+                let done = self.run_on(self.active, text).await?;
+                self.end_implicit(commit && done);
                 return Ok(Acted::Passed);
             }
             return Ok(warning(SqlState::NO_ACTIVE_TRANSACTION, "there is no transaction in progress", command));
@@ -223,8 +231,8 @@ impl Session {
             if let Some(conn) = &mut link.conn
                 && !committed
             {
+                conn.unsure.extend(conn.settings.changed_names(&link.settings_at_begin));
                 conn.settings = link.settings_at_begin.clone();
-                conn.unsure.clear();
             }
         }
         if !committed {
@@ -277,8 +285,7 @@ impl Session {
     pub(super) async fn rollback_to(&mut self, name: &str, text: &str) -> Result<Acted, Fault> {
         let Some(block) = &self.block else { return Err(outside("ROLLBACK TO SAVEPOINT")) };
         let Some(at) = block.savepoint(name) else { return Err(no_savepoint(name)) };
-        let lost = self.links.iter().any(|l| l.conn.is_none()) || block.lost(&self.links);
-        if lost {
+        if block.lost {
             return Err(aborted());
         }
         let acted = self.run_on_all(text, "ROLLBACK").await?;
@@ -306,6 +313,10 @@ impl Session {
     pub(super) async fn run_on_all(&mut self, text: &str, command: &str) -> Result<Acted, Fault> {
         if self.links.is_empty() {
             return Ok(tag(command));
+        }
+        if self.block.is_none() {
+            self.run_on(self.active, text).await?;
+            return Ok(Acted::Passed);
         }
         self.drain_replies().await?;
         for i in 1..self.links.len() {
@@ -340,21 +351,42 @@ impl Session {
         };
         frontend::bind_renamed(outbox, b"", name, &[0; 6]);
         frontend::execute(outbox, b"", 0);
-        frontend::sync(outbox);
         self.replies.push(Reply::One(Pass::Keep));
         self.replies.push(Reply::Execute(Pass::On));
-        self.replies.push(Reply::Sync(Pass::Keep));
+        // In the middle of an implicit transaction a Sync would end it.
+        let implicit = self.batch.now != b'Q' && self.block.is_none();
+        if implicit {
+            frontend::flush(outbox);
+        } else {
+            frontend::sync(outbox);
+            self.replies.push(Reply::Sync(Pass::Keep));
+        }
         // ReadyForQuery, which is the caller's, goes out with the answer.
         self.client.hold_for_caller();
         let error = self.relay().await?;
+        if error {
+            self.batch.refused();
+        }
         let link = &mut self.links[i];
-        link.unsynced = false;
+        link.unsynced = implicit;
         if let Some(block) = &mut self.block
             && link.status == b'E'
         {
             block.failed = true;
         }
         Ok(!error)
+    }
+
+    /// Runs a statement on the hosts other than the active one that have done something of the batch.
+    async fn run_on_unsynced_others(&mut self, text: &str) -> Result<(), Fault> {
+        let active = self.active;
+        for i in (0..self.links.len()).filter(|i| *i != active) {
+            if self.links[i].unsynced {
+                self.run_quietly(i, text).await?;
+                self.links[i].unsynced = false;
+            }
+        }
+        Ok(())
     }
 
     /// Runs a statement on a link without a word to the client. An error makes the block fail.
@@ -366,13 +398,6 @@ impl Session {
         let done = self.relay().await;
         self.active = before;
         done.map(|_| ())
-    }
-}
-
-impl Block {
-    /// Whether a host that the block was on is no longer among the links: what was done there cannot be brought back.
-    fn lost(&self, links: &[Link]) -> bool {
-        self.writer.is_some_and(|w| links.iter().all(|l| l.host != w))
     }
 }
 

@@ -3,6 +3,7 @@
 use super::Session;
 use super::block::{Acted, aborted, tag};
 use super::errors::Fault;
+use super::links::Need;
 use super::prepare::Way;
 use crate::shardmap::HostId;
 use crate::sql::control::{self, Control, Discard};
@@ -36,6 +37,12 @@ impl Session {
             Control::Show(name) if name.starts_with("presplit.") => self.show_own(name),
             Control::SetTransaction(options) => self.set_transaction(options, text).await,
             Control::SetSessionCharacteristics(options) => self.set_characteristics(options, text).await,
+            Control::SetConstraints { .. } if self.block.is_none() => {
+                // Without effect but for a warning.
+                let i = self.link(Need::plain(self.any_host())).await?;
+                self.run_on(i, text).await?;
+                Ok(Acted::Passed)
+            }
             Control::SetConstraints { .. } => {
                 let acted = self.run_on_all(text, "SET CONSTRAINTS").await?;
                 if let Some(block) = &mut self.block {
@@ -80,6 +87,7 @@ impl Session {
                         "DISCARD ALL cannot run inside a transaction block",
                     )));
                 }
+                self.remember_settings();
                 self.settings = self.startup.clone();
                 self.hint = None;
                 self.statements.clear();

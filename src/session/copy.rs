@@ -14,20 +14,34 @@ const ENOUGH: usize = 64 * 1024;
 impl Session {
     /// The server waits for CopyData. Returns when the client has said CopyDone or CopyFail.
     pub(super) async fn copy_in(&mut self) -> Result<(), Fault> {
-        // The message that started the COPY still lies at the front; what follows it is the data.
-        let started = self.client.read;
+        let now = self.batch.now;
+        if !matches!(now, 0 | b'Q' | b'S' | b'H' | b'd' | b'c' | b'f') {
+            return Err(unexpected(now));
+        }
+        // The message that led here still lies at the front; what follows it is the data.
         let header = frame::header(self.client.pending()).ok().flatten();
-        let front = header.map_or(0, |h| h.len);
-        let message = self.client.inbox[started..started + front].to_vec();
+        let front = if now == 0 { 0 } else { header.map_or(0, |h| h.len) };
+        let message = self.client.pending()[..front].to_vec();
         self.client.consume(front);
-        let ended = self.pass_copy_data().await;
+        let data = matches!(now, b'd' | b'c' | b'f');
+        if data {
+            self.links[self.active].outbox.extend_from_slice(&message);
+        }
+        let ended = match now {
+            b'c' | b'f' => Ok(()),
+            _ => self.pass_copy_data(self.replies.has_sync()).await,
+        };
+        if now != b'Q' && !self.replies.has_sync() {
+            // Postgres ignores Flush while it copies.
+            frontend::flush(&mut self.links[self.active].outbox);
+        }
         // `message` is consumed by the caller when it is dealt with.
         self.client.inbox.splice(self.client.read..self.client.read, message);
         ended
     }
 
-    async fn pass_copy_data(&mut self) -> Result<(), Fault> {
-        let extended = self.batch.now != b'Q';
+    /// Up to CopyDone or CopyFail; `synced`: and the Sync behind it, as Postgres ignores one that comes before.
+    async fn pass_copy_data(&mut self, synced: bool) -> Result<(), Fault> {
         let mut done = false;
         loop {
             while let Some(header) = frame::frontend_header(self.client.pending()).map_err(|e| Fault::violation(e.to_string()))? {
@@ -41,11 +55,10 @@ impl Session {
                         link.outbox.extend_from_slice(&self.client.inbox[self.client.read..self.client.read + here]);
                         self.client.consume(here);
                         done = true;
-                        if !extended {
+                        if !synced {
                             return Ok(());
                         }
                     }
-                    // In the extended protocol Postgres ignores the Sync that came with the COPY; this is the one after it.
                     b'S' if done => {
                         self.client.consume(here);
                         frontend::sync(&mut self.links[self.active].outbox);
@@ -53,7 +66,7 @@ impl Session {
                     }
                     b'S' | b'H' => self.client.consume(here),
                     b'X' => return Err(Fault::client(std::io::ErrorKind::UnexpectedEof.into())),
-                    tag => return Err(Fault::violation(format!("unexpected message type 0x{tag:02X} during COPY from stdin"))),
+                    tag => return Err(unexpected(tag)),
                 }
             }
             self.more().await?;
@@ -113,4 +126,8 @@ impl Session {
         })
         .await
     }
+}
+
+fn unexpected(tag: u8) -> Fault {
+    Fault::violation(format!("unexpected message type 0x{tag:02X} during COPY from stdin"))
 }

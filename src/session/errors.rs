@@ -20,6 +20,8 @@ pub(crate) enum Fault {
     Statement(Box<ErrorFields>),
     /// The active server connection is lost, and with it the transaction on it.
     Server(Box<ErrorFields>),
+    /// An earlier message of the batch turned out to have failed: this one is skipped, like all up to the Sync.
+    Skipped,
 }
 
 impl Fault {

@@ -12,7 +12,6 @@ use super::control::declared_cursor;
 use super::errors::Fault;
 use super::links::Need;
 use super::prepare::{Way, bad_hint};
-use super::relay;
 use super::replies::{Made, Pass, Reply};
 use super::set::{SetConfig, read_set_config};
 use foldhash::quality::RandomState;
@@ -24,52 +23,6 @@ use crate::sql::control::Control;
 use crate::wire::error::{ErrorFields, SqlState};
 use crate::wire::frontend::{self, Bind, Kind};
 use crate::wire::{backend, frame};
-
-/// What is going on between two Syncs.
-#[derive(Default)]
-pub(super) struct Batch {
-    /// The message being dealt with.
-    pub(super) now: u8,
-    skip: Skip,
-    /// The host that the implicit transaction has written on.
-    pub(super) writer: Option<HostId>,
-    /// A Parse that no server has confirmed: the message after it says which server shall.
-    unparsed: Option<(Box<[u8]>, Arc<Statement>)>,
-}
-
-/// Whether messages are ignored until Sync, as after any error.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Skip {
-    #[default]
-    No,
-    /// The server refused something: it ignores all until Sync too, and Sync rolls back.
-    Server,
-    /// We refused something: the server has not heard of it.
-    Ours,
-}
-
-impl Batch {
-    pub(super) fn skipping(&self) -> bool {
-        self.skip != Skip::No
-    }
-
-    pub(super) fn server_refused(&mut self) {
-        self.skip = Skip::Server;
-        self.unparsed = None;
-    }
-
-    pub(super) fn refused(&mut self) {
-        if self.skip == Skip::No {
-            self.skip = Skip::Ours;
-        }
-        self.unparsed = None;
-    }
-
-    /// Whether anything is left over that a Sync would settle.
-    pub(super) fn used(&self) -> bool {
-        self.skipping() || self.unparsed.is_some()
-    }
-}
 
 /// The client's statements and portals.
 #[derive(Default)]
@@ -83,7 +36,7 @@ pub(super) struct Prepareds {
 /// A portal.
 pub(super) enum Portal {
     /// It is on the server connection of this host.
-    On { host: HostId, set: Option<Box<SetConfig>> },
+    On { host: HostId, set: Vec<SetConfig> },
     /// The session itself acts.
     Own(Arc<Statement>),
     /// It is to be asked of several shards.
@@ -99,11 +52,11 @@ pub(super) struct Several {
 }
 
 impl Prepareds {
-    fn get(&self, name: &[u8]) -> Option<&Arc<Statement>> {
+    pub(super) fn get(&self, name: &[u8]) -> Option<&Arc<Statement>> {
         if name.is_empty() { self.unnamed.as_ref() } else { self.named.get(name) }
     }
 
-    fn put(&mut self, name: &[u8], statement: Arc<Statement>) {
+    pub(super) fn put(&mut self, name: &[u8], statement: Arc<Statement>) {
         if name.is_empty() {
             self.unnamed = Some(statement);
         } else {
@@ -181,7 +134,7 @@ pub(super) fn server_name(n: u32, buf: &mut [u8; 12]) -> &[u8] {
 
 impl Session {
     /// Bytes of the body of the message of `len` bytes at the front of the inbox.
-    fn body(&self, len: usize) -> &[u8] {
+    pub(super) fn body(&self, len: usize) -> &[u8] {
         &self.client.inbox[self.client.read + frame::HEADER..self.client.read + len]
     }
 
@@ -205,15 +158,13 @@ impl Session {
         let statement = self.intern(parse.query, parse.types.iter())?;
         self.check_parse(&statement)?;
         let routed = matches!(*statement.prepared, Prepared::Query(_) | Prepared::Pass(_));
+        // Two Parses in a row: the first is looked at when it is used.
+        self.confirm_unparsed_blindly();
+        self.note_statement(&name);
         if routed && !statement.accepted.load(Ordering::Relaxed) {
-            if let Some((name, earlier)) = self.batch.unparsed.take() {
-                // Two Parses in a row: the first is looked at when it is used.
-                self.statements.put(&name, earlier);
-                self.replies.push(Reply::Made(Made::ParseComplete));
-            }
-            self.batch.unparsed = Some((name.clone(), statement.clone()));
+            self.batch.unparsed = Some(statement.clone());
         } else {
-            self.confirm_unparsed_blindly();
+            self.confirm_statement();
             self.replies.push(Reply::Made(Made::ParseComplete));
         }
         self.statements.put(&name, statement);
@@ -227,8 +178,9 @@ impl Session {
         }
     }
 
-    fn confirm_unparsed_blindly(&mut self) {
+    pub(super) fn confirm_unparsed_blindly(&mut self) {
         if self.batch.unparsed.take().is_some() {
+            self.confirm_statement();
             self.replies.push(Reply::Made(Made::ParseComplete));
         }
     }
@@ -271,7 +223,7 @@ impl Session {
         let new = self.intern(&old.text, old.types.iter().copied())?;
         self.check_parse(&new)?;
         self.statements.put(name, new.clone());
-        if let Some((_, unparsed)) = &mut self.batch.unparsed
+        if let Some(unparsed) = &mut self.batch.unparsed
             && Arc::ptr_eq(unparsed, &old)
         {
             *unparsed = new.clone();
@@ -294,7 +246,7 @@ impl Session {
         self.begin_message();
         let names = self.bind_names(len)?;
         let statement = self.bind_statement(&names)?;
-        if self.batch.unparsed.as_ref().is_some_and(|(_, unparsed)| !Arc::ptr_eq(unparsed, &statement)) {
+        if self.batch.unparsed.as_ref().is_some_and(|unparsed| !Arc::ptr_eq(unparsed, &statement)) {
             return Ok(false);
         }
         self.check_parse(&statement)?;
@@ -353,7 +305,7 @@ impl Session {
         statement: &Arc<Statement>,
         shard: Option<ShardId>,
         names: BindNames,
-        set: Option<Box<SetConfig>>,
+        set: Vec<SetConfig>,
     ) -> Result<(), Fault> {
         self.context.stats.routed();
         let n = self.server_statement(i, statement, shard)?;
@@ -417,11 +369,11 @@ impl Session {
     }
 
     /// Where the Bind at the front of the inbox goes; `None`: the session itself acts.
-    fn bind_way(&self, statement: &Statement, len: usize) -> Result<(Option<Way>, Option<Box<SetConfig>>), Fault> {
+    fn bind_way(&self, statement: &Statement, len: usize) -> Result<(Option<Way>, Vec<SetConfig>), Fault> {
         let bound = match &*statement.prepared {
             Prepared::Query(bound) => bound,
-            Prepared::Pass(cursor) => return Ok((Some(self.pass_way(cursor.as_deref())), None)),
-            _ => return Ok((None, None)),
+            Prepared::Pass(cursor) => return Ok((Some(self.pass_way(cursor.as_deref())), Vec::new())),
+            _ => return Ok((None, Vec::new())),
         };
         let params = Bound { bind: Bind::decode(self.body(len))?, types: &statement.types };
         let values = Values { text: &statement.text, holes: &statement.holes, params: Some(&params) };
@@ -431,8 +383,8 @@ impl Session {
         };
         let way = self.decide(bound, &values, own.or(self.standing_hint()))?;
         let set = match bound.sets_config {
-            true => Some(Box::new(read_set_config(&statement.text, &statement.holes, Some(&params))?)),
-            false => None,
+            true => read_set_config(&statement.text, &statement.holes, Some(&params))?,
+            false => Vec::new(),
         };
         Ok((Some(way), set))
     }
@@ -440,10 +392,11 @@ impl Session {
     /// The number of the server-side statement on a link, parsed there in the same write if it is not there yet.
     /// If the client waits for its ParseComplete, this is where it comes from.
     pub(super) fn server_statement(&mut self, i: usize, statement: &Arc<Statement>, shard: Option<ShardId>) -> Result<u32, Fault> {
-        let waits = self.batch.unparsed.take().is_some_and(|(_, unparsed)| Arc::ptr_eq(&unparsed, statement));
+        let waits = self.batch.unparsed.take_if(|unparsed| Arc::ptr_eq(unparsed, statement)).is_some();
         let key = (statement.id, shard.map_or(NO_SHARD, |s| s.0));
         if let Some(n) = self.links[i].conn()?.statements.get(key) {
             if waits {
+                self.confirm_statement();
                 self.replies.push(Reply::Made(Made::ParseComplete));
             }
             return Ok(n);
@@ -470,6 +423,9 @@ impl Session {
         link.outbox = outbox;
         link.unsynced = true;
         let pass = if waits { Pass::On } else { Pass::Keep };
+        if waits {
+            self.confirm_statement();
+        }
         self.replies.push(Reply::Parse { pass, name: added.name, statement: statement.clone(), shard });
         Ok(added.name)
     }
@@ -477,14 +433,14 @@ impl Session {
     /// A Parse that waits for confirmation is confirmed somewhere now, unless it is that of `statement`.
     async fn settle_unparsed_other_than(&mut self, statement: &Arc<Statement>) -> Result<(), Fault> {
         match &self.batch.unparsed {
-            Some((_, unparsed)) if !Arc::ptr_eq(unparsed, statement) => self.settle_unparsed().await,
+            Some(unparsed) if !Arc::ptr_eq(unparsed, statement) => self.settle_unparsed().await,
             _ => Ok(()),
         }
     }
 
     /// Has a server confirm the Parse that waits for it.
-    async fn settle_unparsed(&mut self) -> Result<(), Fault> {
-        let Some((_, statement)) = &self.batch.unparsed else { return Ok(()) };
+    pub(super) async fn settle_unparsed(&mut self) -> Result<(), Fault> {
+        let Some(statement) = &self.batch.unparsed else { return Ok(()) };
         let statement = statement.clone();
         if matches!(self.way_to_describe(&statement), Ok(None)) {
             self.confirm_unparsed_blindly();
@@ -517,6 +473,8 @@ impl Session {
             Err(fault) => return Now::Done(Err(fault.into())),
         };
         match (describe.kind, self.statements.portal(describe.name), self.links.get_mut(self.active)) {
+            // The reply to Parse comes first.
+            _ if self.batch.unparsed.is_some() => Now::Slowly,
             (Kind::Portal, Some(Portal::On { host, .. }), Some(link)) if link.host == *host => {
                 frontend::describe(&mut link.outbox, Kind::Portal, describe.name);
                 link.unsynced = true;
@@ -550,34 +508,35 @@ impl Session {
                 link.unsynced = true;
                 self.replies.push(Reply::Describe(Pass::On));
             }
-            Kind::Portal => match self.statements.portal(&name) {
-                None => {
-                    // A cursor is a portal too.
-                    let host = self.cursor_host(&name).ok_or_else(|| no_portal(&name))?;
-                    let i = self.link_of_portal(host, &name).await?;
-                    let link = &mut self.links[i];
-                    frontend::describe(&mut link.outbox, Kind::Portal, &name);
-                    link.unsynced = true;
-                    self.replies.push(Reply::Describe(Pass::On));
-                }
-                Some(Portal::On { host, .. }) => {
-                    let i = self.link_of_portal(*host, &name).await?;
-                    let link = &mut self.links[i];
-                    frontend::describe(&mut link.outbox, Kind::Portal, &name);
-                    link.unsynced = true;
-                    self.replies.push(Reply::Describe(Pass::On));
-                }
-                Some(Portal::Own(statement)) => {
-                    let mut made = Vec::new();
-                    describe_own(&mut made, own_columns(statement).unwrap_or_default());
-                    self.replies.push(Reply::Made(Made::Bytes(made.into())));
-                }
-                Some(Portal::Several(several)) => {
-                    let several = several.clone();
-                    Box::pin(self.describe_several(&several)).await?;
-                }
-            },
+            Kind::Portal => {
+                self.settle_unparsed().await?;
+                self.describe_portal(&name).await?;
+            }
         }
+        Ok(())
+    }
+
+    async fn describe_portal(&mut self, name: &[u8]) -> Result<(), Fault> {
+        let host = match self.statements.portal(name) {
+            // A cursor is a portal too.
+            None => self.cursor_host(name).ok_or_else(|| no_portal(name))?,
+            Some(Portal::On { host, .. }) => *host,
+            Some(Portal::Own(statement)) => {
+                let mut made = Vec::new();
+                describe_own(&mut made, own_columns(statement).unwrap_or_default());
+                self.replies.push(Reply::Made(Made::Bytes(made.into())));
+                return Ok(());
+            }
+            Some(Portal::Several(several)) => {
+                let several = several.clone();
+                return Box::pin(self.describe_several(&several)).await;
+            }
+        };
+        let i = self.link_of_portal(host, name).await?;
+        let link = &mut self.links[i];
+        frontend::describe(&mut link.outbox, Kind::Portal, name);
+        link.unsynced = true;
+        self.replies.push(Reply::Describe(Pass::On));
         Ok(())
     }
 
@@ -590,7 +549,7 @@ impl Session {
     async fn link_of_portal(&mut self, host: HostId, name: &[u8]) -> Result<usize, Fault> {
         let Some(i) = self.links.iter().position(|l| l.host == host) else { return Err(no_portal(name)) };
         if i != self.active {
-            self.drain_replies().await?;
+            self.settle_replies().await?;
             self.active = i;
         }
         Ok(i)
@@ -604,7 +563,8 @@ impl Session {
             Err(fault) => return Now::Done(Err(fault.into())),
         };
         match (self.statements.portal(execute.portal), self.links.get_mut(self.active)) {
-            (Some(Portal::On { host, set: None }), Some(link)) if link.host == *host => {
+            _ if self.batch.unparsed.is_some() => Now::Slowly,
+            (Some(Portal::On { host, set }), Some(link)) if link.host == *host && set.is_empty() => {
                 frontend::execute(&mut link.outbox, execute.portal, execute.max_rows);
                 link.unsynced = true;
                 self.replies.push(Reply::Execute(Pass::On));
@@ -618,6 +578,7 @@ impl Session {
     pub(super) async fn execute(&mut self, len: usize) -> Result<(), Fault> {
         let execute = frontend::Execute::decode(self.body(len))?;
         let (max_rows, name) = (execute.max_rows, execute.portal.to_vec());
+        self.settle_unparsed().await?;
         self.execute_slowly(&name, max_rows).await
     }
 
@@ -644,12 +605,10 @@ impl Session {
                     name => self.statements.portals.remove(name),
                 };
                 let Some(Portal::On { set, .. }) = set else { return Ok(()) };
-                self.statements.put_portal(name, Portal::On { host, set: None });
-                if let Some(set) = set {
-                    self.drain_replies().await?;
-                    if !self.batch.skipping() {
-                        self.note_set_config(*set);
-                    }
+                self.statements.put_portal(name, Portal::On { host, set: Vec::new() });
+                if !set.is_empty() {
+                    self.settle_replies().await?;
+                    self.note_set_config(set);
                 }
                 return Ok(());
             }
@@ -663,7 +622,7 @@ impl Session {
             Prepared::Empty => self.replies.push(Reply::Made(Made::Bytes(Box::from(&b"I\0\0\0\x04"[..])))),
             Prepared::Control(control) => {
                 let text = String::from_utf8_lossy(&own.text).into_owned();
-                self.drain_replies().await?;
+                self.settle_replies().await?;
                 match Box::pin(self.act(control, &text)).await? {
                     Acted::Answered(bytes) => {
                         let bytes = without_row_description(&bytes);
@@ -685,6 +644,8 @@ impl Session {
         match kind {
             // The server keeps its statement: it is as good for the next client.
             Kind::Statement => {
+                self.note_statement(&name);
+                self.confirm_statement();
                 self.statements.remove(&name);
             }
             Kind::Portal => {
@@ -708,128 +669,6 @@ impl Session {
         }
         self.replies.push(Reply::Made(Made::CloseComplete));
         Ok(())
-    }
-
-    /// Flush: all that has been asked is to be answered now.
-    pub(super) async fn flush(&mut self) -> Result<(), Fault> {
-        self.settle_unparsed().await?;
-        if !self.replies.is_empty() {
-            self.drain_replies().await?;
-        }
-        self.client.flush().await.map_err(Fault::client)
-    }
-
-    /// Sync of a batch that one server connection has seen.
-    pub(super) fn sync_now(&mut self, len: usize) -> Now {
-        if let Err(fault) = frontend::no_body(self.body(len)) {
-            return Now::Done(Err(fault.into()));
-        }
-        let one = self.links.len() == 1 && self.active == 0 && self.links[0].unsynced;
-        if !one || self.batch.skip == Skip::Ours || self.batch.unparsed.is_some() {
-            return Now::Slowly;
-        }
-        frontend::sync(&mut self.links[0].outbox);
-        self.replies.push(Reply::Sync(Pass::On));
-        Now::Relay
-    }
-
-    /// The Sync of the active server connection has been answered.
-    pub(super) fn end_of_batch(&mut self) {
-        if let Some(link) = self.links.get_mut(self.active) {
-            link.unsynced = false;
-        }
-        self.batch = Batch::default();
-        if self.block.is_none() {
-            self.statements.close_portals();
-        }
-    }
-
-    /// Sync: the batch is over, and so is the implicit transaction outside a block.
-    pub(super) async fn sync(&mut self, len: usize) -> Result<(), Fault> {
-        frontend::no_body(self.body(len))?;
-        self.settle_unparsed().await?;
-        if self.batch.skip == Skip::Ours && self.block.is_none() {
-            // What the servers have done of the batch must not be committed: the batch failed.
-            for link in self.links.iter_mut().filter(|l| l.unsynced) {
-                link.discard();
-            }
-            self.links.clear();
-            self.cancel.clear();
-            self.replies.clear();
-            self.active = 0;
-        }
-        let active = self.links.get(self.active).is_some_and(|l| l.unsynced);
-        Box::pin(self.sync_others()).await?;
-        if active && self.batch.skip != Skip::Ours {
-            let link = &mut self.links[self.active];
-            frontend::sync(&mut link.outbox);
-            self.replies.push(Reply::Sync(Pass::On));
-            self.relay().await?;
-            self.end_of_batch();
-            self.settle().await;
-            return Ok(());
-        }
-        if active {
-            // A failed block: the server hears of the end of the batch, the client of the failure.
-            let link = &mut self.links[self.active];
-            frontend::sync(&mut link.outbox);
-            self.replies.push(Reply::Sync(Pass::Keep));
-            self.relay().await?;
-            if let Some(link) = self.links.get_mut(self.active) {
-                link.unsynced = false;
-            }
-        }
-        relay::write_made(&mut self.client, &mut self.replies);
-        self.batch = Batch::default();
-        if self.block.is_none() {
-            self.release_links().await;
-            self.statements.close_portals();
-        }
-        self.ready();
-        self.client.flush().await.map_err(Fault::client)
-    }
-
-    /// Tells the links other than the active one of the end of the batch.
-    async fn sync_others(&mut self) -> Result<(), Fault> {
-        let others: Vec<usize> = (0..self.links.len()).filter(|i| *i != self.active && self.links[*i].unsynced).collect();
-        if others.is_empty() {
-            return Ok(());
-        }
-        self.drain_replies().await?;
-        let active = self.active;
-        for i in others {
-            self.active = i;
-            frontend::sync(&mut self.links[i].outbox);
-            self.replies.push(Reply::Sync(Pass::Keep));
-            self.relay().await?;
-            self.links[i].unsynced = false;
-        }
-        self.active = active;
-        Ok(())
-    }
-
-    /// A Query comes before the Sync: the batch ends as if there were one, but for its ReadyForQuery.
-    pub(super) async fn end_batch(&mut self) -> Result<(), Fault> {
-        self.settle_unparsed().await?;
-        self.drain_replies().await?;
-        let unsynced: Vec<usize> = (0..self.links.len()).filter(|i| self.links[*i].unsynced).collect();
-        for i in unsynced {
-            self.active = i;
-            frontend::sync(&mut self.links[i].outbox);
-            self.replies.push(Reply::Sync(Pass::Keep));
-            self.relay().await?;
-            self.links[i].unsynced = false;
-        }
-        self.batch = Batch { now: b'Q', ..Batch::default() };
-        if self.block.is_none() {
-            self.release_links().await;
-        }
-        Ok(())
-    }
-
-    /// CopyData in a batch of the extended protocol may come before its Sync: it is passed on as it comes, see `copy`.
-    pub(super) fn copy_needs_sync() -> Fault {
-        Fault::violation("COPY FROM STDIN in the extended protocol needs its Sync at once")
     }
 }
 

@@ -177,6 +177,7 @@ impl Session {
         self.active = 0;
         if let Some(block) = &mut self.block {
             block.failed = true;
+            block.lost = true;
         }
         match gathered {
             // The client is in the middle of a row that will never end.
@@ -221,7 +222,7 @@ impl Session {
                 "Send a Sync between them.",
             ));
         }
-        self.drain_replies().await?;
+        self.settle_replies().await?;
         self.context.stats.scattered(several.shards.len());
         let hosts = self.enlist_hosts(&several.shards).await?;
         let gathered = self.gather_portals(several, &hosts).await;

@@ -72,7 +72,7 @@ impl Session {
     }
 
     async fn link_slowly(&mut self, need: Need) -> Result<usize, Fault> {
-        self.drain_replies().await?;
+        self.settle_replies().await?;
         let i = match self.links.iter().position(|l| l.host == need.host) {
             Some(i) => i,
             None => {
@@ -260,10 +260,7 @@ impl Session {
         loop {
             let Some(link) = self.links.get_mut(self.active) else { return Ok(false) };
             let relayed = relay::relay(&mut self.client, link, &mut self.replies, &mut seen).await;
-            if seen.until_sync {
-                self.batch.server_refused();
-                seen.until_sync = false;
-            }
+            self.note_seen(&mut seen);
             if seen.error {
                 self.context.stats.server_error();
             }
@@ -276,7 +273,10 @@ impl Session {
 
     /// Takes the active link out: its connection is lost. `true`: the client was in the middle of a message from it.
     pub(super) fn drop_active(&mut self) -> bool {
+        let lost_at = self.replies.front_number();
         self.replies.clear();
+        self.undo_statements(lost_at);
+        self.batch.unparsed = None;
         if self.active >= self.links.len() {
             return false;
         }
@@ -286,6 +286,7 @@ impl Session {
         self.active = 0;
         if let Some(block) = &mut self.block {
             block.failed = true;
+            block.lost = true;
         }
         cut
     }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::clients::Database;
 use super::context::{Context, WorkerContext};
 use super::errors::Fault;
-use super::extended::{Batch, Prepareds};
+use super::batch::Batch;
+use super::extended::Prepareds;
 use super::relay::{Client, Link};
 use super::replies::Replies;
 use super::set::check_setting;
@@ -46,7 +47,7 @@ pub async fn serve(
             let mut out = Vec::new();
             let fields = match fault {
                 Fault::Fatal(f) | Fault::Statement(f) | Fault::Server(f) => *f,
-                Fault::Client(_) => return,
+                Fault::Client(_) | Fault::Skipped => return,
             };
             tracing::info!(%peer, "login refused: {fields}");
             context.stats.login_refused();

@@ -1,6 +1,7 @@
 //! One client's conversation: reads its messages, decides, forwards, relays. All control flow of a session starts here;
 //! the other files of this folder are what it calls.
 
+mod batch;
 mod block;
 mod buffers;
 mod cancel;
@@ -33,7 +34,8 @@ pub use login::{Welcomes, serve};
 
 use block::Block;
 use errors::Fault;
-use extended::{Batch, Prepareds};
+use batch::Batch;
+use extended::Prepareds;
 use relay::{Client, Link, Relayed, Seen};
 use replies::Replies;
 
@@ -76,6 +78,17 @@ pub(crate) struct Session {
 
 /// Whether the session goes on.
 type Go = bool;
+
+/// What a wait came to.
+#[derive(PartialEq, Eq)]
+enum Waited {
+    /// The client has said something.
+    Bytes,
+    /// The client is gone.
+    End,
+    /// The server waits for CopyData.
+    CopyIn,
+}
 
 /// What became of a message at once.
 enum Now {
@@ -153,9 +166,9 @@ impl Session {
     fn message_now(&mut self, header: Header) -> Now {
         self.batch.now = header.tag;
         match header.tag {
+            b'Q' | b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'F' if self.batch.skipping() => Now::Done(Ok(())),
             b'Q' => self.query_now(header.len),
             b'S' => self.sync_now(header.len),
-            b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'F' if self.batch.skipping() => Now::Done(Ok(())),
             b'P' => Now::Done(self.parse(header.len)),
             b'B' => self.bind_now(header.len),
             b'D' => self.describe_now(header.len),
@@ -168,9 +181,9 @@ impl Session {
     async fn relay_message(&mut self, header: Header) -> Result<Go, Fault> {
         let relayed = self.relay().await;
         self.client.consume(header.len);
-        relayed?;
+        let error = relayed?;
         if header.tag == b'S' {
-            self.end_of_batch();
+            self.end_of_batch(error);
         }
         if !self.settle_now() {
             Box::pin(self.release_links()).await;
@@ -188,12 +201,14 @@ impl Session {
 
     async fn dispatch(&mut self, header: Header) -> Result<Go, Fault> {
         match header.tag {
-            b'Q' => self.query(header.len).await?,
-            b'S' => self.sync(header.len).await?,
             b'X' => return Ok(false),
             // Postgres, too, ignores these outside COPY: the rest of a COPY that has failed.
-            b'd' | b'c' | b'f' => {}
-            b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'F' if self.batch.skipping() => {}
+            b'd' | b'c' | b'f' if !self.replies.are_asked() || self.batch.skipping() => {}
+            // The COPY that they belong to may not have been asked for its answer yet.
+            b'd' | b'c' | b'f' => self.drain_replies().await?,
+            b'Q' | b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'F' if self.batch.skipping() => {}
+            b'Q' => self.query(header.len).await?,
+            b'S' => self.sync(header.len).await?,
             b'P' => self.parse(header.len)?,
             b'B' => self.bind(header.len).await?,
             b'D' => self.describe(header.len).await?,
@@ -217,8 +232,9 @@ impl Session {
             self.client.rest();
             self.info.set(if self.links.is_empty() { Activity::Idle } else { Activity::InTransaction });
         }
+        self.write_many_made();
         let mut seen = Seen::default();
-        let go = poll_fn(|cx| {
+        let waited = poll_fn(|cx| {
             match self.info.poll_order(cx) {
                 Order::Run => {}
                 Order::Drain if self.block.is_some() || !self.links.is_empty() => {}
@@ -228,25 +244,28 @@ impl Session {
                 && !self.replies.is_empty()
             {
                 match relay::poll_relay(cx, &mut self.client, link, &mut self.replies, &mut seen) {
-                    Poll::Ready(Ok(Relayed::CopyIn)) => return Poll::Ready(Err(Self::copy_needs_sync())),
+                    Poll::Ready(Ok(Relayed::CopyIn)) => return Poll::Ready(Ok(Waited::CopyIn)),
                     Poll::Ready(Err(fault)) => return Poll::Ready(Err(fault)),
                     Poll::Ready(Ok(Relayed::Done)) | Poll::Pending => {}
-                }
-                if seen.until_sync {
-                    self.batch.server_refused();
                 }
             } else if self.client.poll_flush(cx).map_err(Fault::client)?.is_pending() {
                 return Poll::Pending;
             }
             self.client.poll_fill(cx).map(|read| match read {
-                Ok(0) => Ok(false),
-                Ok(_) => Ok(true),
+                Ok(0) => Ok(Waited::End),
+                Ok(_) => Ok(Waited::Bytes),
                 Err(e) => Err(Fault::client(e)),
             })
         })
-        .await?;
+        .await;
+        self.note_seen(&mut seen);
+        let waited = waited?;
         self.info.set(Activity::Active);
-        Ok(go)
+        if waited == Waited::CopyIn {
+            self.batch.now = 0;
+            Box::pin(self.copy_in()).await?;
+        }
+        Ok(waited != Waited::End)
     }
 
     /// The text of the Query message of `len` bytes at the front of the inbox.
@@ -269,6 +288,7 @@ impl Session {
                 let _ = self.client.flush().await;
                 false
             }
+            Fault::Skipped => true,
             Fault::Statement(fields) => match Box::pin(self.refuse(*fields)).await {
                 Ok(()) => true,
                 Err(fault) => Box::pin(self.fail(fault)).await,
@@ -292,6 +312,7 @@ impl Session {
     /// The present message fails with this error. Replies owed for earlier messages go first.
     async fn refuse(&mut self, fields: ErrorFields) -> Result<(), Fault> {
         self.context.stats.refused(fields.code);
+        self.confirm_before_refusal();
         self.drain_replies().await?;
         if !self.batch.skipping() {
             fields.write(&mut self.client.outbox);
@@ -300,14 +321,9 @@ impl Session {
             block.failed = true;
         }
         match self.batch.now {
-            b'Q' => {
-                if self.block.is_none() {
-                    self.release_links().await;
-                }
-                self.ready();
-            }
-            b'S' => {
-                self.batch = Batch::default();
+            now @ (b'Q' | b'S') => {
+                self.end_implicit(false);
+                self.batch = Batch::at(now);
                 if self.block.is_none() {
                     self.release_links().await;
                 }

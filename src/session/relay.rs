@@ -3,6 +3,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
@@ -59,8 +60,8 @@ pub(crate) struct Link {
     /// The map under which the host was chosen.
     pub(crate) map: Arc<ShardMap>,
     buffers: Arc<Buffers>,
-    /// What was done to the text of the Query under way, to map error positions back.
-    pub(crate) rewritten: Option<(Arc<Prepared>, ShardId)>,
+    /// What was done to the text of the Query under way, to map error positions back; empty if nothing was.
+    pub(crate) sent_pieces: Vec<SentPiece>,
     /// `None` only once it went back to its pool or was lost.
     pub(crate) conn: Option<Box<ServerConn>>,
     /// Bytes for the server; those before `sent` are gone.
@@ -75,6 +76,19 @@ pub(crate) struct Link {
     pub(crate) status: u8,
     /// Settings that were in force when the transaction began: a rollback brings them back.
     pub(crate) settings_at_begin: crate::pool::Settings,
+}
+
+/// A statement of a Query as it was sent.
+pub(crate) struct SentPiece {
+    /// Where it begins in what was sent, in characters.
+    pub(crate) from: u32,
+    /// How many characters were sent.
+    pub(crate) len: u32,
+    /// Its bytes in the client's text.
+    pub(crate) text: Range<usize>,
+    pub(crate) prepared: Arc<Prepared>,
+    /// Whose schema was written in.
+    pub(crate) shard: Option<ShardId>,
 }
 
 /// A message of which the rest has yet to come.
@@ -99,6 +113,8 @@ pub(crate) struct Seen {
     pub(crate) error: bool,
     /// An ErrorResponse came although no Sync has been sent: the server ignores all until one comes.
     pub(crate) until_sync: bool,
+    /// The number of the first reply that never came because of an error.
+    pub(crate) failed_at: Option<u64>,
 }
 
 impl Client {
@@ -196,7 +212,7 @@ impl Link {
             pool,
             map,
             buffers,
-            rewritten: None,
+            sent_pieces: Vec::new(),
             conn: Some(conn),
             outbox: Vec::new(),
             sent: 0,
@@ -604,6 +620,7 @@ fn look(client: &mut Client, link: &mut Link, replies: &mut Replies, seen: &mut 
                 return Err(Fault::ended(&link.pool.host, &view));
             }
             seen.error = true;
+            seen.failed_at.get_or_insert(replies.front_number());
             write_error(client, link, replies.front(), &view, message);
             let mut refused = Vec::new();
             let synced = replies.drop_until_sync(&mut |reply| {
@@ -626,12 +643,17 @@ fn look(client: &mut Client, link: &mut Link, replies: &mut Replies, seen: &mut 
 fn write_error(client: &mut Client, link: &Link, owed: Option<&Reply>, view: &ErrorView<'_>, message: &[u8]) {
     let position = view.get(b'P').and_then(|p| std::str::from_utf8(p).ok()?.parse::<u32>().ok());
     let original = position.and_then(|position| match owed {
-        Some(Reply::Query(_)) => {
-            let (prepared, shard) = link.rewritten.as_ref()?;
-            let text = query_text(client.pending())?;
+        Some(Reply::Query(_) | Reply::Part) => {
+            let inside = |p: &&SentPiece| position > p.from && position <= p.from + p.len + 1;
+            let piece = link.sent_pieces.iter().find(inside)?;
+            let whole = query_text(client.pending())?;
+            let before = char_count(whole.get(..piece.text.start)?);
+            let Some(shard) = piece.shard else { return Some(before + position - piece.from) };
+            let text = whole.get(piece.text.clone())?;
             let mut shape = Shape::default();
             shape.scan(text).ok()?;
-            Some(prepared.original_position(position, text, &shape.holes, link.map.schema(*shard)))
+            let schema = link.map.schema(shard);
+            Some(before + piece.prepared.original_position(position - piece.from, text, &shape.holes, schema))
         }
         Some(Reply::Parse { statement, shard: Some(shard), .. }) => {
             let schema = link.map.schema(*shard);
@@ -643,6 +665,11 @@ fn write_error(client: &mut Client, link: &Link, owed: Option<&Reply>, view: &Er
         Some(p) => view.with_field_replaced(&mut client.outbox, b'E', b'P', p.to_string().as_bytes()),
         None => client.outbox.extend_from_slice(message),
     }
+}
+
+/// Characters of a text, as Postgres counts them in UTF-8.
+pub(crate) fn char_count(text: &[u8]) -> u32 {
+    text.iter().filter(|b| **b & 0xC0 != 0x80).count() as u32
 }
 
 /// The text of the Query message at the front of `pending`.

@@ -58,12 +58,34 @@ pub(crate) struct Replies {
     queue: VecDeque<Reply>,
     /// How many of them a server is to send.
     asked: usize,
+    /// How many there have been, ever: the next one's number.
+    pushed: u64,
 }
 
 impl Replies {
     pub(crate) fn push(&mut self, reply: Reply) {
         self.asked += usize::from(!matches!(reply, Reply::Made(_)));
+        self.pushed += 1;
         self.queue.push_back(reply);
+    }
+
+    /// Whether a Sync is among what the replies are to.
+    pub(crate) fn has_sync(&self) -> bool {
+        self.queue.iter().any(|reply| matches!(reply, Reply::Sync(_)))
+    }
+
+    /// The number of the reply that is pushed next.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.pushed
+    }
+
+    /// The number of the reply at the front.
+    pub(crate) fn front_number(&self) -> u64 {
+        self.pushed - self.queue.len() as u64
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.queue.len()
     }
 
     pub(crate) fn is_empty(&self) -> bool {

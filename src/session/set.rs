@@ -64,6 +64,7 @@ impl Session {
                     _ => conn.settings.with(name, text.trim().trim_end_matches(';').to_owned()),
                 };
             }
+            self.remember_settings();
             self.settings = settings;
         }
         Ok(Acted::Passed)
@@ -98,6 +99,7 @@ impl Session {
         if let Some(conn) = &mut self.links[i].conn {
             conn.settings = name.map_or_else(Default::default, |name| conn.settings.without(name));
         }
+        self.remember_settings();
         self.settings = match name {
             None => self.startup.clone(),
             Some(name) => match self.startup.get(name) {
@@ -148,11 +150,14 @@ impl Session {
         }
         let i = self.link(Need::plain(self.any_host())).await?;
         if self.run_on(i, text).await? {
-            let text = text.trim().trim_end_matches(';').to_owned();
-            if let Some(conn) = &mut self.links[i].conn {
-                conn.settings = conn.settings.with("session characteristics", text.clone());
+            self.remember_settings();
+            for (name, value) in characteristics(options) {
+                let set = format!("SET {name} TO {value}");
+                if let Some(conn) = &mut self.links[i].conn {
+                    conn.settings = conn.settings.with(name, set.clone());
+                }
+                self.settings = self.settings.with(name, set);
             }
-            self.settings = self.settings.with("session characteristics", text);
         }
         Ok(Acted::Passed)
     }
@@ -191,6 +196,7 @@ impl Session {
                 if let Some(block) = block {
                     block.local_hint = None;
                 }
+                self.remember_settings();
                 self.hint = hint;
             }
         }
@@ -213,71 +219,121 @@ impl Session {
     }
 
     /// What a statement of the simple protocol sets by `set_config`, if that is what it does.
-    pub(super) fn set_config_of(&self, prepared: &Prepared, text: &Range<usize>) -> Result<Option<SetConfig>, Fault> {
-        if !prepared.sets_config() {
-            return Ok(None);
+    pub(super) fn set_config_of(&self, prepared: &Prepared, text: &Range<usize>) -> Result<Vec<SetConfig>, Fault> {
+        match prepared.sets_config() {
+            true => set_config_in(&self.client.inbox[text.clone()]),
+            false => Ok(Vec::new()),
         }
-        let text = &self.client.inbox[text.clone()];
-        let mut shape = Shape::default();
-        // It was scanned before.
-        let _ = shape.scan(text);
-        read_set_config(text, &shape.holes, None).map(Some)
     }
 
-    /// A `set_config` call has succeeded on the active link.
-    pub(super) fn note_set_config(&mut self, set: SetConfig) {
-        let sql = set_config(&set.name, &set.value);
-        if set.local {
-            if let Some(block) = &mut self.block {
-                block.push_local(format!(
-                    "SELECT pg_catalog.set_config({}, {}, true)",
-                    crate::pool::literal(&set.name),
-                    crate::pool::literal(&set.value)
-                ));
+    /// These `set_config` calls have succeeded on the active link.
+    pub(super) fn note_set_config(&mut self, sets: Vec<SetConfig>) {
+        for set in sets {
+            let sql = set_config(&set.name, &set.value);
+            if set.local {
+                if let Some(block) = &mut self.block {
+                    let (name, value) = (crate::pool::literal(&set.name), crate::pool::literal(&set.value));
+                    block.push_local(format!("SELECT pg_catalog.set_config({name}, {value}, true)"));
+                }
+                continue;
             }
-            return;
+            if let Some(conn) = self.links.get_mut(self.active).and_then(|l| l.conn.as_mut()) {
+                conn.settings = conn.settings.with(&set.name, sql.clone());
+            }
+            self.remember_settings();
+            self.settings = self.settings.with(&set.name, sql);
         }
-        if let Some(conn) = self.links.get_mut(self.active).and_then(|l| l.conn.as_mut()) {
-            conn.settings = conn.settings.with(&set.name, sql.clone());
-        }
-        self.settings = self.settings.with(&set.name, sql);
     }
 }
 
-/// Reads `SELECT [pg_catalog.]set_config(name, value, is_local)` with literals or text parameters as arguments.
+/// The settings that `SET SESSION CHARACTERISTICS` is another spelling of.
+fn characteristics(options: &BeginOptions) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let on = |value: bool| if value { "on" } else { "off" };
+    let isolation = options.isolation.map(|isolation| match isolation {
+        Isolation::ReadUncommitted => "'read uncommitted'",
+        Isolation::ReadCommitted => "'read committed'",
+        Isolation::RepeatableRead => "'repeatable read'",
+        Isolation::Serializable => "'serializable'",
+    });
+    let isolation = isolation.map(|value| ("default_transaction_isolation", value));
+    let read_only = options.read_only.map(|value| ("default_transaction_read_only", on(value)));
+    let deferrable = options.deferrable.map(|value| ("default_transaction_deferrable", on(value)));
+    [isolation, read_only, deferrable].into_iter().flatten()
+}
+
+/// What a text of the simple protocol sets by `set_config`.
+pub(super) fn set_config_in(text: &[u8]) -> Result<Vec<SetConfig>, Fault> {
+    let mut shape = Shape::default();
+    // It was scanned before.
+    let _ = shape.scan(text);
+    read_set_config(text, &shape.holes, None)
+}
+
+/// Reads `SELECT [pg_catalog.]set_config(name, value, is_local) [[AS] column], ...` with literals or text parameters as
+/// arguments.
 ///
 /// # Errors
 /// Any other form: what it sets could not be followed from one server connection to the next.
-pub(super) fn read_set_config(text: &[u8], holes: &[Hole], params: Option<&dyn Params>) -> Result<SetConfig, Fault> {
-    let set = plain_set_config(text, holes, params).ok_or_else(|| {
+pub(super) fn read_set_config(text: &[u8], holes: &[Hole], params: Option<&dyn Params>) -> Result<Vec<SetConfig>, Fault> {
+    let sets = plain_set_config(text, holes, params).ok_or_else(|| {
         Fault::unsupported(
             "set_config in this form is not supported: which setting it changes can't be seen",
             "Write SELECT set_config('name', 'value', false) with literals or text parameters, alone in its statement.",
         )
     })?;
-    check_setting(&set.name, Some(&set.value))?;
-    Ok(set)
+    for set in &sets {
+        check_setting(&set.name, Some(&set.value))?;
+    }
+    Ok(sets)
 }
 
-fn plain_set_config(text: &[u8], holes: &[Hole], params: Option<&dyn Params>) -> Option<SetConfig> {
-    let mut words = tokens(text, holes).skip_while(|t| !t.is_word(text, "set_config")).skip(1);
-    let mut next = || words.next();
-    if !next()?.is_punct(text, b'(') {
+fn plain_set_config(text: &[u8], holes: &[Hole], params: Option<&dyn Params>) -> Option<Vec<SetConfig>> {
+    let mut words = tokens(text, holes).peekable();
+    let mut sets = Vec::new();
+    if !words.next()?.is_word(text, "select") {
         return None;
     }
-    let mut args = Vec::new();
-    for _ in 0..3 {
-        let arg = next()?;
-        args.push(argument(text, holes, params, &arg)?);
-        loop {
-            let token = next()?;
-            if token.is_punct(text, b',') || token.is_punct(text, b')') {
-                break;
-            }
+    loop {
+        let mut word = words.next()?;
+        if word.is_word(text, "pg_catalog") && words.next()?.is_punct(text, b'.') {
+            word = words.next()?;
+        }
+        if !word.is_word(text, "set_config") || !words.next()?.is_punct(text, b'(') {
+            return None;
+        }
+        let args = [(); 3].map(|()| call_argument(text, holes, params, &mut words));
+        let [name, value, local] = args;
+        let local = matches!(local?.as_bytes(), [b't' | b'T' | b'1' | 1, ..]);
+        sets.push(SetConfig { name: name?.to_ascii_lowercase(), value: value?, local });
+        // A name for the column.
+        if words.next_if(|t| t.is_word(text, "as")).is_some() || words.peek().is_some_and(|t| t.kind == TokenKind::Word) {
+            words.next_if(|t| t.kind == TokenKind::Word)?;
+        }
+        match words.next() {
+            Some(next) if next.is_punct(text, b',') => {}
+            Some(next) if !next.is_punct(text, b';') => return None,
+            _ => return Some(sets),
         }
     }
-    let [name, value, local] = <[String; 3]>::try_from(args).ok()?;
-    Some(SetConfig { name: name.to_ascii_lowercase(), value, local: matches!(local.as_bytes(), [b't' | b'T' | b'1' | 1, ..]) })
+}
+
+/// One argument of a call, which may be cast, and the comma or parenthesis behind it.
+fn call_argument(
+    text: &[u8],
+    holes: &[Hole],
+    params: Option<&dyn Params>,
+    words: &mut impl Iterator<Item = Token>,
+) -> Option<String> {
+    let value = argument(text, holes, params, &words.next()?)?;
+    loop {
+        let token = words.next()?;
+        if token.is_punct(text, b',') || token.is_punct(text, b')') {
+            return Some(value);
+        }
+        if !token.is_punct(text, b':') && token.kind != TokenKind::Word {
+            return None;
+        }
+    }
 }
 
 fn argument(text: &[u8], holes: &[Hole], params: Option<&dyn Params>, token: &Token) -> Option<String> {

@@ -9,8 +9,10 @@ use super::context::Prepared;
 use super::control::declared_cursor;
 use super::errors::Fault;
 use super::links::Need;
-use super::prepare::Way;
+use super::prepare::{Read, Way};
+use super::relay::{SentPiece, char_count};
 use super::replies::{Pass, Reply};
+use super::set::set_config_in;
 use crate::route::Values;
 use crate::shardmap::{HostId, ShardId};
 use crate::sql::control::Control;
@@ -55,7 +57,11 @@ impl Session {
     fn push_query(&mut self, i: usize, text: &Range<usize>, shard: Option<ShardId>, prepared: Arc<Prepared>, message: Vec<u8>) {
         self.context.stats.routed();
         let link = &mut self.links[i];
-        link.rewritten = shard.map(|shard| (prepared, shard));
+        link.sent_pieces.clear();
+        if shard.is_some() {
+            let text = 0..text.len();
+            link.sent_pieces.push(SentPiece { from: 0, len: u32::MAX - 1, text, prepared, shard });
+        }
         if link.outbox.capacity() == 0 {
             link.outbox = message;
         } else {
@@ -94,7 +100,7 @@ impl Session {
                 let i = self.link(Need { host, statement: None, path, writes }).await?;
                 self.push_query(i, &text, shard, read.prepared.clone(), read.message);
                 let error = self.relay().await?;
-                if let (Some(set), false) = (set, error) {
+                if !error {
                     self.note_set_config(set);
                 }
                 self.settle().await;
@@ -131,6 +137,8 @@ impl Session {
 
     /// Adds what is missing of the answer to a Query that the session acted on itself.
     async fn answer(&mut self, acted: Acted) {
+        let error = self.batch.take_refused();
+        self.end_implicit(!error);
         if let Acted::Answered(bytes) = acted {
             self.client.outbox.extend_from_slice(&bytes);
         }
@@ -178,7 +186,7 @@ impl Session {
         if self.block.is_some() {
             return true;
         }
-        self.batch.writer = None;
+        self.end_implicit(true);
         self.release_now()
     }
 
@@ -186,9 +194,15 @@ impl Session {
     /// rules for such texts. Else, if nothing in it writes, one after the other.
     async fn several(&mut self, text: &Range<usize>, pieces: &[Range<usize>]) -> Result<(), Fault> {
         let whole = self.client.inbox[text.clone()].to_vec();
-        let mut plan = Pieces { message: Vec::new(), host: None, alone: 0, writes: false, path: None, mixed: false };
-        for piece in pieces {
-            self.add_piece(&mut plan, &whole[piece.clone()])?;
+        let mut plan = Pieces::default();
+        for (n, piece) in pieces.iter().enumerate() {
+            let from = char_count(&plan.message);
+            let read = self.read(&whole[piece.clone()])?;
+            let shard = read.way.as_ref().and_then(|way| if let Way::One { shard, .. } = way { *shard } else { None });
+            let prepared = read.prepared.clone();
+            self.add_piece(&mut plan, &whole[piece.clone()], read, n + 1 == pieces.len())?;
+            let len = char_count(&plan.message) - from;
+            plan.sent.push(SentPiece { from, len, text: piece.clone(), prepared, shard });
             plan.message.push(b';');
         }
         match plan.host {
@@ -199,7 +213,7 @@ impl Session {
                 }
                 let i = self.link(Need { host, statement: None, path: plan.path, writes: plan.writes }).await?;
                 let link = &mut self.links[i];
-                link.rewritten = None;
+                link.sent_pieces = plan.sent;
                 frontend::query(&mut link.outbox, &plan.message);
                 self.replies.push(Reply::Query(Pass::On));
                 let error = self.relay().await?;
@@ -209,7 +223,8 @@ impl Session {
                 self.settle().await;
                 Ok(())
             }
-            _ if !plan.writes => self.one_by_one(&whole, pieces).await,
+            // In a block each statement stands for itself, in whatever message it comes.
+            _ if !plan.writes || (self.block.is_some() && !plan.ends_early) => self.one_by_one(&whole, pieces).await,
             _ => Err(Fault::statement(
                 ErrorFields::error(
                     SqlState::MORE_THAN_ONE_SHARD,
@@ -222,13 +237,13 @@ impl Session {
     }
 
     /// Reads one statement of a text of several.
-    fn add_piece(&self, plan: &mut Pieces, piece: &[u8]) -> Result<(), Fault> {
-        let read = self.read(piece)?;
+    fn add_piece(&self, plan: &mut Pieces, piece: &[u8], read: Read, last: bool) -> Result<(), Fault> {
         match (&*read.prepared, read.way) {
             (prepared @ (Prepared::Query(_) | Prepared::Pass(_)), Some(Way::One { host, path, .. })) => {
                 plan.mixed |= plan.host.is_some_and(|h| h != host) || plan.path.is_some_and(|p| Some(p) != path);
                 plan.host = Some(host);
                 plan.path = path;
+                plan.alone += usize::from(prepared.sets_config());
                 plan.writes |= prepared.writes();
                 // Without tag, length and NUL.
                 plan.message.extend_from_slice(&read.message[frame::HEADER..read.message.len() - 1]);
@@ -247,7 +262,10 @@ impl Session {
             ) if self.block.is_none() => plan.message.extend_from_slice(piece),
             (Prepared::NoTables, _) => return Err(Self::no_tables()),
             (Prepared::SessionLock(name), _) => return Err(Self::no_session_lock(name)),
-            (Prepared::Control(_), _) => plan.alone += 1,
+            (Prepared::Control(control), _) => {
+                plan.alone += 1;
+                plan.ends_early |= !last && matches!(control, Control::Commit { .. } | Control::Rollback { .. });
+            }
             _ => {}
         }
         Ok(())
@@ -255,19 +273,28 @@ impl Session {
 
     /// Runs the statements of a text one after the other; the first error ends it.
     async fn one_by_one(&mut self, whole: &[u8], pieces: &[Range<usize>]) -> Result<(), Fault> {
+        let mut failed = false;
         for piece in pieces {
             let text = &whole[piece.clone()];
             let read = self.read(text)?;
             let mut error = false;
             match (&*read.prepared, read.way) {
-                (prepared @ (Prepared::Query(_) | Prepared::Pass(_)), Some(Way::One { host, path, .. })) => {
+                (prepared @ (Prepared::Query(_) | Prepared::Pass(_)), Some(Way::One { host, shard, path })) => {
                     self.check_failed()?;
                     let i = self.link(Need { host, statement: None, path, writes: prepared.writes() }).await?;
-                    self.links[i].rewritten = None;
+                    let set = match prepared.sets_config() {
+                        true => set_config_in(text)?,
+                        false => Vec::new(),
+                    };
+                    let sent = SentPiece { from: 0, len: u32::MAX - 1, text: piece.clone(), prepared: read.prepared.clone(), shard };
+                    self.links[i].sent_pieces = vec![sent];
                     self.links[i].outbox.extend_from_slice(&read.message);
                     // Its ReadyForQuery is not the client's: more statements follow.
                     self.replies.push(Reply::Part);
                     error = self.relay().await?;
+                    if !error {
+                        self.note_set_config(set);
+                    }
                 }
                 (Prepared::Query(bound), Some(Way::Several(shards))) => {
                     self.check_failed()?;
@@ -276,11 +303,18 @@ impl Session {
                     let values = Values { text, holes: &shape.holes, params: None };
                     error = self.gather_text(bound, &values, &shards).await?;
                 }
+                (Prepared::Control(Control::Set { local: true, .. }), _) if self.block.is_none() => {
+                    return Err(Fault::unsupported(
+                        "SET LOCAL in a message of several statements needs BEGIN in front of it",
+                        "Send BEGIN, SET LOCAL and the statements that it is for one by one, or all in one message.",
+                    ));
+                }
                 (Prepared::Control(control), _) => {
                     let text = String::from_utf8_lossy(text).into_owned();
                     if let Acted::Answered(bytes) = Box::pin(self.act(control, &text)).await? {
                         self.client.outbox.extend_from_slice(&bytes);
                     }
+                    error = self.batch.take_refused();
                 }
                 (Prepared::NoTables, _) => return Err(Self::no_tables()),
                 (Prepared::SessionLock(name), _) => return Err(Self::no_session_lock(name)),
@@ -290,9 +324,11 @@ impl Session {
                 if let Some(block) = &mut self.block {
                     block.failed = true;
                 }
+                failed = true;
                 break;
             }
         }
+        self.end_implicit(!failed);
         if self.block.is_none() {
             self.release_links().await;
         }
@@ -303,6 +339,7 @@ impl Session {
 }
 
 /// What a text of several statements comes to.
+#[derive(Default)]
 struct Pieces {
     /// The statements with the schemas written in.
     message: Vec<u8>,
@@ -314,4 +351,8 @@ struct Pieces {
     /// How many the session itself acts on.
     alone: usize,
     writes: bool,
+    /// A block ends before the last statement.
+    ends_early: bool,
+    /// How the message was made.
+    sent: Vec<SentPiece>,
 }

@@ -19,7 +19,12 @@ impl Session {
     /// parsed, never run, by a server.
     pub(super) async fn syntax_fault(&mut self, text: &[u8], ours: Fault) -> Fault {
         match self.syntax_error(text).await {
-            Ok(Some(theirs)) => Fault::statement(theirs),
+            Ok(Some(theirs)) => {
+                // If its Parse is yet to be confirmed, it never was one.
+                self.batch.unparsed = None;
+                self.undo_statements(self.replies.next_number());
+                Fault::statement(theirs)
+            }
             Ok(None) => ours,
             Err(fault) => fault,
         }

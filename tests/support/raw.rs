@@ -152,7 +152,12 @@ impl Raw {
         params.extend(more);
         let mut raw = Raw::open(addr, &startup(0, &params));
         raw.welcome = raw.until_ready(1);
-        assert_eq!(raw.welcome.last().map(String::as_str), Some("Z I"), "{:?}", raw.welcome);
+        assert_eq!(
+            raw.welcome.last().map(String::as_str),
+            Some("Z I"),
+            "{:?}",
+            raw.welcome
+        );
         raw
     }
 
@@ -231,17 +236,30 @@ impl Raw {
 
     /// What the server last said of a parameter.
     pub fn parameter(&self, name: &str) -> Option<&str> {
-        self.parameters.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+        self.parameters
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, v)| v.as_str())
     }
 
     /// Nothing more has come, nor comes within a moment.
     pub fn assert_silent(&mut self) {
-        assert!(self.inbox.is_empty(), "more than was asked for: {:?}", self.inbox);
-        self.stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        assert!(
+            self.inbox.is_empty(),
+            "more than was asked for: {:?}",
+            self.inbox
+        );
+        self.stream
+            .set_read_timeout(Some(Duration::from_millis(50)))
+            .unwrap();
         let mut buf = [0; 100];
         let read = self.stream.read(&mut buf);
         self.stream.set_read_timeout(Some(HANG)).unwrap();
-        assert!(read.is_err(), "something came unasked: {:?}", &buf[..read.unwrap()]);
+        assert!(
+            read.is_err(),
+            "something came unasked: {:?}",
+            &buf[..read.unwrap()]
+        );
     }
 
     fn message(&mut self, so_far: &[String]) -> Option<(u8, Vec<u8>)> {
@@ -274,7 +292,9 @@ fn show(tag: u8, body: &[u8]) -> String {
     let shown = match tag {
         b'E' | b'N' => {
             let fields = body.split(|b| *b == 0).filter(|f| !f.is_empty()).map(text);
-            let kept: Vec<_> = fields.filter(|f| b"VCMDHPtcn".contains(&f.as_bytes()[0])).collect();
+            let kept: Vec<_> = fields
+                .filter(|f| b"VCMDHPtcn".contains(&f.as_bytes()[0]))
+                .collect();
             kept.join(" | ")
         }
         b'T' => {
@@ -283,11 +303,27 @@ fn show(tag: u8, body: &[u8]) -> String {
             while at < body.len() {
                 let end = at + body[at..].iter().position(|b| *b == 0).unwrap();
                 let rest = &body[end + 1..end + 19];
-                let number = |range: std::ops::Range<usize>| rest[range].iter().fold(0i64, |n, b| n * 256 + i64::from(*b));
-                let (column, oid, size, format) = (number(4..6), number(6..10), number(10..12) as i16, number(16..18));
+                let number = |range: std::ops::Range<usize>| {
+                    rest[range]
+                        .iter()
+                        .fold(0i64, |n, b| n * 256 + i64::from(*b))
+                };
+                let (column, oid, size, format) = (
+                    number(4..6),
+                    number(6..10),
+                    number(10..12) as i16,
+                    number(16..18),
+                );
                 // Types of our own have other numbers on every server.
-                let oid = if oid < 16384 { oid.to_string() } else { "own".to_owned() };
-                columns.push(format!("{}:{oid}/{size}@{column}f{format}", text(&body[at..end])));
+                let oid = if oid < 16384 {
+                    oid.to_string()
+                } else {
+                    "own".to_owned()
+                };
+                columns.push(format!(
+                    "{}:{oid}/{size}@{column}f{format}",
+                    text(&body[at..end])
+                ));
                 at = end + 19;
             }
             columns.join(" ")
@@ -308,7 +344,9 @@ fn show(tag: u8, body: &[u8]) -> String {
             values.join("|")
         }
         b't' => {
-            let oids = body[2..].chunks(4).map(|c| u32::from_be_bytes(c.try_into().unwrap()).to_string());
+            let oids = body[2..]
+                .chunks(4)
+                .map(|c| u32::from_be_bytes(c.try_into().unwrap()).to_string());
             oids.collect::<Vec<_>>().join(" ")
         }
         b'R' => format!("{:?}", &body[..4.min(body.len())]),

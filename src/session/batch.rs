@@ -1,0 +1,344 @@
+//! What goes on between two Syncs of the extended protocol: outside a block an implicit transaction. If it fails, nothing
+//! of it stays: not on any host, not among the client's statements, not in its settings.
+
+use std::sync::Arc;
+
+use super::context::Statement;
+use super::errors::Fault;
+use super::relay::{self, Seen};
+use super::replies::{Made, Pass, Reply};
+use super::{Now, Session};
+use crate::pool::Settings;
+use crate::shardmap::HostId;
+use crate::sql::hint::Hint;
+use crate::wire::frontend;
+
+/// What is going on between two Syncs.
+#[derive(Default)]
+pub(super) struct Batch {
+    /// The message being dealt with; 0: none.
+    pub(super) now: u8,
+    skip: Skip,
+    /// The host that the implicit transaction has written on.
+    pub(super) writer: Option<HostId>,
+    /// A Parse that no server has confirmed: the message after it says which server shall.
+    pub(super) unparsed: Option<Arc<Statement>>,
+    /// Named statements made and closed, as long as an error may yet undo that.
+    changes: Vec<Change>,
+    /// The session's settings and hint before the first change of the implicit transaction.
+    before: Option<Box<(Settings, Option<Hint>)>>,
+}
+
+/// A named statement that was made or closed.
+struct Change {
+    /// The number of the reply that says so; `None`: it is not owed yet (an unconfirmed Parse).
+    reply: Option<u64>,
+    name: Box<[u8]>,
+    /// What had the name before.
+    before: Option<Arc<Statement>>,
+}
+
+/// Whether messages are ignored until Sync, as after any error.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Skip {
+    #[default]
+    No,
+    /// The active server refused something: it ignores all until Sync too, and Sync rolls back.
+    Server,
+    /// We refused something: the servers have not heard of it.
+    Ours,
+}
+
+impl Batch {
+    /// A new batch, at this message.
+    pub(super) fn at(now: u8) -> Batch {
+        Batch {
+            now,
+            ..Batch::default()
+        }
+    }
+
+    pub(super) fn skipping(&self) -> bool {
+        self.skip != Skip::No
+    }
+
+    pub(super) fn server_refused(&mut self) {
+        self.skip = Skip::Server;
+        self.unparsed = None;
+    }
+
+    pub(super) fn refused(&mut self) {
+        if self.skip == Skip::No {
+            self.skip = Skip::Ours;
+        }
+        self.unparsed = None;
+    }
+
+    /// Whether what was just done of a Query was refused. A Query ends with it, so nothing is skipped.
+    pub(super) fn take_refused(&mut self) -> bool {
+        std::mem::take(&mut self.skip) != Skip::No
+    }
+
+    /// Whether anything is left over that a Sync would settle.
+    pub(super) fn used(&self) -> bool {
+        self.skipping() || self.unparsed.is_some()
+    }
+
+    /// The settings before the implicit transaction, which is over or becomes a block.
+    pub(super) fn take_settings(&mut self) -> Option<Settings> {
+        self.before.take().map(|before| before.0)
+    }
+}
+
+impl Session {
+    /// As [`Session::drain_replies`], for a message that can't be dealt with before the replies to earlier ones are
+    /// there. If they tell of an error, it is skipped.
+    pub(super) async fn settle_replies(&mut self) -> Result<(), Fault> {
+        self.drain_replies().await?;
+        if self.batch.skipping() {
+            Err(Fault::Skipped)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Takes to heart what was seen while replies were passed on.
+    pub(super) fn note_seen(&mut self, seen: &mut Seen) {
+        if let Some(failed_at) = seen.failed_at.take() {
+            self.undo_statements(failed_at);
+        }
+        if std::mem::take(&mut seen.until_sync) {
+            self.batch.server_refused();
+        }
+    }
+
+    /// The statement of this name is about to be made or closed.
+    pub(super) fn note_statement(&mut self, name: &[u8]) {
+        if name.is_empty() {
+            return;
+        }
+        if self.replies.is_empty() && self.batch.unparsed.is_none() {
+            // All that was changed before is confirmed.
+            self.batch.changes.clear();
+        }
+        let before = self.statements.get(name).cloned();
+        self.batch.changes.push(Change {
+            reply: None,
+            name: name.into(),
+            before,
+        });
+    }
+
+    /// The reply that is pushed next confirms the latest change.
+    pub(super) fn confirm_statement(&mut self) {
+        let number = self.replies.next_number();
+        if let Some(change) = self.batch.changes.last_mut() {
+            change.reply.get_or_insert(number);
+        }
+    }
+
+    /// The reply of this number and all behind it never came: what they would have confirmed was never done.
+    pub(super) fn undo_statements(&mut self, failed_at: u64) {
+        for change in std::mem::take(&mut self.batch.changes).into_iter().rev() {
+            if change.reply.is_none_or(|reply| reply >= failed_at) {
+                match change.before {
+                    Some(before) => self.statements.put(&change.name, before),
+                    None => drop(self.statements.remove(&change.name)),
+                }
+            }
+        }
+    }
+
+    /// The settings or the hint are about to be changed.
+    pub(super) fn remember_settings(&mut self) {
+        if self.block.is_none() && self.batch.before.is_none() {
+            self.batch.before = Some(Box::new((self.settings.clone(), self.hint.clone())));
+        }
+    }
+
+    /// The implicit transaction is over.
+    pub(super) fn end_implicit(&mut self, committed: bool) {
+        self.batch.writer = None;
+        let Some(before) = self
+            .batch
+            .before
+            .take()
+            .filter(|_| !committed && self.block.is_none())
+        else {
+            return;
+        };
+        for conn in self.links.iter_mut().filter_map(|link| link.conn.as_mut()) {
+            conn.unsure.extend(conn.settings.changed_names(&before.0));
+        }
+        (self.settings, self.hint) = *before;
+    }
+
+    /// Sync of a batch that one server connection has seen.
+    pub(super) fn sync_now(&mut self, len: usize) -> Now {
+        if let Err(fault) = frontend::no_body(self.body(len)) {
+            return Now::Done(Err(fault.into()));
+        }
+        let one = self.links.len() == 1 && self.active == 0 && self.links[0].unsynced;
+        if !one || self.batch.skip == Skip::Ours || self.batch.unparsed.is_some() {
+            return Now::Slowly;
+        }
+        frontend::sync(&mut self.links[0].outbox);
+        self.replies.push(Reply::Sync(Pass::On));
+        Now::Relay
+    }
+
+    /// The Sync of the active server connection has been answered; `error`: with an error first.
+    pub(super) fn end_of_batch(&mut self, error: bool) {
+        if let Some(link) = self.links.get_mut(self.active) {
+            link.unsynced = false;
+        }
+        self.reset_batch(error);
+    }
+
+    fn reset_batch(&mut self, error: bool) {
+        self.end_implicit(!error && !self.batch.skipping());
+        self.batch = Batch::default();
+        if self.block.is_none() {
+            self.statements.close_portals();
+        }
+    }
+
+    /// Sync: the batch is over, and so is the implicit transaction outside a block.
+    pub(super) async fn sync(&mut self, len: usize) -> Result<(), Fault> {
+        frontend::no_body(self.body(len))?;
+        match self.settle_unparsed().await {
+            Err(Fault::Skipped) => {}
+            settled => settled?,
+        }
+        if self.links.iter().filter(|l| l.unsynced).count() > 1 {
+            // What one host says decides for all of them.
+            self.drain_replies().await?;
+        }
+        if self.batch.skipping() && self.block.is_none() {
+            self.undo_batch().await;
+        }
+        let active = self.links.get(self.active).is_some_and(|l| l.unsynced);
+        let error = Box::pin(self.sync_others()).await?;
+        if active && self.batch.skip != Skip::Ours {
+            let link = &mut self.links[self.active];
+            frontend::sync(&mut link.outbox);
+            self.replies.push(Reply::Sync(Pass::On));
+            let error = self.relay().await? || error;
+            self.end_of_batch(error);
+            self.settle().await;
+            return Ok(());
+        }
+        if active {
+            // A failed block: the server hears of the end of the batch, the client of the failure.
+            self.sync_link(self.active).await?;
+        }
+        relay::write_made(&mut self.client, &mut self.replies);
+        self.reset_batch(error);
+        if self.block.is_none() {
+            self.release_links().await;
+        }
+        self.ready();
+        self.client.flush().await.map_err(Fault::client)
+    }
+
+    /// The implicit transaction failed on one host, or was refused by us: what hosts have done of it and not yet
+    /// committed is rolled back. (The host that refused does so by itself at Sync.)
+    async fn undo_batch(&mut self) {
+        let refuser = (self.batch.skip == Skip::Server).then_some(self.active);
+        let active = self.links.get(self.active).map(|l| l.host);
+        for i in (0..self.links.len()).filter(|i| Some(*i) != refuser) {
+            if !self.links[i].unsynced {
+                continue;
+            }
+            // Outside a block this is a warning, which nobody sees, and a rollback (xact.c, UserAbortTransactionBlock).
+            match self.run_quietly(i, "ROLLBACK").await {
+                Ok(()) => self.links[i].unsynced = false,
+                Err(_) => self.links[i].discard(),
+            }
+        }
+        self.links.retain(|link| link.conn.is_some());
+        self.active = self
+            .links
+            .iter()
+            .position(|l| Some(l.host) == active)
+            .unwrap_or(0);
+    }
+
+    /// Tells the links other than the active one of the end of the batch. `true`: one of them answered with an error.
+    async fn sync_others(&mut self) -> Result<bool, Fault> {
+        let others: Vec<usize> = (0..self.links.len())
+            .filter(|i| *i != self.active && self.links[*i].unsynced)
+            .collect();
+        if others.is_empty() {
+            return Ok(false);
+        }
+        self.drain_replies().await?;
+        let (active, mut error) = (self.active, false);
+        for i in others {
+            error |= self.sync_link(i).await?;
+        }
+        self.active = active;
+        Ok(error)
+    }
+
+    /// A Sync of which the client sees nothing but an error (`true`).
+    async fn sync_link(&mut self, i: usize) -> Result<bool, Fault> {
+        self.active = i;
+        frontend::sync(&mut self.links[i].outbox);
+        self.replies.push(Reply::Sync(Pass::Keep));
+        let error = self.relay().await?;
+        if let Some(link) = self.links.get_mut(i) {
+            link.unsynced = false;
+        }
+        Ok(error)
+    }
+
+    /// A Query comes before the Sync: the batch ends as if there were one, but for its ReadyForQuery. If it has failed, the
+    /// Query, too, is skipped.
+    pub(super) async fn end_batch(&mut self) -> Result<(), Fault> {
+        self.settle_unparsed().await?;
+        self.settle_replies().await?;
+        let mut error = false;
+        for i in 0..self.links.len() {
+            if self.links[i].unsynced {
+                error |= self.sync_link(i).await?;
+            }
+        }
+        self.reset_batch(error);
+        self.batch.now = b'Q';
+        if self.block.is_none() {
+            self.release_links().await;
+        }
+        Ok(())
+    }
+
+    /// Flush: all that has been asked is to be answered now.
+    pub(super) async fn flush(&mut self) -> Result<(), Fault> {
+        match self.settle_unparsed().await {
+            Err(Fault::Skipped) => {}
+            settled => settled?,
+        }
+        if !self.replies.is_empty() {
+            self.drain_replies().await?;
+        }
+        self.client.flush().await.map_err(Fault::client)
+    }
+
+    /// Replies of our own are not hoarded for a client that never sends a Sync.
+    pub(super) fn write_many_made(&mut self) {
+        if self.replies.len() >= MANY && !self.replies.are_asked() {
+            relay::write_made(&mut self.client, &mut self.replies);
+        }
+    }
+
+    /// A refusal comes behind the reply to a Parse that waited to be confirmed.
+    pub(super) fn confirm_before_refusal(&mut self) {
+        if !self.batch.skipping() && self.batch.unparsed.take().is_some() {
+            self.confirm_statement();
+            self.replies.push(Reply::Made(Made::ParseComplete));
+        }
+    }
+}
+
+/// Replies of our own that may wait.
+const MANY: usize = 1000;

@@ -509,6 +509,7 @@ fn walk(
             },
             Some(owed) => owed,
         };
+        at = skip_rows(&conn.inbox, at, owed);
         let bytes = &conn.inbox[at..];
         let header = match frame::header(bytes) {
             Ok(Some(header)) => header,
@@ -552,6 +553,29 @@ fn walk(
             return Ok(Walked::Step(Step::Run(start, at)));
         }
     }
+}
+
+/// Walks over whole messages that are passed on and change nothing: rows, above all.
+#[inline]
+fn skip_rows(inbox: &[u8], mut at: usize, owed: &Reply) -> usize {
+    let query = match owed {
+        Reply::Query(Pass::On) | Reply::Part => true,
+        Reply::Execute(Pass::On) => false,
+        _ => return at,
+    };
+    while let Some(&[tag, a, b, c, d]) = inbox.get(at..at + frame::HEADER) {
+        let plain = match tag {
+            b'D' | b'd' => true,
+            b'T' | b'C' => query,
+            _ => false,
+        };
+        let len = u32::from_be_bytes([a, b, c, d]) as usize;
+        if !plain || len < 4 || inbox.len() - at < len + 1 {
+            return at;
+        }
+        at += len + 1;
+    }
+    at
 }
 
 enum Verdict {

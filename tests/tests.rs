@@ -15,6 +15,7 @@ mod provision;
 mod psql;
 mod refusals;
 mod routing;
+mod sessions;
 // Parts of it wait for the tests that need them.
 #[allow(dead_code, unused_imports)]
 mod support;

@@ -14,6 +14,7 @@ mod protocol;
 mod provision;
 mod psql;
 mod routing;
+mod settings;
 // Parts of it wait for the tests that need them.
 #[allow(dead_code, unused_imports)]
 mod support;

@@ -71,6 +71,14 @@ impl Block {
         self.replay.push(Replayed::Local(text));
     }
 
+    /// The statements that hold until the end of the block.
+    pub(super) fn locals(&self) -> impl Iterator<Item = &str> {
+        self.replay.iter().filter_map(|r| match r {
+            Replayed::Savepoint(_) => None,
+            Replayed::Local(text) => Some(text.as_str()),
+        })
+    }
+
     fn savepoint(&self, name: &str) -> Option<usize> {
         self.savepoints.iter().rposition(|s| s.name == name)
     }

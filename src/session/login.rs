@@ -186,6 +186,7 @@ async fn open(
         batch: Batch::default(),
         statements: Prepareds::default(),
         settings: startup.clone(),
+        reading: (Settings::default(), Arc::from([])),
         startup,
         hint: None,
         swallow: 0,

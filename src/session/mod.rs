@@ -70,6 +70,8 @@ pub(crate) struct Session {
     /// What the client has set, and what it asked for at startup (RESET goes back to that).
     settings: Settings,
     startup: Settings,
+    /// [`Session::reading`] of these settings.
+    reading: (Settings, Arc<[u8]>),
     /// `SET presplit.key`, `SET presplit.shard`.
     hint: Option<Hint>,
     /// Bytes of a message that is too long to be held: they are swallowed as they come.

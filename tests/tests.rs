@@ -13,6 +13,7 @@ mod lifecycle;
 mod protocol;
 mod provision;
 mod psql;
+mod refusals;
 mod routing;
 mod settings;
 // Parts of it wait for the tests that need them.

@@ -23,8 +23,9 @@ use crate::wire::stream::Stream;
 const READ_MOST: usize = 64 * 1024;
 /// Less room than this is not worth a read.
 const ROOM: usize = buffers::SIZE / 4;
-/// A message that we must see whole before passing it on (errors, notices, parameter changes).
-const WHOLE_MOST: usize = 1024 * 1024;
+/// A message that we must see whole before passing it on (errors, parameter changes). Errors quote values, however long,
+/// and more than once.
+const WHOLE_MOST: usize = 64 * 1024 * 1024;
 
 /// The client's side of a session.
 pub(crate) struct Client {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::Session;
 use super::errors::Fault;
-use super::relay::Link;
+use super::ends::Link;
 use super::replies::{Pass, Reply};
 use crate::pool::Settings;
 use crate::shardmap::HostId;

@@ -9,7 +9,7 @@ use super::context::{Context, WorkerContext};
 use super::errors::Fault;
 use super::batch::Batch;
 use super::extended::Prepareds;
-use super::relay::{Client, Link};
+use super::ends::{Client, Link};
 use super::replies::Replies;
 use super::set::check_setting;
 use super::{Session, links};

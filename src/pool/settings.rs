@@ -53,6 +53,16 @@ impl Settings {
         sql
     }
 
+    /// Whether both are the very same set, by one comparison of pointers.
+    pub fn is(&self, other: &Settings) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// The statements that bring the settings about, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, sql)| (name.as_str(), sql.as_str()))
+    }
+
     /// The names whose settings differ between the two sets.
     pub fn changed_names(&self, other: &Settings) -> Vec<String> {
         let names = self.0.keys().chain(other.0.keys());

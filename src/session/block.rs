@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::Session;
 use super::errors::Fault;
-use super::relay::Link;
+use super::ends::Link;
 use super::replies::{Pass, Reply};
 use crate::pool::Settings;
 use crate::shardmap::HostId;
@@ -69,6 +69,14 @@ impl Block {
     /// Notes a statement that holds until the end of the block on every host.
     pub(super) fn push_local(&mut self, text: String) {
         self.replay.push(Replayed::Local(text));
+    }
+
+    /// The statements that hold until the end of the block.
+    pub(super) fn locals(&self) -> impl Iterator<Item = &str> {
+        self.replay.iter().filter_map(|r| match r {
+            Replayed::Savepoint(_) => None,
+            Replayed::Local(text) => Some(text.as_str()),
+        })
     }
 
     fn savepoint(&self, name: &str) -> Option<usize> {

@@ -174,7 +174,7 @@ pub(crate) enum Prepared {
     ByText,
 }
 
-/// A statement of the extended protocol: text and parameter types. Interned, so that its number names it on every
+/// A statement of the extended protocol: text, parameter types, settings by which it is read. Interned, so that its number names it on every
 /// server connection.
 pub(crate) struct Statement {
     pub(crate) id: u64,
@@ -183,6 +183,8 @@ pub(crate) struct Statement {
     pub(crate) holes: Box<[Hole]>,
     pub(crate) hint: Result<Option<Hint>, HintFault>,
     pub(crate) prepared: Arc<Prepared>,
+    /// The settings by which its text is read; see `Session::reading`.
+    pub(crate) reading: Arc<[u8]>,
     /// The tables that it was prepared for.
     pub(crate) schema: Weak<Schema>,
     /// Some server has parsed it: a later ParseComplete may be made up.

@@ -141,6 +141,7 @@ impl Session {
     /// Parse. Answered once a server has confirmed it; the next message says which.
     pub(super) fn parse(&mut self, len: usize) -> Result<(), Fault> {
         self.begin_message();
+        let reading = self.reading();
         let parse = frontend::Parse::decode(self.body(len))?;
         let name: Box<[u8]> = parse.name.into();
         if !name.is_empty() && self.statements.named.contains_key(&name) {
@@ -155,7 +156,7 @@ impl Session {
                 u64::from(most),
             ));
         }
-        let statement = self.intern(parse.query, parse.types.iter())?;
+        let statement = self.intern(parse.query, parse.types.iter(), reading)?;
         self.check_parse(&statement)?;
         let routed = matches!(*statement.prepared, Prepared::Query(_) | Prepared::Pass(_));
         // Two Parses in a row: the first is looked at when it is used.
@@ -205,8 +206,9 @@ impl Session {
         }
     }
 
-    /// The statement of a Bind or Describe, made anew if the tables have changed since.
+    /// The statement of a Bind or Describe, made anew if the tables, or the settings by which it is read, have changed since.
     fn statement(&mut self, name: &[u8]) -> Result<Arc<Statement>, Fault> {
+        let reading = self.reading();
         let Some(statement) = self.statements.get(name) else {
             let message = if name.is_empty() {
                 "unnamed prepared statement does not exist".to_owned()
@@ -216,11 +218,11 @@ impl Session {
             return Err(Fault::statement(ErrorFields::error(SqlState::INVALID_STATEMENT_NAME, message)));
         };
         let schema = self.context.schema.load();
-        if std::ptr::eq(statement.schema.as_ptr(), Arc::as_ptr(&schema)) {
+        if std::ptr::eq(statement.schema.as_ptr(), Arc::as_ptr(&schema)) && statement.reading == reading {
             return Ok(statement.clone());
         }
         let old = statement.clone();
-        let new = self.intern(&old.text, old.types.iter().copied())?;
+        let new = self.intern(&old.text, old.types.iter().copied(), reading)?;
         self.check_parse(&new)?;
         self.statements.put(name, new.clone());
         if let Some(unparsed) = &mut self.batch.unparsed
@@ -348,10 +350,12 @@ impl Session {
             return self.statement(b"");
         }
         // Looked up by the bytes in the inbox; copied only if the statement has to be made anew.
+        let reading = self.reading();
         let schema = self.context.schema.load();
         let known = self.statements.get(&self.client.inbox[names.statement.clone()]);
         if let Some(known) = known
             && std::ptr::eq(known.schema.as_ptr(), Arc::as_ptr(&schema))
+            && known.reading == reading
         {
             return Ok(known.clone());
         }

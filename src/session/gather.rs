@@ -336,7 +336,7 @@ impl Session {
                 }
             }
             let link = &mut links[i];
-            match super::relay::poll_fill(cx, link) {
+            match super::ends::poll_fill(cx, link) {
                 Poll::Pending => Poll::Pending,
                 Poll::Ready(Ok(0)) => Poll::Ready(Err(Fault::lost(&link.pool.host, None))),
                 Poll::Ready(Ok(_)) => Poll::Ready(Ok(())),

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::Session;
 use super::errors::Fault;
-use super::relay::{self, Link, Relayed, Seen};
+use super::ends::Link;
+use super::relay::{self, Relayed, Seen};
 use super::replies::{Pass, Replies, Reply};
 use crate::pool::{Checkout, Pool, ServerConn, Settings, StatementKey};
 use crate::route::Names;

@@ -9,7 +9,7 @@ use super::context::{Context, WorkerContext};
 use super::errors::Fault;
 use super::batch::Batch;
 use super::extended::Prepareds;
-use super::relay::{Client, Link};
+use super::ends::{Client, Link};
 use super::replies::Replies;
 use super::set::check_setting;
 use super::{Session, links};
@@ -186,6 +186,7 @@ async fn open(
         batch: Batch::default(),
         statements: Prepareds::default(),
         settings: startup.clone(),
+        reading: (Settings::default(), Arc::from([])),
         startup,
         hint: None,
         swallow: 0,

@@ -9,6 +9,7 @@ mod clients;
 mod context;
 mod control;
 mod copy;
+mod ends;
 mod errors;
 mod explain;
 mod extended;
@@ -36,7 +37,8 @@ use block::Block;
 use errors::Fault;
 use batch::Batch;
 use extended::Prepareds;
-use relay::{Client, Link, Relayed, Seen};
+use ends::{Client, Link};
+use relay::{Relayed, Seen};
 use replies::Replies;
 
 use crate::pool::{HostPools, Settings};
@@ -70,6 +72,8 @@ pub(crate) struct Session {
     /// What the client has set, and what it asked for at startup (RESET goes back to that).
     settings: Settings,
     startup: Settings,
+    /// [`Session::reading`] of these settings.
+    reading: (Settings, Arc<[u8]>),
     /// `SET presplit.key`, `SET presplit.shard`.
     hint: Option<Hint>,
     /// Bytes of a message that is too long to be held: they are swallowed as they come.

@@ -171,8 +171,13 @@ impl Session {
         Prepared::Query(Routed { bound, sets_config: words.any(|t| t.is_word(text, "set_config")) })
     }
 
-    /// The statement of the extended protocol with this text and these parameter types, interned.
-    pub(super) fn intern(&self, text: &[u8], types: impl ExactSizeIterator<Item = u32>) -> Result<Arc<Statement>, Fault> {
+    /// The statement of the extended protocol with this text and these parameter types, read by these settings, interned.
+    pub(super) fn intern(
+        &self,
+        text: &[u8],
+        types: impl ExactSizeIterator<Item = u32>,
+        reading: Arc<[u8]>,
+    ) -> Result<Arc<Statement>, Fault> {
         let schema = self.context.schema.load_full();
         let mut scratch = self.worker.scratch.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let scratch = &mut *scratch;
@@ -182,11 +187,13 @@ impl Session {
         key.clear();
         key.extend((types.len() as u16).to_be_bytes());
         key.extend(types.iter().flat_map(|t| t.to_be_bytes()));
+        key.extend((reading.len() as u32).to_be_bytes());
+        key.extend_from_slice(&reading);
         key.extend_from_slice(text);
         let known = scratch.statements.get(&key);
         let statement = match known {
             Some(statement) => Ok(statement),
-            None => self.intern_new(scratch, &schema, &key, text, types),
+            None => self.intern_new(scratch, &schema, &key, text, types, reading),
         };
         scratch.key = key;
         statement
@@ -199,6 +206,7 @@ impl Session {
         key: &[u8],
         text: &[u8],
         types: Box<[u32]>,
+        reading: Arc<[u8]>,
     ) -> Result<Arc<Statement>, Fault> {
         let mut own_key = std::mem::take(&mut scratch.key);
         let prepared = self.look_up(scratch, schema, text);
@@ -213,6 +221,7 @@ impl Session {
                 holes: shape.holes.as_slice().into(),
                 hint: hint::find(text, shape),
                 prepared,
+                reading,
                 schema: Arc::downgrade(schema),
                 accepted: AtomicBool::new(false),
             })

@@ -2,6 +2,7 @@
 //! other server connection before the session uses it.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::Session;
 use super::block::{Acted, tag};
@@ -33,7 +34,38 @@ pub(super) struct SetConfig {
     local: bool,
 }
 
+/// Settings that change nothing of what a text means when Postgres parses it. (Others do: `'01/02/2024'::date` is read by
+/// DateStyle when it is parsed, not when it is run.)
+const NOT_READING: &[&str] = &[
+    "application_name", "bytea_output", "client_min_messages", "extra_float_digits", "idle_in_transaction_session_timeout",
+    "idle_session_timeout", "lock_timeout", "session characteristics", "statement_timeout", "synchronous_commit", "work_mem",
+];
+
 impl Session {
+    /// The settings by which Postgres reads a text now. A server-side statement serves only sessions that agree in them.
+    pub(super) fn reading(&mut self) -> Arc<[u8]> {
+        let locals = self.block.as_ref().is_some_and(|b| b.locals().next().is_some());
+        if !locals && self.reading.0.is(&self.settings) {
+            return self.reading.1.clone();
+        }
+        let mut reading = Vec::new();
+        for (name, sql) in self.settings.iter().filter(|(name, _)| !NOT_READING.contains(name)) {
+            reading.extend_from_slice(name.as_bytes());
+            reading.push(b'=');
+            reading.extend_from_slice(sql.as_bytes());
+            reading.push(0);
+        }
+        for local in self.block.iter().flat_map(|b| b.locals()) {
+            reading.extend_from_slice(local.as_bytes());
+            reading.push(0);
+        }
+        let reading: Arc<[u8]> = reading.into();
+        if !locals {
+            self.reading = (self.settings.clone(), reading.clone());
+        }
+        reading
+    }
+
     /// `SET [LOCAL] name ...`.
     pub(super) async fn set(&mut self, name: &str, value: &SetValue, local: bool, text: &str) -> Result<Acted, Fault> {
         if name.starts_with("presplit.") {

@@ -1,0 +1,304 @@
+//! The two ends of a session: its client, and the server connections that are lent to it.
+
+use std::future::poll_fn;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use super::buffers::{self, Buffers};
+use super::context::Prepared;
+use super::errors::Fault;
+use super::replies::{Made, Pass};
+use crate::pool::{Pool, ServerConn};
+use crate::shardmap::{HostId, ShardId, ShardMap};
+use crate::wire::stream::Stream;
+
+/// The most that is read from a server at once, while reads fill the buffer.
+pub(super) const READ_MOST: usize = 64 * 1024;
+/// Less room than this is not worth a read.
+const ROOM: usize = buffers::SIZE / 4;
+
+/// The client's side of a session.
+pub(crate) struct Client {
+    pub(crate) stream: Stream,
+    /// Bytes from the client; those before `read` are dealt with.
+    pub(crate) inbox: Vec<u8>,
+    pub(crate) read: usize,
+    /// Bytes for the client; those before `sent` are gone.
+    pub(crate) outbox: Vec<u8>,
+    sent: usize,
+    /// What the client was last told of each reported parameter.
+    pub(crate) reported: Arc<Vec<(String, String)>>,
+    buffers: Arc<Buffers>,
+    /// What `outbox` holds may wait for what the server says next, so that both go out in one write.
+    pub(super) hold: Hold,
+}
+
+/// Whether bytes for the client may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// They are written before anything is waited for.
+    No,
+    /// Only replies of our own are there, and a server owes the next ones. Postgres, too, would send them together.
+    UntilReply,
+    /// The caller adds to them and writes them out.
+    ForCaller,
+}
+
+/// An enlisted server connection: lent to this session.
+pub(crate) struct Link {
+    pub(crate) host: HostId,
+    pub(crate) pool: Arc<Pool>,
+    /// The map under which the host was chosen.
+    pub(crate) map: Arc<ShardMap>,
+    buffers: Arc<Buffers>,
+    /// What was done to the text of the Query under way, to map error positions back; empty if nothing was.
+    pub(crate) sent_pieces: Vec<SentPiece>,
+    /// `None` only once it went back to its pool or was lost.
+    pub(crate) conn: Option<Box<ServerConn>>,
+    /// Bytes for the server; those before `sent` are gone.
+    pub(crate) outbox: Vec<u8>,
+    sent: usize,
+    /// How far `conn.inbox` is dealt with.
+    pub(super) walked: usize,
+    pub(super) middle: Middle,
+    /// Messages were sent that no Sync has followed yet.
+    pub(crate) unsynced: bool,
+    /// Transaction status of the last ReadyForQuery: I, T or E.
+    pub(crate) status: u8,
+    /// Settings that were in force when the transaction began: a rollback brings them back.
+    pub(crate) settings_at_begin: crate::pool::Settings,
+}
+
+/// A statement of a Query as it was sent.
+pub(crate) struct SentPiece {
+    /// Where it begins in what was sent, in characters.
+    pub(crate) from: u32,
+    /// How many characters were sent.
+    pub(crate) len: u32,
+    /// Its bytes in the client's text.
+    pub(crate) text: Range<usize>,
+    pub(crate) prepared: Arc<Prepared>,
+    /// Whose schema was written in.
+    pub(crate) shard: Option<ShardId>,
+}
+
+/// A message of which the rest has yet to come.
+pub(super) struct Middle {
+    pub(super) rest: usize,
+    pub(super) pass: Pass,
+}
+
+impl Client {
+    pub(crate) fn new(stream: Stream, buffers: Arc<Buffers>) -> Client {
+        Client { stream, inbox: Vec::new(), read: 0, outbox: Vec::new(), sent: 0, reported: Arc::default(), buffers, hold: Hold::No }
+    }
+
+    /// Bytes that came and are not dealt with.
+    pub(crate) fn pending(&self) -> &[u8] {
+        &self.inbox[self.read..]
+    }
+
+    /// Marks `n` more bytes as dealt with; frees the buffer when nothing is left.
+    pub(crate) fn consume(&mut self, n: usize) {
+        self.read += n;
+        if self.read == self.inbox.len() {
+            self.inbox.clear();
+            self.read = 0;
+        }
+    }
+
+    /// Gives the buffers back while nothing is in them.
+    pub(crate) fn rest(&mut self) {
+        self.buffers.take_back(&mut self.inbox);
+        self.buffers.take_back(&mut self.outbox);
+    }
+
+    /// Adds a reply of our own.
+    pub(super) fn make(&mut self, made: &Made) {
+        if self.outbox.is_empty() && self.hold == Hold::No {
+            self.hold = Hold::UntilReply;
+        }
+        self.buffers.lend(&mut self.outbox);
+        made.write(&mut self.outbox);
+    }
+
+    /// From here on what comes for the client is gathered until the next [`Client::flush`].
+    pub(crate) fn hold_for_caller(&mut self) {
+        self.hold = Hold::ForCaller;
+    }
+
+    /// Writes out what may not wait; see [`Hold`].
+    pub(super) fn poll_flush_unless_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.hold == Hold::No || self.outbox.len() > READ_MOST {
+            return self.poll_flush(cx);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.hold = Hold::No;
+        flush(&mut self.stream, &mut self.outbox, &mut self.sent, cx)
+    }
+
+    /// Writes out what is owed.
+    pub(crate) async fn flush(&mut self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_flush(cx)).await
+    }
+
+    /// Reads what has come; `Ok(0)` is the end. No buffer is held until something is there.
+    pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        ready!(self.stream.poll_read_ready(cx))?;
+        self.buffers.lend(&mut self.inbox);
+        if self.inbox.capacity() - self.inbox.len() < ROOM {
+            self.inbox.drain(..self.read);
+            self.read = 0;
+            if self.inbox.capacity() - self.inbox.len() < ROOM {
+                self.inbox.reserve(self.inbox.len());
+            }
+        }
+        self.stream.poll_read(cx, &mut self.inbox)
+    }
+
+    /// Remembers what the client is told of a parameter; `false` if it has been told just that before.
+    pub(crate) fn report(&mut self, name: &str, value: &str) -> bool {
+        match self.reported.iter().position(|(n, _)| n == name) {
+            Some(i) if self.reported[i].1 == value => false,
+            Some(i) => {
+                Arc::make_mut(&mut self.reported)[i].1 = value.to_owned();
+                true
+            }
+            None => {
+                Arc::make_mut(&mut self.reported).push((name.to_owned(), value.to_owned()));
+                true
+            }
+        }
+    }
+}
+
+impl Link {
+    pub(crate) fn new(host: HostId, map: Arc<ShardMap>, pool: Arc<Pool>, conn: Box<ServerConn>, buffers: Arc<Buffers>) -> Link {
+        let settings_at_begin = conn.settings.clone();
+        Link {
+            host,
+            pool,
+            map,
+            buffers,
+            sent_pieces: Vec::new(),
+            conn: Some(conn),
+            outbox: Vec::new(),
+            sent: 0,
+            walked: 0,
+            middle: Middle { rest: 0, pass: Pass::Keep },
+            unsynced: false,
+            status: b'I',
+            settings_at_begin,
+        }
+    }
+
+    /// The connection. A link without one has been taken out of the session's list; see [`Link::conn`].
+    pub(crate) fn conn(&mut self) -> Result<&mut ServerConn, Fault> {
+        match &mut self.conn {
+            Some(conn) => Ok(conn),
+            None => Err(Fault::lost(&self.pool.host, None)),
+        }
+    }
+
+    /// What has come from the server and is not dealt with.
+    pub(crate) fn unread(&self) -> &[u8] {
+        self.conn.as_ref().map_or(&[], |conn| &conn.inbox[self.walked..])
+    }
+
+    /// Marks `n` more bytes as dealt with.
+    pub(crate) fn take(&mut self, n: usize) {
+        self.walked += n;
+    }
+
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.conn {
+            Some(conn) => flush(&mut conn.stream, &mut self.outbox, &mut self.sent, cx),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Whether a message was passed on in part: the client cannot be told of an error before the rest.
+    pub(crate) fn in_message(&self) -> bool {
+        self.middle.rest > 0 && self.middle.pass == Pass::On
+    }
+
+    /// Notes that a message was passed on but for its last `rest` bytes.
+    pub(crate) fn pass_rest(&mut self, rest: usize) {
+        self.middle = Middle { rest, pass: Pass::On };
+    }
+
+    /// Takes the connection out for good. It is not idle on the server, or not known to be.
+    pub(crate) fn discard(&mut self) {
+        if let Some(conn) = self.conn.take() {
+            self.pool.discard(conn);
+        }
+    }
+
+    /// Gives the connection back to its pool if it is outside a transaction with nothing outstanding; else closes it.
+    pub(crate) fn release(&mut self) {
+        let whole = self.outbox.is_empty() && self.middle.rest == 0 && !self.unsynced;
+        if let Some(mut conn) = self.conn.take() {
+            let clean = self.status == b'I' && whole && self.walked == conn.inbox.len();
+            if !clean {
+                return self.pool.discard(conn);
+            }
+            conn.inbox.clear();
+            self.buffers.take_back(&mut conn.inbox);
+            self.buffers.take_back(&mut self.outbox);
+            self.pool.release(conn);
+        }
+    }
+}
+
+impl Drop for Link {
+    /// A session that ends in the middle of anything must not leave its connection lent out for ever. A server process
+    /// whose client is gone rolls its transaction back.
+    fn drop(&mut self) {
+        self.discard();
+    }
+}
+
+fn flush(stream: &mut Stream, outbox: &mut Vec<u8>, sent: &mut usize, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    while *sent < outbox.len() {
+        let n = ready!(stream.poll_write(cx, &outbox[*sent..]))?;
+        if n == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        *sent += n;
+    }
+    outbox.clear();
+    *sent = 0;
+    if outbox.capacity() > READ_MOST {
+        *outbox = Vec::new();
+    }
+    Poll::Ready(Ok(()))
+}
+
+/// Reads from the server into the link's inbox; `Ready(0)` is the end.
+pub(crate) fn poll_fill(cx: &mut Context<'_>, link: &mut Link) -> Poll<io::Result<usize>> {
+    let Some(conn) = &mut link.conn else { return Poll::Ready(Ok(0)) };
+    if link.walked == conn.inbox.len() {
+        conn.inbox.clear();
+        link.walked = 0;
+    } else if link.walked > 0 {
+        conn.inbox.drain(..link.walked);
+        link.walked = 0;
+    }
+    link.buffers.lend(&mut conn.inbox);
+    if conn.inbox.capacity() - conn.inbox.len() < ROOM {
+        conn.inbox.reserve(READ_MOST.max(conn.inbox.len()));
+    }
+    let read = conn.stream.poll_read(cx, &mut conn.inbox);
+    if let Poll::Ready(Ok(n)) = read
+        && n == conn.inbox.capacity()
+        && n < READ_MOST
+    {
+        conn.inbox.reserve(READ_MOST);
+    }
+    read
+}

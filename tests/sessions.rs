@@ -318,8 +318,10 @@ async fn statements_of_many_sessions_share_two_places_and_are_never_mixed_up() {
                 let mut frames = Vec::new();
                 let mut expected = Vec::new();
                 let mut failed = false;
+                let host = rng.random_range(0..2);
                 for _ in 0..rng.random_range(1..5) {
-                    let (k, user) = (rng.random_range(0..4), rng.random_range(0..16));
+                    // Of one host in a batch: with one connection to each, two batches that want both could wait for each other.
+                    let (k, user) = (rng.random_range(0..4), 8 * rng.random_range(0..2) + 4 * host + rng.random_range(0..4));
                     frames.extend([b("", &format!("k{k}"), &[&user.to_string()]), e("", 0)]);
                     if !failed {
                         expected.extend(["2".to_owned(), format!("D s{n}k{k}|u{user}"), "C SELECT 1".to_owned()]);
@@ -385,19 +387,21 @@ async fn a_host_lost_in_the_middle_of_things() {
     client.batch_execute("INSERT INTO users (id, name) VALUES (5, 'b')").await.unwrap();
     // A write, a read of all, a batch over both hosts and a COPY, all of them on host b when it goes.
     let scripts: [(&str, Vec<Vec<u8>>, Option<Vec<u8>>); 5] = [
-        ("a write", vec![q("UPDATE users SET name = pg_sleep(30)::text WHERE id = 5")], None),
-        ("a gather", vec![q("SELECT name, pg_sleep((id - 1) * 8) FROM users")], None),
-        ("a gather in the extended protocol", vec![pbe("SELECT name, pg_sleep((id - 1) * 8) FROM users", &[]), s()], None),
-        ("a batch", vec![pbe("UPDATE users SET name = 'lost' WHERE id = 1", &[]), pbe("SELECT pg_sleep(30) FROM users WHERE id = 5", &[]), s()], None),
+        ("a write", vec![q("UPDATE users SET name = 'lost' WHERE id = 5")], None),
+        ("a gather", vec![q("SELECT name FROM users")], None),
+        ("a gather in the extended protocol", vec![pbe("SELECT name FROM users", &[]), s()], None),
+        ("a batch", vec![pbe("UPDATE users SET name = 'lost' WHERE id = 1", &[]), pbe("SELECT name FROM users WHERE id = 5", &[]), s()], None),
         ("a COPY", vec![q("COPY likes (user_id, photo_id) FROM STDIN /* presplit: key=5 */"), d("5\t1\n")], Some(done())),
     ];
+    let direct = hosts.client(1).await;
+    direct.batch_execute("BEGIN; LOCK TABLE shard_0005.users").await.unwrap();
     let mut raws: Vec<Raw> = scripts.iter().map(|_| Raw::connect(addr)).collect();
     for (raw, (_, frames, _)) in raws.iter_mut().zip(&scripts) {
         raw.send(&frames.concat());
     }
     let direct = hosts.client(1).await;
     wait_until("all of it is under way", || async {
-        let sql = "SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND state = 'active' AND (wait_event = 'PgSleep' OR query LIKE 'COPY%')";
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND (wait_event_type = 'Lock' OR query LIKE 'COPY%')";
         direct.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 5
     })
     .await;
@@ -414,12 +418,14 @@ async fn a_host_lost_in_the_middle_of_things() {
         assert_eq!(raw.query("UPDATE users SET name = name WHERE id = 1"), ["C UPDATE 1", "Z I"], "{name}");
         assert_eq!(raw.query("SELECT name FROM users WHERE id = 1")[1], "D a", "{name}: what the batch wrote is undone");
         let pipeline = [pbe("UPDATE users SET name = name WHERE id = 1", &[]), pbe("SELECT 1", &[]), s()].concat();
-        assert_eq!(raw.ask(&pipeline, 1).len(), 7, "{name}");
+        assert_eq!(raw.ask(&pipeline, 1).len(), 8, "{name}");
         raw.assert_silent();
     }
     hosts.clusters[1].start();
     let client = proxy.client().await;
     wait_until("host b is back", || async { client.query("SELECT * FROM users WHERE id = 5", &[]).await.is_ok() }).await;
+    // A crash may take what was not flushed.
+    client.batch_execute("INSERT INTO users (id, name) VALUES (5, 'b') ON CONFLICT DO NOTHING").await.unwrap();
     for raw in &mut raws {
         assert_eq!(raw.query("SELECT name FROM users WHERE id IN (1, 5)").len(), 5);
         raw.assert_silent();
@@ -436,7 +442,8 @@ async fn a_lost_host_ends_the_block_that_used_it() {
     }
     hosts.clusters[1].crash();
     let answer = raw.query("SELECT name FROM users WHERE id = 5");
-    assert!(answer[0].contains("host \"b\"") && answer[1] == "Z E", "{answer:?}");
+    assert!(answer.iter().any(|l| l.starts_with("E VERROR") && l.contains("host \"b\"")), "{answer:?}");
+    assert_eq!(answer.last().unwrap(), "Z E");
     // What b had done cannot be brought back.
     assert!(raw.query("ROLLBACK TO s")[0].contains("C25P02"));
     assert_eq!(raw.query("COMMIT"), ["C ROLLBACK", "Z I"]);

@@ -63,6 +63,15 @@ impl ServerConn {
         }
     }
 
+    /// The values of these settings are not known any more.
+    pub fn doubt(&mut self, names: impl IntoIterator<Item = String>) {
+        for name in names {
+            if !self.unsure.contains(&name) {
+                self.unsure.push(name);
+            }
+        }
+    }
+
     /// Whether an idle connection is still good: the server has neither closed it nor said anything. (What a server
     /// says unasked is a farewell, a notice or a changed parameter; none is worth keeping the connection for.)
     /// Costs no system call unless something has arrived.

@@ -53,6 +53,11 @@ impl Settings {
         sql
     }
 
+    /// Whether nothing is set.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether both are the very same set, by one comparison of pointers.
     pub fn is(&self, other: &Settings) -> bool {
         Arc::ptr_eq(&self.0, &other.0)

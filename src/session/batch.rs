@@ -107,6 +107,10 @@ impl Session {
         if let Some(failed_at) = seen.failed_at.take() {
             self.undo_statements(failed_at);
         }
+        if std::mem::take(&mut seen.stale) {
+            // The tables are read again, and with that all statements are made anew.
+            self.context.refresh.asked.notify_one();
+        }
         if std::mem::take(&mut seen.until_sync) {
             self.batch.server_refused();
         }
@@ -168,7 +172,7 @@ impl Session {
             return;
         };
         for conn in self.links.iter_mut().filter_map(|link| link.conn.as_mut()) {
-            conn.unsure.extend(conn.settings.changed_names(&before.0));
+            conn.doubt(conn.settings.changed_names(&before.0));
         }
         (self.settings, self.hint) = *before;
     }

@@ -32,8 +32,11 @@ pub(super) struct Block {
     pub(super) writer: Option<HostId>,
     /// Savepoints that are alive, oldest first.
     pub(super) savepoints: Vec<Savepoint>,
-    /// `SET LOCAL` and `SET TRANSACTION` statements and savepoints so far, in order: a host enlisted later gets them too.
+    /// `SET`, `SET LOCAL` and `SET TRANSACTION` statements and savepoints so far, in order: a host enlisted later gets them
+    /// too.
     replay: Vec<Replayed>,
+    /// What SET LOCAL has in force: the statements by the names of the settings.
+    pub(super) locals: Settings,
     /// Cursors and the hosts that they are on.
     pub(super) cursors: HashMap<String, HostId>,
     /// The session's settings and hint before it.
@@ -49,12 +52,13 @@ pub(super) struct Savepoint {
     settings: Settings,
     hint: Option<Hint>,
     local_hint: Option<Option<Hint>>,
+    locals: Settings,
     replay: usize,
 }
 
 enum Replayed {
     Savepoint(String),
-    Local(String),
+    Set(String),
 }
 
 impl Block {
@@ -62,21 +66,18 @@ impl Block {
     pub(super) fn replay(&self) -> impl Iterator<Item = String> {
         self.replay.iter().map(|r| match r {
             Replayed::Savepoint(name) => format!("SAVEPOINT {}", quoted(name)),
-            Replayed::Local(text) => text.clone(),
+            Replayed::Set(text) => text.clone(),
         })
     }
 
-    /// Notes a statement that holds until the end of the block on every host.
-    pub(super) fn push_local(&mut self, text: String) {
-        self.replay.push(Replayed::Local(text));
+    /// Notes a statement that sets something on every host of the block, those to come too.
+    pub(super) fn push_set(&mut self, text: String) {
+        self.replay.push(Replayed::Set(text));
     }
 
-    /// The statements that hold until the end of the block.
-    pub(super) fn locals(&self) -> impl Iterator<Item = &str> {
-        self.replay.iter().filter_map(|r| match r {
-            Replayed::Savepoint(_) => None,
-            Replayed::Local(text) => Some(text.as_str()),
-        })
+    /// Whether such statements have been noted.
+    pub(super) fn has_sets(&self) -> bool {
+        self.replay.iter().any(|r| matches!(r, Replayed::Set(_)))
     }
 
     fn savepoint(&self, name: &str) -> Option<usize> {
@@ -152,6 +153,7 @@ impl Session {
     pub(super) fn open_block(&mut self, begin: Box<str>, one_snapshot: bool) {
         // What the implicit transaction has set belongs to the block, too.
         let settings_before = self.batch.take_settings().unwrap_or_else(|| self.settings.clone());
+        let replay = settings_before.difference(&self.settings, &[]).into_iter().map(Replayed::Set).collect();
         self.block = Some(Box::new(Block {
             begin,
             one_snapshot,
@@ -159,7 +161,8 @@ impl Session {
             lost: false,
             writer: self.batch.writer,
             savepoints: Vec::new(),
-            replay: Vec::new(),
+            replay,
+            locals: Settings::default(),
             cursors: HashMap::new(),
             settings_before,
             hint_before: self.hint.clone(),
@@ -239,7 +242,7 @@ impl Session {
             if let Some(conn) = &mut link.conn
                 && !committed
             {
-                conn.unsure.extend(conn.settings.changed_names(&link.settings_at_begin));
+                conn.doubt(conn.settings.changed_names(&link.settings_at_begin));
                 conn.settings = link.settings_at_begin.clone();
             }
         }
@@ -264,8 +267,8 @@ impl Session {
             && !block.failed
         {
             block.replay.push(Replayed::Savepoint(name.to_owned()));
-            let (replay, local_hint) = (block.replay.len(), block.local_hint.clone());
-            block.savepoints.push(Savepoint { name: name.to_owned(), settings, hint, local_hint, replay });
+            let (replay, local_hint, locals) = (block.replay.len(), block.local_hint.clone(), block.locals.clone());
+            block.savepoints.push(Savepoint { name: name.to_owned(), settings, hint, local_hint, locals, replay });
         }
         Ok(acted)
     }
@@ -303,13 +306,16 @@ impl Session {
         let (settings, hint) = (savepoint.settings.clone(), savepoint.hint.clone());
         let replay = savepoint.replay;
         block.local_hint = savepoint.local_hint.clone();
+        let locals = std::mem::replace(&mut block.locals, savepoint.locals.clone());
         block.replay.truncate(replay);
         block.savepoints.truncate(at + 1);
         block.failed = false;
-        for link in &mut self.links {
+        // What was set when on which connection, and what of it is undone, is not worked out: all of it is set anew.
+        for link in self.links.iter_mut().filter(|link| link.settings_touched) {
             if let Some(conn) = &mut link.conn {
-                conn.unsure.extend(now.changed_names(&settings));
-                conn.unsure.extend(conn.settings.changed_names(&link.settings_at_begin));
+                let all = [&conn.settings, &now, &settings, &locals].map(|s| s.iter().map(|(name, _)| name.to_owned()).collect::<Vec<_>>());
+                conn.doubt(all.concat());
+                conn.doubt(["search_path".to_owned()]);
             }
         }
         self.settings = settings;
@@ -326,13 +332,22 @@ impl Session {
             self.run_on(self.active, text).await?;
             return Ok(Acted::Passed);
         }
-        self.drain_replies().await?;
-        for i in 1..self.links.len() {
-            self.run_quietly(i, text).await?;
-        }
-        self.active = 0;
-        self.run_on(0, text).await?;
+        self.run_everywhere(self.active, text).await?;
         Ok(Acted::Passed)
+    }
+
+    /// Runs a statement on link `i`, for the client to see, and if it is right on the others. `false`: it was refused.
+    pub(super) async fn run_everywhere(&mut self, i: usize, text: &str) -> Result<bool, Fault> {
+        self.drain_replies().await?;
+        if !self.run_on(i, text).await? {
+            return Ok(false);
+        }
+        for other in 0..self.links.len() {
+            if other != i {
+                self.run_quietly(other, text).await?;
+            }
+        }
+        Ok(true)
     }
 
     /// Runs one statement's text as it is on one link and passes its answer (or an error) on, without ReadyForQuery.

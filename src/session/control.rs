@@ -46,7 +46,7 @@ impl Session {
             Control::SetConstraints { .. } => {
                 let acted = self.run_on_all(text, "SET CONSTRAINTS").await?;
                 if let Some(block) = &mut self.block {
-                    block.push_local(text.to_owned());
+                    block.push_set(text.to_owned());
                 }
                 Ok(acted)
             }

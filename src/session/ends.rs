@@ -69,6 +69,8 @@ pub(crate) struct Link {
     pub(crate) status: u8,
     /// Settings that were in force when the transaction began: a rollback brings them back.
     pub(crate) settings_at_begin: crate::pool::Settings,
+    /// A setting was changed on it since then.
+    pub(crate) settings_touched: bool,
 }
 
 /// A statement of a Query as it was sent.
@@ -194,6 +196,7 @@ impl Link {
             unsynced: false,
             status: b'I',
             settings_at_begin,
+            settings_touched: false,
         }
     }
 

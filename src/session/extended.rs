@@ -612,7 +612,7 @@ impl Session {
                 self.statements.put_portal(name, Portal::On { host, set: Vec::new() });
                 if !set.is_empty() {
                     self.settle_replies().await?;
-                    self.note_set_config(set);
+                    self.note_set_config(set).await?;
                 }
                 return Ok(());
             }

@@ -147,6 +147,12 @@ impl Session {
                 link.settings_at_begin = outside;
             }
             self.push_begin(&mut link);
+            if link.settings_touched
+                && let Some(conn) = &mut link.conn
+            {
+                // What the block has set was replayed.
+                conn.settings = self.settings.clone();
+            }
         }
         self.links.push(link);
         self.links.len() - 1
@@ -171,6 +177,7 @@ impl Session {
             frontend::query(&mut link.outbox, block.begin.as_bytes());
             self.replies.push(Reply::Query(Pass::Keep));
         }
+        link.settings_touched = block.has_sets();
         for text in block.replay() {
             frontend::query(&mut link.outbox, text.as_bytes());
             self.replies.push(Reply::Query(Pass::Keep));
@@ -190,13 +197,22 @@ impl Session {
             }
         };
         let unsynced = link.unsynced;
+        let block = self.block.as_ref();
         let Some(conn) = &mut link.conn else { return Err(Fault::lost(&link.pool.host, None)) };
         if conn.unsure.is_empty() && conn.settings.same(wanted) {
             return Ok(());
         }
+        link.settings_touched = block.is_some();
+        let mut sets = conn.settings.difference(wanted, &conn.unsure);
+        if let Some(block) = block {
+            // SET beats an earlier SET LOCAL, which must be in force again behind it.
+            let changed = conn.settings.changed_names(wanted);
+            let changed = changed.iter().chain(&conn.unsure).filter(|name| path.is_none() || *name != "search_path");
+            sets.extend(changed.filter_map(|name| block.locals.get(name)).map(str::to_owned));
+        }
         if unsynced {
             // A Query here would end the implicit transaction of the batch.
-            for set in conn.settings.difference(wanted, &conn.unsure) {
+            for set in &sets {
                 frontend::parse(&mut link.outbox, b"", set.as_bytes(), std::iter::empty());
                 frontend::bind_renamed(&mut link.outbox, b"", b"", &[0; 6]);
                 frontend::execute(&mut link.outbox, b"", 0);
@@ -206,11 +222,13 @@ impl Session {
                 self.replies.push(Reply::Execute(Pass::Keep));
             }
             // An error in the batch would undo them.
-            conn.unsure.extend(conn.settings.changed_names(wanted));
+            conn.doubt(conn.settings.changed_names(wanted));
             conn.settings = wanted.clone();
             return Ok(());
         }
-        push_settings(&mut link.outbox, &mut self.replies, conn, wanted);
+        push_sets(&mut link.outbox, &mut self.replies, &sets);
+        conn.unsure.clear();
+        conn.settings = wanted.clone();
         Ok(())
     }
 
@@ -336,11 +354,14 @@ impl Session {
 
 /// One Query that brings a connection to `wanted`.
 pub(super) fn push_settings(outbox: &mut Vec<u8>, replies: &mut Replies, conn: &mut ServerConn, wanted: &Settings) {
-    let sets = conn.settings.difference(wanted, &conn.unsure);
+    push_sets(outbox, replies, &conn.settings.difference(wanted, &conn.unsure));
+    conn.unsure.clear();
+    conn.settings = wanted.clone();
+}
+
+fn push_sets(outbox: &mut Vec<u8>, replies: &mut Replies, sets: &[String]) {
     if !sets.is_empty() {
         frontend::query(outbox, sets.join(";").as_bytes());
         replies.push(Reply::Query(Pass::Keep));
     }
-    conn.unsure.clear();
-    conn.settings = wanted.clone();
 }

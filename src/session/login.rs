@@ -288,7 +288,7 @@ async fn learn(
     let mut replies = Replies::default();
     if let Some(conn) = &mut link.conn {
         // From wherever it is to the defaults and on to the wish, so that every difference is reported.
-        conn.unsure.extend(conn.settings.changed_names(settings));
+        conn.doubt(conn.settings.changed_names(settings));
         links::push_settings(&mut link.outbox, &mut replies, conn, settings);
     }
     if !replies.is_empty() {

@@ -34,6 +34,8 @@ pub(crate) struct Seen {
     pub(crate) error: bool,
     /// An ErrorResponse came although no Sync has been sent: the server ignores all until one comes.
     pub(crate) until_sync: bool,
+    /// A statement's columns are others than when the server parsed it: the tables have changed.
+    pub(crate) stale: bool,
     /// The number of the first reply that never came because of an error.
     pub(crate) failed_at: Option<u64>,
 }
@@ -354,6 +356,7 @@ fn look(client: &mut Client, link: &mut Link, replies: &mut Replies, seen: &mut 
                 return Err(Fault::ended(&link.pool.host, &view));
             }
             seen.error = true;
+            seen.stale |= view.get(b'R') == Some(b"RevalidateCachedQuery");
             seen.failed_at.get_or_insert(replies.front_number());
             write_error(client, link, replies.front(), &view, message);
             let mut refused = Vec::new();

@@ -9,7 +9,7 @@ use super::block::{Acted, tag};
 use super::context::Prepared;
 use super::errors::Fault;
 use super::links::Need;
-use crate::pool::set_config;
+use crate::pool::{Settings, set_config};
 use crate::route::{Format, Params};
 use crate::shardmap::ShardId;
 use crate::sql::control::{BeginOptions, Isolation, SetValue};
@@ -44,19 +44,16 @@ const NOT_READING: &[&str] = &[
 impl Session {
     /// The settings by which Postgres reads a text now. A server-side statement serves only sessions that agree in them.
     pub(super) fn reading(&mut self) -> Arc<[u8]> {
-        let locals = self.block.as_ref().is_some_and(|b| b.locals().next().is_some());
+        let locals = self.block.as_ref().is_some_and(|b| !b.locals.is_empty());
         if !locals && self.reading.0.is(&self.settings) {
             return self.reading.1.clone();
         }
         let mut reading = Vec::new();
-        for (name, sql) in self.settings.iter().filter(|(name, _)| !NOT_READING.contains(name)) {
+        let local = self.block.iter().flat_map(|b| b.locals.iter());
+        for (name, sql) in self.settings.iter().chain(local).filter(|(name, _)| !NOT_READING.contains(name)) {
             reading.extend_from_slice(name.as_bytes());
             reading.push(b'=');
             reading.extend_from_slice(sql.as_bytes());
-            reading.push(0);
-        }
-        for local in self.block.iter().flat_map(|b| b.locals()) {
-            reading.extend_from_slice(local.as_bytes());
             reading.push(0);
         }
         let reading: Arc<[u8]> = reading.into();
@@ -79,27 +76,110 @@ impl Session {
             return Ok(Acted::Passed);
         }
         if local {
-            return self.run_in_block(text, "SET").await;
+            return self.set_local(name, value, text).await;
         }
         let i = self.link(Need::plain(self.any_host())).await?;
-        if self.run_on(i, text).await? {
-            let settings = match value {
-                SetValue::Default => self.startup.get(name).map_or_else(
-                    || self.settings.without(name),
-                    |startup| self.settings.with(name, startup.to_owned()),
-                ),
-                _ => self.settings.with(name, text.trim().trim_end_matches(';').to_owned()),
-            };
-            if let Some(conn) = &mut self.links[i].conn {
-                conn.settings = match value {
-                    SetValue::Default => conn.settings.without(name),
-                    _ => conn.settings.with(name, text.trim().trim_end_matches(';').to_owned()),
-                };
-            }
-            self.remember_settings();
-            self.settings = settings;
+        if !self.run_set(i, text).await? {
+            return Ok(Acted::Passed);
+        }
+        let sql = text.trim().trim_end_matches(';').to_owned();
+        self.remember_settings();
+        match value {
+            SetValue::Default => self.back_to_startup(name, &sql),
+            _ => self.note_set(name, sql),
         }
         Ok(Acted::Passed)
+    }
+
+    /// Runs a SET of the session: outside a block where the session is just now, inside on all hosts of the block. (Were
+    /// it brought about on them later, it would come behind a SET LOCAL or a savepoint that it comes before.)
+    async fn run_set(&mut self, i: usize, text: &str) -> Result<bool, Fault> {
+        match self.block.is_none() {
+            true => self.run_on(i, text).await,
+            false => self.run_everywhere(i, text).await,
+        }
+    }
+
+    /// The setting has been set, by [`Session::run_set`].
+    fn note_set(&mut self, name: &str, sql: String) {
+        self.note_on_links(Some(name), Some(&sql));
+        if let Some(block) = &mut self.block {
+            block.push_set(sql.clone());
+            block.locals = block.locals.without(name);
+        }
+        self.settings = self.settings.with(name, sql);
+    }
+
+    /// The setting was set to the server's default by `sql`, run by [`Session::run_set`]; here its default is what the
+    /// client asked for at startup.
+    fn back_to_startup(&mut self, name: &str, sql: &str) {
+        self.note_on_links(Some(name), None);
+        let startup = self.startup.get(name).map(str::to_owned);
+        if let Some(block) = &mut self.block {
+            block.push_set(sql.to_owned());
+            if let Some(startup) = &startup {
+                block.push_set(startup.clone());
+            }
+            block.locals = block.locals.without(name);
+        }
+        self.settings = match startup {
+            Some(startup) => self.settings.with(name, startup),
+            None => self.settings.without(name),
+        };
+    }
+
+    /// A setting (`None`: all) was set (`None`: to its default) on the links that [`Session::run_set`] reaches.
+    fn note_on_links(&mut self, name: Option<&str>, sql: Option<&str>) {
+        let (all, active) = (self.block.is_some(), self.active);
+        for (i, link) in self.links.iter_mut().enumerate() {
+            let Some(conn) = link.conn.as_mut().filter(|_| all || i == active) else { continue };
+            link.settings_touched |= all;
+            conn.settings = match (name, sql) {
+                (None, _) => Settings::default(),
+                (Some(name), None) => conn.settings.without(name),
+                (Some(name), Some(sql)) => conn.settings.with(name, sql.to_owned()),
+            };
+        }
+    }
+
+    /// `SET LOCAL` in a block.
+    async fn set_local(&mut self, name: &str, value: &SetValue, text: &str) -> Result<Acted, Fault> {
+        let acted = self.run_in_block(text, "SET").await?;
+        let startup = match value {
+            SetValue::Default => self.startup.get(name).map(local_form),
+            _ => None,
+        };
+        if self.block.as_ref().is_some_and(|b| b.failed) {
+            return Ok(acted);
+        }
+        if let Some(startup) = &startup {
+            for i in 0..self.links.len() {
+                self.run_quietly(i, startup).await?;
+            }
+            self.push_set(startup.clone());
+        }
+        self.note_local(name, startup.unwrap_or_else(|| text.trim().trim_end_matches(';').to_owned()));
+        Ok(acted)
+    }
+
+    fn push_set(&mut self, sql: String) {
+        if let Some(block) = &mut self.block {
+            block.push_set(sql);
+        }
+    }
+
+    /// SET LOCAL was run on all hosts of the block.
+    fn note_local(&mut self, name: &str, sql: String) {
+        if let Some(block) = &mut self.block {
+            block.locals = block.locals.with(name, sql);
+        }
+        for link in &mut self.links {
+            link.settings_touched = true;
+            if let Some(conn) = link.conn.as_mut().filter(|_| name.eq_ignore_ascii_case("search_path")) {
+                // A statement that needs the path of its shard must not rely on the one that was set before.
+                conn.doubt(["search_path".to_owned()]);
+            }
+        }
     }
 
     /// A statement that holds until the end of the block, on all hosts that the block is on or will be on.
@@ -112,7 +192,7 @@ impl Session {
         if let Some(block) = &mut self.block
             && !block.failed
         {
-            block.push_local(text.trim().trim_end_matches(';').to_owned());
+            block.push_set(text.trim().trim_end_matches(';').to_owned());
         }
         Ok(acted)
     }
@@ -125,27 +205,30 @@ impl Session {
             return self.set_own(name, None, false);
         }
         let i = self.link(Need::plain(self.any_host())).await?;
-        if !self.run_on(i, text).await? {
+        if !self.run_set(i, text).await? {
             return Ok(Acted::Passed);
         }
-        if let Some(conn) = &mut self.links[i].conn {
-            conn.settings = name.map_or_else(Default::default, |name| conn.settings.without(name));
-        }
         self.remember_settings();
-        self.settings = match name {
-            None => self.startup.clone(),
-            Some(name) => match self.startup.get(name) {
-                Some(set) => self.settings.with(name, set.to_owned()),
-                None => self.settings.without(name),
-            },
-        };
-        if name.is_none() {
-            self.hint = None;
-            if let Some(block) = &mut self.block {
-                block.local_hint = None;
-            }
+        let sql = text.trim().trim_end_matches(';');
+        match name {
+            Some(name) => self.back_to_startup(name, sql),
+            None => self.reset_all(sql),
         }
         Ok(Acted::Passed)
+    }
+
+    fn reset_all(&mut self, sql: &str) {
+        self.note_on_links(None, None);
+        if let Some(block) = &mut self.block {
+            block.push_set(sql.to_owned());
+            for (_, startup) in self.startup.iter() {
+                block.push_set(startup.to_owned());
+            }
+            block.locals = Settings::default();
+            block.local_hint = None;
+        }
+        self.hint = None;
+        self.settings = self.startup.clone();
     }
 
     /// `SET TRANSACTION ...`.
@@ -166,7 +249,7 @@ impl Session {
             block.one_snapshot = one;
         }
         if self.links.is_empty() {
-            block.push_local(text.trim().trim_end_matches(';').to_owned());
+            block.push_set(text.trim().trim_end_matches(';').to_owned());
             return Ok(tag("SET"));
         }
         self.run_in_block(text, "SET").await
@@ -181,14 +264,10 @@ impl Session {
             ));
         }
         let i = self.link(Need::plain(self.any_host())).await?;
-        if self.run_on(i, text).await? {
+        if self.run_set(i, text).await? {
             self.remember_settings();
             for (name, value) in characteristics(options) {
-                let set = format!("SET {name} TO {value}");
-                if let Some(conn) = &mut self.links[i].conn {
-                    conn.settings = conn.settings.with(name, set.clone());
-                }
-                self.settings = self.settings.with(name, set);
+                self.note_set(name, format!("SET {name} TO {value}"));
             }
         }
         Ok(Acted::Passed)
@@ -259,22 +338,35 @@ impl Session {
     }
 
     /// These `set_config` calls have succeeded on the active link.
-    pub(super) fn note_set_config(&mut self, sets: Vec<SetConfig>) {
+    pub(super) async fn note_set_config(&mut self, sets: Vec<SetConfig>) -> Result<(), Fault> {
         for set in sets {
-            let sql = set_config(&set.name, &set.value);
-            if set.local {
-                if let Some(block) = &mut self.block {
-                    let (name, value) = (crate::pool::literal(&set.name), crate::pool::literal(&set.value));
-                    block.push_local(format!("SELECT pg_catalog.set_config({name}, {value}, true)"));
-                }
+            let session = set_config(&set.name, &set.value);
+            let sql = if set.local { local_form(&session) } else { session };
+            if set.local && self.block.is_none() {
                 continue;
             }
-            if let Some(conn) = self.links.get_mut(self.active).and_then(|l| l.conn.as_mut()) {
-                conn.settings = conn.settings.with(&set.name, sql.clone());
+            if self.block.is_some() {
+                for i in (0..self.links.len()).filter(|i| *i != self.active).collect::<Vec<_>>() {
+                    self.run_quietly(i, &sql).await?;
+                }
             }
-            self.remember_settings();
-            self.settings = self.settings.with(&set.name, sql);
+            if set.local {
+                self.push_set(sql.clone());
+                self.note_local(&set.name, sql);
+            } else {
+                self.remember_settings();
+                self.note_set(&set.name, sql);
+            }
         }
+        Ok(())
+    }
+}
+
+/// A `set_config` call that holds for the session, made to hold for the transaction.
+fn local_form(session: &str) -> String {
+    match session.strip_suffix(", false)") {
+        Some(call) => format!("{call}, true)"),
+        None => session.to_owned(),
     }
 }
 

@@ -102,7 +102,7 @@ impl Session {
                 self.push_query(i, &text, shard, read.prepared.clone(), read.message);
                 let error = self.relay().await?;
                 if !error {
-                    self.note_set_config(set);
+                    self.note_set_config(set).await?;
                 }
                 self.settle().await;
             }
@@ -294,7 +294,7 @@ impl Session {
                     self.replies.push(Reply::Part);
                     error = self.relay().await?;
                     if !error {
-                        self.note_set_config(set);
+                        self.note_set_config(set).await?;
                     }
                 }
                 (Prepared::Query(bound), Some(Way::Several(shards))) => {

@@ -464,6 +464,7 @@ async fn a_host_lost_in_the_middle_of_things() {
         .await
         .unwrap();
     // A write, a read of all, a batch over both hosts and a COPY, all of them on host b when it goes.
+    #[allow(clippy::type_complexity)]
     let scripts: [(&str, Vec<Vec<u8>>, Option<Vec<u8>>); 5] = [
         (
             "a write",

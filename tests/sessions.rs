@@ -386,7 +386,9 @@ async fn a_host_lost_in_the_middle_of_things() {
     client.batch_execute("INSERT INTO users (id, name) VALUES (1, 'a')").await.unwrap();
     client.batch_execute("INSERT INTO users (id, name) VALUES (5, 'b')").await.unwrap();
     // A write, a read of all, a batch over both hosts and a COPY, all of them on host b when it goes.
-    let scripts: [(&str, Vec<Vec<u8>>, Option<Vec<u8>>); 5] = [
+    // What is sent before, and what after.
+    type Script = (&'static str, Vec<Vec<u8>>, Option<Vec<u8>>);
+    let scripts: [Script; 5] = [
         ("a write", vec![q("UPDATE users SET name = 'lost' WHERE id = 5")], None),
         ("a gather", vec![q("SELECT name FROM users")], None),
         ("a gather in the extended protocol", vec![pbe("SELECT name FROM users", &[]), s()], None),

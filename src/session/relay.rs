@@ -337,8 +337,13 @@ fn look(client: &mut Client, link: &mut Link, replies: &mut Replies, seen: &mut 
         b'S' => {
             if let Ok(status) = ParameterStatus::decode(body)
                 && let (Ok(name), Ok(value)) = (std::str::from_utf8(status.name), std::str::from_utf8(status.value))
-                && client.report(name, value)
             {
+                if let Some(conn) = &mut link.conn {
+                    conn.report(name, value);
+                }
+                if !client.report(name, value) {
+                    return Ok(false);
+                }
                 client.outbox.extend_from_slice(message);
             }
         }
@@ -428,7 +433,6 @@ pub(crate) fn write_made(client: &mut Client, replies: &mut Replies) {
 pub(crate) async fn learn_parameters(
     link: &mut Link,
     replies: &mut Replies,
-    reported: &mut Vec<(String, String)>,
 ) -> Result<(), Fault> {
     loop {
         while let Ok(Some(header)) = frame::header(link.unread())
@@ -438,10 +442,9 @@ pub(crate) async fn learn_parameters(
             match header.tag {
                 b'S' => {
                     if let Ok(status) = ParameterStatus::decode(body) {
-                        let (name, value) = (String::from_utf8_lossy(status.name), String::from_utf8_lossy(status.value));
-                        match reported.iter_mut().find(|(n, _)| *n == name) {
-                            Some((_, old)) => *old = value.into_owned(),
-                            None => reported.push((name.into_owned(), value.into_owned())),
+                        let (name, value) = (String::from_utf8_lossy(status.name).into_owned(), String::from_utf8_lossy(status.value).into_owned());
+                        if let Some(conn) = &mut link.conn {
+                            conn.report(&name, &value);
                         }
                     }
                 }

@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::{Now, Session};
 use super::block::{Acted, aborted};
 use super::context::Prepared;
@@ -288,7 +290,7 @@ impl Session {
                         false => Vec::new(),
                     };
                     let sent = SentPiece { from: 0, len: u32::MAX - 1, text: piece.clone(), prepared: read.prepared.clone(), shard };
-                    self.links[i].sent_pieces = vec![sent];
+                    self.links[i].sent_pieces = SmallVec::from_iter([sent]);
                     self.links[i].outbox.extend_from_slice(&read.message);
                     // Its ReadyForQuery is not the client's: more statements follow.
                     self.replies.push(Reply::Part);
@@ -355,5 +357,5 @@ struct Pieces {
     /// A block ends before the last statement.
     ends_early: bool,
     /// How the message was made.
-    sent: Vec<SentPiece>,
+    sent: SmallVec<[SentPiece; 1]>,
 }

@@ -119,7 +119,9 @@ pub(crate) fn main() -> ExitCode {
         Command::Provision(args) => provision(&args),
         Command::Health(args) => match &args.url {
             Some(url) => health::ask_url(url),
-            None => health::ask_port(args.address).map_err(|why| format!("{}: {why}", args.address)),
+            None => {
+                health::ask_port(args.address).map_err(|why| format!("{}: {why}", args.address))
+            }
         },
         Command::Demo(args) => demo(args),
     };
@@ -143,7 +145,8 @@ fn unusable(path: &Path, faults: &[Fault]) -> String {
 
 /// One line an event on standard error; `RUST_LOG` says how much.
 fn log_to_stderr() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    let filter =
+        tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
@@ -216,7 +219,8 @@ fn explain(args: &Explain) -> Result<(), String> {
     let map = load(&args.map.path)?;
     let (tables, faults) = match &args.schema {
         Some(path) => {
-            let sql = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+            let sql =
+                std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
             explain::tables_of_file(&map, &sql)
         }
         None => runtime()?.block_on(explain::tables_of_hosts(&map)),
@@ -236,14 +240,24 @@ fn explain(args: &Explain) -> Result<(), String> {
 
 fn serve(args: &Serve) -> Result<(), String> {
     log_to_stderr();
-    let map = MapHandle::open(&args.map.path).map_err(|faults| unusable(&args.map.path, &faults))?;
+    let map =
+        MapHandle::open(&args.map.path).map_err(|faults| unusable(&args.map.path, &faults))?;
     let proxy = Proxy::bind(map.clone()).map_err(|e| e.to_string())?;
     let current = map.current();
     if current.users.is_empty() {
         tracing::warn!("no user may log in: the map has no [users]");
     }
-    tracing::info!(version = current.version, shards = current.shards(), hosts = current.hosts.len(), "presplit {}", env!("CARGO_PKG_VERSION"));
-    let http = proxy.http_address().map(|a| format!(", http on {a}")).unwrap_or_default();
+    tracing::info!(
+        version = current.version,
+        shards = current.shards(),
+        hosts = current.hosts.len(),
+        "presplit {}",
+        env!("CARGO_PKG_VERSION")
+    );
+    let http = proxy
+        .http_address()
+        .map(|a| format!(", http on {a}"))
+        .unwrap_or_default();
     println!("listening on {}{http}", proxy.address());
     let runtime = runtime()?;
     let stop = CancellationToken::new();
@@ -254,7 +268,10 @@ fn serve(args: &Serve) -> Result<(), String> {
 fn demo(args: DemoArgs) -> Result<(), String> {
     log_to_stderr();
     let runtime = runtime()?;
-    let options = demo::Options { dir: args.dir, port: args.port };
+    let options = demo::Options {
+        dir: args.dir,
+        port: args.port,
+    };
     // A signal that comes before all is up ends this process, and with it the hosts.
     let demo = runtime.block_on(Demo::start(options, |step| println!("{step}")))?;
     let map_file = demo.map_file();
@@ -264,7 +281,9 @@ fn demo(args: DemoArgs) -> Result<(), String> {
     println!("{}", demo.what_next());
     let stop = CancellationToken::new();
     runtime.spawn(stop_on_signals(stop.clone()));
-    runtime.block_on(proxy.run(stop)).map_err(|e| e.to_string())?;
+    runtime
+        .block_on(proxy.run(stop))
+        .map_err(|e| e.to_string())?;
     demo.stop()?;
     // The terminal may be gone by now.
     let _ = writeln!(std::io::stdout(), "stopped the proxy and both hosts");
@@ -273,7 +292,11 @@ fn demo(args: DemoArgs) -> Result<(), String> {
 
 /// Ctrl-C, SIGTERM and the end of the terminal (SIGHUP) stop the demo; a second one leaves at once.
 async fn stop_on_signals(stop: CancellationToken) {
-    let signals = (signal(SignalKind::hangup()), signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    let signals = (
+        signal(SignalKind::hangup()),
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    );
     let (Ok(mut hangup), Ok(mut terminate), Ok(mut interrupt)) = signals else {
         tracing::error!("signals cannot be followed");
         return;
@@ -293,7 +316,11 @@ async fn stop_on_signals(stop: CancellationToken) {
 
 /// SIGHUP reads the map again; SIGTERM and Ctrl-C drain, a second one of them leaves at once.
 async fn follow_signals(map: MapHandle, stop: CancellationToken) {
-    let signals = (signal(SignalKind::hangup()), signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    let signals = (
+        signal(SignalKind::hangup()),
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    );
     let (Ok(mut hangup), Ok(mut terminate), Ok(mut interrupt)) = signals else {
         tracing::error!("signals cannot be followed");
         return;

@@ -16,16 +16,27 @@ use crate::support::{self, Hosts, Proxy};
 const HTTP: &str = "http = \"127.0.0.1:0\"";
 
 async fn console(proxy: &Proxy) -> Client {
-    support::connect(proxy.config().dbname("presplit").application_name("the operator")).await
+    support::connect(
+        proxy
+            .config()
+            .dbname("presplit")
+            .application_name("the operator"),
+    )
+    .await
 }
 
 /// Rows as text, by the simple protocol.
 async fn simple(client: &Client, command: &str) -> Vec<Vec<Option<String>>> {
-    let messages = client.simple_query(command).await.unwrap_or_else(|e| panic!("{command}: {e:?}"));
+    let messages = client
+        .simple_query(command)
+        .await
+        .unwrap_or_else(|e| panic!("{command}: {e:?}"));
     let rows = messages.iter().filter_map(|message| match message {
-        SimpleQueryMessage::Row(row) => {
-            Some((0..row.len()).map(|n| row.get(n).map(str::to_owned)).collect())
-        }
+        SimpleQueryMessage::Row(row) => Some(
+            (0..row.len())
+                .map(|n| row.get(n).map(str::to_owned))
+                .collect(),
+        ),
         _ => None,
     });
     rows.collect()
@@ -39,7 +50,17 @@ async fn map_items(client: &Client) -> BTreeMap<String, String> {
 
 fn psql(proxy: &Proxy, args: &[&str]) -> Output {
     Command::new("psql")
-        .args(["-X", "-h", "127.0.0.1", "-p", &proxy.addr().port().to_string(), "-U", "app", "-d", "presplit"])
+        .args([
+            "-X",
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &proxy.addr().port().to_string(),
+            "-U",
+            "app",
+            "-d",
+            "presplit",
+        ])
         .args(args)
         .env("LC_ALL", "C.UTF-8")
         .output()
@@ -59,12 +80,21 @@ fn http_address(proxy: &Proxy) -> SocketAddr {
 /// Status and body of a GET.
 fn get(address: SocketAddr, path: &str) -> (u16, String) {
     let mut socket = TcpStream::connect(address).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    write!(socket, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    write!(
+        socket,
+        "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
     let mut answer = String::new();
     socket.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    (
+        head.split(' ').nth(1).unwrap().parse().unwrap(),
+        body.to_owned(),
+    )
 }
 
 fn wait_for<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
@@ -73,17 +103,25 @@ fn wait_for<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
         if let Some(value) = found() {
             return value;
         }
-        assert!(began.elapsed() < Duration::from_secs(20), "waited for {what}");
+        assert!(
+            began.elapsed() < Duration::from_secs(20),
+            "waited for {what}"
+        );
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
 fn healthy(address: SocketAddr) {
-    wait_for("health", || (get(address, "/healthz").0 == 200).then_some(()));
+    wait_for("health", || {
+        (get(address, "/healthz").0 == 200).then_some(())
+    });
 }
 
 fn presplit(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_presplit")).args(args).output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_presplit"))
+        .args(args)
+        .output()
+        .unwrap()
 }
 
 /// A proxy whose one host is not there: the console must work then, too.
@@ -111,7 +149,10 @@ async fn every_command_by_both_protocols() {
     let commands: Vec<String> = help.iter().map(|row| row.get("command")).collect();
     assert!(commands.len() >= 12);
     for command in commands.iter().filter(|c| c.starts_with("SHOW")) {
-        let extended = client.query(command.as_str(), &[]).await.unwrap_or_else(|e| panic!("{command}: {e:?}"));
+        let extended = client
+            .query(command.as_str(), &[])
+            .await
+            .unwrap_or_else(|e| panic!("{command}: {e:?}"));
         let by_text = simple(&client, &format!(" {};", command.to_lowercase())).await;
         assert!(!extended.is_empty(), "{command}");
         assert_eq!(extended.len(), by_text.len(), "{command}");
@@ -129,34 +170,68 @@ async fn every_command_by_both_protocols() {
 
     let shards = client.query("SHOW SHARDS", &[]).await.unwrap();
     assert_eq!(shards.len(), 8);
-    let five: (i64, String, String) = (shards[5].get("shard"), shards[5].get("schema"), shards[5].get("host"));
+    let five: (i64, String, String) = (
+        shards[5].get("shard"),
+        shards[5].get("schema"),
+        shards[5].get("host"),
+    );
     assert_eq!(five, (5, "shard_0005".into(), "b".into()));
 
     let host = &client.query("SHOW HOSTS", &[]).await.unwrap()[0];
     assert_eq!(host.get::<_, String>("url"), hosts.clusters[0].url());
-    assert_eq!((host.get::<_, i64>("pool"), host.get::<_, i64>("shards")), (10, 4));
+    assert_eq!(
+        (host.get::<_, i64>("pool"), host.get::<_, i64>("shards")),
+        (10, 4)
+    );
     assert_eq!(host.get::<_, String>("state"), "up");
     assert_eq!(host.get::<_, Option<String>>("fault"), None);
 
     let pool = &client.query("SHOW POOLS", &[]).await.unwrap()[0];
-    assert_eq!((pool.get::<_, String>("host"), pool.get::<_, String>("user")), ("a".into(), "app".into()));
+    assert_eq!(
+        (pool.get::<_, String>("host"), pool.get::<_, String>("user")),
+        ("a".into(), "app".into())
+    );
     let count = |name: &str| pool.get::<_, i64>(name);
-    assert_eq!((count("opened"), count("failed"), count("sv_active"), count("cl_waiting")), (1, 0, 0, 0));
+    assert_eq!(
+        (
+            count("opened"),
+            count("failed"),
+            count("sv_active"),
+            count("cl_waiting")
+        ),
+        (1, 0, 0, 0)
+    );
     assert_eq!((count("sv_idle"), count("maxwait_ms")), (1, 0));
     assert!(count("checkouts") >= 1);
 
     let clients = client.query("SHOW CLIENTS", &[]).await.unwrap();
-    let seen: Vec<(String, String, String)> =
-        clients.iter().map(|c| (c.get("database"), c.get("application"), c.get("state"))).collect();
+    let seen: Vec<(String, String, String)> = clients
+        .iter()
+        .map(|c| (c.get("database"), c.get("application"), c.get("state")))
+        .collect();
     assert_eq!(seen.len(), 2, "{seen:?}");
     assert_eq!(seen[0], ("app".into(), String::new(), "idle".into()));
-    assert_eq!(seen[1], ("presplit".into(), "the operator".into(), "active".into()));
-    assert!(clients[1].get::<_, String>("peer").starts_with("127.0.0.1:"));
+    assert_eq!(
+        seen[1],
+        ("presplit".into(), "the operator".into(), "active".into())
+    );
+    assert!(
+        clients[1]
+            .get::<_, String>("peer")
+            .starts_with("127.0.0.1:")
+    );
 
     let tables = simple(&client, "SHOW TABLES").await;
     let table = |name: &str| {
-        let row = tables.iter().find(|row| row[0].as_deref() == Some(name)).unwrap();
-        row[1..].iter().map(|cell| cell.as_deref().unwrap_or("-")).collect::<Vec<_>>().join(" ")
+        let row = tables
+            .iter()
+            .find(|row| row[0].as_deref() == Some(name))
+            .unwrap();
+        row[1..]
+            .iter()
+            .map(|cell| cell.as_deref().unwrap_or("-"))
+            .collect::<Vec<_>>()
+            .join(" ")
     };
     assert_eq!(table("users"), "sharded id - -");
     assert_eq!(table("photos"), "sharded user_id id -");
@@ -164,13 +239,28 @@ async fn every_command_by_both_protocols() {
     assert_eq!(table("invoices"), "unsharded - - b");
 
     let stats = client.query("SHOW STATS", &[]).await.unwrap();
-    let stat = |name: &str| stats.iter().find(|row| row.get::<_, String>(0) == name).unwrap().get::<_, f64>("value");
+    let stat = |name: &str| {
+        stats
+            .iter()
+            .find(|row| row.get::<_, String>(0) == name)
+            .unwrap()
+            .get::<_, f64>("value")
+    };
     assert_eq!(stat("presplit_map_version"), 1.0);
     assert_eq!(stat("presplit_logins_total"), 2.0);
 
     let config = simple(&client, "SHOW CONFIG").await;
-    let setting = |name: &str| config.iter().find(|row| row[0].as_deref() == Some(name)).unwrap().clone();
-    assert_eq!(setting("database")[1..3], [Some("app".to_owned()), Some("app".to_owned())]);
+    let setting = |name: &str| {
+        config
+            .iter()
+            .find(|row| row[0].as_deref() == Some(name))
+            .unwrap()
+            .clone()
+    };
+    assert_eq!(
+        setting("database")[1..3],
+        [Some("app".to_owned()), Some("app".to_owned())]
+    );
     assert_eq!(setting("limits.clients")[1].as_deref(), Some("10000"));
     assert_eq!(setting("listen")[3].as_deref(), Some("at the next start"));
     assert_eq!(setting("timeouts.connect")[3].as_deref(), Some("at once"));
@@ -184,7 +274,13 @@ async fn what_is_no_command_is_refused_with_the_list_and_the_connection_goes_on(
     let directory = tempfile::tempdir().unwrap();
     let proxy = hostless(directory.path(), "[users.app]");
     let client = console(&proxy).await;
-    for statement in ["SELECT 1", "SHOW", "SHOW search_path", "DROP TABLE photos", "SHOW MAP $1"] {
+    for statement in [
+        "SELECT 1",
+        "SHOW",
+        "SHOW search_path",
+        "DROP TABLE photos",
+        "SHOW MAP $1",
+    ] {
         for error in [
             client.query(statement, &[]).await.unwrap_err(),
             client.simple_query(statement).await.unwrap_err(),
@@ -197,7 +293,12 @@ async fn what_is_no_command_is_refused_with_the_list_and_the_connection_goes_on(
     // Several in one message, up to the one that fails.
     let rows = simple(&client, "SHOW VERSION; show version ;").await;
     assert_eq!(rows.len(), 2);
-    assert!(client.simple_query("SHOW VERSION; nonsense; SHOW VERSION").await.is_err());
+    assert!(
+        client
+            .simple_query("SHOW VERSION; nonsense; SHOW VERSION")
+            .await
+            .is_err()
+    );
     assert!(simple(&client, "").await.is_empty());
     // Drivers put a transaction around it.
     let rows = simple(&client, "BEGIN; SHOW VERSION; COMMIT").await;
@@ -233,24 +334,48 @@ async fn psql_shows_tables_and_notices_and_its_own_queries_get_a_clear_error() {
     let map = psql(&proxy, &["-At", "-c", "show map"]);
     assert!(map.status.success(), "{}", text(&map.stderr));
     let lines = text(&map.stdout);
-    assert!(lines.contains("version|1\n") && lines.contains("load|good\n") && lines.contains("0-3|a\n"), "{lines}");
-    for args in [&["-c", "\\d"][..], &["-c", "\\d photos"], &["-c", "\\l"], &["-l"], &["-c", "\\df+"]] {
+    assert!(
+        lines.contains("version|1\n") && lines.contains("load|good\n") && lines.contains("0-3|a\n"),
+        "{lines}"
+    );
+    for args in [
+        &["-c", "\\d"][..],
+        &["-c", "\\d photos"],
+        &["-c", "\\l"],
+        &["-l"],
+        &["-c", "\\df+"],
+    ] {
         let refused = psql(&proxy, args);
         let said = text(&refused.stderr);
         assert!(!refused.status.success());
-        assert!(said.contains("not a command of the proxy: ") && said.contains("SHOW HELP"), "{args:?}: {said}");
+        assert!(
+            said.contains("not a command of the proxy: ") && said.contains("SHOW HELP"),
+            "{args:?}: {said}"
+        );
     }
     let reload = psql(&proxy, &["-c", "RELOAD;"]);
-    assert!(text(&reload.stderr).contains("NOTICE:  nothing is different: version 1 is in force"), "{reload:?}");
+    assert!(
+        text(&reload.stderr).contains("NOTICE:  nothing is different: version 1 is in force"),
+        "{reload:?}"
+    );
     assert!(text(&reload.stdout).contains("RELOAD"));
     // No host is there: the fault, not the password.
     let app = proxy.config().connect(tokio_postgres::NoTls).await;
     assert!(app.is_err());
     let hosts = text(&psql(&proxy, &["-At", "-c", "SHOW HOSTS"]).stdout);
-    assert!(hosts.starts_with("a|postgres://app@127.0.0.1:1/app|20|4|down|"), "{hosts}");
-    assert!(hosts.contains("refused") && !hosts.contains("hunter2"), "{hosts}");
+    assert!(
+        hosts.starts_with("a|postgres://app@127.0.0.1:1/app|20|4|down|"),
+        "{hosts}"
+    );
+    assert!(
+        hosts.contains("refused") && !hosts.contains("hunter2"),
+        "{hosts}"
+    );
     let tables = psql(&proxy, &["-c", "SHOW TABLES"]);
-    assert!(text(&tables.stderr).contains("WARNING:  the app's tables are not known yet"), "{tables:?}");
+    assert!(
+        text(&tables.stderr).contains("WARNING:  the app's tables are not known yet"),
+        "{tables:?}"
+    );
 }
 
 #[tokio::test]
@@ -270,36 +395,63 @@ async fn reload_says_what_is_different_or_what_is_wrong_and_show_map_remembers()
         version += 1;
         let text = hosts.map_text(version, HTTP);
         let (to, from) = ("\"0-3\" = \"b\"", "\"0-3\" = \"a\"");
-        let text = if version % 2 == 0 { text.replace(from, to) } else { text };
+        let text = if version % 2 == 0 {
+            text.replace(from, to)
+        } else {
+            text
+        };
         hosts.write_map(&text);
         let said = text_of_reload(&proxy);
         said.contains("4 shards 0-3: ").then_some(said)
     });
-    assert!(said.contains(&format!("NOTICE:  version {} -> {version}", version - 1)), "{said}");
+    assert!(
+        said.contains(&format!("NOTICE:  version {} -> {version}", version - 1)),
+        "{said}"
+    );
     let items = map_items(&client).await;
     assert_eq!(items["version"], version.to_string());
 
     let good = hosts.map_text(version, HTTP);
-    hosts.write_map(&good.replace("\"4-7\" = \"b\"", "\"4-6\" = \"c\"").replace("pool = 10", "pol = 10"));
+    hosts.write_map(
+        &good
+            .replace("\"4-7\" = \"b\"", "\"4-6\" = \"c\"")
+            .replace("pool = 10", "pol = 10"),
+    );
     let error = client.simple_query("RELOAD").await.unwrap_err();
     let error = error.as_db_error().unwrap();
     assert_eq!(error.code().code(), "F0000");
     let detail = error.detail().unwrap();
     assert!(detail.lines().count() >= 3, "all faults at once: {detail}");
     for line in detail.lines() {
-        let place = line.split("linked.toml:").nth(1).unwrap_or_else(|| panic!("no place: {line}"));
+        let place = line
+            .split("linked.toml:")
+            .nth(1)
+            .unwrap_or_else(|| panic!("no place: {line}"));
         let (row, rest) = place.split_once(':').unwrap();
-        assert!(row.parse::<u32>().unwrap() > 0 && rest.as_bytes()[0].is_ascii_digit(), "{line}");
+        assert!(
+            row.parse::<u32>().unwrap() > 0 && rest.as_bytes()[0].is_ascii_digit(),
+            "{line}"
+        );
     }
     assert!(detail.contains("unknown host"), "{detail}");
-    assert!(error.hint().unwrap().contains(&format!("Version {version} stays in force")));
+    assert!(
+        error
+            .hint()
+            .unwrap()
+            .contains(&format!("Version {version} stays in force"))
+    );
 
     let rows = simple(&client, "SHOW MAP").await;
     let item = |name: &str| {
         let of_name = rows.iter().filter(|row| row[0].as_deref() == Some(name));
-        of_name.map(|row| row[1].clone().unwrap()).collect::<Vec<_>>()
+        of_name
+            .map(|row| row[1].clone().unwrap())
+            .collect::<Vec<_>>()
     };
-    assert_eq!(item("load"), [format!("bad: version {version} stays in force")]);
+    assert_eq!(
+        item("load"),
+        [format!("bad: version {version} stays in force")]
+    );
     assert!(item("bad since")[0].ends_with(" UTC"));
     assert_eq!(item("fault").join("\n"), detail);
     let run = if version % 2 == 0 { "0-7" } else { "4-7" };
@@ -308,7 +460,11 @@ async fn reload_says_what_is_different_or_what_is_wrong_and_show_map_remembers()
     assert!(metrics.contains("\npresplit_map_good 0\n"), "{metrics}");
     assert!(!metrics.contains("presplit_map_loads_total{result=\"bad\"} 0\n"));
 
-    hosts.write_map(&hosts.map_text(version + 1, HTTP).replace("\"4-7\" = \"b\"", "\"4-7\" = \"a\""));
+    hosts.write_map(
+        &hosts
+            .map_text(version + 1, HTTP)
+            .replace("\"4-7\" = \"b\"", "\"4-7\" = \"a\""),
+    );
     client.simple_query("RELOAD").await.unwrap();
     let items = map_items(&client).await;
     assert_eq!((items["load"].as_str(), items.get("fault")), ("good", None));
@@ -335,11 +491,17 @@ async fn http_tells_health_with_the_reason_and_metrics_of_all() {
         assert_eq!(status, 503);
         why.contains("refused").then_some(why)
     });
-    assert!(why.starts_with("the app's tables are not known yet: "), "{why}");
+    assert!(
+        why.starts_with("the app's tables are not known yet: "),
+        "{why}"
+    );
     assert_eq!(get(http, "/readyz").0, 503);
     let sick = presplit(&["health", "--url", &url]);
     assert_eq!(sick.status.code(), Some(1));
-    assert!(text(&sick.stderr).contains("503 the app's tables are not known yet"), "{sick:?}");
+    assert!(
+        text(&sick.stderr).contains("503 the app's tables are not known yet"),
+        "{sick:?}"
+    );
     assert!(get(http, "/metrics").1.contains("\npresplit_tables 0\n"));
 
     hosts.clusters[0].start();
@@ -373,11 +535,20 @@ async fn http_tells_health_with_the_reason_and_metrics_of_all() {
         "presplit_logins_total 2",
         "presplit_logins_refused_total 0",
     ] {
-        assert!(metrics.lines().any(|l| l == line), "no {line} in\n{metrics}");
+        assert!(
+            metrics.lines().any(|l| l == line),
+            "no {line} in\n{metrics}"
+        );
     }
     let (status, page) = get(http, "/");
     assert_eq!(status, 200);
-    for words in ["/metrics", "/healthz   ok", "map        version 1, 2 shards", "host a", "up"] {
+    for words in [
+        "/metrics",
+        "/healthz   ok",
+        "map        version 1, 2 shards",
+        "host a",
+        "up",
+    ] {
         assert!(page.contains(words), "no {words} in\n{page}");
     }
     assert_eq!(get(http, "/nothing").0, 404);
@@ -393,24 +564,38 @@ async fn http_tells_health_with_the_reason_and_metrics_of_all() {
 async fn the_console_asks_for_the_same_password() {
     let directory = tempfile::tempdir().unwrap();
     let verifier = postgres_protocol::password::scram_sha_256(b"s3cret");
-    let proxy = hostless(directory.path(), &format!("[users.app]\npassword = \"{verifier}\""));
+    let proxy = hostless(
+        directory.path(),
+        &format!("[users.app]\npassword = \"{verifier}\""),
+    );
     let mut config = proxy.config();
     config.dbname("presplit").password("s3cret");
     let client = support::connect(&config).await;
     assert_eq!(simple(&client, "SHOW VERSION").await.len(), 1);
     for (user, password) in [("app", "wrong"), ("nobody", "s3cret"), ("presplit", "")] {
-        let error = config.user(user).password(password).connect(tokio_postgres::NoTls).await.err().unwrap();
+        let error = config
+            .user(user)
+            .password(password)
+            .connect(tokio_postgres::NoTls)
+            .await
+            .err()
+            .unwrap();
         assert_eq!(error.code().unwrap().code(), "28P01", "{user}");
     }
     let refused = simple(&client, "SHOW STATS").await;
-    let refused = refused.iter().find(|row| row[0].as_deref() == Some("presplit_logins_refused_total")).unwrap();
+    let refused = refused
+        .iter()
+        .find(|row| row[0].as_deref() == Some("presplit_logins_refused_total"))
+        .unwrap();
     assert_eq!(refused[2].as_deref(), Some("3"));
 }
 
 /// A connection that has logged in, by hand.
 fn raw(proxy: &Proxy) -> TcpStream {
     let mut socket = TcpStream::connect(proxy.addr()).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
     let startup = message(0, b"\0\x03\0\0user\0app\0database\0presplit\0\0");
     socket.write_all(&startup[1..]).unwrap();
     loop {
@@ -467,19 +652,45 @@ fn a_broken_batch_is_skipped_up_to_its_sync() {
     let execute = message(b'E', b"\0\0\0\0\0");
     let sync = message(b'S', b"");
     let batch = [
-        parse("SHOW VERSION"), bind.clone(), message(b'D', b"P\0"), execute.clone(), sync.clone(),
-        parse("nonsense"), bind.clone(), execute.clone(), sync.clone(),
-        parse(""), bind.clone(), message(b'D', b"P\0"), execute.clone(), message(b'C', b"Sx\0"), sync.clone(),
-        execute, sync.clone(),
-        message(b'B', b"\0no such statement\0\0\0\0\0\0\0"), sync.clone(),
-        message(b'Q', b"SHOW"), message(b'F', b"\0\0\0\x01"), message(b'S', b"x"),
+        parse("SHOW VERSION"),
+        bind.clone(),
+        message(b'D', b"P\0"),
+        execute.clone(),
+        sync.clone(),
+        parse("nonsense"),
+        bind.clone(),
+        execute.clone(),
+        sync.clone(),
+        parse(""),
+        bind.clone(),
+        message(b'D', b"P\0"),
+        execute.clone(),
+        message(b'C', b"Sx\0"),
+        sync.clone(),
+        execute,
+        sync.clone(),
+        message(b'B', b"\0no such statement\0\0\0\0\0\0\0"),
+        sync.clone(),
+        message(b'Q', b"SHOW"),
+        message(b'F', b"\0\0\0\x01"),
+        message(b'S', b"x"),
     ];
     let answer = exchange(&proxy, &batch.concat());
     assert_eq!(text(&tags(&answer)), "12TDCZEZ12nI3ZEZEZEZEZEZ");
     // Too long, and no message at all: told, and over.
-    for fatal in [&b"Q\0\x10\0\0"[..], b"Q\0\0\0\x03", b"z\0\0\0\x04", b"P\xff\xff\xff\xff", b"S\0\0\xff\xff"] {
+    for fatal in [
+        &b"Q\0\x10\0\0"[..],
+        b"Q\0\0\0\x03",
+        b"z\0\0\0\x04",
+        b"P\xff\xff\xff\xff",
+        b"S\0\0\xff\xff",
+    ] {
         let answer = exchange(&proxy, fatal);
-        assert!(text(&answer).contains("SFATAL\0"), "{fatal:?}: {}", text(&answer));
+        assert!(
+            text(&answer).contains("SFATAL\0"),
+            "{fatal:?}: {}",
+            text(&answer)
+        );
     }
 }
 

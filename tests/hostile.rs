@@ -29,7 +29,13 @@ fn frame(tag: u8, body: &[u8]) -> Vec<u8> {
 }
 
 fn startup(user: &str) -> Vec<u8> {
-    let body = [&196_608u32.to_be_bytes()[..], b"user\0", user.as_bytes(), b"\0database\0app\0\0"].concat();
+    let body = [
+        &196_608u32.to_be_bytes()[..],
+        b"user\0",
+        user.as_bytes(),
+        b"\0database\0app\0\0",
+    ]
+    .concat();
     [&(body.len() as u32 + 4).to_be_bytes()[..], &body].concat()
 }
 
@@ -51,7 +57,10 @@ fn templates() -> Vec<Vec<u8>> {
         frame(b'Q', b"SET work_mem = '1MB'\0"),
         frame(b'Q', b"SELECT '\xff\xfe' /* presplit: key=1 */\0"),
         frame(b'Q', b"SAVEPOINT a\0"),
-        frame(b'P', b"\0SELECT * FROM photos WHERE user_id = $1\0\0\x01\0\0\0\x14"),
+        frame(
+            b'P',
+            b"\0SELECT * FROM photos WHERE user_id = $1\0\0\x01\0\0\0\x14",
+        ),
         frame(b'P', b"named\0SELECT $1::text\0\0\0"),
         bind(b"", b"", &42i64.to_be_bytes()),
         bind(b"portal", b"named", b"text"),
@@ -84,9 +93,23 @@ fn message(rng: &mut StdRng, templates: &[Vec<u8>]) -> Vec<u8> {
         }
         6 => m.truncate(rng.random_range(0..m.len())),
         7 => {
-            let lie: u32 = *[0, 1, 3, 4, 5, 6, 100, 9_999, 10_001, 70_000, 0x3fff_ffff, 0x7fff_ffff, u32::MAX]
-                .choose(rng)
-                .unwrap();
+            let lie: u32 = *[
+                0,
+                1,
+                3,
+                4,
+                5,
+                6,
+                100,
+                9_999,
+                10_001,
+                70_000,
+                0x3fff_ffff,
+                0x7fff_ffff,
+                u32::MAX,
+            ]
+            .choose(rng)
+            .unwrap();
             m[1..5].copy_from_slice(&lie.to_be_bytes());
         }
         8 => m[0] = rng.random(),
@@ -185,7 +208,8 @@ async fn random_bytes_at_every_state_end_in_a_clean_close() {
                     }
                     for _ in 0..DURING_AUTH / 4 {
                         let mut bytes = startup("guarded");
-                        let mut body = b"SCRAM-SHA-256\0\0\0\0\x20n,,n=,r=rOprNGfwEbeRWgbNEkqO%hvY".to_vec();
+                        let mut body =
+                            b"SCRAM-SHA-256\0\0\0\0\x20n,,n=,r=rOprNGfwEbeRWgbNEkqO%hvY".to_vec();
                         let at = rng.random_range(0..body.len());
                         body[at] = rng.random();
                         bytes.extend(frame(b'p', &body));
@@ -205,7 +229,12 @@ async fn random_bytes_at_every_state_end_in_a_clean_close() {
     })
     .await
     .unwrap();
-    let one = proxy.client().await.query_one("SELECT 1", &[]).await.unwrap();
+    let one = proxy
+        .client()
+        .await
+        .query_one("SELECT 1", &[])
+        .await
+        .unwrap();
     assert_eq!(one.get::<_, i32>(0), 1, "it still serves");
     assert!(!proxy.log().contains("panicked"), "{}", proxy.log());
 }

@@ -16,7 +16,10 @@ struct Load {
 
 impl Load {
     async fn start(proxy: &Proxy, clients: i64) -> Load {
-        let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (stop, done) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicU64::new(0)),
+        );
         let mut tasks = Vec::new();
         for user in 0..clients {
             let mut client = proxy.client().await;
@@ -27,7 +30,10 @@ impl Load {
                 while !stop.load(Ordering::Relaxed) {
                     let caption = format!("{user}:{n}");
                     client
-                        .execute("INSERT INTO photos (user_id, caption) VALUES ($1, $2)", &[&user, &caption])
+                        .execute(
+                            "INSERT INTO photos (user_id, caption) VALUES ($1, $2)",
+                            &[&user, &caption],
+                        )
                         .await
                         .map_err(fault)?;
                     let tx = client.transaction().await.map_err(fault)?;
@@ -37,7 +43,10 @@ impl Load {
                         .map_err(fault)?;
                     n += 1;
                     if row.get::<_, i64>(0) != n {
-                        return Err(format!("user {user} has {} photos, not {n}", row.get::<_, i64>(0)));
+                        return Err(format!(
+                            "user {user} has {} photos, not {n}",
+                            row.get::<_, i64>(0)
+                        ));
                     }
                     tx.commit().await.map_err(fault)?;
                     done.fetch_add(1, Ordering::Relaxed);
@@ -55,7 +64,10 @@ impl Load {
     /// Waits until `n` more rounds are through.
     async fn more(&self, n: u64) {
         let target = self.done() + n;
-        wait_until("the load goes on", || async { self.done() >= target || self.tasks.iter().any(|t| t.is_finished()) }).await;
+        wait_until("the load goes on", || async {
+            self.done() >= target || self.tasks.iter().any(|t| t.is_finished())
+        })
+        .await;
     }
 
     async fn end(self) -> u64 {
@@ -94,16 +106,23 @@ async fn a_hundred_maps_under_load_and_no_client_notices() {
             proxy.reload();
             let said = proxy.wait_log(mark, &["shardmap.toml:"]);
             assert!(
-                said.lines().any(|l| l.split("shardmap.toml:").nth(1).is_some_and(|at| {
-                    let mut at = at.split(':');
-                    at.next().is_some_and(|line| line.parse::<u32>().is_ok_and(|n| n > 0))
-                        && at.next().is_some_and(|column| column.parse::<u32>().is_ok_and(|n| n > 0))
-                })),
+                said.lines()
+                    .any(|l| l.split("shardmap.toml:").nth(1).is_some_and(|at| {
+                        let mut at = at.split(':');
+                        at.next()
+                            .is_some_and(|line| line.parse::<u32>().is_ok_and(|n| n > 0))
+                            && at
+                                .next()
+                                .is_some_and(|column| column.parse::<u32>().is_ok_and(|n| n > 0))
+                    })),
                 "line and column: {said}"
             );
         } else {
             version += 1;
-            hosts.write_map(&hosts.map_text(version, &format!("[proxy.limits]\nstatements_per_session = {}\n", 1000 + n)));
+            hosts.write_map(&hosts.map_text(
+                version,
+                &format!("[proxy.limits]\nstatements_per_session = {}\n", 1000 + n),
+            ));
             proxy.reload();
             proxy.wait_log(mark, &["statements_per_session"]);
         }
@@ -116,8 +135,14 @@ async fn a_hundred_maps_under_load_and_no_client_notices() {
     proxy.reload();
     proxy.wait_log(mark, &["statements_per_session"]);
     let client = proxy.client().await;
-    let _held = (client.prepare("SELECT 1").await.unwrap(), client.prepare("SELECT 2").await.unwrap());
-    assert_eq!(client.prepare("SELECT 3").await.unwrap_err().code(), Some(&SqlState::PROGRAM_LIMIT_EXCEEDED));
+    let _held = (
+        client.prepare("SELECT 1").await.unwrap(),
+        client.prepare("SELECT 2").await.unwrap(),
+    );
+    assert_eq!(
+        client.prepare("SELECT 3").await.unwrap_err().code(),
+        Some(&SqlState::PROGRAM_LIMIT_EXCEEDED)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -134,20 +159,33 @@ async fn a_killed_host_fails_fast_and_comes_back_by_itself() {
     let error = client.batch_execute(on_b).await.unwrap_err();
     assert!(!client.is_closed(), "the client's session goes on");
     let db = error.as_db_error().unwrap_or_else(|| panic!("{error:?}"));
-    assert!(db.code().code().starts_with("08") || db.code().code().starts_with("57P"), "{db:?}");
+    assert!(
+        db.code().code().starts_with("08") || db.code().code().starts_with("57P"),
+        "{db:?}"
+    );
     assert!(db.message().contains("\"b\""), "it names the host: {db:?}");
     assert!(db.hint().is_some());
     // At once, that is with the refusal of the connection, not with that of a wait that was too long.
     for _ in 0..20 {
         let error = client.batch_execute(on_b).await.unwrap_err();
-        assert_eq!(error.code(), Some(&SqlState::SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION), "{error:?}");
+        assert_eq!(
+            error.code(),
+            Some(&SqlState::SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
+            "{error:?}"
+        );
     }
     // The other host's statements never stopped, also on the very same session.
-    client.batch_execute("INSERT INTO photos (user_id, caption) VALUES (9, 'a')").await.unwrap();
+    client
+        .batch_execute("INSERT INTO photos (user_id, caption) VALUES (9, 'a')")
+        .await
+        .unwrap();
     a.more(20).await;
 
     hosts.clusters[1].start();
-    wait_until("host b is served again", || async { client.batch_execute(on_b).await.is_ok() }).await;
+    wait_until("host b is served again", || async {
+        client.batch_execute(on_b).await.is_ok()
+    })
+    .await;
     a.end().await;
 }
 
@@ -157,15 +195,36 @@ async fn a_lost_host_fails_the_transaction_that_was_on_it() {
     let proxy = Proxy::start(&hosts);
     let client = proxy.client().await;
     client.batch_execute("BEGIN").await.unwrap();
-    client.batch_execute("INSERT INTO photos (user_id, caption) VALUES (5, 'lost')").await.unwrap();
+    client
+        .batch_execute("INSERT INTO photos (user_id, caption) VALUES (5, 'lost')")
+        .await
+        .unwrap();
     hosts.clusters[1].crash();
-    client.batch_execute("SELECT * FROM photos WHERE user_id = 5").await.unwrap_err();
-    let error = client.batch_execute("SELECT * FROM photos WHERE user_id = 1").await.unwrap_err();
+    client
+        .batch_execute("SELECT * FROM photos WHERE user_id = 5")
+        .await
+        .unwrap_err();
+    let error = client
+        .batch_execute("SELECT * FROM photos WHERE user_id = 1")
+        .await
+        .unwrap_err();
     assert_eq!(error.code(), Some(&SqlState::IN_FAILED_SQL_TRANSACTION));
     client.batch_execute("COMMIT").await.unwrap(); // answered with ROLLBACK
     hosts.clusters[1].start();
-    wait_until("host b is back", || async { client.batch_execute("SELECT * FROM photos WHERE user_id = 5").await.is_ok() }).await;
-    assert!(client.query("SELECT * FROM photos WHERE user_id = 5", &[]).await.unwrap().is_empty());
+    wait_until("host b is back", || async {
+        client
+            .batch_execute("SELECT * FROM photos WHERE user_id = 5")
+            .await
+            .is_ok()
+    })
+    .await;
+    assert!(
+        client
+            .query("SELECT * FROM photos WHERE user_id = 5", &[])
+            .await
+            .unwrap()
+            .is_empty()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -174,12 +233,17 @@ async fn a_cancel_hits_the_query_of_its_session_and_no_other() {
     let proxy = Proxy::start(&hosts);
     let (one, other) = (proxy.client().await, proxy.client().await);
     let token = one.cancel_token();
-    one.batch_execute("INSERT INTO users (id, name) VALUES (5, 'slow')").await.unwrap();
+    one.batch_execute("INSERT INTO users (id, name) VALUES (5, 'slow')")
+        .await
+        .unwrap();
     let slow = tokio::spawn(async move {
-        let error = one.query("SELECT pg_sleep(60), * FROM users WHERE id = 5", &[]).await;
+        let error = one
+            .query("SELECT pg_sleep(60), * FROM users WHERE id = 5", &[])
+            .await;
         (one, error)
     });
-    let quiet = tokio::spawn(async move { other.query("SELECT pg_sleep(2)", &[]).await.map(|_| other) });
+    let quiet =
+        tokio::spawn(async move { other.query("SELECT pg_sleep(2)", &[]).await.map(|_| other) });
     let direct = hosts.client(1).await;
     wait_until("the query runs", || async {
         // Once the row is there the query sleeps.
@@ -196,7 +260,10 @@ async fn a_cancel_hits_the_query_of_its_session_and_no_other() {
     one.batch_execute("SELECT 1").await.unwrap();
     quiet.await.unwrap().unwrap();
     // A cancel while nothing runs hits nothing, neither now nor later.
-    one.cancel_token().cancel_query(tokio_postgres::NoTls).await.unwrap();
+    one.cancel_token()
+        .cancel_query(tokio_postgres::NoTls)
+        .await
+        .unwrap();
     one.batch_execute("SELECT 1").await.unwrap();
 }
 
@@ -205,16 +272,31 @@ async fn sigterm_lets_transactions_end_and_takes_no_new_clients() {
     let hosts = Hosts::provisioned(1, 4).await;
     let mut proxy = Proxy::start(&hosts);
     let (busy, idle) = (proxy.client().await, proxy.client().await);
-    busy.batch_execute("BEGIN; INSERT INTO photos (user_id, caption) VALUES (1, 'kept')").await.unwrap();
+    busy.batch_execute("BEGIN; INSERT INTO photos (user_id, caption) VALUES (1, 'kept')")
+        .await
+        .unwrap();
     let mark = proxy.log_mark();
     proxy.signal("TERM");
     proxy.wait_log(mark, &["draining"]);
-    wait_until("the idle client is told to go", || async { idle.is_closed() }).await;
-    assert!(proxy.config().connect(tokio_postgres::NoTls).await.is_err(), "no new clients");
-    busy.batch_execute("INSERT INTO photos (user_id, caption) VALUES (1, 'kept too')").await.unwrap();
+    wait_until("the idle client is told to go", || async {
+        idle.is_closed()
+    })
+    .await;
+    assert!(
+        proxy.config().connect(tokio_postgres::NoTls).await.is_err(),
+        "no new clients"
+    );
+    busy.batch_execute("INSERT INTO photos (user_id, caption) VALUES (1, 'kept too')")
+        .await
+        .unwrap();
     busy.batch_execute("COMMIT").await.unwrap();
     assert!(proxy.wait().success());
-    let n = hosts.client(0).await.query_one("SELECT count(*) FROM shard_0001.photos", &[]).await.unwrap();
+    let n = hosts
+        .client(0)
+        .await
+        .query_one("SELECT count(*) FROM shard_0001.photos", &[])
+        .await
+        .unwrap();
     assert_eq!(n.get::<_, i64>(0), 2);
 }
 
@@ -225,18 +307,27 @@ async fn an_abandoned_transaction_is_rolled_back() {
     for _ in 0..30 {
         // More often than the pool has connections.
         let client = proxy.client().await;
-        client.batch_execute("BEGIN; INSERT INTO photos (user_id, caption) VALUES (1, 'gone')").await.unwrap();
+        client
+            .batch_execute("BEGIN; INSERT INTO photos (user_id, caption) VALUES (1, 'gone')")
+            .await
+            .unwrap();
     }
     let client = proxy.client().await;
     wait_until("all are gone", || async {
-        let rows = client.query("SELECT 1 FROM photos WHERE user_id = 1", &[]).await.unwrap();
+        let rows = client
+            .query("SELECT 1 FROM photos WHERE user_id = 1", &[])
+            .await
+            .unwrap();
         rows.is_empty()
     })
     .await;
     let direct = hosts.client(0).await;
     wait_until("nothing stays open", || async {
         let open = direct
-            .query_one("SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'", &[])
+            .query_one(
+                "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'",
+                &[],
+            )
             .await
             .unwrap();
         open.get::<_, i64>(0) == 0

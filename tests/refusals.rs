@@ -18,118 +18,691 @@ struct Case {
     hint: &'static str,
 }
 
-const fn case(from: &'static str, sql: &'static str, code: &'static str, message: &'static str, hint: &'static str) -> Case {
-    Case { from, sql, code, message, hint }
+const fn case(
+    from: &'static str,
+    sql: &'static str,
+    code: &'static str,
+    message: &'static str,
+    hint: &'static str,
+) -> Case {
+    Case {
+        from,
+        sql,
+        code,
+        message,
+        hint,
+    }
 }
 
 const GIVE: &str = "put /* presplit: key=VALUE */ or /* presplit: shard=N */ into the statement";
 
 const CASES: &[Case] = &[
-    case("unreadable", "SELECT name INTO t FROM users WHERE id = 3", "SR006", "can't be read, and names users", "in a simpler form"),
-    case("unlisted", "SELECT * FROM stray", "SR003", "table stray is in public", "[tables] stray ="),
-    case("no_key_column", "SELECT * FROM notes", "SR003", "sharded table notes has no key column", "[tables] notes = { key"),
-    case("no_key_column", "INSERT INTO notes VALUES ('x')", "SR003", "sharded table notes has no key column", "[tables] notes = { key"),
-    case("unknown", "SELECT * FROM nosuch WHERE user_id = 3", "SR003", "table nosuch is not known", "presplit provision"),
-    case("unknown", "INSERT INTO nosuch VALUES (3)", "SR003", "table nosuch is not known", GIVE),
-    case("other_schema", "SELECT * FROM shop.photos WHERE user_id = 3", "SR003", "shop.photos: the schema", "Leave the schema out"),
-    case("other_schema", "SELECT * FROM shard_0099.photos", "SR003", "shard_0099.photos: the schema", "Leave the schema out"),
-    case("function_schema", "SELECT shop.f(name) FROM users WHERE id = 3", "SR003", "function shop.f", "Leave the schema out"),
-    case("two_hosts", "SELECT * FROM invoices i JOIN ledger l ON l.id = i.id", "SR002", "is on host", "one after the other"),
-    case("two_schemas", "SELECT * FROM shard_0001.users a, shard_0002.users b", "SR002", "schemas of two shards", "one statement for each shard"),
-    case("reference_written", "INSERT INTO countries VALUES ('xx', 'X')", "SR002", "reference table countries", "on each host directly"),
-    case("reference_written", "DELETE FROM countries", "SR002", "reference table countries", "on each host directly"),
-    case("reference_written", "COPY countries FROM STDIN", "SR002", "reference table countries", "on each host directly"),
-    case("sequence_alone", "SELECT nextval('photos_id_seq')", "SR001", "nextval('photos_id_seq') does not say of which shard", "table's default"),
-    case("unknown_sequence", "SELECT nextval('pubseq') FROM users WHERE id = 3", "SR003", "sequence pubseq", "next_id()"),
-    case("public_object", "SELECT 'public.photos'::regclass FROM users WHERE id = 3", "SR003", "'public.photos' is not in public", "Write 'photos'"),
-    case("function_alone", "SELECT next_id()", "SR001", "the call of next_id()", GIVE),
-    case("unknown_function_alone", "SELECT pubfn()", "SR003", "what pubfn() reads", GIVE),
-    case("temporary", "CREATE TEMP TABLE t (a int)", "0A000", "temporary tables", "WITH"),
-    case("temporary", "CREATE TEMPORARY TABLE t AS SELECT 1", "0A000", "temporary tables", "an ordinary table"),
-    case("utility", "CREATE INDEX i ON photos (caption)", "SR001", "CREATE INDEX does not say in which shard", "presplit provision"),
+    case(
+        "unreadable",
+        "SELECT name INTO t FROM users WHERE id = 3",
+        "SR006",
+        "can't be read, and names users",
+        "in a simpler form",
+    ),
+    case(
+        "unlisted",
+        "SELECT * FROM stray",
+        "SR003",
+        "table stray is in public",
+        "[tables] stray =",
+    ),
+    case(
+        "no_key_column",
+        "SELECT * FROM notes",
+        "SR003",
+        "sharded table notes has no key column",
+        "[tables] notes = { key",
+    ),
+    case(
+        "no_key_column",
+        "INSERT INTO notes VALUES ('x')",
+        "SR003",
+        "sharded table notes has no key column",
+        "[tables] notes = { key",
+    ),
+    case(
+        "unknown",
+        "SELECT * FROM nosuch WHERE user_id = 3",
+        "SR003",
+        "table nosuch is not known",
+        "presplit provision",
+    ),
+    case(
+        "unknown",
+        "INSERT INTO nosuch VALUES (3)",
+        "SR003",
+        "table nosuch is not known",
+        GIVE,
+    ),
+    case(
+        "other_schema",
+        "SELECT * FROM shop.photos WHERE user_id = 3",
+        "SR003",
+        "shop.photos: the schema",
+        "Leave the schema out",
+    ),
+    case(
+        "other_schema",
+        "SELECT * FROM shard_0099.photos",
+        "SR003",
+        "shard_0099.photos: the schema",
+        "Leave the schema out",
+    ),
+    case(
+        "function_schema",
+        "SELECT shop.f(name) FROM users WHERE id = 3",
+        "SR003",
+        "function shop.f",
+        "Leave the schema out",
+    ),
+    case(
+        "two_hosts",
+        "SELECT * FROM invoices i JOIN ledger l ON l.id = i.id",
+        "SR002",
+        "is on host",
+        "one after the other",
+    ),
+    case(
+        "two_schemas",
+        "SELECT * FROM shard_0001.users a, shard_0002.users b",
+        "SR002",
+        "schemas of two shards",
+        "one statement for each shard",
+    ),
+    case(
+        "reference_written",
+        "INSERT INTO countries VALUES ('xx', 'X')",
+        "SR002",
+        "reference table countries",
+        "on each host directly",
+    ),
+    case(
+        "reference_written",
+        "DELETE FROM countries",
+        "SR002",
+        "reference table countries",
+        "on each host directly",
+    ),
+    case(
+        "reference_written",
+        "COPY countries FROM STDIN",
+        "SR002",
+        "reference table countries",
+        "on each host directly",
+    ),
+    case(
+        "sequence_alone",
+        "SELECT nextval('photos_id_seq')",
+        "SR001",
+        "nextval('photos_id_seq') does not say of which shard",
+        "table's default",
+    ),
+    case(
+        "unknown_sequence",
+        "SELECT nextval('pubseq') FROM users WHERE id = 3",
+        "SR003",
+        "sequence pubseq",
+        "next_id()",
+    ),
+    case(
+        "public_object",
+        "SELECT 'public.photos'::regclass FROM users WHERE id = 3",
+        "SR003",
+        "'public.photos' is not in public",
+        "Write 'photos'",
+    ),
+    case(
+        "function_alone",
+        "SELECT next_id()",
+        "SR001",
+        "the call of next_id()",
+        GIVE,
+    ),
+    case(
+        "unknown_function_alone",
+        "SELECT pubfn()",
+        "SR003",
+        "what pubfn() reads",
+        GIVE,
+    ),
+    case(
+        "temporary",
+        "CREATE TEMP TABLE t (a int)",
+        "0A000",
+        "temporary tables",
+        "WITH",
+    ),
+    case(
+        "temporary",
+        "CREATE TEMPORARY TABLE t AS SELECT 1",
+        "0A000",
+        "temporary tables",
+        "an ordinary table",
+    ),
+    case(
+        "utility",
+        "CREATE INDEX i ON photos (caption)",
+        "SR001",
+        "CREATE INDEX does not say in which shard",
+        "presplit provision",
+    ),
     case("utility", "DROP TABLE photos", "SR001", "DROP TABLE", GIVE),
     case("utility", "TRUNCATE photos", "SR001", "TRUNCATE", GIVE),
     case("utility", "VACUUM photos", "SR001", "VACUUM", GIVE),
-    case("utility", "DO $$ BEGIN END $$", "SR001", "DO does not say", GIVE),
+    case(
+        "utility",
+        "DO $$ BEGIN END $$",
+        "SR001",
+        "DO does not say",
+        GIVE,
+    ),
     case("utility", "LOCK TABLE photos", "SR001", "LOCK", GIVE),
-    case("copy", "COPY photos FROM STDIN", "SR001", "COPY photos does not say", "COPY (SELECT"),
-    case("copy", "COPY photos TO STDOUT", "SR001", "COPY photos does not say", GIVE),
-    case("insert_without_key", "INSERT INTO photos (caption) VALUES ('x')", "SR001", "no value for photos.user_id", "Give user_id"),
-    case("insert_without_key", "INSERT INTO users DEFAULT VALUES", "SR001", "no value for users.id", "Give id"),
-    case("insert_with_expression", "INSERT INTO users (id, name) VALUES (1 + 1, 'x')", "SR001", "users.id is not known before it runs", "as a literal or parameter"),
-    case("insert_with_expression", "INSERT INTO users (id, name) SELECT id + 1, name FROM users WHERE id = 3", "SR001", "users.id is not known", "literal or parameter"),
-    case("id_of_unknown_shard", "INSERT INTO photos (id, user_id) VALUES (1 + 2, 3)", "SR002", "photos.id carries the shard", "Leave id out"),
-    case("changes_key", "UPDATE users SET id = id + 8 WHERE id = 3", "SR005", "sets users.id", "Delete the row"),
-    case("moves_row", "UPDATE users SET id = 4 WHERE id = 3", "SR005", "users.id to a value of another shard", "Delete the row"),
-    case("foreign_value", "INSERT INTO photos (id, user_id) VALUES (1024, 3)", "SR002", "photos.id is of shard 1, its row would be in shard 3", "Leave id out"),
-    case("unbound", "UPDATE photos SET caption = ''", "SR001", "photos.user_id equals", "Add photos.user_id = "),
-    case("unbound", "DELETE FROM photos p WHERE caption = 'x'", "SR001", "p.user_id equals", "Add p.user_id = "),
-    case("unbound", "SELECT * FROM photos p JOIN users u ON u.name = p.caption WHERE u.id = 3", "SR001", "p.user_id equals", "Add p.user_id = "),
-    case("unbound", "SELECT count(*) FROM photos", "SR004", "count() over several shards", "Add photos.user_id"),
-    case("unbound", "SELECT * FROM photos ORDER BY id", "SR004", "ORDER BY over several shards", "Add photos.user_id"),
-    case("unbound", "SELECT * FROM photos LIMIT 1", "SR004", "LIMIT or OFFSET", "Add photos.user_id"),
-    case("unbound", "SELECT DISTINCT caption FROM photos", "SR004", "DISTINCT", "Add photos.user_id"),
-    case("unbound", "SELECT caption FROM photos GROUP BY caption", "SR004", "GROUP BY or HAVING", "Add photos.user_id"),
-    case("unbound", "SELECT row_number() OVER () FROM photos", "SR004", "window function", "Add photos.user_id"),
-    case("unbound", "SELECT id FROM users UNION SELECT user_id FROM photos", "SR004", "UNION", "= ..."),
-    case("unbound", "SELECT random() FROM photos", "SR004", "random() gives each shard another answer", "Add photos.user_id"),
-    case("unbound", "SELECT pubfn() FROM photos", "SR001", "photos.user_id equals", "Add photos.user_id"),
-    case("unbound", "SELECT * FROM photos TABLESAMPLE SYSTEM (10)", "SR004", "TABLESAMPLE", "Add photos.user_id"),
-    case("unbound", "SELECT * FROM photos p, users u", "SR004", "not joined on their keys", "= ..."),
-    case("unbound", "SELECT * FROM countries c LEFT JOIN users u ON u.country = c.code", "SR004", "outer join keeps rows", "Add u.id"),
-    case("unbound", "SELECT * FROM invoices i, users u WHERE u.id = i.user_id", "SR004", "invoices is on one host only", "Add u.id"),
-    case("unbound", "SELECT * FROM (SELECT * FROM photos) x", "SR004", "subquery in FROM", "Add photos.user_id"),
-    case("unbound", "SELECT name FROM countries WHERE EXISTS (SELECT 1 FROM users u)", "SR004", "outside a subquery", "Add u.id"),
-    case("unbound", "SELECT * FROM users u, pg_class c", "SR004", "catalog tables differ", "Add u.id"),
-    case("unbound", "EXPLAIN SELECT * FROM photos", "SR004", "EXPLAIN is of one shard", "Add photos.user_id"),
-    case("unbound", "COPY (SELECT * FROM photos) TO STDOUT", "SR004", "COPY is of one shard", "Add photos.user_id"),
-    case("unbound", "DECLARE c CURSOR FOR SELECT * FROM photos", "SR004", "a cursor is of one shard", "Add photos.user_id"),
-    case("not_mergeable", "SELECT count(*) FROM photos WHERE user_id IN (1, 2)", "SR004", "keys are of more than one shard", "one key at a time"),
-    case("not_mergeable", "DELETE FROM photos WHERE user_id IN (1, 2)", "SR002", "writes to more than one shard", "one statement for each key"),
-    case("not_mergeable", "INSERT INTO photos (user_id) VALUES (1), (2)", "SR002", "writes to more than one shard", "one statement for each key"),
-    case("different_shards", "SELECT * FROM photos p, users u WHERE p.user_id = 3 AND u.id = 4", "SR002", "bound to shard 3, users.id to shard 4", "one key for all tables"),
-    case("hint_disagrees", "SELECT * FROM photos WHERE user_id = 3 /* presplit: key=4 */", "SR002", "the hint says shard 4, but photos.user_id is of shard 3", "Take the hint away"),
-    case("beside", "SELECT * FROM invoices i, users u WHERE u.id = 3 AND i.user_id = u.id", "SR002", "table invoices is on host b, shard 3 on host a", "join in the application"),
-    case("hint_all", "SELECT count(*) FROM photos /* presplit: all */", "SR004", "the hint asks all shards, but", "a key or a shard in the hint"),
-    case("hint_all", "SELECT 1 /* presplit: all */", "SR004", "names no sharded table", "a key or a shard in the hint"),
-    case("hint_shard", "SELECT * FROM photos /* presplit: shard=8 */", "SR007", "the hint says shard 8, but there are only 8 (0 to 7)", "Mend the hint"),
-    case("hint_key", "SELECT * FROM photos /* presplit: key=abc */", "SR007", "key \"abc\" has no shard", "Mend the hint"),
-    case("bad_value", "SELECT * FROM photos WHERE user_id = NULL", "SR007", "photos.user_id is NULL", "leave the statement out"),
-    case("bad_value", "SELECT * FROM photos WHERE user_id = 1.5", "SR007", "photos.user_id can't be used: 1.5", "without a fraction"),
-    case("bad_value", "SELECT * FROM photos WHERE user_id = 'abc'", "SR007", "photos.user_id can't be used", "the column's own type"),
-    case("bad_value", "INSERT INTO users (id, name) VALUES (NULL, 'x')", "SR007", "users.id is NULL", "Give a value"),
+    case(
+        "copy",
+        "COPY photos FROM STDIN",
+        "SR001",
+        "COPY photos does not say",
+        "COPY (SELECT",
+    ),
+    case(
+        "copy",
+        "COPY photos TO STDOUT",
+        "SR001",
+        "COPY photos does not say",
+        GIVE,
+    ),
+    case(
+        "insert_without_key",
+        "INSERT INTO photos (caption) VALUES ('x')",
+        "SR001",
+        "no value for photos.user_id",
+        "Give user_id",
+    ),
+    case(
+        "insert_without_key",
+        "INSERT INTO users DEFAULT VALUES",
+        "SR001",
+        "no value for users.id",
+        "Give id",
+    ),
+    case(
+        "insert_with_expression",
+        "INSERT INTO users (id, name) VALUES (1 + 1, 'x')",
+        "SR001",
+        "users.id is not known before it runs",
+        "as a literal or parameter",
+    ),
+    case(
+        "insert_with_expression",
+        "INSERT INTO users (id, name) SELECT id + 1, name FROM users WHERE id = 3",
+        "SR001",
+        "users.id is not known",
+        "literal or parameter",
+    ),
+    case(
+        "id_of_unknown_shard",
+        "INSERT INTO photos (id, user_id) VALUES (1 + 2, 3)",
+        "SR002",
+        "photos.id carries the shard",
+        "Leave id out",
+    ),
+    case(
+        "changes_key",
+        "UPDATE users SET id = id + 8 WHERE id = 3",
+        "SR005",
+        "sets users.id",
+        "Delete the row",
+    ),
+    case(
+        "moves_row",
+        "UPDATE users SET id = 4 WHERE id = 3",
+        "SR005",
+        "users.id to a value of another shard",
+        "Delete the row",
+    ),
+    case(
+        "foreign_value",
+        "INSERT INTO photos (id, user_id) VALUES (1024, 3)",
+        "SR002",
+        "photos.id is of shard 1, its row would be in shard 3",
+        "Leave id out",
+    ),
+    case(
+        "unbound",
+        "UPDATE photos SET caption = ''",
+        "SR001",
+        "photos.user_id equals",
+        "Add photos.user_id = ",
+    ),
+    case(
+        "unbound",
+        "DELETE FROM photos p WHERE caption = 'x'",
+        "SR001",
+        "p.user_id equals",
+        "Add p.user_id = ",
+    ),
+    case(
+        "unbound",
+        "SELECT * FROM photos p JOIN users u ON u.name = p.caption WHERE u.id = 3",
+        "SR001",
+        "p.user_id equals",
+        "Add p.user_id = ",
+    ),
+    case(
+        "unbound",
+        "SELECT count(*) FROM photos",
+        "SR004",
+        "count() over several shards",
+        "Add photos.user_id",
+    ),
+    case(
+        "unbound",
+        "SELECT * FROM photos ORDER BY id",
+        "SR004",
+        "ORDER BY over several shards",
+        "Add photos.user_id",
+    ),
+    case(
+        "unbound",
+        "SELECT * FROM photos LIMIT 1",
+        "SR004",
+        "LIMIT or OFFSET",
+        "Add photos.user_id",
+    ),
+    case(
+        "unbound",
+        "SELECT DISTINCT caption FROM photos",
+        "SR004",
+        "DISTINCT",
+        "Add photos.user_id",
+    ),
+    case(
+        "unbound",
+        "SELECT caption FROM photos GROUP BY caption",
+        "SR004",
+        "GROUP BY or HAVING",
+        "Add photos.user_id",
+    ),
+    case(
+        "unbound",
+        "SELECT row_number() OVER () FROM photos",
+        "SR004",
+        "window function",
+        "Add photos.user_id",
+    ),
+    case(
+        "unbound",
+        "SELECT id FROM users UNION SELECT user_id FROM photos",
+        "SR004",
+        "UNION",
+        "= ...",
+    ),
+    case(
+        "unbound",
+        "SELECT random() FROM photos",
+        "SR004",
+        "random() gives each shard another answer",
+        "Add photos.user_id",
+    ),
+    case(
+        "unbound",
+        "SELECT pubfn() FROM photos",
+        "SR001",
+        "photos.user_id equals",
+        "Add photos.user_id",
+    ),
+    case(
+        "unbound",
+        "SELECT * FROM photos TABLESAMPLE SYSTEM (10)",
+        "SR004",
+        "TABLESAMPLE",
+        "Add photos.user_id",
+    ),
+    case(
+        "unbound",
+        "SELECT * FROM photos p, users u",
+        "SR004",
+        "not joined on their keys",
+        "= ...",
+    ),
+    case(
+        "unbound",
+        "SELECT * FROM countries c LEFT JOIN users u ON u.country = c.code",
+        "SR004",
+        "outer join keeps rows",
+        "Add u.id",
+    ),
+    case(
+        "unbound",
+        "SELECT * FROM invoices i, users u WHERE u.id = i.user_id",
+        "SR004",
+        "invoices is on one host only",
+        "Add u.id",
+    ),
+    case(
+        "unbound",
+        "SELECT * FROM (SELECT * FROM photos) x",
+        "SR004",
+        "subquery in FROM",
+        "Add photos.user_id",
+    ),
+    case(
+        "unbound",
+        "SELECT name FROM countries WHERE EXISTS (SELECT 1 FROM users u)",
+        "SR004",
+        "outside a subquery",
+        "Add u.id",
+    ),
+    case(
+        "unbound",
+        "SELECT * FROM users u, pg_class c",
+        "SR004",
+        "catalog tables differ",
+        "Add u.id",
+    ),
+    case(
+        "unbound",
+        "EXPLAIN SELECT * FROM photos",
+        "SR004",
+        "EXPLAIN is of one shard",
+        "Add photos.user_id",
+    ),
+    case(
+        "unbound",
+        "COPY (SELECT * FROM photos) TO STDOUT",
+        "SR004",
+        "COPY is of one shard",
+        "Add photos.user_id",
+    ),
+    case(
+        "unbound",
+        "DECLARE c CURSOR FOR SELECT * FROM photos",
+        "SR004",
+        "a cursor is of one shard",
+        "Add photos.user_id",
+    ),
+    case(
+        "not_mergeable",
+        "SELECT count(*) FROM photos WHERE user_id IN (1, 2)",
+        "SR004",
+        "keys are of more than one shard",
+        "one key at a time",
+    ),
+    case(
+        "not_mergeable",
+        "DELETE FROM photos WHERE user_id IN (1, 2)",
+        "SR002",
+        "writes to more than one shard",
+        "one statement for each key",
+    ),
+    case(
+        "not_mergeable",
+        "INSERT INTO photos (user_id) VALUES (1), (2)",
+        "SR002",
+        "writes to more than one shard",
+        "one statement for each key",
+    ),
+    case(
+        "different_shards",
+        "SELECT * FROM photos p, users u WHERE p.user_id = 3 AND u.id = 4",
+        "SR002",
+        "bound to shard 3, users.id to shard 4",
+        "one key for all tables",
+    ),
+    case(
+        "hint_disagrees",
+        "SELECT * FROM photos WHERE user_id = 3 /* presplit: key=4 */",
+        "SR002",
+        "the hint says shard 4, but photos.user_id is of shard 3",
+        "Take the hint away",
+    ),
+    case(
+        "beside",
+        "SELECT * FROM invoices i, users u WHERE u.id = 3 AND i.user_id = u.id",
+        "SR002",
+        "table invoices is on host b, shard 3 on host a",
+        "join in the application",
+    ),
+    case(
+        "hint_all",
+        "SELECT count(*) FROM photos /* presplit: all */",
+        "SR004",
+        "the hint asks all shards, but",
+        "a key or a shard in the hint",
+    ),
+    case(
+        "hint_all",
+        "SELECT 1 /* presplit: all */",
+        "SR004",
+        "names no sharded table",
+        "a key or a shard in the hint",
+    ),
+    case(
+        "hint_shard",
+        "SELECT * FROM photos /* presplit: shard=8 */",
+        "SR007",
+        "the hint says shard 8, but there are only 8 (0 to 7)",
+        "Mend the hint",
+    ),
+    case(
+        "hint_key",
+        "SELECT * FROM photos /* presplit: key=abc */",
+        "SR007",
+        "key \"abc\" has no shard",
+        "Mend the hint",
+    ),
+    case(
+        "bad_value",
+        "SELECT * FROM photos WHERE user_id = NULL",
+        "SR007",
+        "photos.user_id is NULL",
+        "leave the statement out",
+    ),
+    case(
+        "bad_value",
+        "SELECT * FROM photos WHERE user_id = 1.5",
+        "SR007",
+        "photos.user_id can't be used: 1.5",
+        "without a fraction",
+    ),
+    case(
+        "bad_value",
+        "SELECT * FROM photos WHERE user_id = 'abc'",
+        "SR007",
+        "photos.user_id can't be used",
+        "the column's own type",
+    ),
+    case(
+        "bad_value",
+        "INSERT INTO users (id, name) VALUES (NULL, 'x')",
+        "SR007",
+        "users.id is NULL",
+        "Give a value",
+    ),
     // The session's own.
-    case("", "PREPARE a AS SELECT 1", "0A000", "SQL PREPARE and EXECUTE", "extended protocol"),
-    case("", "EXECUTE a", "0A000", "SQL PREPARE and EXECUTE", "extended protocol"),
-    case("", "DECLARE c CURSOR WITH HOLD FOR SELECT 1", "0A000", "WITH HOLD", "DISABLE_SERVER_SIDE_CURSORS"),
+    case(
+        "",
+        "PREPARE a AS SELECT 1",
+        "0A000",
+        "SQL PREPARE and EXECUTE",
+        "extended protocol",
+    ),
+    case(
+        "",
+        "EXECUTE a",
+        "0A000",
+        "SQL PREPARE and EXECUTE",
+        "extended protocol",
+    ),
+    case(
+        "",
+        "DECLARE c CURSOR WITH HOLD FOR SELECT 1",
+        "0A000",
+        "WITH HOLD",
+        "DISABLE_SERVER_SIDE_CURSORS",
+    ),
     case("", "LISTEN c", "0A000", "LISTEN", "directly to one host"),
-    case("", "PREPARE TRANSACTION 'x'", "0A000", "two-phase commit", "one transaction per user"),
-    case("", "COMMIT PREPARED 'x'", "0A000", "two-phase commit", "one transaction per user"),
-    case("", "ROLLBACK PREPARED 'x'", "0A000", "two-phase commit", "one transaction per user"),
-    case("", "SET TRANSACTION SNAPSHOT 'x'", "0A000", "belongs to one host", "directly to the host"),
-    case("", "RELOAD", "0A000", "not for an app's connection", "database \"presplit\""),
-    case("", "SET standard_conforming_strings = off", "0A000", "standard_conforming_strings must stay on", "E'...'"),
-    case("", "SET client_encoding TO 'SJIS'", "0A000", "client_encoding \"SJIS\"", "Use UTF8"),
-    case("", "SET NAMES 'BIG5'", "0A000", "client_encoding \"BIG5\"", "Use UTF8"),
-    case("", "SET SESSION AUTHORIZATION app", "0A000", "SESSION AUTHORIZATION", "server_user"),
-    case("", "SET default_transaction_isolation = 'serializable'", "0A000", "default isolation level", "in BEGIN"),
-    case("", "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL REPEATABLE READ", "0A000", "default isolation level", "in BEGIN"),
-    case("", "SELECT set_config(name, 'x', false) FROM users WHERE id = 3", "0A000", "set_config in this form", "with literals or text parameters"),
-    case("", "SELECT set_config('a.b', 'x', false) WHERE false", "0A000", "set_config in this form", "alone in its statement"),
-    case("", "SELECT set_config('standard_conforming_strings', 'off', false)", "0A000", "must stay on", "E'...'"),
-    case("", "SELECT pg_advisory_lock(1)", "0A000", "pg_advisory_lock is not supported", "pg_advisory_xact_lock"),
-    case("", "SET presplit.shard = 8", "22023", "no shard \"8\"", "from 0 to 7"),
-    case("", "SET presplit.nosuch = 8", "42704", "presplit.nosuch", "presplit.key and presplit.shard"),
-    case("", "SHOW presplit.nosuch", "42704", "presplit.nosuch", "presplit.key and presplit.shard"),
-    case("", "SELECT 1 /* presplit: nosuch=3 */", "42601", "", "/* presplit: key=42 */"),
-    case("", "SELECT 1 /* presplit: key= */", "42601", "", "/* presplit: key=42 */"),
+    case(
+        "",
+        "PREPARE TRANSACTION 'x'",
+        "0A000",
+        "two-phase commit",
+        "one transaction per user",
+    ),
+    case(
+        "",
+        "COMMIT PREPARED 'x'",
+        "0A000",
+        "two-phase commit",
+        "one transaction per user",
+    ),
+    case(
+        "",
+        "ROLLBACK PREPARED 'x'",
+        "0A000",
+        "two-phase commit",
+        "one transaction per user",
+    ),
+    case(
+        "",
+        "SET TRANSACTION SNAPSHOT 'x'",
+        "0A000",
+        "belongs to one host",
+        "directly to the host",
+    ),
+    case(
+        "",
+        "RELOAD",
+        "0A000",
+        "not for an app's connection",
+        "database \"presplit\"",
+    ),
+    case(
+        "",
+        "SET standard_conforming_strings = off",
+        "0A000",
+        "standard_conforming_strings must stay on",
+        "E'...'",
+    ),
+    case(
+        "",
+        "SET client_encoding TO 'SJIS'",
+        "0A000",
+        "client_encoding \"SJIS\"",
+        "Use UTF8",
+    ),
+    case(
+        "",
+        "SET NAMES 'BIG5'",
+        "0A000",
+        "client_encoding \"BIG5\"",
+        "Use UTF8",
+    ),
+    case(
+        "",
+        "SET SESSION AUTHORIZATION app",
+        "0A000",
+        "SESSION AUTHORIZATION",
+        "server_user",
+    ),
+    case(
+        "",
+        "SET default_transaction_isolation = 'serializable'",
+        "0A000",
+        "default isolation level",
+        "in BEGIN",
+    ),
+    case(
+        "",
+        "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+        "0A000",
+        "default isolation level",
+        "in BEGIN",
+    ),
+    case(
+        "",
+        "SELECT set_config(name, 'x', false) FROM users WHERE id = 3",
+        "0A000",
+        "set_config in this form",
+        "with literals or text parameters",
+    ),
+    case(
+        "",
+        "SELECT set_config('a.b', 'x', false) WHERE false",
+        "0A000",
+        "set_config in this form",
+        "alone in its statement",
+    ),
+    case(
+        "",
+        "SELECT set_config('standard_conforming_strings', 'off', false)",
+        "0A000",
+        "must stay on",
+        "E'...'",
+    ),
+    case(
+        "",
+        "SELECT pg_advisory_lock(1)",
+        "0A000",
+        "pg_advisory_lock is not supported",
+        "pg_advisory_xact_lock",
+    ),
+    case(
+        "",
+        "SET presplit.shard = 8",
+        "22023",
+        "no shard \"8\"",
+        "from 0 to 7",
+    ),
+    case(
+        "",
+        "SET presplit.nosuch = 8",
+        "42704",
+        "presplit.nosuch",
+        "presplit.key and presplit.shard",
+    ),
+    case(
+        "",
+        "SHOW presplit.nosuch",
+        "42704",
+        "presplit.nosuch",
+        "presplit.key and presplit.shard",
+    ),
+    case(
+        "",
+        "SELECT 1 /* presplit: nosuch=3 */",
+        "42601",
+        "",
+        "/* presplit: key=42 */",
+    ),
+    case(
+        "",
+        "SELECT 1 /* presplit: key= */",
+        "42601",
+        "",
+        "/* presplit: key=42 */",
+    ),
 ];
 
 /// Refusals that no statement can bring about while the map is valid.
 const NEVER: &[(&str, &str)] = &[
-    ("unknown_host", "a map whose [tables] names an unknown host is not loaded"),
-    ("session_command", "Postgres says first what is wrong with a form that the session cannot read"),
-    ("sql_prepare", "the session refuses these before they are routed; `presplit explain` shows it"),
+    (
+        "unknown_host",
+        "a map whose [tables] names an unknown host is not loaded",
+    ),
+    (
+        "session_command",
+        "Postgres says first what is wrong with a form that the session cannot read",
+    ),
+    (
+        "sql_prepare",
+        "the session refuses these before they are routed; `presplit explain` shows it",
+    ),
 ];
 
 async fn hosts() -> &'static Hosts {
@@ -143,10 +716,16 @@ async fn hosts() -> &'static Hosts {
                     CREATE FUNCTION pubfn() RETURNS int LANGUAGE sql AS 'SELECT 1'";
                 client.batch_execute(sql).await.unwrap();
                 for shard in (0..8).filter(|s| hosts.owner(*s) == i) {
-                    client.batch_execute(&format!("CREATE TABLE shard_{shard:04}.notes (a text)")).await.unwrap();
+                    client
+                        .batch_execute(&format!("CREATE TABLE shard_{shard:04}.notes (a text)"))
+                        .await
+                        .unwrap();
                 }
                 if i == 0 {
-                    client.batch_execute("CREATE TABLE ledger (id int)").await.unwrap();
+                    client
+                        .batch_execute("CREATE TABLE ledger (id int)")
+                        .await
+                        .unwrap();
                 }
             }
             hosts.write_map(&map(&hosts, ""));
@@ -156,7 +735,9 @@ async fn hosts() -> &'static Hosts {
 }
 
 fn map(hosts: &Hosts, proxy: &str) -> String {
-    hosts.map_text(1, proxy).replace("\ninvoices =", "\nledger = { host = \"a\" }\ninvoices =")
+    hosts
+        .map_text(1, proxy)
+        .replace("\ninvoices =", "\nledger = { host = \"a\" }\ninvoices =")
 }
 
 /// A proxy with other settings.
@@ -170,8 +751,17 @@ async fn proxy_with(settings: &str) -> (tempfile::TempDir, Proxy) {
 
 /// Code, message and hint of the error among these replies.
 fn error(lines: &[String]) -> (String, String, String) {
-    let line = lines.iter().find(|l| l.starts_with("E ")).unwrap_or_else(|| panic!("no error: {lines:?}"));
-    let field = |tag: char| line[2..].split(" | ").find_map(|f| f.strip_prefix(tag)).unwrap_or_default().to_owned();
+    let line = lines
+        .iter()
+        .find(|l| l.starts_with("E "))
+        .unwrap_or_else(|| panic!("no error: {lines:?}"));
+    let field = |tag: char| {
+        line[2..]
+            .split(" | ")
+            .find_map(|f| f.strip_prefix(tag))
+            .unwrap_or_default()
+            .to_owned()
+    };
     (field('C'), field('M'), field('H'))
 }
 
@@ -179,8 +769,16 @@ impl Case {
     fn check(&self, lines: &[String], how: &str) {
         let (code, message, hint) = error(lines);
         let right = code == self.code && message.contains(self.message) && hint.contains(self.hint);
-        assert!(right && !hint.is_empty(), "{how}: {}\n  is refused with {code}: {message} -- {hint}", self.sql);
-        assert_eq!(lines.iter().filter(|l| l.starts_with("E ")).count(), 1, "{how}: {lines:?}");
+        assert!(
+            right && !hint.is_empty(),
+            "{how}: {}\n  is refused with {code}: {message} -- {hint}",
+            self.sql
+        );
+        assert_eq!(
+            lines.iter().filter(|l| l.starts_with("E ")).count(),
+            1,
+            "{how}: {lines:?}"
+        );
     }
 }
 
@@ -196,7 +794,12 @@ async fn every_refusal_names_its_code_and_its_hint() {
         let extended = raw.ask(&frames, 1);
         case.check(&extended, "extended");
         assert_eq!(extended.last().unwrap(), "Z I", "{}", case.sql);
-        assert_eq!(raw.query("SELECT 1")[1], "D 1", "the session goes on after {}", case.sql);
+        assert_eq!(
+            raw.query("SELECT 1")[1],
+            "D 1",
+            "the session goes on after {}",
+            case.sql
+        );
         raw.assert_silent();
     }
 }
@@ -225,16 +828,28 @@ async fn in_a_block_a_refusal_fails_the_block() {
         let again = raw.query(case.sql);
         assert_eq!(again.last().unwrap(), "Z E", "{}: {again:?}", case.sql);
         assert_eq!(raw.query("COMMIT"), ["C ROLLBACK", "Z I"], "{}", case.sql);
-        assert_eq!(raw.query("SELECT name FROM users WHERE id = 7")[1], "D kept", "{}", case.sql);
+        assert_eq!(
+            raw.query("SELECT name FROM users WHERE id = 7")[1],
+            "D kept",
+            "{}",
+            case.sql
+        );
         raw.assert_silent();
     }
     // From a savepoint the block goes on: the servers have not seen what was refused.
-    for sql in ["BEGIN", "UPDATE users SET name = 'more' WHERE id = 7", "SAVEPOINT a"] {
+    for sql in [
+        "BEGIN",
+        "UPDATE users SET name = 'more' WHERE id = 7",
+        "SAVEPOINT a",
+    ] {
         raw.query(sql);
     }
     assert_eq!(error(&raw.query("SELECT count(*) FROM photos")).0, "SR004");
     assert_eq!(raw.query("ROLLBACK TO a"), ["C ROLLBACK", "Z T"]);
-    assert_eq!(raw.query("SELECT name FROM users WHERE id = 7")[1], "D more");
+    assert_eq!(
+        raw.query("SELECT name FROM users WHERE id = 7")[1],
+        "D more"
+    );
     assert_eq!(raw.query("COMMIT"), ["C COMMIT", "Z I"]);
 }
 
@@ -244,13 +859,35 @@ async fn a_refusal_in_a_pipeline_undoes_what_the_pipeline_has_done() {
     let mut raw = Raw::connect(proxy.addr());
     let write = "INSERT INTO likes (user_id, photo_id) VALUES (11, 1)";
     let count = "SELECT count(*) FROM likes WHERE user_id = 11";
-    for sql in ["SELECT count(*) FROM photos", "SELECT * FROM nosuch", "INSERT INTO photos (user_id) VALUES (NULL)", "LISTEN c", "UPDATE photos SET user_id = 1"] {
+    for sql in [
+        "SELECT count(*) FROM photos",
+        "SELECT * FROM nosuch",
+        "INSERT INTO photos (user_id) VALUES (NULL)",
+        "LISTEN c",
+        "UPDATE photos SET user_id = 1",
+    ] {
         // Written on host a, read on b, refused, and more behind it.
-        let frames = [pbe(write, &[]), pbe("SELECT count(*) FROM likes WHERE user_id = 5", &[]), pbe(sql, &[]), pbe(write, &[]), s()];
+        let frames = [
+            pbe(write, &[]),
+            pbe("SELECT count(*) FROM likes WHERE user_id = 5", &[]),
+            pbe(sql, &[]),
+            pbe(write, &[]),
+            s(),
+        ];
         let answer = raw.ask(&frames.concat(), 1);
-        assert_eq!(answer[..7], ["1", "2", "C INSERT 0 1", "1", "2", "D 0", "C SELECT 1"], "{sql}: {answer:?}");
-        assert!(answer.iter().filter(|l| l.starts_with("E ")).count() == 1, "{answer:?}");
-        assert!(answer[answer.len() - 2].starts_with("E ") && answer[answer.len() - 1] == "Z I", "{answer:?}");
+        assert_eq!(
+            answer[..7],
+            ["1", "2", "C INSERT 0 1", "1", "2", "D 0", "C SELECT 1"],
+            "{sql}: {answer:?}"
+        );
+        assert!(
+            answer.iter().filter(|l| l.starts_with("E ")).count() == 1,
+            "{answer:?}"
+        );
+        assert!(
+            answer[answer.len() - 2].starts_with("E ") && answer[answer.len() - 1] == "Z I",
+            "{answer:?}"
+        );
         assert_eq!(raw.query(count)[1], "D 0", "{sql}");
         raw.assert_silent();
     }
@@ -259,7 +896,11 @@ async fn a_refusal_in_a_pipeline_undoes_what_the_pipeline_has_done() {
     let answer = raw.ask(&[pbe(write, &[]), pbe(other, &[]), s()].concat(), 1);
     let (code, message, hint) = error(&answer);
     assert_eq!(code, "SR002");
-    assert!(message.contains("host \"a\"") && message.contains("host \"b\"") && hint.contains("one transaction per user"));
+    assert!(
+        message.contains("host \"a\"")
+            && message.contains("host \"b\"")
+            && hint.contains("one transaction per user")
+    );
     assert_eq!(raw.query(count)[1], "D 0");
     // The same in a block, and in one Query.
     raw.query("BEGIN");
@@ -293,7 +934,10 @@ async fn a_named_statement_outlives_a_refused_bind() {
     assert_eq!(error(&raw.ask(&[p("s", sql), s()].concat(), 1)).0, "42P05");
     // One that Postgres would not have parsed is not there, whatever comes behind it.
     let wrong = "SELECT nosuch FROM photos WHERE user_id = $1";
-    let answer = raw.ask(&[p("w", wrong), b("", "w", &["3"]), e("", 0), s()].concat(), 1);
+    let answer = raw.ask(
+        &[p("w", wrong), b("", "w", &["3"]), e("", 0), s()].concat(),
+        1,
+    );
     assert_eq!(error(&answer).0, "42703");
     assert_eq!(raw.ask(&[p("w", sql), s()].concat(), 1), ["1", "Z I"]);
 }
@@ -303,27 +947,79 @@ async fn parameters_that_can_not_be_a_key() {
     let proxy = Proxy::start(hosts().await);
     let mut raw = Raw::connect(proxy.addr());
     let sql = "SELECT id FROM photos WHERE user_id = $1";
-    let bind = |types: &[u32], format: u16, params: &[Option<&[u8]>]| [pt("", sql, types), bf("", "", format, params), e("", 0), s()].concat();
+    let bind = |types: &[u32], format: u16, params: &[Option<&[u8]>]| {
+        [
+            pt("", sql, types),
+            bf("", "", format, params),
+            e("", 0),
+            s(),
+        ]
+        .concat()
+    };
     let cases = [
         (bind(&[], 0, &[None]), "SR007", "is NULL", "Give a value"),
-        (bind(&[], 0, &[Some(b"x")]), "SR007", "can't be used", "the column's own type"),
-        (bind(&[], 0, &[Some(b"")]), "SR007", "can't be used", "the column's own type"),
-        (bind(&[], 0, &[]), "SR007", "no parameter $1", "Bind a value"),
-        (bind(&[20], 1, &[Some(b"abc")]), "SR007", "can't be used", "the column's own type"),
-        (bind(&[20], 0, &[Some(b"99999999999999999999")]), "SR007", "can't be used", "the column's own type"),
-        (bind(&[1700], 0, &[Some(b"1.5")]), "SR007", "can't be used", "without a fraction"),
+        (
+            bind(&[], 0, &[Some(b"x")]),
+            "SR007",
+            "can't be used",
+            "the column's own type",
+        ),
+        (
+            bind(&[], 0, &[Some(b"")]),
+            "SR007",
+            "can't be used",
+            "the column's own type",
+        ),
+        (
+            bind(&[], 0, &[]),
+            "SR007",
+            "no parameter $1",
+            "Bind a value",
+        ),
+        (
+            bind(&[20], 1, &[Some(b"abc")]),
+            "SR007",
+            "can't be used",
+            "the column's own type",
+        ),
+        (
+            bind(&[20], 0, &[Some(b"99999999999999999999")]),
+            "SR007",
+            "can't be used",
+            "the column's own type",
+        ),
+        (
+            bind(&[1700], 0, &[Some(b"1.5")]),
+            "SR007",
+            "can't be used",
+            "without a fraction",
+        ),
     ];
     for (frames, code, message, hint) in cases {
         let answer = raw.ask(&frames, 1);
         let (c, m, h) = error(&answer);
-        assert!(c == code && m.contains(message) && h.contains(hint), "{answer:?}");
+        assert!(
+            c == code && m.contains(message) && h.contains(hint),
+            "{answer:?}"
+        );
         raw.assert_silent();
     }
     // Of which type the server will make it is not sure: in binary it can't be read.
     let unsure = "SELECT id FROM photos WHERE user_id = $1 AND $1 = 1.5";
-    let frames = [p("", unsure), bf("", "", 1, &[Some(&3i64.to_be_bytes())]), e("", 0), s()].concat();
+    let frames = [
+        p("", unsure),
+        bf("", "", 1, &[Some(&3i64.to_be_bytes())]),
+        e("", 0),
+        s(),
+    ]
+    .concat();
     let (code, message, hint) = error(&raw.ask(&frames, 1));
-    assert!(code == "SR007" && message.contains("type of $1 is not sure") && hint.contains("$1::bigint"), "{code} {message} {hint}");
+    assert!(
+        code == "SR007"
+            && message.contains("type of $1 is not sure")
+            && hint.contains("$1::bigint"),
+        "{code} {message} {hint}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -333,41 +1029,102 @@ async fn what_the_protocol_allows_and_we_do_not() {
     let mut check = |frames: &[Vec<u8>], code: &str, message: &str, hint: &str| {
         let answer = raw.ask(&frames.concat(), 1);
         let (c, m, h) = error(&answer);
-        assert!(c == code && m.contains(message) && h.contains(hint) && !h.is_empty(), "{answer:?}");
+        assert!(
+            c == code && m.contains(message) && h.contains(hint) && !h.is_empty(),
+            "{answer:?}"
+        );
         assert_eq!(raw.query("SELECT 1")[1], "D 1");
     };
-    check(&[raw::frame(b'F', &[0, 0, 0, 1, 0, 0, 0, 0, 0, 0])], "0A000", "fast-path function call", "SELECT");
-    check(&[p("", "SELECT id FROM photos"), b("", "", &[]), e("", 5), s()], "0A000", "cannot be read in parts", "fetch size 0");
+    check(
+        &[raw::frame(b'F', &[0, 0, 0, 1, 0, 0, 0, 0, 0, 0])],
+        "0A000",
+        "fast-path function call",
+        "SELECT",
+    );
+    check(
+        &[
+            p("", "SELECT id FROM photos"),
+            b("", "", &[]),
+            e("", 5),
+            s(),
+        ],
+        "0A000",
+        "cannot be read in parts",
+        "fetch size 0",
+    );
     let write = "INSERT INTO likes (user_id, photo_id) VALUES (12, 1)";
-    check(&[pbe(write, &[]), pbe("SELECT id FROM photos", &[]), s()], "0A000", "cannot follow a write", "Sync between");
-    check(&[q("SELECT 1; SET LOCAL work_mem = '1MB'; SELECT 2")], "0A000", "SET LOCAL in a message of several", "BEGIN");
-    check(&[q("SET LOCAL presplit.key = 3; SELECT id FROM photos")], "0A000", "SET LOCAL in a message of several", "BEGIN");
+    check(
+        &[pbe(write, &[]), pbe("SELECT id FROM photos", &[]), s()],
+        "0A000",
+        "cannot follow a write",
+        "Sync between",
+    );
+    check(
+        &[q("SELECT 1; SET LOCAL work_mem = '1MB'; SELECT 2")],
+        "0A000",
+        "SET LOCAL in a message of several",
+        "BEGIN",
+    );
+    check(
+        &[q("SET LOCAL presplit.key = 3; SELECT id FROM photos")],
+        "0A000",
+        "SET LOCAL in a message of several",
+        "BEGIN",
+    );
     let mut raw = Raw::connect(proxy.addr());
-    assert_eq!(raw.query("SELECT count(*) FROM likes WHERE user_id = 12")[1], "D 0", "it was undone");
+    assert_eq!(
+        raw.query("SELECT count(*) FROM likes WHERE user_id = 12")[1],
+        "D 0",
+        "it was undone"
+    );
     // Two snapshots.
     raw.query("BEGIN ISOLATION LEVEL REPEATABLE READ");
     raw.query("SELECT id FROM photos WHERE user_id = 1");
     let (code, message, hint) = error(&raw.query("SELECT id FROM photos WHERE user_id = 5"));
-    assert!(code == "SR002" && message.contains("two snapshots") && hint.contains("READ COMMITTED"));
+    assert!(
+        code == "SR002" && message.contains("two snapshots") && hint.contains("READ COMMITTED")
+    );
     raw.query("ROLLBACK");
     raw.query("BEGIN ISOLATION LEVEL REPEATABLE READ");
-    assert_eq!(error(&raw.query("SELECT id FROM photos")).0, "SR002", "a read of all shards needs both hosts");
+    assert_eq!(
+        error(&raw.query("SELECT id FROM photos")).0,
+        "SR002",
+        "a read of all shards needs both hosts"
+    );
     raw.query("ROLLBACK");
     raw.query("BEGIN");
     raw.query("SELECT id FROM photos WHERE user_id = 1");
     raw.query("SELECT id FROM photos WHERE user_id = 5");
     let (code, message, hint) = error(&raw.query("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE"));
-    assert!(code == "0A000" && message.contains("several hosts already") && hint.contains("in BEGIN"));
+    assert!(
+        code == "0A000" && message.contains("several hosts already") && hint.contains("in BEGIN")
+    );
     raw.query("ROLLBACK");
     // A message that has no place ends the session, as with Postgres.
     raw.send(&[raw::frame(b'?', b"")].concat());
     let end = raw.until(|_| false);
-    assert!(end[0].contains("VFATAL | C08P01 | Minvalid frontend message type 63") && end[1] == "EOF", "{end:?}");
+    assert!(
+        end[0].contains("VFATAL | C08P01 | Minvalid frontend message type 63") && end[1] == "EOF",
+        "{end:?}"
+    );
     // So does CopyData's place being taken by something else.
     let mut raw = Raw::connect(proxy.addr());
-    raw.send(&[q("COPY likes FROM STDIN /* presplit: key=1 */"), d("1\t1\n"), q("SELECT 1"), done()].concat());
+    raw.send(
+        &[
+            q("COPY likes FROM STDIN /* presplit: key=1 */"),
+            d("1\t1\n"),
+            q("SELECT 1"),
+            done(),
+        ]
+        .concat(),
+    );
     let end = raw.until(|_| false);
-    assert!(end.iter().any(|l| l.contains("C08P01") && l.contains("during COPY from stdin")) && end.last().unwrap() == "EOF", "{end:?}");
+    assert!(
+        end.iter()
+            .any(|l| l.contains("C08P01") && l.contains("during COPY from stdin"))
+            && end.last().unwrap() == "EOF",
+        "{end:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -377,15 +1134,31 @@ async fn every_limit_is_named() {
     let mut raw = Raw::connect(proxy.addr());
     let limit = |lines: &[String], setting: &str| {
         let (code, message, hint) = error(lines);
-        assert!(code == "54000" && message.contains("more than the limit") && hint.contains(setting), "{lines:?}");
+        assert!(
+            code == "54000" && message.contains("more than the limit") && hint.contains(setting),
+            "{lines:?}"
+        );
     };
     let long = |n: usize| format!("SELECT '{}'", "x".repeat(n));
     limit(&raw.query(&long(60_000)), "statement_text_bytes");
-    limit(&raw.ask(&[p("", &long(60_000)), s()].concat(), 1), "statement_text_bytes");
+    limit(
+        &raw.ask(&[p("", &long(60_000)), s()].concat(), 1),
+        "statement_text_bytes",
+    );
     // Longer than what is held: it is swallowed as it comes, the session goes on behind it.
     limit(&raw.query(&long(3_000_000)), "frame_held_bytes");
     assert_eq!(raw.query("SELECT 1")[1], "D 1");
-    let answer = raw.ask(&[pbe("SELECT 2", &[]), p("", "SELECT $1::text"), b("", "", &[&"y".repeat(2_000_000)]), e("", 0), s()].concat(), 1);
+    let answer = raw.ask(
+        &[
+            pbe("SELECT 2", &[]),
+            p("", "SELECT $1::text"),
+            b("", "", &[&"y".repeat(2_000_000)]),
+            e("", 0),
+            s(),
+        ]
+        .concat(),
+        1,
+    );
     assert_eq!(answer[..4], ["1", "2", "D 2", "C SELECT 1"]);
     limit(&answer, "frame_held_bytes");
     assert_eq!(answer.last().unwrap(), "Z I");
@@ -396,29 +1169,66 @@ async fn every_limit_is_named() {
     let rows = raw.query("SELECT length(repeat('x', 5000000)), repeat('x', 5000000)");
     assert_eq!(rows[1].len(), "D 5000000|".len() + 5_000_000);
     let data = format!("13\t{}\n", "1".repeat(3_000_000));
-    let answer = raw.ask(&[q("COPY likes (user_id, photo_id) FROM STDIN /* presplit: key=13 */"), d(&data), done()].concat(), 1);
-    assert_eq!(error(&answer).0, "22003", "Postgres' own: out of range for type bigint: {:.200?}", answer);
+    let answer = raw.ask(
+        &[
+            q("COPY likes (user_id, photo_id) FROM STDIN /* presplit: key=13 */"),
+            d(&data),
+            done(),
+        ]
+        .concat(),
+        1,
+    );
+    assert_eq!(
+        error(&answer).0,
+        "22003",
+        "Postgres' own: out of range for type bigint: {:.200?}",
+        answer
+    );
     // Named statements and portals.
     for name in ["a", "b", "c"] {
-        assert_eq!(raw.ask(&[p(name, "SELECT 1"), s()].concat(), 1), ["1", "Z I"]);
+        assert_eq!(
+            raw.ask(&[p(name, "SELECT 1"), s()].concat(), 1),
+            ["1", "Z I"]
+        );
     }
-    limit(&raw.ask(&[p("d", "SELECT 1"), s()].concat(), 1), "statements_per_session");
-    assert_eq!(raw.ask(&[raw::cs("a"), p("d", "SELECT 1"), s()].concat(), 1), ["3", "1", "Z I"]);
+    limit(
+        &raw.ask(&[p("d", "SELECT 1"), s()].concat(), 1),
+        "statements_per_session",
+    );
+    assert_eq!(
+        raw.ask(&[raw::cs("a"), p("d", "SELECT 1"), s()].concat(), 1),
+        ["3", "1", "Z I"]
+    );
     raw.query("BEGIN");
     let binds = [b("x", "b", &[]), b("y", "b", &[]), b("z", "b", &[]), s()].concat();
     limit(&raw.ask(&binds, 1), "portals_per_session");
     raw.query("ROLLBACK");
     limit(&raw.query("SELECT id FROM photos"), "scatter_shards");
-    limit(&raw.ask(&[pbe("SELECT id FROM photos", &[]), s()].concat(), 1), "scatter_shards");
-    assert_eq!(raw.query("SELECT id FROM photos WHERE user_id IN (1, 5)").last().unwrap(), "Z I");
+    limit(
+        &raw.ask(&[pbe("SELECT id FROM photos", &[]), s()].concat(), 1),
+        "scatter_shards",
+    );
+    assert_eq!(
+        raw.query("SELECT id FROM photos WHERE user_id IN (1, 5)")
+            .last()
+            .unwrap(),
+        "Z I"
+    );
     raw.assert_silent();
 }
 
 #[test]
 fn every_refusal_has_a_case() {
     let words = include_str!("../src/route/words.rs");
-    let all: BTreeSet<&str> = words.lines().filter_map(|l| l.strip_prefix("pub(super) fn ")?.split('(').next()).collect();
-    let mut tested: BTreeSet<&str> = CASES.iter().map(|c| c.from).filter(|f| !f.is_empty()).collect();
+    let all: BTreeSet<&str> = words
+        .lines()
+        .filter_map(|l| l.strip_prefix("pub(super) fn ")?.split('(').next())
+        .collect();
+    let mut tested: BTreeSet<&str> = CASES
+        .iter()
+        .map(|c| c.from)
+        .filter(|f| !f.is_empty())
+        .collect();
     tested.extend(NEVER.iter().map(|(name, _)| name));
     assert!(all.len() > 30, "{all:?}");
     assert_eq!(all, tested);

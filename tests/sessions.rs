@@ -22,7 +22,12 @@ async fn hosts() -> &'static Hosts {
             let proxy = Proxy::start(&hosts);
             let client = proxy.client().await;
             for user in 0..16 {
-                client.batch_execute(&format!("INSERT INTO users (id, name) VALUES ({user}, 'u{user}')")).await.unwrap();
+                client
+                    .batch_execute(&format!(
+                        "INSERT INTO users (id, name) VALUES ({user}, 'u{user}')"
+                    ))
+                    .await
+                    .unwrap();
             }
             hosts
         })
@@ -33,7 +38,10 @@ async fn hosts() -> &'static Hosts {
 async fn proxy_with(pool: u32, proxy: &str) -> (tempfile::TempDir, Proxy) {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("shardmap.toml");
-    let text = hosts().await.map_text(1, proxy).replace("pool = 10", &format!("pool = {pool}"));
+    let text = hosts()
+        .await
+        .map_text(1, proxy)
+        .replace("pool = 10", &format!("pool = {pool}"));
     std::fs::write(&file, text).unwrap();
     let proxy = Proxy::serve(&file, &[]);
     (dir, proxy)
@@ -62,7 +70,14 @@ struct Model {
 
 impl Model {
     fn new(startup: Values) -> Model {
-        Model { session: startup.clone(), startup, local: Values::new(), block: None, savepoints: Vec::new(), failed: false }
+        Model {
+            session: startup.clone(),
+            startup,
+            local: Values::new(),
+            block: None,
+            savepoints: Vec::new(),
+            failed: false,
+        }
     }
 
     fn effective(&self) -> Values {
@@ -96,7 +111,9 @@ impl Actor {
     async fn login(proxy: &Proxy, name: usize, rng: &mut StdRng) -> (Client, Model) {
         let mut config = proxy.config();
         let zone = SETTINGS[0].1.choose(rng).unwrap();
-        config.application_name(format!("actor {name}")).options(format!("-c TimeZone={zone} -c statement_timeout=20s"));
+        config
+            .application_name(format!("actor {name}"))
+            .options(format!("-c TimeZone={zone} -c statement_timeout=20s"));
         let startup = [
             ("TimeZone", (*zone).to_owned()),
             ("application_name", format!("actor {name}")),
@@ -112,18 +129,29 @@ impl Actor {
         let answer = if self.rng.random_bool(0.5) || sql.contains(';') {
             self.client.simple_query(sql).await.map(|messages| {
                 let row = |m| match m {
-                    SimpleQueryMessage::Row(r) => {
-                        Some((0..r.len()).map(|i| r.get(i).unwrap_or("NULL").to_owned()).collect())
-                    }
+                    SimpleQueryMessage::Row(r) => Some(
+                        (0..r.len())
+                            .map(|i| r.get(i).unwrap_or("NULL").to_owned())
+                            .collect(),
+                    ),
                     _ => None,
                 };
                 messages.into_iter().filter_map(row).collect()
             })
         } else {
             let rows = self.client.query(sql, &[]).await;
-            rows.map(|rows| rows.iter().map(|r| (0..r.len()).map(|i| r.get::<_, String>(i)).collect()).collect())
+            rows.map(|rows| {
+                rows.iter()
+                    .map(|r| (0..r.len()).map(|i| r.get::<_, String>(i)).collect())
+                    .collect()
+            })
         };
-        answer.map_err(|e| e.code().unwrap_or_else(|| panic!("{}: {e:?}\n{:#?}", self.name, self.story)).code().to_owned())
+        answer.map_err(|e| {
+            e.code()
+                .unwrap_or_else(|| panic!("{}: {e:?}\n{:#?}", self.name, self.story))
+                .code()
+                .to_owned()
+        })
     }
 
     async fn must(&mut self, sql: &str) -> Vec<Vec<String>> {
@@ -135,10 +163,16 @@ impl Actor {
 
     async fn look(&mut self) {
         let user = self.rng.random_range(0..16);
-        let list: Vec<_> = SETTINGS.iter().map(|(name, _)| format!("current_setting('{name}')")).collect();
+        let list: Vec<_> = SETTINGS
+            .iter()
+            .map(|(name, _)| format!("current_setting('{name}')"))
+            .collect();
         let sql = format!("SELECT {} FROM users WHERE id = {user}", list.join(", "));
         let found = self.must(&sql).await;
-        let expected: Vec<String> = SETTINGS.iter().map(|(name, _)| self.model.effective()[name].clone()).collect();
+        let expected: Vec<String> = SETTINGS
+            .iter()
+            .map(|(name, _)| self.model.effective()[name].clone())
+            .collect();
         assert_eq!(found, [expected], "actor {}\n{:#?}", self.name, self.story);
     }
 
@@ -147,7 +181,12 @@ impl Actor {
         let value = (*values.choose(&mut self.rng).unwrap()).to_owned();
         let in_block = self.model.block.is_some();
         if self.model.failed {
-            assert_eq!(self.run("SELECT 'no'").await.unwrap_err(), "25P02", "{:#?}", self.story);
+            assert_eq!(
+                self.run("SELECT 'no'").await.unwrap_err(),
+                "25P02",
+                "{:#?}",
+                self.story
+            );
             if !self.model.savepoints.is_empty() && self.rng.random_bool(0.5) {
                 return self.rollback_to().await;
             }
@@ -245,7 +284,13 @@ async fn thirty_actors(proxy: &Proxy, seed: u64, acts: usize) {
     let actors = (0..30).map(|name| async move {
         let mut rng = StdRng::seed_from_u64(seed + name as u64);
         let (client, model) = Actor::login(proxy, name, &mut rng).await;
-        let mut actor = Actor { name, rng, client, model, story: Vec::new() };
+        let mut actor = Actor {
+            name,
+            rng,
+            client,
+            model,
+            story: Vec::new(),
+        };
         for _ in 0..acts {
             actor.act(proxy).await;
             // A block over both hosts, while others wait for a connection, must not last: there are but few.
@@ -311,7 +356,10 @@ async fn statements_of_many_sessions_share_two_places_and_are_never_mixed_up() {
             // All sessions use the same names for different statements.
             for k in 0..4 {
                 let sql = format!("SELECT 's{n}k{k}', name FROM users WHERE id = $1");
-                assert_eq!(raw.ask(&[p(&format!("k{k}"), &sql), s()].concat(), 1), ["1", "Z I"]);
+                assert_eq!(
+                    raw.ask(&[p(&format!("k{k}"), &sql), s()].concat(), 1),
+                    ["1", "Z I"]
+                );
             }
             let mut rng = StdRng::seed_from_u64(n as u64);
             for _ in 0..150 {
@@ -321,13 +369,22 @@ async fn statements_of_many_sessions_share_two_places_and_are_never_mixed_up() {
                 let host = rng.random_range(0..2);
                 for _ in 0..rng.random_range(1..5) {
                     // Of one host in a batch: with one connection to each, two batches that want both could wait for each other.
-                    let (k, user) = (rng.random_range(0..4), 8 * rng.random_range(0..2) + 4 * host + rng.random_range(0..4));
+                    let (k, user) = (
+                        rng.random_range(0..4),
+                        8 * rng.random_range(0..2) + 4 * host + rng.random_range(0..4),
+                    );
                     frames.extend([b("", &format!("k{k}"), &[&user.to_string()]), e("", 0)]);
                     if !failed {
-                        expected.extend(["2".to_owned(), format!("D s{n}k{k}|u{user}"), "C SELECT 1".to_owned()]);
+                        expected.extend([
+                            "2".to_owned(),
+                            format!("D s{n}k{k}|u{user}"),
+                            "C SELECT 1".to_owned(),
+                        ]);
                     }
                     if rng.random_bool(0.1) {
-                        let text = format!("SELECT 1 / (id - {user}) FROM users WHERE id = {user} AND {n} = {n}");
+                        let text = format!(
+                            "SELECT 1 / (id - {user}) FROM users WHERE id = {user} AND {n} = {n}"
+                        );
                         frames.push(pbe(&text, &[]));
                         if !failed {
                             expected.extend(["1", "2", "E"].map(str::to_owned));
@@ -359,11 +416,21 @@ async fn a_changed_table_does_not_spoil_prepared_statements_for_good() {
     let proxy = Proxy::start(&hosts);
     let mut raw = Raw::connect(proxy.addr());
     raw.query("INSERT INTO users (id, name) VALUES (1, 'one')");
-    let ask = |raw: &mut Raw| raw.ask(&[pbe("SELECT * FROM users WHERE id = $1", &["1"]), s()].concat(), 1);
+    let ask = |raw: &mut Raw| {
+        raw.ask(
+            &[pbe("SELECT * FROM users WHERE id = $1", &["1"]), s()].concat(),
+            1,
+        )
+    };
     assert_eq!(ask(&mut raw).len(), 5);
     let direct = hosts.client(0).await;
     for shard in 0..2 {
-        direct.batch_execute(&format!("ALTER TABLE shard_000{shard}.users ADD COLUMN more int DEFAULT 7")).await.unwrap();
+        direct
+            .batch_execute(&format!(
+                "ALTER TABLE shard_000{shard}.users ADD COLUMN more int DEFAULT 7"
+            ))
+            .await
+            .unwrap();
     }
     // To Postgres each Parse is new: an app that prepares nothing never hears of it. The first one of a connection may.
     let began = Instant::now();
@@ -372,7 +439,12 @@ async fn a_changed_table_does_not_spoil_prepared_statements_for_good() {
         if answer.len() == 5 && answer[2].ends_with("|7") {
             break;
         }
-        assert!(answer.iter().any(|l| l.contains("cached plan must not change result type")), "{answer:?}");
+        assert!(
+            answer
+                .iter()
+                .any(|l| l.contains("cached plan must not change result type")),
+            "{answer:?}"
+        );
         assert!(began.elapsed() < Duration::from_secs(5), "{answer:?}");
     }
 }
@@ -383,20 +455,52 @@ async fn a_host_lost_in_the_middle_of_things() {
     let proxy = Proxy::start(&hosts);
     let addr = proxy.addr();
     let client = proxy.client().await;
-    client.batch_execute("INSERT INTO users (id, name) VALUES (1, 'a')").await.unwrap();
-    client.batch_execute("INSERT INTO users (id, name) VALUES (5, 'b')").await.unwrap();
+    client
+        .batch_execute("INSERT INTO users (id, name) VALUES (1, 'a')")
+        .await
+        .unwrap();
+    client
+        .batch_execute("INSERT INTO users (id, name) VALUES (5, 'b')")
+        .await
+        .unwrap();
     // A write, a read of all, a batch over both hosts and a COPY, all of them on host b when it goes.
     // What is sent before, and what after.
     type Script = (&'static str, Vec<Vec<u8>>, Option<Vec<u8>>);
     let scripts: [Script; 5] = [
-        ("a write", vec![q("UPDATE users SET name = 'lost' WHERE id = 5")], None),
+        (
+            "a write",
+            vec![q("UPDATE users SET name = 'lost' WHERE id = 5")],
+            None,
+        ),
         ("a gather", vec![q("SELECT name FROM users")], None),
-        ("a gather in the extended protocol", vec![pbe("SELECT name FROM users", &[]), s()], None),
-        ("a batch", vec![pbe("UPDATE users SET name = 'lost' WHERE id = 1", &[]), pbe("SELECT name FROM users WHERE id = 5", &[]), s()], None),
-        ("a COPY", vec![q("COPY likes (user_id, photo_id) FROM STDIN /* presplit: key=5 */"), d("5\t1\n")], Some(done())),
+        (
+            "a gather in the extended protocol",
+            vec![pbe("SELECT name FROM users", &[]), s()],
+            None,
+        ),
+        (
+            "a batch",
+            vec![
+                pbe("UPDATE users SET name = 'lost' WHERE id = 1", &[]),
+                pbe("SELECT name FROM users WHERE id = 5", &[]),
+                s(),
+            ],
+            None,
+        ),
+        (
+            "a COPY",
+            vec![
+                q("COPY likes (user_id, photo_id) FROM STDIN /* presplit: key=5 */"),
+                d("5\t1\n"),
+            ],
+            Some(done()),
+        ),
     ];
     let direct = hosts.client(1).await;
-    direct.batch_execute("BEGIN; LOCK TABLE shard_0005.users").await.unwrap();
+    direct
+        .batch_execute("BEGIN; LOCK TABLE shard_0005.users")
+        .await
+        .unwrap();
     let mut raws: Vec<Raw> = scripts.iter().map(|_| Raw::connect(addr)).collect();
     for (raw, (_, frames, _)) in raws.iter_mut().zip(&scripts) {
         raw.send(&frames.concat());
@@ -413,23 +517,54 @@ async fn a_host_lost_in_the_middle_of_things() {
             raw.send(end);
         }
         let answer = raw.until_ready(1);
-        let error = answer.iter().find(|l| l.starts_with("E ")).unwrap_or_else(|| panic!("{name}: {answer:?}"));
-        assert!(error.starts_with("E VERROR") && error.contains("host \"b\""), "{name}: the session goes on: {answer:?}");
+        let error = answer
+            .iter()
+            .find(|l| l.starts_with("E "))
+            .unwrap_or_else(|| panic!("{name}: {answer:?}"));
+        assert!(
+            error.starts_with("E VERROR") && error.contains("host \"b\""),
+            "{name}: the session goes on: {answer:?}"
+        );
         assert_eq!(answer.last().unwrap(), "Z I", "{name}");
         // It can write on the other host at once.
-        assert_eq!(raw.query("UPDATE users SET name = name WHERE id = 1"), ["C UPDATE 1", "Z I"], "{name}");
-        assert_eq!(raw.query("SELECT name FROM users WHERE id = 1")[1], "D a", "{name}: what the batch wrote is undone");
-        let pipeline = [pbe("UPDATE users SET name = name WHERE id = 1", &[]), pbe("SELECT 1", &[]), s()].concat();
+        assert_eq!(
+            raw.query("UPDATE users SET name = name WHERE id = 1"),
+            ["C UPDATE 1", "Z I"],
+            "{name}"
+        );
+        assert_eq!(
+            raw.query("SELECT name FROM users WHERE id = 1")[1],
+            "D a",
+            "{name}: what the batch wrote is undone"
+        );
+        let pipeline = [
+            pbe("UPDATE users SET name = name WHERE id = 1", &[]),
+            pbe("SELECT 1", &[]),
+            s(),
+        ]
+        .concat();
         assert_eq!(raw.ask(&pipeline, 1).len(), 8, "{name}");
         raw.assert_silent();
     }
     hosts.clusters[1].start();
     let client = proxy.client().await;
-    wait_until("host b is back", || async { client.query("SELECT * FROM users WHERE id = 5", &[]).await.is_ok() }).await;
+    wait_until("host b is back", || async {
+        client
+            .query("SELECT * FROM users WHERE id = 5", &[])
+            .await
+            .is_ok()
+    })
+    .await;
     // A crash may take what was not flushed.
-    client.batch_execute("INSERT INTO users (id, name) VALUES (5, 'b') ON CONFLICT DO NOTHING").await.unwrap();
+    client
+        .batch_execute("INSERT INTO users (id, name) VALUES (5, 'b') ON CONFLICT DO NOTHING")
+        .await
+        .unwrap();
     for raw in &mut raws {
-        assert_eq!(raw.query("SELECT name FROM users WHERE id IN (1, 5)").len(), 5);
+        assert_eq!(
+            raw.query("SELECT name FROM users WHERE id IN (1, 5)").len(),
+            5
+        );
         raw.assert_silent();
     }
 }
@@ -439,17 +574,30 @@ async fn a_lost_host_ends_the_block_that_used_it() {
     let mut hosts = Hosts::provisioned(2, 8).await;
     let proxy = Proxy::start(&hosts);
     let mut raw = Raw::connect(proxy.addr());
-    for sql in ["BEGIN", "INSERT INTO users (id, name) VALUES (1, 'a')", "SELECT name FROM users WHERE id = 5", "SAVEPOINT s"] {
+    for sql in [
+        "BEGIN",
+        "INSERT INTO users (id, name) VALUES (1, 'a')",
+        "SELECT name FROM users WHERE id = 5",
+        "SAVEPOINT s",
+    ] {
         raw.query(sql);
     }
     hosts.clusters[1].crash();
     let answer = raw.query("SELECT name FROM users WHERE id = 5");
-    assert!(answer.iter().any(|l| l.starts_with("E VERROR") && l.contains("host \"b\"")), "{answer:?}");
+    assert!(
+        answer
+            .iter()
+            .any(|l| l.starts_with("E VERROR") && l.contains("host \"b\"")),
+        "{answer:?}"
+    );
     assert_eq!(answer.last().unwrap(), "Z E");
     // What b had done cannot be brought back.
     assert!(raw.query("ROLLBACK TO s")[0].contains("C25P02"));
     assert_eq!(raw.query("COMMIT"), ["C ROLLBACK", "Z I"]);
-    assert_eq!(raw.query("SELECT count(*) FROM users WHERE id = 1")[1], "D 0");
+    assert_eq!(
+        raw.query("SELECT count(*) FROM users WHERE id = 1")[1],
+        "D 0"
+    );
     hosts.clusters[1].start();
 }
 
@@ -490,7 +638,17 @@ async fn rows_and_statements_of_any_length_pass_through_a_gather() {
         assert_eq!(answer.len(), 1 + 16 + 2);
         let long: usize = answer[1..17].iter().map(String::len).sum();
         assert_eq!(long, 16 * 2 + 300_000 * (10 * 2 + 6 * 3));
-        let answer = raw.ask(&[pbe("SELECT repeat(name, 300000) FROM users WHERE $1 <> name", &["x"]), s()].concat(), 1);
+        let answer = raw.ask(
+            &[
+                pbe(
+                    "SELECT repeat(name, 300000) FROM users WHERE $1 <> name",
+                    &["x"],
+                ),
+                s(),
+            ]
+            .concat(),
+            1,
+        );
         assert_eq!(answer.len(), 2 + 16 + 2);
         // A client that leaves in the middle.
         let mut leaver = Raw::connect(proxy.addr());
@@ -500,7 +658,12 @@ async fn rows_and_statements_of_any_length_pass_through_a_gather() {
     raw.assert_silent();
     let client = proxy.client().await;
     wait_until("the connections are free again", || async {
-        tokio::time::timeout(Duration::from_secs(1), client.query("SELECT name FROM users WHERE id = 3", &[])).await.is_ok()
+        tokio::time::timeout(
+            Duration::from_secs(1),
+            client.query("SELECT name FROM users WHERE id = 3", &[]),
+        )
+        .await
+        .is_ok()
     })
     .await;
 }

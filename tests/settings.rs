@@ -6,7 +6,10 @@ use crate::support::{Hosts, Proxy};
 
 async fn date(client: &Client) -> String {
     let sql = "SELECT to_char('01/02/2024'::date, 'YYYY-MM-DD') FROM users WHERE id = $1";
-    let statement = client.prepare_typed(sql, &[tokio_postgres::types::Type::INT8]).await.unwrap();
+    let statement = client
+        .prepare_typed(sql, &[tokio_postgres::types::Type::INT8])
+        .await
+        .unwrap();
     client.query_one(&statement, &[&1i64]).await.unwrap().get(0)
 }
 
@@ -18,16 +21,28 @@ async fn a_statement_is_read_by_the_settings_of_its_own_session() {
     hosts.write_map(&hosts.map_text(1, "").replace("pool = 10", "pool = 1"));
     let proxy = Proxy::start(&hosts);
     let (month_first, day_first) = (proxy.client().await, proxy.client().await);
-    month_first.batch_execute("INSERT INTO users (id, name) VALUES (1, 'x')").await.unwrap();
-    month_first.batch_execute("SET DateStyle = 'ISO, MDY'").await.unwrap();
-    day_first.batch_execute("SET DateStyle = 'ISO, DMY'").await.unwrap();
+    month_first
+        .batch_execute("INSERT INTO users (id, name) VALUES (1, 'x')")
+        .await
+        .unwrap();
+    month_first
+        .batch_execute("SET DateStyle = 'ISO, MDY'")
+        .await
+        .unwrap();
+    day_first
+        .batch_execute("SET DateStyle = 'ISO, DMY'")
+        .await
+        .unwrap();
     for _ in 0..3 {
         assert_eq!(date(&month_first).await, "2024-01-02");
         assert_eq!(date(&day_first).await, "2024-02-01");
     }
     // Also where the setting lasts for a transaction only.
     month_first.batch_execute("BEGIN").await.unwrap();
-    month_first.batch_execute("SET LOCAL DateStyle = 'ISO, DMY'").await.unwrap();
+    month_first
+        .batch_execute("SET LOCAL DateStyle = 'ISO, DMY'")
+        .await
+        .unwrap();
     assert_eq!(date(&month_first).await, "2024-02-01");
     month_first.batch_execute("COMMIT").await.unwrap();
     assert_eq!(date(&month_first).await, "2024-01-02");

@@ -136,7 +136,10 @@ impl Command {
             ["ROLLBACK" | "ABORT"] | ["ROLLBACK" | "ABORT", "WORK" | "TRANSACTION"] => {
                 Ok(Command::Transaction(Bracket::Rollback))
             }
-            _ => COMMANDS.iter().find_map(known).ok_or_else(|| unknown(&text)),
+            _ => COMMANDS
+                .iter()
+                .find_map(known)
+                .ok_or_else(|| unknown(&text)),
         }
     }
 

@@ -11,13 +11,13 @@ use super::portal::{Formats, Prepared, columns_of, complete, data_row};
 use super::show::{Shown, show};
 use crate::session::{Activity, ClientInfo, Context, Database, Order, admit};
 use crate::shardmap::ReloadOutcome;
+use crate::wire::backend;
 use crate::wire::body::DecodeFault;
 use crate::wire::error::{ErrorFields, Severity, SqlState};
 use crate::wire::frame::{self, Header};
 use crate::wire::frontend::{self, Bind, Close, Describe, Execute, Parse, Query};
 use crate::wire::startup::StartupParams;
 use crate::wire::stream::Stream;
-use crate::wire::backend;
 
 /// The longest message, bytes: commands are short, but psql asks for a table in some 5 kB, and is to be told why not.
 const LONGEST: usize = 64 * 1024;
@@ -341,7 +341,9 @@ impl Console {
         let version = self.context.map.load().version;
         let said = match outcome {
             Ok(ReloadOutcome::Unchanged) => {
-                vec![format!("nothing is different: version {version} is in force")]
+                vec![format!(
+                    "nothing is different: version {version} is in force"
+                )]
             }
             Ok(ReloadOutcome::Changed { difference }) => difference,
             Ok(ReloadOutcome::Refused(faults)) => {
@@ -359,9 +361,8 @@ impl Console {
                 return Err(ErrorFields::error(SqlState::INTERNAL_ERROR, text).into());
             }
         };
-        let notice = |line| {
-            ErrorFields::new(Severity::Notice, SqlState::SUCCESSFUL_COMPLETION, line)
-        };
+        let notice =
+            |line| ErrorFields::new(Severity::Notice, SqlState::SUCCESSFUL_COMPLETION, line);
         Ok(Shown {
             rows: Vec::new(),
             notices: said.into_iter().map(notice).collect(),

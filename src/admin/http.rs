@@ -78,7 +78,10 @@ async fn health(State(shared): State<Shared>) -> Response {
 /// As health, but not while the proxy drains: for whoever spreads clients over several proxies.
 async fn ready(State(shared): State<Shared>) -> Response {
     if shared.stop.is_cancelled() {
-        return text(StatusCode::SERVICE_UNAVAILABLE, "draining: the proxy is shutting down");
+        return text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "draining: the proxy is shutting down",
+        );
     }
     health(State(shared)).await
 }
@@ -94,7 +97,10 @@ fn front_page(context: &Context) -> String {
     let mut line = |what: &str, value: String| {
         let _ = writeln!(page, "{what:<10} {value}");
     };
-    line("app", format!("{}, database {}", map.proxy.listen, map.proxy.database));
+    line(
+        "app",
+        format!("{}, database {}", map.proxy.listen, map.proxy.database),
+    );
     line(
         "console",
         format!(
@@ -104,8 +110,14 @@ fn front_page(context: &Context) -> String {
         ),
     );
     line("/metrics", "counters and gauges for Prometheus".to_owned());
-    line("/healthz", serving(context).map_or_else(|why| why, |()| "ok".to_owned()));
-    line("/readyz", "the same, but not while the proxy drains".to_owned());
+    line(
+        "/healthz",
+        serving(context).map_or_else(|why| why, |()| "ok".to_owned()),
+    );
+    line(
+        "/readyz",
+        "the same, but not while the proxy drains".to_owned(),
+    );
     let load = match context.map.last_load() {
         LastLoad::Good => "the file is good".to_owned(),
         LastLoad::Bad { faults, since } => format!(
@@ -114,7 +126,10 @@ fn front_page(context: &Context) -> String {
             faults.len()
         ),
     };
-    line("map", format!("version {}, {} shards; {load}", map.version, map.shards()));
+    line(
+        "map",
+        format!("version {}, {} shards; {load}", map.version, map.shards()),
+    );
     line("clients", context.clients.len().to_string());
     for (n, host) in map.hosts.iter().enumerate() {
         let HostState { state, fault } = show::host_state(context, &host.name);

@@ -166,11 +166,9 @@ fn pools(context: &Context, now: &Now) -> Result<(), prometheus::Error> {
         "Server connections lent to a client or being opened",
         &|c| c.sv_active as f64,
     )?;
-    gauge(
-        "presplit_pool_sv_idle",
-        "Idle server connections",
-        &|c| c.sv_idle as f64,
-    )?;
+    gauge("presplit_pool_sv_idle", "Idle server connections", &|c| {
+        c.sv_idle as f64
+    })?;
     gauge(
         "presplit_pool_maxwait_seconds",
         "How long the first of those that wait has waited",

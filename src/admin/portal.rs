@@ -265,7 +265,9 @@ mod tests {
         let mut prepared = Prepared::default();
         for n in 0..STATEMENTS {
             let name = n.to_string();
-            prepared.parse(&parse(name.as_bytes(), b"SHOW MAP")).unwrap();
+            prepared
+                .parse(&parse(name.as_bytes(), b"SHOW MAP"))
+                .unwrap();
         }
         let code = |result: Result<(), ErrorFields>| result.unwrap_err().code;
         let more = prepared.parse(&parse(b"x", b"SHOW MAP"));
@@ -309,7 +311,8 @@ mod tests {
         portal.rest = Some(vec![row(1), row(2)].into_iter());
         let mut out = Vec::new();
         portal.send(1, &mut out);
-        let first = b"D\0\0\0\x1b\0\x03\0\0\0\x08\0\0\0\0\0\0\0\x01\0\0\0\x01s\xff\xff\xff\xffs\0\0\0\x04";
+        let first =
+            b"D\0\0\0\x1b\0\x03\0\0\0\x08\0\0\0\0\0\0\0\x01\0\0\0\x01s\xff\xff\xff\xffs\0\0\0\x04";
         assert_eq!(out, first);
         out.clear();
         portal.send(0, &mut out);

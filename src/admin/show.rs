@@ -126,9 +126,7 @@ pub(super) fn show(context: &Context, view: View) -> Shown {
             .iter()
             .map(|(name, _, what)| vec![(*name).into(), (*what).into()])
             .collect(),
-        View::Version => vec![vec![
-            concat!("presplit ", env!("CARGO_PKG_VERSION")).into(),
-        ]],
+        View::Version => vec![vec![concat!("presplit ", env!("CARGO_PKG_VERSION")).into()]],
         View::Map => self::map(context, &map),
         View::Shards => shards(&map),
         View::Hosts => hosts(context, &map),
@@ -337,9 +335,8 @@ fn stats(context: &Context) -> Shown {
         Ok(families) => {
             for family in families {
                 for metric in family.get_metric() {
-                    let label = |l: &prometheus::proto::LabelPair| {
-                        format!("{}={}", l.name(), l.value())
-                    };
+                    let label =
+                        |l: &prometheus::proto::LabelPair| format!("{}={}", l.name(), l.value());
                     let labels: Vec<String> = metric.get_label().iter().map(label).collect();
                     let value = match family.get_field_type() {
                         prometheus::proto::MetricType::COUNTER => metric.get_counter().get_value(),
@@ -391,12 +388,19 @@ fn config(map: &ShardMap) -> Vec<Row> {
         };
         vec![name.into(), value.into(), default.into(), when.into()]
     };
-    map.proxy.list().into_iter().zip(defaults).map(row).collect()
+    map.proxy
+        .list()
+        .into_iter()
+        .zip(defaults)
+        .map(row)
+        .collect()
 }
 
 /// `2015-01-31 23:59:59 UTC`.
 pub(super) fn utc(at: SystemTime) -> String {
-    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = at
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
     // Howard Hinnant's civil_from_days: years that begin in March, eras of 400 of them, all numbers positive here.
     let days = days + 719_468;

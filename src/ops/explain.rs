@@ -8,7 +8,11 @@ use crate::sql::parse::{self, ddl};
 use crate::sql::shape::Shape;
 
 /// What the parser may spend on one statement.
-const LIMITS: parse::Limits = parse::Limits { text: 1 << 20, tokens: 100_000, depth: 100 };
+const LIMITS: parse::Limits = parse::Limits {
+    text: 1 << 20,
+    tokens: 100_000,
+    depth: 100,
+};
 
 /// Parameter values as text, `$1` first.
 pub struct Given(pub Vec<String>);
@@ -16,7 +20,11 @@ pub struct Given(pub Vec<String>);
 impl Params for Given {
     fn get(&self, n: u16) -> Option<Param<'_>> {
         let value = self.0.get(usize::from(n).checked_sub(1)?)?;
-        Some(Param { format: Format::Text, type_oid: 0, value: Some(value.as_bytes()) })
+        Some(Param {
+            format: Format::Text,
+            type_oid: 0,
+            value: Some(value.as_bytes()),
+        })
     }
 }
 
@@ -26,7 +34,9 @@ pub fn tables_of_file(map: &ShardMap, sql: &str) -> (Tables, Vec<String>) {
     let _ = shape.scan(sql.as_bytes());
     let mut snapshot = Snapshot::default();
     for piece in shape.pieces(sql.as_bytes()) {
-        let Some(table) = sql.get(piece).and_then(ddl::created_table) else { continue };
+        let Some(table) = sql.get(piece).and_then(ddl::created_table) else {
+            continue;
+        };
         let rule = map.tables.get(&table.name);
         let kind = rule.and_then(|r| r.kind);
         let hosts: Vec<&str> = match (kind, rule.and_then(|r| r.host.as_deref())) {
@@ -52,7 +62,11 @@ pub fn tables_of_file(map: &ShardMap, sql: &str) -> (Tables, Vec<String>) {
             continue;
         }
         for host in hosts {
-            snapshot.public.entry(host.to_owned()).or_default().insert(table.name.clone(), made.clone());
+            snapshot
+                .public
+                .entry(host.to_owned())
+                .or_default()
+                .insert(table.name.clone(), made.clone());
         }
     }
     snapshot.functions = catalog::Functions::postgres();
@@ -64,11 +78,22 @@ pub async fn tables_of_hosts(map: &ShardMap) -> (Tables, Vec<String>) {
     let sources: Vec<_> = map
         .hosts
         .iter()
-        .map(|host| HostSource { name: host.name.clone(), config: connect::config(&host.url, "presplit explain") })
+        .map(|host| HostSource {
+            name: host.name.clone(),
+            config: connect::config(&host.url, "presplit explain"),
+        })
         .collect();
-    let named = |shard| (map.host(map.owner(shard)).name.clone(), map.keyspace.schema.name(shard));
+    let named = |shard| {
+        (
+            map.host(map.owner(shard)).name.clone(),
+            map.keyspace.schema.name(shard),
+        )
+    };
     let lowest = (0..map.hosts.len()).filter_map(|h| map.shards_of(HostId(h as u16)).next());
-    let templates: Vec<_> = std::iter::once(map.template()).chain(lowest).map(named).collect();
+    let templates: Vec<_> = std::iter::once(map.template())
+        .chain(lowest)
+        .map(named)
+        .collect();
     let (snapshot, mut faults) = catalog::read(&sources, &templates).await;
     let (tables, more) = Tables::new(map, &snapshot);
     faults.extend(more);
@@ -76,9 +101,18 @@ pub async fn tables_of_hosts(map: &ShardMap) -> (Tables, Vec<String>) {
 }
 
 /// Explains one statement in lines; `false`: it would be refused.
-pub fn explain(map: &ShardMap, tables: &Tables, sql: &str, params: Vec<String>) -> (Vec<String>, bool) {
+pub fn explain(
+    map: &ShardMap,
+    tables: &Tables,
+    sql: &str,
+    params: Vec<String>,
+) -> (Vec<String>, bool) {
     let given = Given(params);
-    let params: Option<&dyn Params> = if given.0.is_empty() { None } else { Some(&given) };
+    let params: Option<&dyn Params> = if given.0.is_empty() {
+        None
+    } else {
+        Some(&given)
+    };
     match route::explain(sql, tables, map, &LIMITS, params, None) {
         Ok(explanation) => (explanation.lines(map), true),
         Err(refusal) => (refusal.lines(), false),

@@ -79,7 +79,10 @@ struct State {
     /// Connections in `idle`, lent out, or being opened.
     open: usize,
     /// Last in, first out: the newest has the warmest server process.
-    #[expect(clippy::vec_box, reason = "a connection is lent and taken back by moving one pointer")]
+    #[expect(
+        clippy::vec_box,
+        reason = "a connection is lent and taken back by moving one pointer"
+    )]
     idle: Vec<Box<ServerConn>>,
     /// First come, first served. A waiter's place is taken by closing its channel.
     waiters: VecDeque<Waiter>,
@@ -150,19 +153,29 @@ impl Pool {
             failed: 0,
         };
         let target = Target::from(&url);
-        Arc::new(Pool { host, url, target, state: Mutex::new(state) })
+        Arc::new(Pool {
+            host,
+            url,
+            target,
+            state: Mutex::new(state),
+        })
     }
 
     /// A panic while the lock is held cannot leave the state half-changed (no foreign code runs under it), so a
     /// poisoned lock is as good as a clean one.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.state
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// Lends a connection. By preference one that holds the statement, then one with the same settings, of the same
     /// event loop, newest first; opens one if none is idle and the limit allows; else waits its turn.
     /// Dropping the future gives up the place in the queue and loses no connection.
-    pub async fn checkout(self: &Arc<Pool>, wish: Checkout<'_>) -> Result<Box<ServerConn>, CheckoutFault> {
+    pub async fn checkout(
+        self: &Arc<Pool>,
+        wish: Checkout<'_>,
+    ) -> Result<Box<ServerConn>, CheckoutFault> {
         let (turn, limits) = self.turn(&wish);
         let place = match turn {
             Turn::Conn(conn) => return Ok(conn),
@@ -174,7 +187,10 @@ impl Pool {
             Ok(Ok(Gift::Conn(conn))) => Ok(conn),
             Ok(Ok(Gift::Slot)) => self.open(wish.worker, &limits).await,
             // The sender goes only with the pool's state, which `self` keeps alive; an expired wait is the other case.
-            Ok(Err(_)) | Err(_) => Err(CheckoutFault::Busy { connections: limits.connections, waited: limits.wait }),
+            Ok(Err(_)) | Err(_) => Err(CheckoutFault::Busy {
+                connections: limits.connections,
+                waited: limits.wait,
+            }),
         }
     }
 
@@ -203,21 +219,38 @@ impl Pool {
             }
         }
         let (gift, place) = oneshot::channel();
-        state.waiters.push_back(Waiter { since: Instant::now(), gift });
+        state.waiters.push_back(Waiter {
+            since: Instant::now(),
+            gift,
+        });
         (Turn::Wait(place), state.limits.clone())
     }
 
     /// Opens a connection in a slot that `open` counts already.
-    async fn open(self: &Arc<Pool>, worker: Worker, limits: &PoolLimits) -> Result<Box<ServerConn>, CheckoutFault> {
+    async fn open(
+        self: &Arc<Pool>,
+        worker: Worker,
+        limits: &PoolLimits,
+    ) -> Result<Box<ServerConn>, CheckoutFault> {
         let slot = Slot { pool: Some(self) };
         if let Some(fault) = self.lock().recent_fault() {
             return Err(CheckoutFault::Connect(fault));
         }
-        let extra: Vec<_> = self.url.params.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-        let login = match tokio::time::timeout(limits.connect, server::connect(&self.target, &extra)).await {
-            Ok(login) => login,
-            Err(_) => Err(server::ConnectFault::timed_out(&self.target, limits.connect)),
-        };
+        let extra: Vec<_> = self
+            .url
+            .params
+            .iter()
+            .map(|(n, v)| (n.as_str(), v.as_str()))
+            .collect();
+        let login =
+            match tokio::time::timeout(limits.connect, server::connect(&self.target, &extra)).await
+            {
+                Ok(login) => login,
+                Err(_) => Err(server::ConnectFault::timed_out(
+                    &self.target,
+                    limits.connect,
+                )),
+            };
         match login {
             Ok(login) => {
                 slot.filled();
@@ -233,7 +266,10 @@ impl Pool {
                 state.failed += 1;
                 state.last_fault = Some((fault.clone(), Instant::now()));
                 if fault.is_host_down() {
-                    state.down = Some(Down { fault: fault.clone(), until: Instant::now() + DOWN_FOR });
+                    state.down = Some(Down {
+                        fault: fault.clone(),
+                        until: Instant::now() + DOWN_FOR,
+                    });
                 }
                 drop(state);
                 Err(CheckoutFault::Connect(fault))
@@ -305,7 +341,9 @@ impl Pool {
         let (idle_for, lifetime) = (state.limits.idle, state.limits.lifetime);
         let before = state.idle.len();
         state.idle.retain(|conn| {
-            conn.is_quiet() && now.duration_since(conn.released) < idle_for && now.duration_since(conn.opened) < lifetime
+            conn.is_quiet()
+                && now.duration_since(conn.released) < idle_for
+                && now.duration_since(conn.opened) < lifetime
         });
         let closed = before - state.idle.len();
         state.open -= closed;
@@ -319,7 +357,11 @@ impl Pool {
             cl_waiting: state.waiters.len(),
             sv_active: state.open - state.idle.len(),
             sv_idle: state.idle.len(),
-            maxwait: state.waiters.front().map(|w| w.since.elapsed()).unwrap_or_default(),
+            maxwait: state
+                .waiters
+                .front()
+                .map(|w| w.since.elapsed())
+                .unwrap_or_default(),
             checkouts: state.checkouts,
             opened: state.opened,
             failed: state.failed,
@@ -329,7 +371,10 @@ impl Pool {
     /// Why the last login failed, and how long ago that was; `None` if it went well or there was none.
     pub fn last_fault(&self) -> Option<(Arc<server::ConnectFault>, Duration)> {
         let state = self.lock();
-        state.last_fault.as_ref().map(|(fault, at)| (fault.clone(), at.elapsed()))
+        state
+            .last_fault
+            .as_ref()
+            .map(|(fault, at)| (fault.clone(), at.elapsed()))
     }
 
     /// Whether the host refused a login a moment ago.
@@ -387,7 +432,9 @@ impl State {
     /// Lets waiters open connections while the limit allows.
     fn pass_on_slots(&mut self) {
         while self.open < self.limits.connections {
-            let Some(waiter) = self.waiters.pop_front() else { return };
+            let Some(waiter) = self.waiters.pop_front() else {
+                return;
+            };
             if waiter.gift.send(Gift::Slot).is_ok() {
                 self.open += 1;
             }

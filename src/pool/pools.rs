@@ -32,7 +32,9 @@ pub struct Pools {
 
 impl Pools {
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Arc<Pool>>> {
-        self.all.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.all
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// The pools of the map's hosts for a server user (`None`: the user in each host's url) and its password.
@@ -41,7 +43,10 @@ impl Pools {
         let mut all = self.lock();
         let pools = map.hosts.iter().map(|host| {
             let url = url_for(host, user, password);
-            let key = Key { host: host.name.clone(), user: user.map(str::to_owned) };
+            let key = Key {
+                host: host.name.clone(),
+                user: user.map(str::to_owned),
+            };
             match all.get(&key) {
                 Some(pool) if pool.url == url => pool.clone(),
                 _ => {
@@ -58,16 +63,18 @@ impl Pools {
 
     /// A new map is in force: new limits, and pools of hosts that are gone are retired.
     pub fn follow(&self, map: &ShardMap) {
-        self.lock().retain(|key, pool| match map.hosts.iter().find(|h| h.name == key.host) {
-            Some(host) => {
-                pool.set_limits(limits(map, host));
-                true
-            }
-            None => {
-                pool.retire();
-                false
-            }
-        });
+        self.lock().retain(
+            |key, pool| match map.hosts.iter().find(|h| h.name == key.host) {
+                Some(host) => {
+                    pool.set_limits(limits(map, host));
+                    true
+                }
+                None => {
+                    pool.retire();
+                    false
+                }
+            },
+        );
     }
 
     /// Every pool, sorted by host.

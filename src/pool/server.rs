@@ -129,7 +129,11 @@ impl ConnectFault {
     /// Opening the connection took longer than `limit`.
     pub fn timed_out(target: &Target, limit: std::time::Duration) -> ConnectFault {
         let source = io::Error::new(io::ErrorKind::TimedOut, format!("no answer in {limit:?}"));
-        ConnectFault::Io { at: target.to_string(), what: "connect", source }
+        ConnectFault::Io {
+            at: target.to_string(),
+            what: "connect",
+            source,
+        }
     }
 
     /// Whether the host as a whole takes no one just now, so that another try at once is of no use.

@@ -41,7 +41,11 @@ impl Settings {
     /// `self` says of them.
     pub fn difference(&self, wanted: &Settings, unsure: &[String]) -> Vec<String> {
         let mut sql = Vec::new();
-        let gone = self.0.keys().chain(unsure).filter(|name| !wanted.0.contains_key(*name));
+        let gone = self
+            .0
+            .keys()
+            .chain(unsure)
+            .filter(|name| !wanted.0.contains_key(*name));
         for name in gone {
             sql.push(format!("RESET {}", quote_dotted(name)));
         }
@@ -65,7 +69,9 @@ impl Settings {
 
     /// The statements that bring the settings about, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, sql)| (name.as_str(), sql.as_str()))
+        self.0
+            .iter()
+            .map(|(name, sql)| (name.as_str(), sql.as_str()))
     }
 
     /// The names whose settings differ between the two sets.
@@ -81,7 +87,11 @@ impl Settings {
 
 /// The statement that sets a GUC to a plain value, as in a startup packet (also right for lists such as `search_path`).
 pub fn set_config(name: &str, value: &str) -> String {
-    format!("SELECT pg_catalog.set_config({}, {}, false)", literal(name), literal(value))
+    format!(
+        "SELECT pg_catalog.set_config({}, {}, false)",
+        literal(name),
+        literal(value)
+    )
 }
 
 /// `text` as a string literal, safe whatever it holds.
@@ -94,7 +104,10 @@ pub fn literal(text: &str) -> String {
 
 /// A GUC name as identifiers: `"app"."user"`.
 fn quote_dotted(name: &str) -> String {
-    let parts: Vec<_> = name.split('.').map(|p| format!("\"{}\"", p.replace('"', "\"\""))).collect();
+    let parts: Vec<_> = name
+        .split('.')
+        .map(|p| format!("\"{}\"", p.replace('"', "\"\"")))
+        .collect();
     parts.join(".")
 }
 
@@ -104,17 +117,30 @@ mod tests {
 
     #[test]
     fn difference_sets_resets_and_leaves_alone() {
-        let a = Settings::default().with("TimeZone", "SET TIME ZONE 'UTC'".into()).with("datestyle", "SET datestyle TO iso".into());
-        let b = a.without("timezone").with("work_mem", "SET work_mem TO '1MB'".into());
+        let a = Settings::default()
+            .with("TimeZone", "SET TIME ZONE 'UTC'".into())
+            .with("datestyle", "SET datestyle TO iso".into());
+        let b = a
+            .without("timezone")
+            .with("work_mem", "SET work_mem TO '1MB'".into());
         assert!(a.difference(&a, &[]).is_empty());
-        assert_eq!(a.difference(&b, &[]), ["RESET \"timezone\"", "SET work_mem TO '1MB'"]);
-        assert_eq!(b.difference(&b, &["datestyle".into()]), ["SET datestyle TO iso"]);
+        assert_eq!(
+            a.difference(&b, &[]),
+            ["RESET \"timezone\"", "SET work_mem TO '1MB'"]
+        );
+        assert_eq!(
+            b.difference(&b, &["datestyle".into()]),
+            ["SET datestyle TO iso"]
+        );
         assert_eq!(b.difference(&b, &["role".into()]), ["RESET \"role\""]);
     }
 
     #[test]
     fn values_cannot_break_out_of_their_literal() {
-        assert_eq!(set_config("a", "it's"), "SELECT pg_catalog.set_config('a', 'it''s', false)");
+        assert_eq!(
+            set_config("a", "it's"),
+            "SELECT pg_catalog.set_config('a', 'it''s', false)"
+        );
         assert_eq!(literal("a\\'b"), "E'a\\\\''b'");
     }
 }

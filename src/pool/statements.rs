@@ -36,7 +36,12 @@ pub struct Added {
 impl Statements {
     /// An empty cache that holds at most `cap` statements (at least 1).
     pub fn new(cap: usize) -> Statements {
-        Statements { held: HashMap::default(), clock: VecDeque::new(), next: 0, cap: cap.max(1) }
+        Statements {
+            held: HashMap::default(),
+            clock: VecDeque::new(),
+            next: 0,
+            cap: cap.max(1),
+        }
     }
 
     /// The name under which this connection holds the statement; marks it as used.
@@ -53,7 +58,11 @@ impl Statements {
 
     /// Notes that the statement is being parsed on this connection. `key` must not be held.
     pub fn add(&mut self, key: StatementKey) -> Added {
-        let evicted = if self.held.len() >= self.cap { self.evict() } else { None };
+        let evicted = if self.held.len() >= self.cap {
+            self.evict()
+        } else {
+            None
+        };
         let name = self.next;
         self.next = self.next.wrapping_add(1);
         self.held.insert(key, Held { name, used: false });
@@ -63,7 +72,12 @@ impl Statements {
 
     /// Forgets a statement whose Parse the server refused.
     pub fn forget(&mut self, name: u32) {
-        if let Some(key) = self.held.iter().find(|(_, h)| h.name == name).map(|(k, _)| *k) {
+        if let Some(key) = self
+            .held
+            .iter()
+            .find(|(_, h)| h.name == name)
+            .map(|(k, _)| *k)
+        {
             self.held.remove(&key);
             self.clock.retain(|k| *k != key);
         }
@@ -112,7 +126,11 @@ mod tests {
         assert_eq!(s.add((2, 0)).name, 1);
         assert_eq!(s.get((1, 0)), Some(0));
         let third = s.add((3, 0));
-        assert_eq!((third.name, third.evicted), (2, Some(1)), "statement 1 was used, so 2 goes");
+        assert_eq!(
+            (third.name, third.evicted),
+            (2, Some(1)),
+            "statement 1 was used, so 2 goes"
+        );
         assert!(s.contains(&(1, 0)) && !s.contains(&(2, 0)));
         assert_eq!(s.len(), 2);
     }

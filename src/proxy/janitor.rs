@@ -36,11 +36,16 @@ fn end_idle_clients(context: &Context) {
     if timeouts.idle_client.is_none() && timeouts.idle_transaction.is_none() {
         return;
     }
-    let over = |limit: Option<Duration>, ms: u64| limit.is_some_and(|l| u128::from(ms) >= l.as_millis());
+    let over =
+        |limit: Option<Duration>, ms: u64| limit.is_some_and(|l| u128::from(ms) >= l.as_millis());
     for client in context.clients.list() {
         match client.activity() {
-            (Activity::Idle, ms) if over(timeouts.idle_client, ms) => client.order(Order::IdleTimeout),
-            (Activity::InTransaction, ms) if over(timeouts.idle_transaction, ms) => client.order(Order::TransactionTimeout),
+            (Activity::Idle, ms) if over(timeouts.idle_client, ms) => {
+                client.order(Order::IdleTimeout)
+            }
+            (Activity::InTransaction, ms) if over(timeouts.idle_transaction, ms) => {
+                client.order(Order::TransactionTimeout)
+            }
             _ => {}
         }
     }

@@ -84,11 +84,21 @@ impl Drop for Counted {
 }
 
 /// One connection, from its first packet to its end.
-async fn client(context: Arc<Context>, worker: Arc<WorkerContext>, socket: TcpStream, counted: Counted) {
-    let Ok(mut stream) = Stream::tcp(socket) else { return };
+async fn client(
+    context: Arc<Context>,
+    worker: Arc<WorkerContext>,
+    socket: TcpStream,
+    counted: Counted,
+) {
+    let Ok(mut stream) = Stream::tcp(socket) else {
+        return;
+    };
     let (limit, most) = {
         let map = context.map.load();
-        (map.proxy.timeouts.handshake, map.proxy.limits.clients as usize)
+        (
+            map.proxy.timeouts.handshake,
+            map.proxy.limits.clients as usize,
+        )
     };
     let params = match tokio::time::timeout(limit, startup::open(&mut stream)).await {
         Ok(Ok(Opening::Startup(params))) => params,
@@ -109,9 +119,12 @@ async fn client(context: Arc<Context>, worker: Arc<WorkerContext>, socket: TcpSt
     if counted.0.clients.load(Ordering::Relaxed) > most {
         context.stats.login_refused();
         let mut out = Vec::new();
-        ErrorFields::fatal(SqlState::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
-            .hint("The limit is `clients` in [proxy.limits].")
-            .write(&mut out);
+        ErrorFields::fatal(
+            SqlState::TOO_MANY_CONNECTIONS,
+            "sorry, too many clients already",
+        )
+        .hint("The limit is `clients` in [proxy.limits].")
+        .write(&mut out);
         let _ = stream.write_all(&out).await;
         return;
     }

@@ -47,9 +47,18 @@ impl Proxy {
         while listeners.len() < workers {
             listeners.push(listen::listener(address, true)?);
         }
-        let http = current.proxy.http.map(|addr| listen::listener(addr, false)).transpose()?;
+        let http = current
+            .proxy
+            .http
+            .map(|addr| listen::listener(addr, false))
+            .transpose()?;
         let stats = Stats::new().map_err(io::Error::other)?;
-        Ok(Proxy { context: Context::new(map, stats), listeners, http, address })
+        Ok(Proxy {
+            context: Context::new(map, stats),
+            listeners,
+            http,
+            address,
+        })
     }
 
     /// Where clients connect.
@@ -74,7 +83,10 @@ impl Proxy {
     /// An event loop that can't be started.
     pub async fn run(self, stop: CancellationToken) -> io::Result<()> {
         let context = self.context;
-        let gate = Arc::new(Gate { stop: stop.clone(), clients: AtomicUsize::new(0) });
+        let gate = Arc::new(Gate {
+            stop: stop.clone(),
+            clients: AtomicUsize::new(0),
+        });
         let end = CancellationToken::new();
         let chores = TaskTracker::new();
         chores.spawn(shardmap::watch_file(context.map.clone(), end.clone()));
@@ -82,18 +94,27 @@ impl Proxy {
         chores.spawn(tables::keep(context.clone(), keeper, end.clone()));
         chores.spawn(janitor::run(context.clone(), end.clone()));
         if let Some(http) = self.http {
-            chores.spawn(crate::admin::serve_http(context.clone(), http, stop.clone(), end.clone()));
+            chores.spawn(crate::admin::serve_http(
+                context.clone(),
+                http,
+                stop.clone(),
+                end.clone(),
+            ));
         }
         let mut threads = Vec::new();
         for (n, listener) in self.listeners.into_iter().enumerate() {
             let (context, gate, end) = (context.clone(), gate.clone(), end.clone());
             let worker = WorkerContext::new(n as u16);
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let thread = std::thread::Builder::new().name(format!("worker-{n}")).spawn(move || {
-                runtime.block_on(listen::accept(context, worker, listener, gate, end));
-                // Sessions that outlived the grace are cut here.
-                runtime.shutdown_timeout(Duration::from_millis(100));
-            })?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            let thread = std::thread::Builder::new()
+                .name(format!("worker-{n}"))
+                .spawn(move || {
+                    runtime.block_on(listen::accept(context, worker, listener, gate, end));
+                    // Sessions that outlived the grace are cut here.
+                    runtime.shutdown_timeout(Duration::from_millis(100));
+                })?;
             threads.push(thread);
         }
         stop.cancelled().await;
@@ -120,8 +141,15 @@ async fn drain(context: &Context, gate: &Gate) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tracing::info!(clients = context.clients.len(), ?grace, "draining: no new clients; open transactions may end");
+    tracing::info!(
+        clients = context.clients.len(),
+        ?grace,
+        "draining: no new clients; open transactions may end"
+    );
     if tokio::time::timeout(grace, waiting).await.is_err() {
-        tracing::warn!(clients = context.clients.len(), "the drain grace is over: the rest is cut");
+        tracing::warn!(
+            clients = context.clients.len(),
+            "the drain grace is over: the rest is cut"
+        );
     }
 }

@@ -37,7 +37,10 @@ pub(super) struct Keeper {
 /// Goes on looking until `end`.
 pub(super) async fn keep(context: Arc<Context>, keeper: Keeper, end: CancellationToken) {
     let mut maps = context.map.subscribe();
-    let Keeper { mut known, mut complete } = keeper;
+    let Keeper {
+        mut known,
+        mut complete,
+    } = keeper;
     let mut last = Instant::now();
     loop {
         let retry = async {
@@ -77,7 +80,10 @@ async fn look(context: &Context, known: &mut Known) -> bool {
     let map = context.map.current();
     let (mut snapshot, mut said) = match tokio::time::timeout(LOOK, read(&map)).await {
         Ok(read) => read,
-        Err(_) => (Snapshot::default(), vec![format!("reading the catalogs took longer than {LOOK:?}")]),
+        Err(_) => (
+            Snapshot::default(),
+            vec![format!("reading the catalogs took longer than {LOOK:?}")],
+        ),
     };
     let complete = said.is_empty();
     if !complete && let Some(old) = &known.snapshot {
@@ -93,7 +99,9 @@ async fn look(context: &Context, known: &mut Known) -> bool {
     let rules = Some((map.keyspace.clone(), map.tables.clone()));
     if known.rules != rules || known.snapshot.as_ref() != Some(&snapshot) {
         tracing::info!(sharded = snapshot.sharded.len(), "the tables are known");
-        context.schema.store(Arc::new(Schema::new(&map, Some(tables))));
+        context
+            .schema
+            .store(Arc::new(Schema::new(&map, Some(tables))));
         known.rules = rules;
         known.snapshot = Some(snapshot);
     }
@@ -133,7 +141,10 @@ async fn read(map: &ShardMap) -> (Snapshot, Vec<String>) {
     let sources: Vec<_> = map
         .hosts
         .iter()
-        .map(|host| HostSource { name: host.name.clone(), config: connect::config(&host.url, "presplit catalog") })
+        .map(|host| HostSource {
+            name: host.name.clone(),
+            config: connect::config(&host.url, "presplit catalog"),
+        })
         .collect();
     catalog::read(&sources, &templates(map)).await
 }
@@ -141,7 +152,14 @@ async fn read(map: &ShardMap) -> (Snapshot, Vec<String>) {
 /// The template shard, then the lowest shard of each other host: any of them will do while the first one's host is down.
 fn templates(map: &ShardMap) -> Vec<(String, String)> {
     let template = map.template();
-    let others = (0..map.hosts.len()).filter_map(|h| map.shards_of(HostId(h as u16)).next()).filter(|s| *s != template);
-    let named = |shard| (map.host(map.owner(shard)).name.clone(), map.keyspace.schema.name(shard));
+    let others = (0..map.hosts.len())
+        .filter_map(|h| map.shards_of(HostId(h as u16)).next())
+        .filter(|s| *s != template);
+    let named = |shard| {
+        (
+            map.host(map.owner(shard)).name.clone(),
+            map.keyspace.schema.name(shard),
+        )
+    };
     std::iter::once(template).chain(others).map(named).collect()
 }

@@ -65,23 +65,90 @@ pub fn bind_unreadable(text: &Unreadable, tables: &Tables) -> Bound {
 
 /// The first words of Postgres' statements (gram.y, `stmt`), those that are never utilities left out.
 const COMMANDS: &[&str] = &[
-    "ABORT", "ALTER", "ANALYZE", "ANALYSE", "BEGIN", "CALL", "CHECKPOINT", "CLOSE", "CLUSTER", "COMMENT", "COMMIT",
-    "COPY", "CREATE", "DEALLOCATE", "DECLARE", "DELETE", "DISCARD", "DO", "DROP", "END", "EXECUTE", "EXPLAIN", "FETCH",
-    "GRANT", "IMPORT", "INSERT", "LISTEN", "LOAD", "LOCK", "MERGE", "MOVE", "NOTIFY", "PREPARE", "REASSIGN", "REFRESH",
-    "REINDEX", "RELEASE", "RELOAD", "RESET", "REVOKE", "ROLLBACK", "SAVEPOINT", "SECURITY", "SELECT", "SET", "SHOW",
-    "START", "TABLE", "TRUNCATE", "UNLISTEN", "UPDATE", "VACUUM", "VALUES", "WITH",
+    "ABORT",
+    "ALTER",
+    "ANALYZE",
+    "ANALYSE",
+    "BEGIN",
+    "CALL",
+    "CHECKPOINT",
+    "CLOSE",
+    "CLUSTER",
+    "COMMENT",
+    "COMMIT",
+    "COPY",
+    "CREATE",
+    "DEALLOCATE",
+    "DECLARE",
+    "DELETE",
+    "DISCARD",
+    "DO",
+    "DROP",
+    "END",
+    "EXECUTE",
+    "EXPLAIN",
+    "FETCH",
+    "GRANT",
+    "IMPORT",
+    "INSERT",
+    "LISTEN",
+    "LOAD",
+    "LOCK",
+    "MERGE",
+    "MOVE",
+    "NOTIFY",
+    "PREPARE",
+    "REASSIGN",
+    "REFRESH",
+    "REINDEX",
+    "RELEASE",
+    "RELOAD",
+    "RESET",
+    "REVOKE",
+    "ROLLBACK",
+    "SAVEPOINT",
+    "SECURITY",
+    "SELECT",
+    "SET",
+    "SHOW",
+    "START",
+    "TABLE",
+    "TRUNCATE",
+    "UNLISTEN",
+    "UPDATE",
+    "VACUUM",
+    "VALUES",
+    "WITH",
 ];
 
 fn begins_a_command(verb: &str) -> bool {
     let first = verb.split_ascii_whitespace().next().unwrap_or_default();
-    COMMANDS.iter().any(|command| command.eq_ignore_ascii_case(first))
+    COMMANDS
+        .iter()
+        .any(|command| command.eq_ignore_ascii_case(first))
 }
 
 /// What a session acts on by itself, if it can read it. Sent to a server unread, it could leave something behind on a
 /// connection that the next client gets.
 const SESSION_COMMANDS: &[&str] = &[
-    "ABORT", "BEGIN", "CLOSE", "COMMIT", "DEALLOCATE", "DISCARD", "END", "FETCH", "LISTEN", "MOVE", "RELEASE", "RESET",
-    "ROLLBACK", "SAVEPOINT", "SET", "SHOW", "START", "UNLISTEN",
+    "ABORT",
+    "BEGIN",
+    "CLOSE",
+    "COMMIT",
+    "DEALLOCATE",
+    "DISCARD",
+    "END",
+    "FETCH",
+    "LISTEN",
+    "MOVE",
+    "RELEASE",
+    "RESET",
+    "ROLLBACK",
+    "SAVEPOINT",
+    "SET",
+    "SHOW",
+    "START",
+    "UNLISTEN",
 ];
 
 /// CREATE, ALTER, VACUUM ...: they go nowhere without a hint, unless they are all about unsharded tables of one host.
@@ -93,7 +160,9 @@ fn utility(verb: &str, plan: &Plan, tables: &Tables) -> Rule {
                 hintable: false,
             };
         }
-        _ if SESSION_COMMANDS.contains(&verb.split_ascii_whitespace().next().unwrap_or_default()) => {
+        _ if SESSION_COMMANDS
+            .contains(&verb.split_ascii_whitespace().next().unwrap_or_default()) =>
+        {
             return Rule::Refuse {
                 refusal: words::session_command(verb),
                 hintable: false,

@@ -66,14 +66,29 @@ fn without_hint(bound: &Bound, values: &Values<'_>, map: &ShardMap) -> Result<Ro
 
 /// Where a statement can be parsed and described without values: its parameters and columns are the same on all shards.
 /// `any` is a shard that suits the caller. `hinted`: a standing hint will say the shard, so a missing key is no fault.
-pub fn anywhere(bound: &Bound, map: &ShardMap, any: ShardId, hinted: bool) -> Result<Route, Refusal> {
-    let at = |shard, names| Ok(Route { target: Target::Shard(shard), names });
+pub fn anywhere(
+    bound: &Bound,
+    map: &ShardMap,
+    any: ShardId,
+    hinted: bool,
+) -> Result<Route, Refusal> {
+    let at = |shard, names| {
+        Ok(Route {
+            target: Target::Shard(shard),
+            names,
+        })
+    };
     match &bound.rule {
         Rule::Sharded(sharded) => {
-            if let (Some(refusal), Some(_), false) = (&sharded.unbound, &sharded.one_shard_only, hinted) {
+            if let (Some(refusal), Some(_), false) =
+                (&sharded.unbound, &sharded.one_shard_only, hinted)
+            {
                 return Err(refusal.clone());
             }
-            let beside = sharded.beside.as_ref().and_then(|(host, _)| map.shards_of(map.host_named(host)?).next());
+            let beside = sharded
+                .beside
+                .as_ref()
+                .and_then(|(host, _)| map.shards_of(map.host_named(host)?).next());
             at(sharded.fixed.or(beside).unwrap_or(any), bound.names)
         }
         Rule::Refuse { refusal, hintable } if !hinted || !hintable => Err(refusal.clone()),
@@ -81,7 +96,9 @@ pub fn anywhere(bound: &Bound, map: &ShardMap, any: ShardId, hinted: bool) -> Re
         Rule::Any => Ok(route(Target::Any, Names::Qualified)),
         Rule::Template => Ok(route(Target::Template, Names::SearchPath)),
         Rule::Host { host, table } => {
-            let host = map.host_named(host).ok_or_else(|| words::unknown_host(table, host))?;
+            let host = map
+                .host_named(host)
+                .ok_or_else(|| words::unknown_host(table, host))?;
             Ok(route(Target::Host(host), Names::Qualified))
         }
     }

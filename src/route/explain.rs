@@ -44,7 +44,11 @@ pub fn explain(
     };
     let own = hint::find(text.as_bytes(), &shape).map_err(|fault| Refusal::bad_hint(&fault))?;
     let hint = own.as_ref().or(standing);
-    let values = Values { text: text.as_bytes(), holes: &shape.holes, params };
+    let values = Values {
+        text: text.as_bytes(),
+        holes: &shape.holes,
+        params,
+    };
     let route = decide(&bound, &values, map, hint)?;
     let reason = why(&bound, &values, map, hint);
     let first = match &route.target {
@@ -54,7 +58,13 @@ pub fn explain(
     };
     let mut sent = Vec::new();
     match first {
-        Some(shard) => rewrite::splice(values.text, values.holes, &bound.edits, map.schema(shard), &mut sent),
+        Some(shard) => rewrite::splice(
+            values.text,
+            values.holes,
+            &bound.edits,
+            map.schema(shard),
+            &mut sent,
+        ),
         None => sent.extend_from_slice(values.text),
     }
     Ok(Explanation {
@@ -82,7 +92,11 @@ impl Explanation {
                     format!("Hosts: {}", names.join(", ")),
                 ]
             }
-            Target::Host(host) => vec![format!("Host: {} ({})", map.host(*host).name, map.host(*host).url)],
+            Target::Host(host) => vec![format!(
+                "Host: {} ({})",
+                map.host(*host).name,
+                map.host(*host).url
+            )],
             Target::Any => vec!["Host: any; in a transaction, the one that it is on".to_owned()],
             Target::Template => {
                 let template = map.template();
@@ -107,13 +121,18 @@ impl Refusal {
             code: super::Code::Unreadable,
             message: fault.to_string(),
             detail: None,
-            hint: "Write /* presplit: key=42 */, /* presplit: shard=7 */ or /* presplit: all */.".to_owned(),
+            hint: "Write /* presplit: key=42 */, /* presplit: shard=7 */ or /* presplit: all */."
+                .to_owned(),
         }
     }
 
     /// The refusal in lines, for people.
     pub fn lines(&self) -> Vec<String> {
-        let mut lines = vec![format!("Refused: {} {}", self.code.sqlstate(), self.message)];
+        let mut lines = vec![format!(
+            "Refused: {} {}",
+            self.code.sqlstate(),
+            self.message
+        )];
         lines.extend(self.detail.iter().map(|d| format!("Detail: {d}")));
         lines.push(format!("Hint: {}", self.hint));
         lines

@@ -171,7 +171,11 @@ pub(super) fn sql_prepare() -> Refusal {
 
 pub(super) fn session_command(verb: &str) -> Refusal {
     let hint = "Write it in one of the forms of Postgres' manual.";
-    Refusal::new(Code::Unreadable, format!("{verb} is no statement that is routed, or not of a form that can be read"), hint)
+    Refusal::new(
+        Code::Unreadable,
+        format!("{verb} is no statement that is routed, or not of a form that can be read"),
+        hint,
+    )
 }
 
 pub(super) fn utility(verb: &str) -> Refusal {

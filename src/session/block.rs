@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 
 use super::Session;
-use super::errors::Fault;
 use super::ends::Link;
+use super::errors::Fault;
 use super::replies::{Pass, Reply};
 use crate::pool::Settings;
 use crate::shardmap::HostId;
@@ -121,22 +121,53 @@ pub(super) fn aborted() -> Fault {
 }
 
 fn outside(what: &str) -> Fault {
-    Fault::statement(ErrorFields::error(SqlState::NO_ACTIVE_TRANSACTION, format!("{what} can only be used in transaction blocks")))
+    Fault::statement(ErrorFields::error(
+        SqlState::NO_ACTIVE_TRANSACTION,
+        format!("{what} can only be used in transaction blocks"),
+    ))
 }
 
 impl Session {
     /// `BEGIN`, `START TRANSACTION`.
-    pub(super) async fn begin(&mut self, options: &BeginOptions, text: &str) -> Result<Acted, Fault> {
-        let command = if text.trim_start().get(..5).is_some_and(|w| w.eq_ignore_ascii_case("start")) { "START TRANSACTION" } else { "BEGIN" };
+    pub(super) async fn begin(
+        &mut self,
+        options: &BeginOptions,
+        text: &str,
+    ) -> Result<Acted, Fault> {
+        let command = if text
+            .trim_start()
+            .get(..5)
+            .is_some_and(|w| w.eq_ignore_ascii_case("start"))
+        {
+            "START TRANSACTION"
+        } else {
+            "BEGIN"
+        };
         if let Some(block) = &self.block {
             if block.failed {
                 return Err(aborted());
             }
-            return Ok(warning(SqlState::ACTIVE_TRANSACTION, "there is already a transaction in progress", command));
+            return Ok(warning(
+                SqlState::ACTIVE_TRANSACTION,
+                "there is already a transaction in progress",
+                command,
+            ));
         }
-        let plain = options.isolation.is_none() && options.read_only.is_none() && options.deferrable.is_none();
-        let begin = if plain { "BEGIN".into() } else { text.trim().trim_end_matches(';').into() };
-        self.open_block(begin, matches!(options.isolation, Some(Isolation::RepeatableRead | Isolation::Serializable)));
+        let plain = options.isolation.is_none()
+            && options.read_only.is_none()
+            && options.deferrable.is_none();
+        let begin = if plain {
+            "BEGIN".into()
+        } else {
+            text.trim().trim_end_matches(';').into()
+        };
+        self.open_block(
+            begin,
+            matches!(
+                options.isolation,
+                Some(Isolation::RepeatableRead | Isolation::Serializable)
+            ),
+        );
         if self.links.iter().any(|l| l.unsynced) {
             // In the middle of a batch: what it has done so far, on all hosts, belongs to the block. Postgres does the same.
             self.run_on_unsynced_others(text).await?;
@@ -152,8 +183,15 @@ impl Session {
     /// From here on the session is in a block.
     pub(super) fn open_block(&mut self, begin: Box<str>, one_snapshot: bool) {
         // What the implicit transaction has set belongs to the block, too.
-        let settings_before = self.batch.take_settings().unwrap_or_else(|| self.settings.clone());
-        let replay = settings_before.difference(&self.settings, &[]).into_iter().map(Replayed::Set).collect();
+        let settings_before = self
+            .batch
+            .take_settings()
+            .unwrap_or_else(|| self.settings.clone());
+        let replay = settings_before
+            .difference(&self.settings, &[])
+            .into_iter()
+            .map(Replayed::Set)
+            .collect();
         self.block = Some(Box::new(Block {
             begin,
             one_snapshot,
@@ -171,7 +209,12 @@ impl Session {
     }
 
     /// `COMMIT`, `END`, `ROLLBACK`, `ABORT`.
-    pub(super) async fn end(&mut self, commit: bool, chain: bool, text: &str) -> Result<Acted, Fault> {
+    pub(super) async fn end(
+        &mut self,
+        commit: bool,
+        chain: bool,
+        text: &str,
+    ) -> Result<Acted, Fault> {
         let command = if commit { "COMMIT" } else { "ROLLBACK" };
         let Some(block) = &self.block else {
             if chain {
@@ -184,7 +227,11 @@ impl Session {
                 self.end_implicit(commit && done);
                 return Ok(Acted::Passed);
             }
-            return Ok(warning(SqlState::NO_ACTIVE_TRANSACTION, "there is no transaction in progress", command));
+            return Ok(warning(
+                SqlState::NO_ACTIVE_TRANSACTION,
+                "there is no transaction in progress",
+                command,
+            ));
         };
         let commit = commit && !block.failed;
         let begin = block.begin.clone();
@@ -199,7 +246,11 @@ impl Session {
         let verb = if commit { "COMMIT" } else { "ROLLBACK" };
         // The writing host first: the others have nothing to lose.
         let writer = block.writer;
-        let first = self.links.iter().position(|l| Some(l.host) == writer).unwrap_or(0);
+        let first = self
+            .links
+            .iter()
+            .position(|l| Some(l.host) == writer)
+            .unwrap_or(0);
         self.drain_replies().await?;
         self.active = first;
         let committed = match self.run_on(first, verb).await {
@@ -212,7 +263,11 @@ impl Session {
         let others: Vec<_> = (0..self.links.len()).filter(|i| *i != first).collect();
         for i in others {
             // They have read only: whatever becomes of them changes nothing that the client was told.
-            if self.run_quietly(i, if committed { verb } else { "ROLLBACK" }).await.is_err() {
+            if self
+                .run_quietly(i, if committed { verb } else { "ROLLBACK" })
+                .await
+                .is_err()
+            {
                 self.links[i].discard();
             }
         }
@@ -237,7 +292,9 @@ impl Session {
 
     /// The block is over.
     pub(super) fn close_block(&mut self, committed: bool) {
-        let Some(block) = self.block.take() else { return };
+        let Some(block) = self.block.take() else {
+            return;
+        };
         for link in &mut self.links {
             if let Some(conn) = &mut link.conn
                 && !committed
@@ -267,25 +324,43 @@ impl Session {
             && !block.failed
         {
             block.replay.push(Replayed::Savepoint(name.to_owned()));
-            let (replay, local_hint, locals) = (block.replay.len(), block.local_hint.clone(), block.locals.clone());
-            block.savepoints.push(Savepoint { name: name.to_owned(), settings, hint, local_hint, locals, replay });
+            let (replay, local_hint, locals) = (
+                block.replay.len(),
+                block.local_hint.clone(),
+                block.locals.clone(),
+            );
+            block.savepoints.push(Savepoint {
+                name: name.to_owned(),
+                settings,
+                hint,
+                local_hint,
+                locals,
+                replay,
+            });
         }
         Ok(acted)
     }
 
     /// `RELEASE`, on all hosts enlisted.
     pub(super) async fn release(&mut self, name: &str, text: &str) -> Result<Acted, Fault> {
-        let Some(block) = &self.block else { return Err(outside("RELEASE SAVEPOINT")) };
+        let Some(block) = &self.block else {
+            return Err(outside("RELEASE SAVEPOINT"));
+        };
         if block.failed {
             return Err(aborted());
         }
-        let Some(at) = block.savepoint(name) else { return Err(no_savepoint(name)) };
+        let Some(at) = block.savepoint(name) else {
+            return Err(no_savepoint(name));
+        };
         let acted = self.run_on_all(text, "RELEASE").await?;
         if let Some(block) = &mut self.block {
             // What was set since stays set, so it stays in the replay; only the savepoints themselves go.
             let gone: Vec<String> = block.savepoints.drain(at..).map(|s| s.name).collect();
             for name in gone.iter().rev() {
-                let last = block.replay.iter().rposition(|r| matches!(r, Replayed::Savepoint(n) if n == name));
+                let last = block
+                    .replay
+                    .iter()
+                    .rposition(|r| matches!(r, Replayed::Savepoint(n) if n == name));
                 last.map(|i| block.replay.remove(i));
             }
         }
@@ -294,14 +369,20 @@ impl Session {
 
     /// `ROLLBACK TO`, on all hosts enlisted.
     pub(super) async fn rollback_to(&mut self, name: &str, text: &str) -> Result<Acted, Fault> {
-        let Some(block) = &self.block else { return Err(outside("ROLLBACK TO SAVEPOINT")) };
-        let Some(at) = block.savepoint(name) else { return Err(no_savepoint(name)) };
+        let Some(block) = &self.block else {
+            return Err(outside("ROLLBACK TO SAVEPOINT"));
+        };
+        let Some(at) = block.savepoint(name) else {
+            return Err(no_savepoint(name));
+        };
         if block.lost {
             return Err(aborted());
         }
         let acted = self.run_on_all(text, "ROLLBACK").await?;
         let now = self.settings.clone();
-        let Some(block) = &mut self.block else { return Ok(acted) };
+        let Some(block) = &mut self.block else {
+            return Ok(acted);
+        };
         let savepoint = &block.savepoints[at];
         let (settings, hint) = (savepoint.settings.clone(), savepoint.hint.clone());
         let replay = savepoint.replay;
@@ -313,7 +394,11 @@ impl Session {
         // What was set when on which connection, and what of it is undone, is not worked out: all of it is set anew.
         for link in self.links.iter_mut().filter(|link| link.settings_touched) {
             if let Some(conn) = &mut link.conn {
-                let all = [&conn.settings, &now, &settings, &locals].map(|s| s.iter().map(|(name, _)| name.to_owned()).collect::<Vec<_>>());
+                let all = [&conn.settings, &now, &settings, &locals].map(|s| {
+                    s.iter()
+                        .map(|(name, _)| name.to_owned())
+                        .collect::<Vec<_>>()
+                });
                 conn.doubt(all.concat());
                 conn.doubt(["search_path".to_owned()]);
             }
@@ -425,7 +510,10 @@ impl Session {
 }
 
 fn no_savepoint(name: &str) -> Fault {
-    Fault::statement(ErrorFields::error(SqlState::INVALID_SAVEPOINT, format!("savepoint \"{name}\" does not exist")))
+    Fault::statement(ErrorFields::error(
+        SqlState::INVALID_SAVEPOINT,
+        format!("savepoint \"{name}\" does not exist"),
+    ))
 }
 
 /// A connection lost during COMMIT: it may have been carried out.

@@ -15,13 +15,18 @@ pub(crate) struct Buffers(Mutex<Vec<Vec<u8>>>);
 
 impl Buffers {
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Vec<u8>>> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.0
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// Gives `buffer` room if it has none.
     pub(crate) fn lend(&self, buffer: &mut Vec<u8>) {
         if buffer.capacity() == 0 {
-            *buffer = self.lock().pop().unwrap_or_else(|| Vec::with_capacity(SIZE));
+            *buffer = self
+                .lock()
+                .pop()
+                .unwrap_or_else(|| Vec::with_capacity(SIZE));
         }
     }
 

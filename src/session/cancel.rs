@@ -29,7 +29,9 @@ struct State {
 
 impl CancelKeys {
     fn lock(&self) -> MutexGuard<'_, HashMap<Vec<u8>, Arc<CancelSlot>>> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.0
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// Registers a session under a new random key of `4 + secret` bytes, the first four a positive process number.
@@ -40,7 +42,11 @@ impl CancelKeys {
             rand::Rng::fill(&mut rand::rng(), &mut key[..]);
             key[0] &= 0x7f;
             if key[..4] != [0; 4] && !keys.contains_key(&key) {
-                let slot = CancelSlot { key: key.clone(), state: Mutex::default(), sent: Notify::new() };
+                let slot = CancelSlot {
+                    key: key.clone(),
+                    state: Mutex::default(),
+                    sent: Notify::new(),
+                };
                 let slot = Arc::new(slot);
                 keys.insert(key, slot.clone());
                 return slot;
@@ -51,7 +57,9 @@ impl CancelKeys {
     /// Passes a cancel on to the server connections that the key's session is using. An unknown key is ignored, as
     /// Postgres does.
     pub async fn cancel(&self, key: &[u8]) {
-        let Some(slot) = self.lock().get(key).cloned() else { return };
+        let Some(slot) = self.lock().get(key).cloned() else {
+            return;
+        };
         let targets = {
             let mut state = slot.lock();
             state.under_way += 1;
@@ -60,7 +68,10 @@ impl CancelKeys {
         let _landed = Landed(&slot);
         for (pool, key) in targets {
             if let Err(e) = pool.cancel(&key).await {
-                tracing::warn!(host = pool.host, "a cancel request could not be delivered: {e}");
+                tracing::warn!(
+                    host = pool.host,
+                    "a cancel request could not be delivered: {e}"
+                );
             }
         }
     }
@@ -78,7 +89,9 @@ impl Drop for Landed<'_> {
 
 impl CancelSlot {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.state
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// The key, for BackendKeyData.

@@ -76,29 +76,39 @@ impl Order {
     /// What a client that is told to go hears.
     pub(crate) fn farewell(self) -> ErrorFields {
         match self {
-            Order::IdleTimeout => {
-                ErrorFields::fatal(SqlState::IDLE_SESSION_TIMEOUT, "terminating connection due to idle-session timeout")
-                    .hint("The limit is idle_client in [proxy.timeouts].")
-            }
+            Order::IdleTimeout => ErrorFields::fatal(
+                SqlState::IDLE_SESSION_TIMEOUT,
+                "terminating connection due to idle-session timeout",
+            )
+            .hint("The limit is idle_client in [proxy.timeouts]."),
             Order::TransactionTimeout => ErrorFields::fatal(
                 SqlState::IDLE_IN_TRANSACTION_TIMEOUT,
                 "terminating connection due to idle-in-transaction timeout",
             )
             .hint("The limit is idle_transaction in [proxy.timeouts]."),
-            Order::Run | Order::Drain => {
-                ErrorFields::fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection: the proxy is shutting down")
-            }
+            Order::Run | Order::Drain => ErrorFields::fatal(
+                SqlState::ADMIN_SHUTDOWN,
+                "terminating connection: the proxy is shutting down",
+            ),
         }
     }
 }
 
 impl Clients {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<ClientInfo>>> {
-        self.all.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.all
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// Adds a session.
-    pub(crate) fn add(&self, database: Database, user: &str, peer: String, application: &str) -> Arc<ClientInfo> {
+    pub(crate) fn add(
+        &self,
+        database: Database,
+        user: &str,
+        peer: String,
+        application: &str,
+    ) -> Arc<ClientInfo> {
         let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
         let info = Arc::new(ClientInfo {
             id,
@@ -146,14 +156,18 @@ impl ClientInfo {
             _ => Activity::Active,
         };
         let now = self.since.elapsed().as_millis() as u64;
-        (activity, now.saturating_sub(self.changed.load(Ordering::Relaxed)))
+        (
+            activity,
+            now.saturating_sub(self.changed.load(Ordering::Relaxed)),
+        )
     }
 
     /// Notes a change of activity. The time is only taken where someone may look at it: when the session goes idle.
     pub(crate) fn set(&self, activity: Activity) {
         self.activity.store(activity as u8, Ordering::Relaxed);
         if activity != Activity::Active {
-            self.changed.store(self.since.elapsed().as_millis() as u64, Ordering::Relaxed);
+            self.changed
+                .store(self.since.elapsed().as_millis() as u64, Ordering::Relaxed);
         }
     }
 

@@ -92,12 +92,18 @@ impl Refresh {
 
     /// What the last look at the catalogs found wrong, in words: hosts that could not be read, tables that can't be used.
     pub fn faults(&self) -> Vec<String> {
-        self.said.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+        self.said
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .clone()
     }
 
     /// Notes what a look found wrong.
     pub fn set_faults(&self, faults: &[String]) {
-        *self.said.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = faults.to_vec();
+        *self
+            .said
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner()) = faults.to_vec();
     }
 
     /// A look is done, or was refused because the last one is fresh.
@@ -124,7 +130,11 @@ impl Schema {
             key_bytes: u64::from(limits.plan_cache) * KEY_BYTES,
             longest_key: LONGEST_KEY,
         };
-        Schema { tables, plans: Shared::new(limits()), statements: Shared::new(limits()) }
+        Schema {
+            tables,
+            plans: Shared::new(limits()),
+            statements: Shared::new(limits()),
+        }
     }
 }
 
@@ -140,12 +150,18 @@ pub struct CacheCounts {
 impl Schema {
     /// The cache of plans, by statement shape.
     pub fn plan_counts(&self) -> CacheCounts {
-        CacheCounts { entries: self.plans.len(), counters: self.plans.counters() }
+        CacheCounts {
+            entries: self.plans.len(),
+            counters: self.plans.counters(),
+        }
     }
 
     /// The cache of the extended protocol's statements, by text and parameter types.
     pub fn statement_counts(&self) -> CacheCounts {
-        CacheCounts { entries: self.statements.len(), counters: self.statements.counters() }
+        CacheCounts {
+            entries: self.statements.len(),
+            counters: self.statements.counters(),
+        }
     }
 }
 
@@ -219,7 +235,11 @@ impl WorkerContext {
             plans: Front::new(FRONT_ENTRIES),
             statements: Front::new(FRONT_ENTRIES),
         };
-        Arc::new(WorkerContext { id: Worker(id), scratch: Mutex::new(scratch), buffers: Arc::default() })
+        Arc::new(WorkerContext {
+            id: Worker(id),
+            scratch: Mutex::new(scratch),
+            buffers: Arc::default(),
+        })
     }
 }
 
@@ -264,9 +284,17 @@ impl Prepared {
     }
 
     /// Where character `position` (counted from 1) of the text as sent to the server stands in the client's text.
-    pub(crate) fn original_position(&self, position: u32, text: &[u8], holes: &[Hole], schema: &str) -> u32 {
+    pub(crate) fn original_position(
+        &self,
+        position: u32,
+        text: &[u8],
+        holes: &[Hole],
+        schema: &str,
+    ) -> u32 {
         match self {
-            Prepared::Query(bound) => rewrite::position_back(position, text, holes, &bound.edits, schema),
+            Prepared::Query(bound) => {
+                rewrite::position_back(position, text, holes, &bound.edits, schema)
+            }
             _ => position,
         }
     }

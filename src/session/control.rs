@@ -36,7 +36,9 @@ impl Session {
             Control::Reset(name) => self.reset(name.as_deref(), text).await,
             Control::Show(name) if name.starts_with("presplit.") => self.show_own(name),
             Control::SetTransaction(options) => self.set_transaction(options, text).await,
-            Control::SetSessionCharacteristics(options) => self.set_characteristics(options, text).await,
+            Control::SetSessionCharacteristics(options) => {
+                self.set_characteristics(options, text).await
+            }
             Control::SetConstraints { .. } if self.block.is_none() => {
                 // Without effect but for a warning.
                 let i = self.link(Need::plain(self.any_host())).await?;
@@ -125,7 +127,11 @@ impl Session {
 
 /// The cursor that a text declares.
 pub(super) fn declared_cursor(text: &[u8]) -> Option<String> {
-    if !text.trim_ascii_start().get(..7)?.eq_ignore_ascii_case(b"declare") {
+    if !text
+        .trim_ascii_start()
+        .get(..7)?
+        .eq_ignore_ascii_case(b"declare")
+    {
         return None;
     }
     let mut shape = Shape::default();
@@ -151,7 +157,9 @@ fn unsupported(control: &Control) -> Fault {
             "LISTEN is not supported under transaction pooling: the server connection is another one in the next transaction",
             "Connect directly to one host for LISTEN.",
         ),
-        Control::PrepareTransaction(_) | Control::CommitPrepared(_) | Control::RollbackPrepared(_) => (
+        Control::PrepareTransaction(_)
+        | Control::CommitPrepared(_)
+        | Control::RollbackPrepared(_) => (
             "two-phase commit by the client is not supported",
             "Connect directly to the host, or use one transaction per user.",
         ),
@@ -159,7 +167,10 @@ fn unsupported(control: &Control) -> Fault {
             "SET TRANSACTION SNAPSHOT is not supported: a snapshot belongs to one host",
             "Connect directly to the host.",
         ),
-        _ => ("this statement is not for an app's connection", "Connect to the database \"presplit\" for the proxy's own commands."),
+        _ => (
+            "this statement is not for an app's connection",
+            "Connect to the database \"presplit\" for the proxy's own commands.",
+        ),
     };
     Fault::unsupported(what, hint)
 }

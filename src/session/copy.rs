@@ -20,7 +20,11 @@ impl Session {
         }
         // The message that led here still lies at the front; what follows it is the data.
         let header = frame::header(self.client.pending()).ok().flatten();
-        let front = if now == 0 { 0 } else { header.map_or(0, |h| h.len) };
+        let front = if now == 0 {
+            0
+        } else {
+            header.map_or(0, |h| h.len)
+        };
         let message = self.client.pending()[..front].to_vec();
         self.client.consume(front);
         let data = matches!(now, b'd' | b'c' | b'f');
@@ -36,7 +40,9 @@ impl Session {
             frontend::flush(&mut self.links[self.active].outbox);
         }
         // `message` is consumed by the caller when it is dealt with.
-        self.client.inbox.splice(self.client.read..self.client.read, message);
+        self.client
+            .inbox
+            .splice(self.client.read..self.client.read, message);
         ended
     }
 
@@ -44,7 +50,9 @@ impl Session {
     async fn pass_copy_data(&mut self, synced: bool) -> Result<(), Fault> {
         let mut done = false;
         loop {
-            while let Some(header) = frame::frontend_header(self.client.pending()).map_err(|e| Fault::violation(e.to_string()))? {
+            while let Some(header) = frame::frontend_header(self.client.pending())
+                .map_err(|e| Fault::violation(e.to_string()))?
+            {
                 let here = header.len.min(self.client.pending().len());
                 match header.tag {
                     b'd' if !done => self.pass_data(header.len).await?,
@@ -52,7 +60,9 @@ impl Session {
                     _ if here < header.len => break,
                     b'c' | b'f' if !done => {
                         let link = &mut self.links[self.active];
-                        link.outbox.extend_from_slice(&self.client.inbox[self.client.read..self.client.read + here]);
+                        link.outbox.extend_from_slice(
+                            &self.client.inbox[self.client.read..self.client.read + here],
+                        );
                         self.client.consume(here);
                         done = true;
                         if !synced {
@@ -79,7 +89,9 @@ impl Session {
         loop {
             let n = rest.min(self.client.pending().len());
             let (start, end) = (self.client.read, self.client.read + n);
-            self.links[self.active].outbox.extend_from_slice(&self.client.inbox[start..end]);
+            self.links[self.active]
+                .outbox
+                .extend_from_slice(&self.client.inbox[start..end]);
             self.client.consume(n);
             rest -= n;
             if self.links[self.active].outbox.len() >= ENOUGH {
@@ -107,7 +119,9 @@ impl Session {
 
     async fn flush_to_server(&mut self) -> Result<(), Fault> {
         let link = &mut self.links[self.active];
-        poll_fn(|cx| link.poll_flush(cx)).await.map_err(|e| Fault::lost(&link.pool.host, Some(e)))
+        poll_fn(|cx| link.poll_flush(cx))
+            .await
+            .map_err(|e| Fault::lost(&link.pool.host, Some(e)))
     }
 
     /// Reads more from the client; meanwhile what is gathered goes to the server.
@@ -129,5 +143,7 @@ impl Session {
 }
 
 fn unexpected(tag: u8) -> Fault {
-    Fault::violation(format!("unexpected message type 0x{tag:02X} during COPY from stdin"))
+    Fault::violation(format!(
+        "unexpected message type 0x{tag:02X} during COPY from stdin"
+    ))
 }

@@ -96,7 +96,16 @@ pub(super) struct Middle {
 
 impl Client {
     pub(crate) fn new(stream: Stream, buffers: Arc<Buffers>) -> Client {
-        Client { stream, inbox: Vec::new(), read: 0, outbox: Vec::new(), sent: 0, reported: Arc::default(), buffers, hold: Hold::No }
+        Client {
+            stream,
+            inbox: Vec::new(),
+            read: 0,
+            outbox: Vec::new(),
+            sent: 0,
+            reported: Arc::default(),
+            buffers,
+            hold: Hold::No,
+        }
     }
 
     /// Bytes that came and are not dealt with.
@@ -182,7 +191,13 @@ impl Client {
 }
 
 impl Link {
-    pub(crate) fn new(host: HostId, map: Arc<ShardMap>, pool: Arc<Pool>, conn: Box<ServerConn>, buffers: Arc<Buffers>) -> Link {
+    pub(crate) fn new(
+        host: HostId,
+        map: Arc<ShardMap>,
+        pool: Arc<Pool>,
+        conn: Box<ServerConn>,
+        buffers: Arc<Buffers>,
+    ) -> Link {
         let settings_at_begin = conn.settings.clone();
         Link {
             host,
@@ -194,7 +209,10 @@ impl Link {
             outbox: Vec::new(),
             sent: 0,
             walked: 0,
-            middle: Middle { rest: 0, pass: Pass::Keep },
+            middle: Middle {
+                rest: 0,
+                pass: Pass::Keep,
+            },
             unsynced: false,
             status: b'I',
             settings_at_begin,
@@ -212,7 +230,9 @@ impl Link {
 
     /// What has come from the server and is not dealt with.
     pub(crate) fn unread(&self) -> &[u8] {
-        self.conn.as_ref().map_or(&[], |conn| &conn.inbox[self.walked..])
+        self.conn
+            .as_ref()
+            .map_or(&[], |conn| &conn.inbox[self.walked..])
     }
 
     /// Marks `n` more bytes as dealt with.
@@ -234,7 +254,10 @@ impl Link {
 
     /// Notes that a message was passed on but for its last `rest` bytes.
     pub(crate) fn pass_rest(&mut self, rest: usize) {
-        self.middle = Middle { rest, pass: Pass::On };
+        self.middle = Middle {
+            rest,
+            pass: Pass::On,
+        };
     }
 
     /// Takes the connection out for good. It is not idle on the server, or not known to be.
@@ -268,7 +291,12 @@ impl Drop for Link {
     }
 }
 
-fn flush(stream: &mut Stream, outbox: &mut Vec<u8>, sent: &mut usize, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+fn flush(
+    stream: &mut Stream,
+    outbox: &mut Vec<u8>,
+    sent: &mut usize,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<()>> {
     while *sent < outbox.len() {
         let n = ready!(stream.poll_write(cx, &outbox[*sent..]))?;
         if n == 0 {
@@ -286,7 +314,9 @@ fn flush(stream: &mut Stream, outbox: &mut Vec<u8>, sent: &mut usize, cx: &mut C
 
 /// Reads from the server into the link's inbox; `Ready(0)` is the end.
 pub(crate) fn poll_fill(cx: &mut Context<'_>, link: &mut Link) -> Poll<io::Result<usize>> {
-    let Some(conn) = &mut link.conn else { return Poll::Ready(Ok(0)) };
+    let Some(conn) = &mut link.conn else {
+        return Poll::Ready(Ok(0));
+    };
     if link.walked == conn.inbox.len() {
         conn.inbox.clear();
         link.walked = 0;

@@ -53,13 +53,19 @@ impl Fault {
     pub(crate) fn protocol(host: &str, tag: u8) -> Fault {
         Fault::Server(Box::new(ErrorFields::error(
             SqlState::PROTOCOL_VIOLATION,
-            format!("host {host:?} sent message {:?} where the protocol has no place for it", char::from(tag)),
+            format!(
+                "host {host:?} sent message {:?} where the protocol has no place for it",
+                char::from(tag)
+            ),
         )))
     }
 
     /// The server ended the connection with a FATAL error; the client's session goes on, so for it it is an ERROR.
     pub(crate) fn ended(host: &str, view: &ErrorView<'_>) -> Fault {
-        let text = |field| view.get(field).map(|t| String::from_utf8_lossy(t).into_owned());
+        let text = |field| {
+            view.get(field)
+                .map(|t| String::from_utf8_lossy(t).into_owned())
+        };
         let code = view.code().unwrap_or(SqlState::CONNECTION_FAILURE);
         let message = text(b'M').unwrap_or_default();
         Fault::Server(Box::new(
@@ -71,7 +77,10 @@ impl Fault {
 
     /// A server refused a setting of the startup packet: so does Postgres, and ends the connection.
     pub(crate) fn refused_setting(view: &ErrorView<'_>) -> Fault {
-        let text = |field| view.get(field).map(|t| String::from_utf8_lossy(t).into_owned());
+        let text = |field| {
+            view.get(field)
+                .map(|t| String::from_utf8_lossy(t).into_owned())
+        };
         let code = view.code().unwrap_or(SqlState::INVALID_PARAMETER_VALUE);
         Fault::fatal(ErrorFields::fatal(code, text(b'M').unwrap_or_default()))
     }
@@ -92,26 +101,35 @@ impl Fault {
 
     /// The client broke the protocol: as Postgres does, the session ends.
     pub(crate) fn violation(message: impl Into<String>) -> Fault {
-        Fault::fatal(ErrorFields::fatal(SqlState::PROTOCOL_VIOLATION, message.into()))
+        Fault::fatal(ErrorFields::fatal(
+            SqlState::PROTOCOL_VIOLATION,
+            message.into(),
+        ))
     }
 
     /// A limit of `[proxy.limits]` was reached.
     pub(crate) fn limit(what: &str, setting: &str, limit: u64) -> Fault {
         Fault::statement(
-            ErrorFields::error(SqlState::PROGRAM_LIMIT_EXCEEDED, format!("{what}, more than the limit of {limit}"))
-                .hint(format!("The setting is {setting} in [proxy.limits].")),
+            ErrorFields::error(
+                SqlState::PROGRAM_LIMIT_EXCEEDED,
+                format!("{what}, more than the limit of {limit}"),
+            )
+            .hint(format!("The setting is {setting} in [proxy.limits].")),
         )
     }
 
     /// What presplit does not do (yet), with what to do instead.
     pub(crate) fn unsupported(what: impl Into<String>, hint: impl Into<String>) -> Fault {
-        Fault::statement(ErrorFields::error(SqlState::FEATURE_NOT_SUPPORTED, what.into()).hint(hint.into()))
+        Fault::statement(
+            ErrorFields::error(SqlState::FEATURE_NOT_SUPPORTED, what.into()).hint(hint.into()),
+        )
     }
 }
 
 impl From<Refusal> for Fault {
     fn from(refusal: Refusal) -> Fault {
-        let mut fields = ErrorFields::error(sqlstate(refusal.code), refusal.message).hint(refusal.hint);
+        let mut fields =
+            ErrorFields::error(sqlstate(refusal.code), refusal.message).hint(refusal.hint);
         if let Some(detail) = refusal.detail {
             fields = fields.detail(detail);
         }
@@ -127,7 +145,8 @@ fn sqlstate(code: Code) -> SqlState {
 impl From<KeyFault> for Fault {
     fn from(fault: KeyFault) -> Fault {
         Fault::statement(
-            ErrorFields::error(SqlState::UNUSABLE_KEY, fault.to_string()).hint("Give the key as a value of the key column's type."),
+            ErrorFields::error(SqlState::UNUSABLE_KEY, fault.to_string())
+                .hint("Give the key as a value of the key column's type."),
         )
     }
 }

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Now, Session};
 use super::block::{Acted, aborted};
 use super::context::{Prepared, Statement};
 use super::control::declared_cursor;
@@ -14,6 +13,7 @@ use super::links::Need;
 use super::prepare::{Way, bad_hint};
 use super::replies::{Made, Pass, Reply};
 use super::set::{SetConfig, read_set_config};
+use super::{Now, Session};
 use foldhash::quality::RandomState;
 
 use crate::pool::NO_SHARD;
@@ -53,7 +53,11 @@ pub(super) struct Several {
 
 impl Prepareds {
     pub(super) fn get(&self, name: &[u8]) -> Option<&Arc<Statement>> {
-        if name.is_empty() { self.unnamed.as_ref() } else { self.named.get(name) }
+        if name.is_empty() {
+            self.unnamed.as_ref()
+        } else {
+            self.named.get(name)
+        }
     }
 
     pub(super) fn put(&mut self, name: &[u8], statement: Arc<Statement>) {
@@ -66,11 +70,19 @@ impl Prepareds {
 
     /// Forgets a statement; `false` if there is none of this name.
     pub(super) fn remove(&mut self, name: &[u8]) -> bool {
-        if name.is_empty() { self.unnamed.take().is_some() } else { self.named.remove(name).is_some() }
+        if name.is_empty() {
+            self.unnamed.take().is_some()
+        } else {
+            self.named.remove(name).is_some()
+        }
     }
 
     fn portal(&self, name: &[u8]) -> Option<&Portal> {
-        if name.is_empty() { self.unnamed_portal.as_ref() } else { self.portals.get(name) }
+        if name.is_empty() {
+            self.unnamed_portal.as_ref()
+        } else {
+            self.portals.get(name)
+        }
     }
 
     fn put_portal(&mut self, name: &[u8], portal: Portal) {
@@ -108,8 +120,16 @@ impl Params for Bound<'_> {
     fn get(&self, n: u16) -> Option<Param<'_>> {
         let n = usize::from(n).checked_sub(1)?;
         let (format, value) = self.bind.param(n)?;
-        let format = if format == 1 { Format::Binary } else { Format::Text };
-        Some(Param { format, type_oid: self.types.get(n).copied().unwrap_or(0), value })
+        let format = if format == 1 {
+            Format::Binary
+        } else {
+            Format::Text
+        };
+        Some(Param {
+            format,
+            type_oid: self.types.get(n).copied().unwrap_or(0),
+            value,
+        })
     }
 }
 
@@ -145,8 +165,14 @@ impl Session {
         let parse = frontend::Parse::decode(self.body(len))?;
         let name: Box<[u8]> = parse.name.into();
         if !name.is_empty() && self.statements.named.contains_key(&name) {
-            let message = format!("prepared statement \"{}\" already exists", String::from_utf8_lossy(&name));
-            return Err(Fault::statement(ErrorFields::error(SqlState::DUPLICATE_STATEMENT, message)));
+            let message = format!(
+                "prepared statement \"{}\" already exists",
+                String::from_utf8_lossy(&name)
+            );
+            return Err(Fault::statement(ErrorFields::error(
+                SqlState::DUPLICATE_STATEMENT,
+                message,
+            )));
         }
         let most = self.map.proxy.limits.statements_per_session;
         if !name.is_empty() && self.statements.named.len() >= most as usize {
@@ -190,7 +216,9 @@ impl Session {
     fn check_parse(&self, statement: &Statement) -> Result<(), Fault> {
         let ends = matches!(
             &*statement.prepared,
-            Prepared::Control(Control::Commit { .. } | Control::Rollback { .. } | Control::RollbackTo(_))
+            Prepared::Control(
+                Control::Commit { .. } | Control::Rollback { .. } | Control::RollbackTo(_)
+            )
         );
         if self.block.as_ref().is_some_and(|b| b.failed) && !ends {
             return Err(aborted());
@@ -213,12 +241,20 @@ impl Session {
             let message = if name.is_empty() {
                 "unnamed prepared statement does not exist".to_owned()
             } else {
-                format!("prepared statement \"{}\" does not exist", String::from_utf8_lossy(name))
+                format!(
+                    "prepared statement \"{}\" does not exist",
+                    String::from_utf8_lossy(name)
+                )
             };
-            return Err(Fault::statement(ErrorFields::error(SqlState::INVALID_STATEMENT_NAME, message)));
+            return Err(Fault::statement(ErrorFields::error(
+                SqlState::INVALID_STATEMENT_NAME,
+                message,
+            )));
         };
         let schema = self.context.schema.load();
-        if std::ptr::eq(statement.schema.as_ptr(), Arc::as_ptr(&schema)) && statement.reading == reading {
+        if std::ptr::eq(statement.schema.as_ptr(), Arc::as_ptr(&schema))
+            && statement.reading == reading
+        {
             return Ok(statement.clone());
         }
         let old = statement.clone();
@@ -248,14 +284,28 @@ impl Session {
         self.begin_message();
         let names = self.bind_names(len)?;
         let statement = self.bind_statement(&names)?;
-        if self.batch.unparsed.as_ref().is_some_and(|unparsed| !Arc::ptr_eq(unparsed, &statement)) {
+        if self
+            .batch
+            .unparsed
+            .as_ref()
+            .is_some_and(|unparsed| !Arc::ptr_eq(unparsed, &statement))
+        {
             return Ok(false);
         }
         self.check_parse(&statement)?;
-        let (Some(Way::One { host, shard, path }), set) = self.bind_way(&statement, len)? else { return Ok(false) };
+        let (Some(Way::One { host, shard, path }), set) = self.bind_way(&statement, len)? else {
+            return Ok(false);
+        };
         let key = (statement.id, shard.map_or(NO_SHARD, |s| s.0));
-        let need = Need { host, statement: Some(key), path, writes: statement.prepared.writes() };
-        let Some(i) = self.link_now(&need)? else { return Ok(false) };
+        let need = Need {
+            host,
+            statement: Some(key),
+            path,
+            writes: statement.prepared.writes(),
+        };
+        let Some(i) = self.link_now(&need)? else {
+            return Ok(false);
+        };
         self.send_bind(i, &statement, shard, names, set)?;
         Ok(true)
     }
@@ -283,13 +333,24 @@ impl Session {
             Some(Way::One { host, shard, path }) => {
                 let key = (statement.id, shard.map_or(NO_SHARD, |s| s.0));
                 let writes = statement.prepared.writes();
-                let i = self.link(Need { host, statement: Some(key), path, writes }).await?;
+                let i = self
+                    .link(Need {
+                        host,
+                        statement: Some(key),
+                        path,
+                        writes,
+                    })
+                    .await?;
                 return self.send_bind(i, &statement, shard, names, set);
             }
             None => Portal::Own(statement),
             Some(Way::Several(shards)) => {
                 let bind = self.client.inbox[names.rest].into();
-                Portal::Several(Arc::new(Several { statement, bind, shards }))
+                Portal::Several(Arc::new(Several {
+                    statement,
+                    bind,
+                    shards,
+                }))
             }
         };
         self.confirm_unparsed_blindly();
@@ -315,7 +376,12 @@ impl Session {
         let host = {
             let link = &mut self.links[i];
             let inbox = &self.client.inbox;
-            frontend::bind_renamed(&mut link.outbox, &inbox[portal.clone()], server_name(n, &mut [0; 12]), &inbox[rest]);
+            frontend::bind_renamed(
+                &mut link.outbox,
+                &inbox[portal.clone()],
+                server_name(n, &mut [0; 12]),
+                &inbox[rest],
+            );
             link.unsynced = true;
             link.host
         };
@@ -352,7 +418,9 @@ impl Session {
         // Looked up by the bytes in the inbox; copied only if the statement has to be made anew.
         let reading = self.reading();
         let schema = self.context.schema.load();
-        let known = self.statements.get(&self.client.inbox[names.statement.clone()]);
+        let known = self
+            .statements
+            .get(&self.client.inbox[names.statement.clone()]);
         if let Some(known) = known
             && std::ptr::eq(known.schema.as_ptr(), Arc::as_ptr(&schema))
             && known.reading == reading
@@ -373,14 +441,27 @@ impl Session {
     }
 
     /// Where the Bind at the front of the inbox goes; `None`: the session itself acts.
-    fn bind_way(&self, statement: &Statement, len: usize) -> Result<(Option<Way>, Vec<SetConfig>), Fault> {
+    fn bind_way(
+        &self,
+        statement: &Statement,
+        len: usize,
+    ) -> Result<(Option<Way>, Vec<SetConfig>), Fault> {
         let bound = match &*statement.prepared {
             Prepared::Query(bound) => bound,
-            Prepared::Pass(cursor) => return Ok((Some(self.pass_way(cursor.as_deref())), Vec::new())),
+            Prepared::Pass(cursor) => {
+                return Ok((Some(self.pass_way(cursor.as_deref())), Vec::new()));
+            }
             _ => return Ok((None, Vec::new())),
         };
-        let params = Bound { bind: Bind::decode(self.body(len))?, types: &statement.types };
-        let values = Values { text: &statement.text, holes: &statement.holes, params: Some(&params) };
+        let params = Bound {
+            bind: Bind::decode(self.body(len))?,
+            types: &statement.types,
+        };
+        let values = Values {
+            text: &statement.text,
+            holes: &statement.holes,
+            params: Some(&params),
+        };
         let own = match &statement.hint {
             Ok(own) => own.as_ref(),
             Err(fault) => return Err(bad_hint(fault.clone())),
@@ -395,8 +476,17 @@ impl Session {
 
     /// The number of the server-side statement on a link, parsed there in the same write if it is not there yet.
     /// If the client waits for its ParseComplete, this is where it comes from.
-    pub(super) fn server_statement(&mut self, i: usize, statement: &Arc<Statement>, shard: Option<ShardId>) -> Result<u32, Fault> {
-        let waits = self.batch.unparsed.take_if(|unparsed| Arc::ptr_eq(unparsed, statement)).is_some();
+    pub(super) fn server_statement(
+        &mut self,
+        i: usize,
+        statement: &Arc<Statement>,
+        shard: Option<ShardId>,
+    ) -> Result<u32, Fault> {
+        let waits = self
+            .batch
+            .unparsed
+            .take_if(|unparsed| Arc::ptr_eq(unparsed, statement))
+            .is_some();
         let key = (statement.id, shard.map_or(NO_SHARD, |s| s.0));
         if let Some(n) = self.links[i].conn()?.statements.get(key) {
             if waits {
@@ -408,7 +498,11 @@ impl Session {
         let added = self.links[i].conn()?.statements.add(key);
         let mut buf = [0; 12];
         if let Some(old) = added.evicted {
-            frontend::close(&mut self.links[i].outbox, Kind::Statement, server_name(old, &mut buf));
+            frontend::close(
+                &mut self.links[i].outbox,
+                Kind::Statement,
+                server_name(old, &mut buf),
+            );
             self.replies.push(Reply::One(Pass::Keep));
         }
         let types = statement.types.iter().copied();
@@ -416,12 +510,21 @@ impl Session {
         let mut outbox = std::mem::take(&mut link.outbox);
         match (&*statement.prepared, shard) {
             (Prepared::Query(bound), Some(shard)) => {
-                let values = Values { text: &statement.text, holes: &statement.holes, params: None };
+                let values = Values {
+                    text: &statement.text,
+                    holes: &statement.holes,
+                    params: None,
+                };
                 let mut text = Vec::with_capacity(statement.text.len() + 16);
                 self.write_text(&mut text, bound, &values, Some(shard));
                 frontend::parse(&mut outbox, server_name(added.name, &mut buf), &text, types);
             }
-            _ => frontend::parse(&mut outbox, server_name(added.name, &mut buf), &statement.text, types),
+            _ => frontend::parse(
+                &mut outbox,
+                server_name(added.name, &mut buf),
+                &statement.text,
+                types,
+            ),
         }
         let link = &mut self.links[i];
         link.outbox = outbox;
@@ -430,12 +533,20 @@ impl Session {
         if waits {
             self.confirm_statement();
         }
-        self.replies.push(Reply::Parse { pass, name: added.name, statement: statement.clone(), shard });
+        self.replies.push(Reply::Parse {
+            pass,
+            name: added.name,
+            statement: statement.clone(),
+            shard,
+        });
         Ok(added.name)
     }
 
     /// A Parse that waits for confirmation is confirmed somewhere now, unless it is that of `statement`.
-    async fn settle_unparsed_other_than(&mut self, statement: &Arc<Statement>) -> Result<(), Fault> {
+    async fn settle_unparsed_other_than(
+        &mut self,
+        statement: &Arc<Statement>,
+    ) -> Result<(), Fault> {
         match &self.batch.unparsed {
             Some(unparsed) if !Arc::ptr_eq(unparsed, statement) => self.settle_unparsed().await,
             _ => Ok(()),
@@ -444,7 +555,9 @@ impl Session {
 
     /// Has a server confirm the Parse that waits for it.
     pub(super) async fn settle_unparsed(&mut self) -> Result<(), Fault> {
-        let Some(statement) = &self.batch.unparsed else { return Ok(()) };
+        let Some(statement) = &self.batch.unparsed else {
+            return Ok(());
+        };
         let statement = statement.clone();
         if matches!(self.way_to_describe(&statement), Ok(None)) {
             self.confirm_unparsed_blindly();
@@ -462,9 +575,18 @@ impl Session {
             }
             other => other?,
         };
-        let Some(Way::One { host, shard, path }) = way else { return Err(Self::no_tables()) };
+        let Some(Way::One { host, shard, path }) = way else {
+            return Err(Self::no_tables());
+        };
         let key = (statement.id, shard.map_or(NO_SHARD, |s| s.0));
-        let i = self.link(Need { host, statement: Some(key), path, writes: false }).await?;
+        let i = self
+            .link(Need {
+                host,
+                statement: Some(key),
+                path,
+                writes: false,
+            })
+            .await?;
         let n = self.server_statement(i, statement, shard)?;
         Ok((i, n))
     }
@@ -472,11 +594,16 @@ impl Session {
     /// Describe of a portal on the active server connection.
     pub(super) fn describe_now(&mut self, len: usize) -> Now {
         let start = self.client.read + frame::HEADER;
-        let describe = match frontend::Describe::decode(&self.client.inbox[start..self.client.read + len]) {
-            Ok(describe) => describe,
-            Err(fault) => return Now::Done(Err(fault.into())),
-        };
-        match (describe.kind, self.statements.portal(describe.name), self.links.get_mut(self.active)) {
+        let describe =
+            match frontend::Describe::decode(&self.client.inbox[start..self.client.read + len]) {
+                Ok(describe) => describe,
+                Err(fault) => return Now::Done(Err(fault.into())),
+            };
+        match (
+            describe.kind,
+            self.statements.portal(describe.name),
+            self.links.get_mut(self.active),
+        ) {
             // The reply to Parse comes first.
             _ if self.batch.unparsed.is_some() => Now::Slowly,
             (Kind::Portal, Some(Portal::On { host, .. }), Some(link)) if link.host == *host => {
@@ -508,7 +635,11 @@ impl Session {
                 }
                 let (i, n) = self.parse_somewhere(&statement).await?;
                 let link = &mut self.links[i];
-                frontend::describe(&mut link.outbox, Kind::Statement, server_name(n, &mut [0; 12]));
+                frontend::describe(
+                    &mut link.outbox,
+                    Kind::Statement,
+                    server_name(n, &mut [0; 12]),
+                );
                 link.unsynced = true;
                 self.replies.push(Reply::Describe(Pass::On));
             }
@@ -546,12 +677,18 @@ impl Session {
 
     /// The host of a cursor that was declared in the open block.
     fn cursor_host(&self, name: &[u8]) -> Option<HostId> {
-        self.block.as_ref()?.cursors.get(std::str::from_utf8(name).ok()?).copied()
+        self.block
+            .as_ref()?
+            .cursors
+            .get(std::str::from_utf8(name).ok()?)
+            .copied()
     }
 
     /// The link that a portal lives on.
     async fn link_of_portal(&mut self, host: HostId, name: &[u8]) -> Result<usize, Fault> {
-        let Some(i) = self.links.iter().position(|l| l.host == host) else { return Err(no_portal(name)) };
+        let Some(i) = self.links.iter().position(|l| l.host == host) else {
+            return Err(no_portal(name));
+        };
         if i != self.active {
             self.settle_replies().await?;
             self.active = i;
@@ -562,13 +699,19 @@ impl Session {
     /// Execute of a portal on the active server connection.
     pub(super) fn execute_now(&mut self, len: usize) -> Now {
         let start = self.client.read + frame::HEADER;
-        let execute = match frontend::Execute::decode(&self.client.inbox[start..self.client.read + len]) {
-            Ok(execute) => execute,
-            Err(fault) => return Now::Done(Err(fault.into())),
-        };
-        match (self.statements.portal(execute.portal), self.links.get_mut(self.active)) {
+        let execute =
+            match frontend::Execute::decode(&self.client.inbox[start..self.client.read + len]) {
+                Ok(execute) => execute,
+                Err(fault) => return Now::Done(Err(fault.into())),
+            };
+        match (
+            self.statements.portal(execute.portal),
+            self.links.get_mut(self.active),
+        ) {
             _ if self.batch.unparsed.is_some() => Now::Slowly,
-            (Some(Portal::On { host, set }), Some(link)) if link.host == *host && set.is_empty() => {
+            (Some(Portal::On { host, set }), Some(link))
+                if link.host == *host && set.is_empty() =>
+            {
                 frontend::execute(&mut link.outbox, execute.portal, execute.max_rows);
                 link.unsynced = true;
                 self.replies.push(Reply::Execute(Pass::On));
@@ -608,8 +751,16 @@ impl Session {
                     b"" => self.statements.unnamed_portal.take(),
                     name => self.statements.portals.remove(name),
                 };
-                let Some(Portal::On { set, .. }) = set else { return Ok(()) };
-                self.statements.put_portal(name, Portal::On { host, set: Vec::new() });
+                let Some(Portal::On { set, .. }) = set else {
+                    return Ok(());
+                };
+                self.statements.put_portal(
+                    name,
+                    Portal::On {
+                        host,
+                        set: Vec::new(),
+                    },
+                );
                 if !set.is_empty() {
                     self.settle_replies().await?;
                     self.note_set_config(set).await?;
@@ -623,7 +774,9 @@ impl Session {
             Some(Portal::Own(statement)) => statement.clone(),
         };
         match &*own.prepared {
-            Prepared::Empty => self.replies.push(Reply::Made(Made::Bytes(Box::from(&b"I\0\0\0\x04"[..])))),
+            Prepared::Empty => self
+                .replies
+                .push(Reply::Made(Made::Bytes(Box::from(&b"I\0\0\0\x04"[..])))),
             Prepared::Control(control) => {
                 let text = String::from_utf8_lossy(&own.text).into_owned();
                 self.settle_replies().await?;
@@ -653,7 +806,11 @@ impl Session {
                 self.statements.remove(&name);
             }
             Kind::Portal => {
-                let portal = if name.is_empty() { self.statements.unnamed_portal.take() } else { self.statements.portals.remove(&*name) };
+                let portal = if name.is_empty() {
+                    self.statements.unnamed_portal.take()
+                } else {
+                    self.statements.portals.remove(&*name)
+                };
                 let host = match portal {
                     Some(Portal::On { host, .. }) => Some(host),
                     Some(_) => None,
@@ -677,14 +834,19 @@ impl Session {
 }
 
 fn no_portal(name: &[u8]) -> Fault {
-    let message = format!("portal \"{}\" does not exist", String::from_utf8_lossy(name));
+    let message = format!(
+        "portal \"{}\" does not exist",
+        String::from_utf8_lossy(name)
+    );
     Fault::statement(ErrorFields::error(SqlState::INVALID_CURSOR_NAME, message))
 }
 
 /// The columns of what the session answers itself; `None` if a server answers.
 fn own_columns(statement: &Statement) -> Option<Vec<String>> {
     match &*statement.prepared {
-        Prepared::Control(Control::ExplainRoute { .. }) => Some(vec![super::explain::COLUMN.to_owned()]),
+        Prepared::Control(Control::ExplainRoute { .. }) => {
+            Some(vec![super::explain::COLUMN.to_owned()])
+        }
         Prepared::Control(Control::Show(name)) => Some(vec![name.clone()]),
         Prepared::Control(_) | Prepared::Empty => Some(Vec::new()),
         _ => None,

@@ -38,23 +38,42 @@ struct Gathered {
 
 impl Session {
     /// A Query for several shards. `true`: a shard failed and the client has its error. ReadyForQuery is the caller's.
-    pub(super) async fn gather_simple(&mut self, bound: &Bound, text: &Range<usize>, shards: &[ShardId]) -> Result<bool, Fault> {
+    pub(super) async fn gather_simple(
+        &mut self,
+        bound: &Bound,
+        text: &Range<usize>,
+        shards: &[ShardId],
+    ) -> Result<bool, Fault> {
         let text = self.client.inbox[text.clone()].to_vec();
         let mut shape = Shape::default();
         // It was scanned before.
         let _ = shape.scan(&text);
-        let values = Values { text: &text, holes: &shape.holes, params: None };
+        let values = Values {
+            text: &text,
+            holes: &shape.holes,
+            params: None,
+        };
         self.gather_text(bound, &values, shards).await
     }
 
     /// The same for any text.
-    pub(super) async fn gather_text(&mut self, bound: &Bound, values: &Values<'_>, shards: &[ShardId]) -> Result<bool, Fault> {
+    pub(super) async fn gather_text(
+        &mut self,
+        bound: &Bound,
+        values: &Values<'_>,
+        shards: &[ShardId],
+    ) -> Result<bool, Fault> {
         let hosts = self.enlist_hosts(shards).await?;
         let gathered = self.gather_queries(bound, values, &hosts).await;
         self.end_gather(gathered, true)
     }
 
-    async fn gather_queries(&mut self, bound: &Bound, values: &Values<'_>, hosts: &[Shards]) -> Result<Gathered, Fault> {
+    async fn gather_queries(
+        &mut self,
+        bound: &Bound,
+        values: &Values<'_>,
+        hosts: &[Shards],
+    ) -> Result<Gathered, Fault> {
         let mut gathered = Gathered::default();
         let mut begun = vec![0; hosts.len()];
         for (n, (host, shards)) in hosts.iter().enumerate() {
@@ -78,7 +97,14 @@ impl Session {
     }
 
     /// Writes the statement for the next shards of a host into its outbox; how many shards have been asked by then.
-    fn ask(&mut self, i: usize, bound: &Bound, values: &Values<'_>, shards: &[ShardId], from: usize) -> usize {
+    fn ask(
+        &mut self,
+        i: usize,
+        bound: &Bound,
+        values: &Values<'_>,
+        shards: &[ShardId],
+        from: usize,
+    ) -> usize {
         let to = shards.len().min(from + WINDOW);
         let mut outbox = std::mem::take(&mut self.links[i].outbox);
         for shard in &shards[from..to] {
@@ -93,7 +119,11 @@ impl Session {
     async fn enlist_hosts(&mut self, shards: &[ShardId]) -> Result<Vec<Shards>, Fault> {
         let most = self.map.proxy.limits.scatter_shards;
         if shards.len() > most as usize {
-            return Err(Fault::limit(&format!("a statement for {} shards", shards.len()), "scatter_shards", u64::from(most)));
+            return Err(Fault::limit(
+                &format!("a statement for {} shards", shards.len()),
+                "scatter_shards",
+                u64::from(most),
+            ));
         }
         let mut hosts: Vec<Shards> = Vec::new();
         for shard in shards {
@@ -117,7 +147,12 @@ impl Session {
     }
 
     /// Reads until `asked` ReadyForQuery have come, passing rows on.
-    async fn take_answers(&mut self, i: usize, asked: usize, gathered: &mut Gathered) -> Result<(), Fault> {
+    async fn take_answers(
+        &mut self,
+        i: usize,
+        asked: usize,
+        gathered: &mut Gathered,
+    ) -> Result<(), Fault> {
         let mut left = asked;
         while left > 0 {
             let (tag, len) = self.next_message(i).await?;
@@ -157,13 +192,24 @@ impl Session {
     async fn tag_rows(&mut self, i: usize, len: usize) -> Result<u64, Fault> {
         self.have(i, len).await?;
         let bytes = self.links[i].unread();
-        let rows = CommandComplete::decode(&bytes[frame::HEADER..len]).ok().and_then(|c| c.rows());
+        let rows = CommandComplete::decode(&bytes[frame::HEADER..len])
+            .ok()
+            .and_then(|c| c.rows());
         Ok(rows.unwrap_or(0))
     }
 
     /// The last word: CommandComplete, or after a failure the end of all connections that may still be answering.
-    fn end_gather(&mut self, gathered: Result<Gathered, Fault>, simple: bool) -> Result<bool, Fault> {
-        if let Ok(Gathered { failed: false, rows, .. }) = gathered {
+    fn end_gather(
+        &mut self,
+        gathered: Result<Gathered, Fault>,
+        simple: bool,
+    ) -> Result<bool, Fault> {
+        if let Ok(Gathered {
+            failed: false,
+            rows,
+            ..
+        }) = gathered
+        {
             backend::command_complete(&mut self.client.outbox, &format!("SELECT {rows}"));
             return Ok(false);
         }
@@ -181,7 +227,9 @@ impl Session {
         }
         match gathered {
             // The client is in the middle of a row that will never end.
-            Err(Fault::Server(fields)) if cut => Err(Fault::Client(std::io::Error::other(fields.message.into_owned()))),
+            Err(Fault::Server(fields)) if cut => Err(Fault::Client(std::io::Error::other(
+                fields.message.into_owned(),
+            ))),
             Err(Fault::Server(fields)) => Err(Fault::Statement(fields)),
             Err(fault) => Err(fault),
             Ok(_) => {
@@ -195,12 +243,26 @@ impl Session {
 
     /// Describe of a portal for several shards: the columns are those of the first.
     pub(super) async fn describe_several(&mut self, several: &Arc<Several>) -> Result<(), Fault> {
-        let Some(shard) = several.shards.first().copied() else { return Ok(()) };
+        let Some(shard) = several.shards.first().copied() else {
+            return Ok(());
+        };
         let host = self.map.owner(shard);
-        let i = self.link(Need { host, statement: Some((several.statement.id, shard.0)), path: None, writes: false }).await?;
+        let i = self
+            .link(Need {
+                host,
+                statement: Some((several.statement.id, shard.0)),
+                path: None,
+                writes: false,
+            })
+            .await?;
         let n = self.server_statement(i, &several.statement, Some(shard))?;
         let link = &mut self.links[i];
-        frontend::bind_renamed(&mut link.outbox, b"", super::extended::server_name(n, &mut [0; 12]), &several.bind);
+        frontend::bind_renamed(
+            &mut link.outbox,
+            b"",
+            super::extended::server_name(n, &mut [0; 12]),
+            &several.bind,
+        );
         frontend::describe(&mut link.outbox, Kind::Portal, b"");
         link.unsynced = true;
         self.replies.push(Reply::One(Pass::Keep));
@@ -209,7 +271,11 @@ impl Session {
     }
 
     /// Execute of a portal for several shards.
-    pub(super) async fn execute_several(&mut self, several: &Arc<Several>, max_rows: i32) -> Result<(), Fault> {
+    pub(super) async fn execute_several(
+        &mut self,
+        several: &Arc<Several>,
+        max_rows: i32,
+    ) -> Result<(), Fault> {
         if max_rows > 0 {
             return Err(Fault::unsupported(
                 "a portal over several shards cannot be read in parts",
@@ -230,8 +296,15 @@ impl Session {
         Ok(())
     }
 
-    async fn gather_portals(&mut self, several: &Several, hosts: &[Shards]) -> Result<Gathered, Fault> {
-        let mut gathered = Gathered { described: true, ..Gathered::default() };
+    async fn gather_portals(
+        &mut self,
+        several: &Several,
+        hosts: &[Shards],
+    ) -> Result<Gathered, Fault> {
+        let mut gathered = Gathered {
+            described: true,
+            ..Gathered::default()
+        };
         let mut begun = vec![0; hosts.len()];
         for (n, (host, shards)) in hosts.iter().enumerate() {
             let i = self.gather_link(*host).await?;
@@ -255,12 +328,23 @@ impl Session {
         Ok(gathered)
     }
 
-    fn ask_portals(&mut self, i: usize, several: &Several, shards: &[ShardId], from: usize) -> Result<usize, Fault> {
+    fn ask_portals(
+        &mut self,
+        i: usize,
+        several: &Several,
+        shards: &[ShardId],
+        from: usize,
+    ) -> Result<usize, Fault> {
         let to = shards.len().min(from + WINDOW);
         for shard in &shards[from..to] {
             let n = self.server_statement(i, &several.statement, Some(*shard))?;
             let link = &mut self.links[i];
-            frontend::bind_renamed(&mut link.outbox, b"", super::extended::server_name(n, &mut [0; 12]), &several.bind);
+            frontend::bind_renamed(
+                &mut link.outbox,
+                b"",
+                super::extended::server_name(n, &mut [0; 12]),
+                &several.bind,
+            );
             frontend::execute(&mut link.outbox, b"", 0);
         }
         frontend::sync(&mut self.links[i].outbox);

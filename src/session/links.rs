@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use super::Session;
-use super::errors::Fault;
 use super::ends::Link;
+use super::errors::Fault;
 use super::relay::{self, Relayed, Seen};
 use super::replies::{Pass, Replies, Reply};
 use crate::pool::{Checkout, Pool, ServerConn, Settings, StatementKey};
@@ -31,7 +31,12 @@ pub(super) struct Need {
 impl Need {
     /// Any statement on `host`.
     pub(super) fn plain(host: HostId) -> Need {
-        Need { host, statement: None, path: None, writes: false }
+        Need {
+            host,
+            statement: None,
+            path: None,
+            writes: false,
+        }
     }
 
     /// The shard whose search_path is needed under `names`.
@@ -60,8 +65,14 @@ impl Session {
             Some(i) if i == self.active || !self.replies.are_asked() => i,
             None if !self.replies.are_asked() => {
                 let pool = self.pools.of(need.host);
-                let wish = Checkout { worker: self.worker.id, settings: &self.settings, statement: need.statement };
-                let Some(conn) = pool.checkout_idle(&wish) else { return Ok(None) };
+                let wish = Checkout {
+                    worker: self.worker.id,
+                    settings: &self.settings,
+                    statement: need.statement,
+                };
+                let Some(conn) = pool.checkout_idle(&wish) else {
+                    return Ok(None);
+                };
                 let pool = pool.clone();
                 self.add_link(need.host, pool, conn, need.statement.is_some())
             }
@@ -78,8 +89,15 @@ impl Session {
             Some(i) => i,
             None => {
                 let pool = self.pools.of(need.host).clone();
-                let wish = Checkout { worker: self.worker.id, settings: &self.settings, statement: need.statement };
-                let conn = pool.checkout(wish).await.map_err(|fault| Fault::checkout(&pool.host, fault))?;
+                let wish = Checkout {
+                    worker: self.worker.id,
+                    settings: &self.settings,
+                    statement: need.statement,
+                };
+                let conn = pool
+                    .checkout(wish)
+                    .await
+                    .map_err(|fault| Fault::checkout(&pool.host, fault))?;
                 self.add_link(need.host, pool, conn, need.statement.is_some())
             }
         };
@@ -110,7 +128,9 @@ impl Session {
             && writer != need.host
         {
             let (first, second) = (&self.map.host(writer).name, &self.map.host(need.host).name);
-            let message = format!("the transaction has written on host {first:?} and cannot write on host {second:?} too");
+            let message = format!(
+                "the transaction has written on host {first:?} and cannot write on host {second:?} too"
+            );
             return Err(Fault::statement(
                 ErrorFields::error(SqlState::MORE_THAN_ONE_SHARD, message)
                     .detail("Committing on two hosts one after the other could lose one half.")
@@ -131,7 +151,13 @@ impl Session {
     }
 
     /// Enlists a server connection that was checked out.
-    fn add_link(&mut self, host: HostId, pool: Arc<Pool>, conn: Box<ServerConn>, extended: bool) -> usize {
+    fn add_link(
+        &mut self,
+        host: HostId,
+        pool: Arc<Pool>,
+        conn: Box<ServerConn>,
+        extended: bool,
+    ) -> usize {
         self.cancel.enlist(&pool, &conn.key);
         let buffers = self.worker.buffers.clone();
         let mut link = Link::new(host, self.map.clone(), pool, conn, buffers);
@@ -198,7 +224,9 @@ impl Session {
         };
         let unsynced = link.unsynced;
         let block = self.block.as_ref();
-        let Some(conn) = &mut link.conn else { return Err(Fault::lost(&link.pool.host, None)) };
+        let Some(conn) = &mut link.conn else {
+            return Err(Fault::lost(&link.pool.host, None));
+        };
         if conn.unsure.is_empty() && conn.settings.same(wanted) {
             return Ok(());
         }
@@ -207,8 +235,15 @@ impl Session {
         if let Some(block) = block {
             // SET beats an earlier SET LOCAL, which must be in force again behind it.
             let changed = conn.settings.changed_names(wanted);
-            let changed = changed.iter().chain(&conn.unsure).filter(|name| path.is_none() || *name != "search_path");
-            sets.extend(changed.filter_map(|name| block.locals.get(name)).map(str::to_owned));
+            let changed = changed
+                .iter()
+                .chain(&conn.unsure)
+                .filter(|name| path.is_none() || *name != "search_path");
+            sets.extend(
+                changed
+                    .filter_map(|name| block.locals.get(name))
+                    .map(str::to_owned),
+            );
         }
         if unsynced {
             // A Query here would end the implicit transaction of the batch.
@@ -234,7 +269,9 @@ impl Session {
 
     /// The settings that would be in force if the open block were rolled back.
     pub(super) fn settings_outside_block(&self) -> Settings {
-        self.block.as_ref().map_or_else(|| self.settings.clone(), |b| b.settings_before.clone())
+        self.block
+            .as_ref()
+            .map_or_else(|| self.settings.clone(), |b| b.settings_before.clone())
     }
 
     /// Outside any transaction: goes by the map that is in force now.
@@ -252,7 +289,8 @@ impl Session {
 
     /// Whether a refusal may be due to a table that was made after the catalog was last read.
     pub(super) fn wants_refresh(&self, fault: &Fault) -> bool {
-        matches!(fault, Fault::Statement(fields) if fields.code == SqlState::TABLE_WITHOUT_KEY) && self.block.as_ref().is_none_or(|b| !b.failed)
+        matches!(fault, Fault::Statement(fields) if fields.code == SqlState::TABLE_WITHOUT_KEY)
+            && self.block.as_ref().is_none_or(|b| !b.failed)
     }
 
     /// Has the catalog read again, if that was not done a moment ago, and waits for it.
@@ -277,7 +315,9 @@ impl Session {
     pub(super) async fn relay(&mut self) -> Result<bool, Fault> {
         let mut seen = Seen::default();
         loop {
-            let Some(link) = self.links.get_mut(self.active) else { return Ok(false) };
+            let Some(link) = self.links.get_mut(self.active) else {
+                return Ok(false);
+            };
             let relayed = relay::relay(&mut self.client, link, &mut self.replies, &mut seen).await;
             self.note_seen(&mut seen);
             if seen.error {
@@ -348,13 +388,25 @@ impl Session {
         let template = self.map.owner(self.map.template());
         let up = |h: &HostId| !self.pools.of(*h).is_down();
         let hosts = (0..self.map.hosts.len()).map(|h| HostId(h as u16));
-        std::iter::once(template).chain(hosts).find(up).unwrap_or(template)
+        std::iter::once(template)
+            .chain(hosts)
+            .find(up)
+            .unwrap_or(template)
     }
 }
 
 /// One Query that brings a connection to `wanted`.
-pub(super) fn push_settings(outbox: &mut Vec<u8>, replies: &mut Replies, conn: &mut ServerConn, wanted: &Settings) {
-    push_sets(outbox, replies, &conn.settings.difference(wanted, &conn.unsure));
+pub(super) fn push_settings(
+    outbox: &mut Vec<u8>,
+    replies: &mut Replies,
+    conn: &mut ServerConn,
+    wanted: &Settings,
+) {
+    push_sets(
+        outbox,
+        replies,
+        &conn.settings.difference(wanted, &conn.unsure),
+    );
     conn.unsure.clear();
     conn.settings = wanted.clone();
 }

@@ -4,23 +4,23 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::batch::Batch;
 use super::clients::Database;
 use super::context::{Context, WorkerContext};
-use super::errors::Fault;
-use super::batch::Batch;
-use super::extended::Prepareds;
 use super::ends::{Client, Link};
+use super::errors::Fault;
+use super::extended::Prepareds;
 use super::replies::Replies;
 use super::set::check_setting;
 use super::{Session, links};
 use crate::pool::{Checkout, HostPools, Settings, set_config};
 use crate::shardmap::{HostId, Password, ShardMap, User};
 use crate::wire::auth::{self, Verifier};
+use crate::wire::backend;
 use crate::wire::error::{ErrorFields, SqlState};
 use crate::wire::options;
 use crate::wire::startup::{HandshakeFault, StartupParams};
 use crate::wire::stream::Stream;
-use crate::wire::backend;
 
 /// Bytes of secret behind the process number in a cancel key: 4 up to protocol 3.1, more from 3.2 on.
 const SECRET: usize = 4;
@@ -37,8 +37,32 @@ pub async fn serve(
     let peer = stream.peer();
     let map = context.map.current();
     let mut out = Vec::new();
-    let Some(user) = admit(&context, &map, &mut stream, &mut out, &params, Database::App, limit).await else { return };
-    match open(context.clone(), worker, stream, &params, &user, map, peer.clone(), out, limit).await {
+    let Some(user) = admit(
+        &context,
+        &map,
+        &mut stream,
+        &mut out,
+        &params,
+        Database::App,
+        limit,
+    )
+    .await
+    else {
+        return;
+    };
+    match open(
+        context.clone(),
+        worker,
+        stream,
+        &params,
+        &user,
+        map,
+        peer.clone(),
+        out,
+        limit,
+    )
+    .await
+    {
         Ok(session) => {
             session.context.stats.logged_in();
             session.run().await;
@@ -51,7 +75,11 @@ pub async fn serve(
             };
             tracing::info!(%peer, "login refused: {fields}");
             context.stats.login_refused();
-            ErrorFields { severity: crate::wire::error::Severity::Fatal, ..fields }.write(&mut out);
+            ErrorFields {
+                severity: crate::wire::error::Severity::Fatal,
+                ..fields
+            }
+            .write(&mut out);
             let _ = stream.write_all(&out).await;
         }
     }
@@ -68,7 +96,8 @@ pub(crate) async fn admit(
     database: Database,
     limit: Duration,
 ) -> Option<User> {
-    let logged_in = tokio::time::timeout(limit, log_in(context, map, stream, out, params, database)).await;
+    let logged_in =
+        tokio::time::timeout(limit, log_in(context, map, stream, out, params, database)).await;
     let fault = match logged_in {
         Ok(Ok(user)) => return Some(user),
         Ok(Err(fault)) => Some(fault),
@@ -95,9 +124,12 @@ async fn log_in(
     params.negotiate(out);
     let name = params.user()?;
     if params.wants_replication() {
-        return Err(ErrorFields::fatal(SqlState::FEATURE_NOT_SUPPORTED, "replication connections are not supported")
-            .hint("Connect to the host itself.")
-            .into());
+        return Err(ErrorFields::fatal(
+            SqlState::FEATURE_NOT_SUPPORTED,
+            "replication connections are not supported",
+        )
+        .hint("Connect to the host itself.")
+        .into());
     }
     if map.users.is_empty() {
         return Err(no_users().into());
@@ -113,9 +145,15 @@ async fn log_in(
     }
     let name = params.database().unwrap_or_default();
     if database == Database::App && name != map.proxy.database {
-        return Err(ErrorFields::fatal(SqlState::INVALID_CATALOG_NAME, format!("database \"{name}\" does not exist"))
-            .hint(format!("Databases here: {:?} (the app's), \"presplit\" (the proxy's own commands).", map.proxy.database))
-            .into());
+        return Err(ErrorFields::fatal(
+            SqlState::INVALID_CATALOG_NAME,
+            format!("database \"{name}\" does not exist"),
+        )
+        .hint(format!(
+            "Databases here: {:?} (the app's), \"presplit\" (the proxy's own commands).",
+            map.proxy.database
+        ))
+        .into());
     }
     // An unknown user has been refused by now.
     user.cloned().ok_or_else(|| no_users().into())
@@ -139,22 +177,41 @@ async fn open(
     mut out: Vec<u8>,
     limit: Duration,
 ) -> Result<Session, (Stream, Fault)> {
-    let role = user.server_user.clone().map(|name| (name, user.server_password.as_ref().map(|p| p.expose().to_owned())));
+    let role = user.server_user.clone().map(|name| {
+        (
+            name,
+            user.server_password.as_ref().map(|p| p.expose().to_owned()),
+        )
+    });
     let pools = pools_for(&context, &map, role.as_ref());
     let startup = match startup_settings(params) {
         Ok(startup) => startup,
         Err(fault) => return Err((stream, fault)),
     };
-    let welcome = tokio::time::timeout(limit, context.welcomes.get(&map, &pools, &worker, role.as_ref().map(|r| r.0.as_str()), &startup));
+    let welcome = tokio::time::timeout(
+        limit,
+        context.welcomes.get(
+            &map,
+            &pools,
+            &worker,
+            role.as_ref().map(|r| r.0.as_str()),
+            &startup,
+        ),
+    );
     let (startup, reported) = match welcome.await {
         Ok(Ok(known)) => known,
         Ok(Err(fault)) => return Err((stream, fault)),
         Err(_) => {
-            let fields = ErrorFields::fatal(SqlState::CANNOT_CONNECT_NOW, "no host answered in time");
+            let fields =
+                ErrorFields::fatal(SqlState::CANNOT_CONNECT_NOW, "no host answered in time");
             return Err((stream, Fault::fatal(fields)));
         }
     };
-    let cancel = context.cancel_keys.register(if params.minor >= 2 { LONG_SECRET } else { SECRET });
+    let cancel = context.cancel_keys.register(if params.minor >= 2 {
+        LONG_SECRET
+    } else {
+        SECRET
+    });
     backend::auth_ok(&mut out);
     for (name, value) in reported.iter() {
         backend::parameter_status(&mut out, name, value);
@@ -197,8 +254,16 @@ async fn open(
 }
 
 /// The pools of a map's hosts for a client's role.
-pub(super) fn pools_for(context: &Context, map: &ShardMap, role: Option<&(String, Option<String>)>) -> HostPools {
-    context.pools.for_map(map, role.map(|r| r.0.as_str()), role.and_then(|r| r.1.as_deref()))
+pub(super) fn pools_for(
+    context: &Context,
+    map: &ShardMap,
+    role: Option<&(String, Option<String>)>,
+) -> HostPools {
+    context.pools.for_map(
+        map,
+        role.map(|r| r.0.as_str()),
+        role.and_then(|r| r.1.as_deref()),
+    )
 }
 
 /// The settings that the startup packet asks for.
@@ -245,12 +310,17 @@ impl Welcomes {
         settings: &Settings,
     ) -> Result<(Settings, Reported), Fault> {
         let welcomed = (role.map(str::to_owned), settings.clone());
-        let known = self.lock().get_key_value(&welcomed).map(|(w, r)| (w.1.clone(), r.clone()));
+        let known = self
+            .lock()
+            .get_key_value(&welcomed)
+            .map(|(w, r)| (w.1.clone(), r.clone()));
         if let Some(known) = known {
             return Ok(known);
         }
         let template = map.owner(map.template());
-        let others = (0..map.hosts.len()).map(|h| HostId(h as u16)).filter(|h| *h != template);
+        let others = (0..map.hosts.len())
+            .map(|h| HostId(h as u16))
+            .filter(|h| *h != template);
         let mut fault = None;
         for host in std::iter::once(template).chain(others) {
             match learn(map, pools, worker, settings, host).await {
@@ -273,7 +343,9 @@ impl Welcomes {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Welcomed, Reported>> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.0
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
@@ -286,8 +358,15 @@ async fn learn(
     host: HostId,
 ) -> Result<Vec<(String, String)>, Fault> {
     let pool = pools.of(host).clone();
-    let wish = Checkout { worker: worker.id, settings, statement: None };
-    let conn = pool.checkout(wish).await.map_err(|fault| Fault::checkout(&pool.host, fault))?;
+    let wish = Checkout {
+        worker: worker.id,
+        settings,
+        statement: None,
+    };
+    let conn = pool
+        .checkout(wish)
+        .await
+        .map_err(|fault| Fault::checkout(&pool.host, fault))?;
     let mut link = Link::new(host, map.clone(), pool, conn, worker.buffers.clone());
     let mut replies = Replies::default();
     if let Some(conn) = &mut link.conn {

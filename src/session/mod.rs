@@ -33,11 +33,11 @@ pub use context::{CacheCounts, Context, Schema, WorkerContext};
 pub(crate) use login::admit;
 pub use login::{Welcomes, serve};
 
-use block::Block;
-use errors::Fault;
 use batch::Batch;
-use extended::Prepareds;
+use block::Block;
 use ends::{Client, Link};
+use errors::Fault;
+use extended::Prepareds;
 use relay::{Relayed, Seen};
 use replies::Replies;
 
@@ -144,7 +144,9 @@ impl Session {
             }
         }
         let pending = self.client.pending();
-        let Some(header) = frame::frontend_header(pending).map_err(|e| Fault::violation(e.to_string()))? else {
+        let Some(header) =
+            frame::frontend_header(pending).map_err(|e| Fault::violation(e.to_string()))?
+        else {
             return Ok(None);
         };
         if pending.len() >= header.len {
@@ -163,14 +165,20 @@ impl Session {
         self.client.consume(pending);
         self.swallow = header.len - pending;
         self.batch.now = header.tag;
-        Fault::limit(&format!("a message of {} bytes", header.len), "frame_held_bytes", most as u64)
+        Fault::limit(
+            &format!("a message of {} bytes", header.len),
+            "frame_held_bytes",
+            most as u64,
+        )
     }
 
     /// Deals with a message without waiting for anything, where that is possible. Nearly all messages go this way.
     fn message_now(&mut self, header: Header) -> Now {
         self.batch.now = header.tag;
         match header.tag {
-            b'Q' | b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'F' if self.batch.skipping() => Now::Done(Ok(())),
+            b'Q' | b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'F' if self.batch.skipping() => {
+                Now::Done(Ok(()))
+            }
             b'Q' => self.query_now(header.len),
             b'S' => self.sync_now(header.len),
             b'P' => Now::Done(self.parse(header.len)),
@@ -225,16 +233,27 @@ impl Session {
                     "Call the function in a SELECT.",
                 ));
             }
-            tag => return Err(Fault::violation(format!("invalid frontend message type {tag}"))),
+            tag => {
+                return Err(Fault::violation(format!(
+                    "invalid frontend message type {tag}"
+                )));
+            }
         }
         Ok(true)
     }
 
     /// Waits for the client to say more, passing on what the server says meanwhile. Holds no buffer while nothing comes.
     async fn wait(&mut self) -> Result<Go, Fault> {
-        if self.client.pending().is_empty() && self.replies.is_empty() && self.client.outbox.is_empty() {
+        if self.client.pending().is_empty()
+            && self.replies.is_empty()
+            && self.client.outbox.is_empty()
+        {
             self.client.rest();
-            self.info.set(if self.links.is_empty() { Activity::Idle } else { Activity::InTransaction });
+            self.info.set(if self.links.is_empty() {
+                Activity::Idle
+            } else {
+                Activity::InTransaction
+            });
         }
         self.write_many_made();
         let mut seen = Seen::default();
@@ -252,7 +271,12 @@ impl Session {
                     Poll::Ready(Err(fault)) => return Poll::Ready(Err(fault)),
                     Poll::Ready(Ok(Relayed::Done)) | Poll::Pending => {}
                 }
-            } else if self.client.poll_flush(cx).map_err(Fault::client)?.is_pending() {
+            } else if self
+                .client
+                .poll_flush(cx)
+                .map_err(Fault::client)?
+                .is_pending()
+            {
                 return Poll::Pending;
             }
             self.client.poll_fill(cx).map(|read| match read {
@@ -302,7 +326,11 @@ impl Session {
                 self.context.stats.server_lost();
                 if cut {
                     // The client is in the middle of a message that will never end.
-                    tracing::warn!(client = self.info.id, "closing the client: {}", fields.message);
+                    tracing::warn!(
+                        client = self.info.id,
+                        "closing the client: {}",
+                        fields.message
+                    );
                     return false;
                 }
                 match Box::pin(self.refuse(*fields)).await {

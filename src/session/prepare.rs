@@ -19,7 +19,11 @@ use crate::sql::token::{ident_value, tokens};
 use crate::wire::error::{ErrorFields, SqlState};
 
 /// What the parser may spend on one text, once per shape.
-pub(super) const PARSE: parse::Limits = parse::Limits { text: 1 << 20, tokens: 100_000, depth: 100 };
+pub(super) const PARSE: parse::Limits = parse::Limits {
+    text: 1 << 20,
+    tokens: 100_000,
+    depth: 100,
+};
 
 /// Advisory locks that a session holds until it gives them back. Under transaction pooling they would be held by a server
 /// connection that the next transaction does not have. (pg_advisory_unlock_all does no harm, and drivers send it.)
@@ -59,7 +63,11 @@ impl Session {
     /// Reads a text of the simple protocol and decides.
     pub(super) fn read(&self, text: &[u8]) -> Result<Read, Fault> {
         let schema = self.context.schema.load();
-        let mut scratch = self.worker.scratch.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut scratch = self
+            .worker
+            .scratch
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
         let scratch = &mut *scratch;
         let prepared = self.look_up(scratch, &schema, text)?;
         let bound = match &*prepared {
@@ -68,22 +76,46 @@ impl Session {
                 let mut message = Vec::new();
                 crate::wire::frontend::query(&mut message, text);
                 let way = Some(self.pass_way(cursor.as_deref()));
-                return Ok(Read { prepared, way, message });
+                return Ok(Read {
+                    prepared,
+                    way,
+                    message,
+                });
             }
-            _ => return Ok(Read { prepared, way: None, message: Vec::new() }),
+            _ => {
+                return Ok(Read {
+                    prepared,
+                    way: None,
+                    message: Vec::new(),
+                });
+            }
         };
-        let values = Values { text, holes: &scratch.shape.holes, params: None };
+        let values = Values {
+            text,
+            holes: &scratch.shape.holes,
+            params: None,
+        };
         let hint = self.hint_of(text, &scratch.shape)?;
         let way = self.decide(bound, &values, hint.as_ref())?;
         let mut message = Vec::with_capacity(text.len() + 64);
         if let Way::One { shard, .. } = &way {
             self.write_query(&mut message, bound, &values, *shard);
         }
-        Ok(Read { prepared, way: Some(way), message })
+        Ok(Read {
+            prepared,
+            way: Some(way),
+            message,
+        })
     }
 
     /// A Query message with the shard's schema written into the text.
-    pub(super) fn write_query(&self, out: &mut Vec<u8>, bound: &Bound, values: &Values<'_>, shard: Option<ShardId>) {
+    pub(super) fn write_query(
+        &self,
+        out: &mut Vec<u8>,
+        bound: &Bound,
+        values: &Values<'_>,
+        shard: Option<ShardId>,
+    ) {
         crate::wire::frame::put(out, b'Q', |out| {
             self.write_text(out, bound, values, shard);
             out.push(0);
@@ -91,28 +123,52 @@ impl Session {
     }
 
     /// The text with the shard's schema written into it.
-    pub(super) fn write_text(&self, out: &mut Vec<u8>, bound: &Bound, values: &Values<'_>, shard: Option<ShardId>) {
+    pub(super) fn write_text(
+        &self,
+        out: &mut Vec<u8>,
+        bound: &Bound,
+        values: &Values<'_>,
+        shard: Option<ShardId>,
+    ) {
         match shard {
-            Some(shard) => crate::sql::rewrite::splice(values.text, values.holes, &bound.edits, self.map.schema(shard), out),
+            Some(shard) => crate::sql::rewrite::splice(
+                values.text,
+                values.holes,
+                &bound.edits,
+                self.map.schema(shard),
+                out,
+            ),
             None => out.extend_from_slice(values.text),
         }
     }
 
     /// The plan of a text, by its shape, or by the whole text where its meaning hangs on the value of a literal.
     /// Leaves the text's shape in `scratch`.
-    fn look_up(&self, scratch: &mut Scratch, schema: &Arc<Schema>, text: &[u8]) -> Result<Arc<Prepared>, Fault> {
+    fn look_up(
+        &self,
+        scratch: &mut Scratch,
+        schema: &Arc<Schema>,
+        text: &[u8],
+    ) -> Result<Arc<Prepared>, Fault> {
         let most = self.map.proxy.limits.statement_text_bytes;
         if text.len() > most {
-            return Err(Fault::limit(&format!("a statement of {} bytes", text.len()), "statement_text_bytes", most as u64));
+            return Err(Fault::limit(
+                &format!("a statement of {} bytes", text.len()),
+                "statement_text_bytes",
+                most as u64,
+            ));
         }
         scratch.follow(schema);
-        let Scratch { shape, key, plans, .. } = scratch;
+        let Scratch {
+            shape, key, plans, ..
+        } = scratch;
         if shape.scan(text).is_err() || shape.opaque {
             // Postgres will say what is wrong with it, if it is; a text of this kind is not worth keeping.
             return Ok(Arc::new(self.make(text, shape, schema, true)));
         }
-        let prepared =
-            plans.get_or_insert_with(&schema.plans, &shape.key, || Arc::new(self.make(text, shape, schema, false)));
+        let prepared = plans.get_or_insert_with(&schema.plans, &shape.key, || {
+            Arc::new(self.make(text, shape, schema, false))
+        });
         if !matches!(*prepared, Prepared::ByText) {
             return Ok(prepared);
         }
@@ -120,7 +176,9 @@ impl Session {
         // No shape begins with NUL, since no text holds one.
         key.push(0);
         key.extend_from_slice(text);
-        Ok(plans.get_or_insert_with(&schema.plans, key, || Arc::new(self.make(text, shape, schema, true))))
+        Ok(plans.get_or_insert_with(&schema.plans, key, || {
+            Arc::new(self.make(text, shape, schema, true))
+        }))
     }
 
     /// Works out what to do about a text. `by_text`: the result is kept for this very text only.
@@ -135,7 +193,9 @@ impl Session {
         }
         if let Some(control) = control::parse(text, shape) {
             return match control {
-                Control::Declare { hold: false, .. } | Control::Lock => self.make_query(text, shape, schema, by_text),
+                Control::Declare { hold: false, .. } | Control::Lock => {
+                    self.make_query(text, shape, schema, by_text)
+                }
                 control if control.depends_on_literals() && !by_text => Prepared::ByText,
                 Control::Show(name) if !name.starts_with("presplit.") => Prepared::Pass(None),
                 Control::Fetch { cursor, .. } => Prepared::Pass(Some(cursor)),
@@ -147,13 +207,17 @@ impl Session {
     }
 
     fn make_query(&self, text: &[u8], shape: &Shape, schema: &Schema, by_text: bool) -> Prepared {
-        let Some(tables) = &schema.tables else { return Prepared::NoTables };
+        let Some(tables) = &schema.tables else {
+            return Prepared::NoTables;
+        };
         let planned = match std::str::from_utf8(text) {
             Ok(text) => parse::plan(text, shape, &PARSE),
             // Only a client whose encoding is not UTF-8 sends such a text.
             Err(_) => Err(Unreadable {
                 why: "its text is not UTF-8".to_owned(),
-                words: tokens(text, &shape.holes).map(|t| ident_value(text, t.span).into_owned()).collect(),
+                words: tokens(text, &shape.holes)
+                    .map(|t| ident_value(text, t.span).into_owned())
+                    .collect(),
             }),
         };
         let bound = match planned {
@@ -168,7 +232,10 @@ impl Session {
             return Prepared::SessionLock(ident_value(text, lock.span).into_owned());
         }
         let mut words = tokens(text, &shape.holes);
-        Prepared::Query(Routed { bound, sets_config: words.any(|t| t.is_word(text, "set_config")) })
+        Prepared::Query(Routed {
+            bound,
+            sets_config: words.any(|t| t.is_word(text, "set_config")),
+        })
     }
 
     /// The statement of the extended protocol with this text and these parameter types, read by these settings, interned.
@@ -179,7 +246,11 @@ impl Session {
         reading: Arc<[u8]>,
     ) -> Result<Arc<Statement>, Fault> {
         let schema = self.context.schema.load_full();
-        let mut scratch = self.worker.scratch.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut scratch = self
+            .worker
+            .scratch
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
         let scratch = &mut *scratch;
         scratch.follow(&schema);
         let types: Box<[u32]> = types.collect();
@@ -212,7 +283,9 @@ impl Session {
         let prepared = self.look_up(scratch, schema, text);
         std::mem::swap(&mut own_key, &mut scratch.key);
         let prepared = prepared?;
-        let Scratch { shape, statements, .. } = scratch;
+        let Scratch {
+            shape, statements, ..
+        } = scratch;
         Ok(statements.get_or_insert_with(&schema.statements, key, || {
             Arc::new(Statement {
                 id: self.context.next_statement_id(),
@@ -246,7 +319,12 @@ impl Session {
     }
 
     /// Where an execution of a bound statement with these values goes.
-    pub(super) fn decide(&self, bound: &Bound, values: &Values<'_>, hint: Option<&Hint>) -> Result<Way, Refusal> {
+    pub(super) fn decide(
+        &self,
+        bound: &Bound,
+        values: &Values<'_>,
+        hint: Option<&Hint>,
+    ) -> Result<Way, Refusal> {
         let Route { target, names } = route::decide(bound, values, &self.map, hint)?;
         if names == Names::SearchPath && matches!(target, Target::Shards(_)) {
             return Err(Refusal {
@@ -267,8 +345,16 @@ impl Session {
                 path: Need::path(names, Some(shard)),
             },
             Target::Shards(shards) => Way::Several(shards.to_vec()),
-            Target::Host(host) => Way::One { host, shard: None, path: None },
-            Target::Any => Way::One { host: self.any_host(), shard: None, path: None },
+            Target::Host(host) => Way::One {
+                host,
+                shard: None,
+                path: None,
+            },
+            Target::Any => Way::One {
+                host: self.any_host(),
+                shard: None,
+                path: None,
+            },
             Target::Template => self.template_way(),
         }
     }
@@ -276,7 +362,11 @@ impl Session {
     /// To where the cursor is, or to any host. A cursor that is not known goes anywhere, so that Postgres says so.
     pub(super) fn pass_way(&self, cursor: Option<&str>) -> Way {
         let known = cursor.and_then(|name| self.block.as_ref()?.cursors.get(name).copied());
-        Way::One { host: known.unwrap_or_else(|| self.any_host()), shard: None, path: None }
+        Way::One {
+            host: known.unwrap_or_else(|| self.any_host()),
+            shard: None,
+            path: None,
+        }
     }
 
     /// Catalog queries: the lowest shard of the transaction's host, else the template shard.
@@ -284,7 +374,11 @@ impl Session {
         let host = self.any_host();
         let lowest = self.map.shards_of(host).next();
         let shard = lowest.unwrap_or_else(|| self.map.template());
-        Way::One { host: self.map.owner(shard), shard: None, path: Some(shard) }
+        Way::One {
+            host: self.map.owner(shard),
+            shard: None,
+            path: Some(shard),
+        }
     }
 
     /// Any shard that a statement can be parsed on, to tell its parameters and columns: they are the same on all.
@@ -297,11 +391,19 @@ impl Session {
         };
         let hinted = self.standing_hint().is_some() || matches!(statement.hint, Ok(Some(_)));
         let host = self.any_host();
-        let shard = self.map.shards_of(host).next().unwrap_or_else(|| self.map.template());
+        let shard = self
+            .map
+            .shards_of(host)
+            .next()
+            .unwrap_or_else(|| self.map.template());
         let Route { target, names } = route::anywhere(bound, &self.map, shard, hinted)?;
         let way = self.way(target, names);
         Ok(Some(match way {
-            Way::Several(shards) => Way::One { host: self.map.owner(shard), shard: shards.first().copied(), path: None },
+            Way::Several(shards) => Way::One {
+                host: self.map.owner(shard),
+                shard: shards.first().copied(),
+                path: None,
+            },
             way => way,
         }))
     }
@@ -309,7 +411,9 @@ impl Session {
     /// The error for a function of [`SESSION_LOCKS`].
     pub(super) fn no_session_lock(function: &str) -> Fault {
         Fault::unsupported(
-            format!("{function} is not supported under transaction pooling: the lock would stay with a server connection"),
+            format!(
+                "{function} is not supported under transaction pooling: the lock would stay with a server connection"
+            ),
             "Take pg_advisory_xact_lock inside a transaction. In Rails set advisory_locks: false for migrations.",
         )
     }
@@ -330,4 +434,3 @@ pub(super) fn bad_hint(fault: hint::HintFault) -> Fault {
             .hint("Write /* presplit: key=42 */, /* presplit: shard=7 */ or /* presplit: all */."),
     )
 }
-

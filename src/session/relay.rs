@@ -40,9 +40,13 @@ pub(crate) struct Seen {
     pub(crate) failed_at: Option<u64>,
 }
 
-
 /// Sends what the link's outbox holds and passes replies on until none is owed (or the server waits for CopyData).
-pub(crate) async fn relay(client: &mut Client, link: &mut Link, replies: &mut Replies, seen: &mut Seen) -> Result<Relayed, Fault> {
+pub(crate) async fn relay(
+    client: &mut Client,
+    link: &mut Link,
+    replies: &mut Replies,
+    seen: &mut Seen,
+) -> Result<Relayed, Fault> {
     loop {
         match digest(client, link, replies, seen)? {
             Step::Run(start, end) => {
@@ -82,17 +86,23 @@ pub(crate) fn poll_relay(
             }
             Step::Read => {
                 let flushed = client.poll_flush(cx).map_err(Fault::client)?;
-                let _ = link.poll_flush(cx).map_err(|e| Fault::lost(&link.pool.host, Some(e)))?;
+                let _ = link
+                    .poll_flush(cx)
+                    .map_err(|e| Fault::lost(&link.pool.host, Some(e)))?;
                 // Back-pressure: nothing more is read from the server while the client does not take what it has.
                 ready!(flushed);
-                if ready!(poll_fill(cx, link)).map_err(|e| Fault::lost(&link.pool.host, Some(e)))? == 0 {
+                if ready!(poll_fill(cx, link)).map_err(|e| Fault::lost(&link.pool.host, Some(e)))?
+                    == 0
+                {
                     return Poll::Ready(Err(Fault::lost(&link.pool.host, None)));
                 }
             }
             Step::CopyIn => return Poll::Ready(Ok(Relayed::CopyIn)),
             Step::Done => {
                 let _ = client.poll_flush(cx).map_err(Fault::client)?;
-                let _ = link.poll_flush(cx).map_err(|e| Fault::lost(&link.pool.host, Some(e)))?;
+                let _ = link
+                    .poll_flush(cx)
+                    .map_err(|e| Fault::lost(&link.pool.host, Some(e)))?;
                 return Poll::Ready(Ok(Relayed::Done));
             }
         }
@@ -104,17 +114,25 @@ async fn fill(client: &mut Client, link: &mut Link) -> Result<usize, Fault> {
     poll_fn(|cx| {
         let flushed = client.poll_flush_unless_held(cx).map_err(Fault::client)?;
         // A server that does not read may be waiting for us to read: reading goes on whether or not all is sent.
-        let _ = link.poll_flush(cx).map_err(|e| Fault::lost(&link.pool.host, Some(e)))?;
+        let _ = link
+            .poll_flush(cx)
+            .map_err(|e| Fault::lost(&link.pool.host, Some(e)))?;
         ready!(flushed);
         poll_fill(cx, link).map_err(|e| Fault::lost(&link.pool.host, Some(e)))
     })
     .await
 }
 
-
 /// Writes a run of the server's bytes straight to the client.
-async fn write_run(client: &mut Client, link: &mut Link, start: usize, end: usize) -> Result<(), Fault> {
-    let Some(conn) = &link.conn else { return Ok(()) };
+async fn write_run(
+    client: &mut Client,
+    link: &mut Link,
+    start: usize,
+    end: usize,
+) -> Result<(), Fault> {
+    let Some(conn) = &link.conn else {
+        return Ok(());
+    };
     let run = &conn.inbox[start..end];
     if !client.outbox.is_empty() || client.hold == Hold::ForCaller {
         client.outbox.extend_from_slice(run);
@@ -152,9 +170,16 @@ enum Step {
 }
 
 /// Walks the headers of what has come. Ends a run where something must be left out or put in between.
-fn digest(client: &mut Client, link: &mut Link, replies: &mut Replies, seen: &mut Seen) -> Result<Step, Fault> {
+fn digest(
+    client: &mut Client,
+    link: &mut Link,
+    replies: &mut Replies,
+    seen: &mut Seen,
+) -> Result<Step, Fault> {
     loop {
-        let Some(conn) = &mut link.conn else { return Err(Fault::lost(&link.pool.host, None)) };
+        let Some(conn) = &mut link.conn else {
+            return Err(Fault::lost(&link.pool.host, None));
+        };
         let start = link.walked;
         let mut at = start;
         // The rest of a long message first.
@@ -210,7 +235,13 @@ fn walk(
     mut at: usize,
 ) -> Result<Walked, Fault> {
     // Whatever interrupts a run is dealt with on the next call, when the run is out.
-    let run_or = |at: usize, other: Walked| if at > start { Walked::Step(Step::Run(start, at)) } else { other };
+    let run_or = |at: usize, other: Walked| {
+        if at > start {
+            Walked::Step(Step::Run(start, at))
+        } else {
+            other
+        }
+    };
     loop {
         let owed = match replies.front() {
             None => return Ok(run_or(at, Walked::Step(Step::Done))),
@@ -256,7 +287,10 @@ fn walk(
             _ => {}
         }
         let here = header.len.min(bytes.len());
-        *middle = Middle { rest: header.len - here, pass };
+        *middle = Middle {
+            rest: header.len - here,
+            pass,
+        };
         at += here;
         if pass == Pass::Keep {
             return Ok(Walked::Kept(at));
@@ -305,7 +339,11 @@ enum Verdict {
 
 fn pass_of(owed: &Reply) -> Pass {
     match owed {
-        Reply::Query(p) | Reply::One(p) | Reply::Describe(p) | Reply::Execute(p) | Reply::Sync(p) => *p,
+        Reply::Query(p)
+        | Reply::One(p)
+        | Reply::Describe(p)
+        | Reply::Execute(p)
+        | Reply::Sync(p) => *p,
         Reply::Parse { pass, .. } => *pass,
         Reply::Part | Reply::Made(_) => Pass::On,
     }
@@ -331,12 +369,21 @@ fn judge(tag: u8, owed: &Reply) -> Verdict {
 }
 
 /// Deals with a whole message of which the content matters. `true`: the server now waits for CopyData.
-fn look(client: &mut Client, link: &mut Link, replies: &mut Replies, seen: &mut Seen, message: &[u8]) -> Result<bool, Fault> {
+fn look(
+    client: &mut Client,
+    link: &mut Link,
+    replies: &mut Replies,
+    seen: &mut Seen,
+    message: &[u8],
+) -> Result<bool, Fault> {
     let body = &message[frame::HEADER..];
     match message[0] {
         b'S' => {
             if let Ok(status) = ParameterStatus::decode(body)
-                && let (Ok(name), Ok(value)) = (std::str::from_utf8(status.name), std::str::from_utf8(status.value))
+                && let (Ok(name), Ok(value)) = (
+                    std::str::from_utf8(status.name),
+                    std::str::from_utf8(status.value),
+                )
             {
                 if let Some(conn) = &mut link.conn {
                     conn.report(name, value);
@@ -352,8 +399,14 @@ fn look(client: &mut Client, link: &mut Link, replies: &mut Replies, seen: &mut 
             return Ok(true);
         }
         _ => {
-            let Ok(view) = ErrorView::decode(body) else { return Err(Fault::protocol(&link.pool.host, message[0])) };
-            if view.get(b'V').or(view.get(b'S')).is_some_and(|s| s == b"FATAL" || s == b"PANIC") {
+            let Ok(view) = ErrorView::decode(body) else {
+                return Err(Fault::protocol(&link.pool.host, message[0]));
+            };
+            if view
+                .get(b'V')
+                .or(view.get(b'S'))
+                .is_some_and(|s| s == b"FATAL" || s == b"PANIC")
+            {
                 return Err(Fault::ended(&link.pool.host, &view));
             }
             if let Some(Reply::Query(Pass::Keep)) = replies.front() {
@@ -382,29 +435,58 @@ fn look(client: &mut Client, link: &mut Link, replies: &mut Replies, seen: &mut 
 }
 
 /// Passes an error on, its position mapped back to the client's text if it concerns a text that we changed.
-fn write_error(client: &mut Client, link: &Link, owed: Option<&Reply>, view: &ErrorView<'_>, message: &[u8]) {
-    let position = view.get(b'P').and_then(|p| std::str::from_utf8(p).ok()?.parse::<u32>().ok());
+fn write_error(
+    client: &mut Client,
+    link: &Link,
+    owed: Option<&Reply>,
+    view: &ErrorView<'_>,
+    message: &[u8],
+) {
+    let position = view
+        .get(b'P')
+        .and_then(|p| std::str::from_utf8(p).ok()?.parse::<u32>().ok());
     let original = position.and_then(|position| match owed {
         Some(Reply::Query(_) | Reply::Part) => {
             let inside = |p: &&SentPiece| position > p.from && position <= p.from + p.len + 1;
             let piece = link.sent_pieces.iter().find(inside)?;
             let whole = query_text(client.pending())?;
             let before = char_count(whole.get(..piece.text.start)?);
-            let Some(shard) = piece.shard else { return Some(before + position - piece.from) };
+            let Some(shard) = piece.shard else {
+                return Some(before + position - piece.from);
+            };
             let text = whole.get(piece.text.clone())?;
             let mut shape = Shape::default();
             shape.scan(text).ok()?;
             let schema = link.map.schema(shard);
-            Some(before + piece.prepared.original_position(position - piece.from, text, &shape.holes, schema))
+            Some(
+                before
+                    + piece.prepared.original_position(
+                        position - piece.from,
+                        text,
+                        &shape.holes,
+                        schema,
+                    ),
+            )
         }
-        Some(Reply::Parse { statement, shard: Some(shard), .. }) => {
+        Some(Reply::Parse {
+            statement,
+            shard: Some(shard),
+            ..
+        }) => {
             let schema = link.map.schema(*shard);
-            Some(statement.prepared.original_position(position, &statement.text, &statement.holes, schema))
+            Some(statement.prepared.original_position(
+                position,
+                &statement.text,
+                &statement.holes,
+                schema,
+            ))
         }
         _ => None,
     });
     match original {
-        Some(p) => view.with_field_replaced(&mut client.outbox, b'E', b'P', p.to_string().as_bytes()),
+        Some(p) => {
+            view.with_field_replaced(&mut client.outbox, b'E', b'P', p.to_string().as_bytes())
+        }
         None => client.outbox.extend_from_slice(message),
     }
 }
@@ -430,10 +512,7 @@ pub(crate) fn write_made(client: &mut Client, replies: &mut Replies) {
 }
 
 /// Reads the answers to settings of ours and notes the parameters that the server reports.
-pub(crate) async fn learn_parameters(
-    link: &mut Link,
-    replies: &mut Replies,
-) -> Result<(), Fault> {
+pub(crate) async fn learn_parameters(link: &mut Link, replies: &mut Replies) -> Result<(), Fault> {
     loop {
         while let Ok(Some(header)) = frame::header(link.unread())
             && link.unread().len() >= header.len
@@ -442,14 +521,19 @@ pub(crate) async fn learn_parameters(
             match header.tag {
                 b'S' => {
                     if let Ok(status) = ParameterStatus::decode(body) {
-                        let (name, value) = (String::from_utf8_lossy(status.name).into_owned(), String::from_utf8_lossy(status.value).into_owned());
+                        let (name, value) = (
+                            String::from_utf8_lossy(status.name).into_owned(),
+                            String::from_utf8_lossy(status.value).into_owned(),
+                        );
                         if let Some(conn) = &mut link.conn {
                             conn.report(&name, &value);
                         }
                     }
                 }
                 b'E' => {
-                    let Ok(view) = ErrorView::decode(body) else { return Err(Fault::protocol(&link.pool.host, b'E')) };
+                    let Ok(view) = ErrorView::decode(body) else {
+                        return Err(Fault::protocol(&link.pool.host, b'E'));
+                    };
                     return Err(Fault::refused_setting(&view));
                 }
                 b'Z' => {

@@ -71,7 +71,9 @@ impl Replies {
 
     /// Whether a Sync is among what the replies are to.
     pub(crate) fn has_sync(&self) -> bool {
-        self.queue.iter().any(|reply| matches!(reply, Reply::Sync(_)))
+        self.queue
+            .iter()
+            .any(|reply| matches!(reply, Reply::Sync(_)))
     }
 
     /// The number of the reply that is pushed next.

@@ -22,9 +22,38 @@ use crate::wire::error::{ErrorFields, SqlState};
 
 /// Encodings in which no byte of a multi-byte character looks like ASCII, so that a text can be read byte by byte.
 const SAFE_ENCODINGS: &[&str] = &[
-    "utf8", "unicode", "utf-8", "sql_ascii", "sqlascii", "latin1", "latin2", "latin3", "latin4", "latin5", "latin6", "latin7", "latin8",
-    "latin9", "latin10", "iso88591", "iso-8859-1", "iso_8859_1", "iso885915", "win1250", "win1251", "win1252", "win1253", "win1254",
-    "win1257", "euc_jp", "euc_cn", "euc_kr", "euc_tw", "koi8r", "koi8", "koi8u",
+    "utf8",
+    "unicode",
+    "utf-8",
+    "sql_ascii",
+    "sqlascii",
+    "latin1",
+    "latin2",
+    "latin3",
+    "latin4",
+    "latin5",
+    "latin6",
+    "latin7",
+    "latin8",
+    "latin9",
+    "latin10",
+    "iso88591",
+    "iso-8859-1",
+    "iso_8859_1",
+    "iso885915",
+    "win1250",
+    "win1251",
+    "win1252",
+    "win1253",
+    "win1254",
+    "win1257",
+    "euc_jp",
+    "euc_cn",
+    "euc_kr",
+    "euc_tw",
+    "koi8r",
+    "koi8",
+    "koi8u",
 ];
 
 /// What a `set_config(...)` call sets.
@@ -37,8 +66,17 @@ pub(super) struct SetConfig {
 /// Settings that change nothing of what a text means when Postgres parses it. (Others do: `'01/02/2024'::date` is read by
 /// DateStyle when it is parsed, not when it is run.)
 const NOT_READING: &[&str] = &[
-    "application_name", "bytea_output", "client_min_messages", "extra_float_digits", "idle_in_transaction_session_timeout",
-    "idle_session_timeout", "lock_timeout", "session characteristics", "statement_timeout", "synchronous_commit", "work_mem",
+    "application_name",
+    "bytea_output",
+    "client_min_messages",
+    "extra_float_digits",
+    "idle_in_transaction_session_timeout",
+    "idle_session_timeout",
+    "lock_timeout",
+    "session characteristics",
+    "statement_timeout",
+    "synchronous_commit",
+    "work_mem",
 ];
 
 impl Session {
@@ -50,7 +88,12 @@ impl Session {
         }
         let mut reading = Vec::new();
         let local = self.block.iter().flat_map(|b| b.locals.iter());
-        for (name, sql) in self.settings.iter().chain(local).filter(|(name, _)| !NOT_READING.contains(name)) {
+        for (name, sql) in self
+            .settings
+            .iter()
+            .chain(local)
+            .filter(|(name, _)| !NOT_READING.contains(name))
+        {
             reading.extend_from_slice(name.as_bytes());
             reading.push(b'=');
             reading.extend_from_slice(sql.as_bytes());
@@ -64,7 +107,13 @@ impl Session {
     }
 
     /// `SET [LOCAL] name ...`.
-    pub(super) async fn set(&mut self, name: &str, value: &SetValue, local: bool, text: &str) -> Result<Acted, Fault> {
+    pub(super) async fn set(
+        &mut self,
+        name: &str,
+        value: &SetValue,
+        local: bool,
+        text: &str,
+    ) -> Result<Acted, Fault> {
         if name.starts_with("presplit.") {
             return self.set_own(name, value.single(), local);
         }
@@ -132,7 +181,9 @@ impl Session {
     fn note_on_links(&mut self, name: Option<&str>, sql: Option<&str>) {
         let (all, active) = (self.block.is_some(), self.active);
         for (i, link) in self.links.iter_mut().enumerate() {
-            let Some(conn) = link.conn.as_mut().filter(|_| all || i == active) else { continue };
+            let Some(conn) = link.conn.as_mut().filter(|_| all || i == active) else {
+                continue;
+            };
             link.settings_touched |= all;
             conn.settings = match (name, sql) {
                 (None, _) => Settings::default(),
@@ -143,7 +194,12 @@ impl Session {
     }
 
     /// `SET LOCAL` in a block.
-    async fn set_local(&mut self, name: &str, value: &SetValue, text: &str) -> Result<Acted, Fault> {
+    async fn set_local(
+        &mut self,
+        name: &str,
+        value: &SetValue,
+        text: &str,
+    ) -> Result<Acted, Fault> {
         let acted = self.run_in_block(text, "SET").await?;
         let startup = match value {
             SetValue::Default => self.startup.get(name).map(local_form),
@@ -158,7 +214,10 @@ impl Session {
             }
             self.push_set(startup.clone());
         }
-        self.note_local(name, startup.unwrap_or_else(|| text.trim().trim_end_matches(';').to_owned()));
+        self.note_local(
+            name,
+            startup.unwrap_or_else(|| text.trim().trim_end_matches(';').to_owned()),
+        );
         Ok(acted)
     }
 
@@ -175,7 +234,11 @@ impl Session {
         }
         for link in &mut self.links {
             link.settings_touched = true;
-            if let Some(conn) = link.conn.as_mut().filter(|_| name.eq_ignore_ascii_case("search_path")) {
+            if let Some(conn) = link
+                .conn
+                .as_mut()
+                .filter(|_| name.eq_ignore_ascii_case("search_path"))
+            {
                 // A statement that needs the path of its shard must not rely on the one that was set before.
                 conn.doubt(["search_path".to_owned()]);
             }
@@ -232,7 +295,11 @@ impl Session {
     }
 
     /// `SET TRANSACTION ...`.
-    pub(super) async fn set_transaction(&mut self, options: &BeginOptions, text: &str) -> Result<Acted, Fault> {
+    pub(super) async fn set_transaction(
+        &mut self,
+        options: &BeginOptions,
+        text: &str,
+    ) -> Result<Acted, Fault> {
         let Some(block) = &mut self.block else {
             let i = self.link(Need::plain(self.any_host())).await?;
             self.run_on(i, text).await?;
@@ -256,8 +323,15 @@ impl Session {
     }
 
     /// `SET SESSION CHARACTERISTICS AS TRANSACTION ...`: the defaults of the transactions to come.
-    pub(super) async fn set_characteristics(&mut self, options: &BeginOptions, text: &str) -> Result<Acted, Fault> {
-        if options.isolation.is_some_and(|i| i >= Isolation::RepeatableRead) {
+    pub(super) async fn set_characteristics(
+        &mut self,
+        options: &BeginOptions,
+        text: &str,
+    ) -> Result<Acted, Fault> {
+        if options
+            .isolation
+            .is_some_and(|i| i >= Isolation::RepeatableRead)
+        {
             return Err(Fault::unsupported(
                 "a default isolation level of REPEATABLE READ or above cannot be kept over several hosts",
                 "Say the isolation level in BEGIN.",
@@ -282,8 +356,14 @@ impl Session {
                 Ok(shard) if shard < self.map.shards() => Some(Hint::Shard(shard)),
                 _ => {
                     return Err(Fault::statement(
-                        ErrorFields::error(SqlState::INVALID_PARAMETER_VALUE, format!("there is no shard {shard:?}"))
-                            .hint(format!("Shards are numbered from 0 to {}.", self.map.shards() - 1)),
+                        ErrorFields::error(
+                            SqlState::INVALID_PARAMETER_VALUE,
+                            format!("there is no shard {shard:?}"),
+                        )
+                        .hint(format!(
+                            "Shards are numbered from 0 to {}.",
+                            self.map.shards() - 1
+                        )),
                     ));
                 }
             },
@@ -330,7 +410,11 @@ impl Session {
     }
 
     /// What a statement of the simple protocol sets by `set_config`, if that is what it does.
-    pub(super) fn set_config_of(&self, prepared: &Prepared, text: &Range<usize>) -> Result<Vec<SetConfig>, Fault> {
+    pub(super) fn set_config_of(
+        &self,
+        prepared: &Prepared,
+        text: &Range<usize>,
+    ) -> Result<Vec<SetConfig>, Fault> {
         match prepared.sets_config() {
             true => set_config_in(&self.client.inbox[text.clone()]),
             false => Ok(Vec::new()),
@@ -341,12 +425,19 @@ impl Session {
     pub(super) async fn note_set_config(&mut self, sets: Vec<SetConfig>) -> Result<(), Fault> {
         for set in sets {
             let session = set_config(&set.name, &set.value);
-            let sql = if set.local { local_form(&session) } else { session };
+            let sql = if set.local {
+                local_form(&session)
+            } else {
+                session
+            };
             if set.local && self.block.is_none() {
                 continue;
             }
             if self.block.is_some() {
-                for i in (0..self.links.len()).filter(|i| *i != self.active).collect::<Vec<_>>() {
+                for i in (0..self.links.len())
+                    .filter(|i| *i != self.active)
+                    .collect::<Vec<_>>()
+                {
                     self.run_quietly(i, &sql).await?;
                 }
             }
@@ -380,8 +471,12 @@ fn characteristics(options: &BeginOptions) -> impl Iterator<Item = (&'static str
         Isolation::Serializable => "'serializable'",
     });
     let isolation = isolation.map(|value| ("default_transaction_isolation", value));
-    let read_only = options.read_only.map(|value| ("default_transaction_read_only", on(value)));
-    let deferrable = options.deferrable.map(|value| ("default_transaction_deferrable", on(value)));
+    let read_only = options
+        .read_only
+        .map(|value| ("default_transaction_read_only", on(value)));
+    let deferrable = options
+        .deferrable
+        .map(|value| ("default_transaction_deferrable", on(value)));
     [isolation, read_only, deferrable].into_iter().flatten()
 }
 
@@ -398,7 +493,11 @@ pub(super) fn set_config_in(text: &[u8]) -> Result<Vec<SetConfig>, Fault> {
 ///
 /// # Errors
 /// Any other form: what it sets could not be followed from one server connection to the next.
-pub(super) fn read_set_config(text: &[u8], holes: &[Hole], params: Option<&dyn Params>) -> Result<Vec<SetConfig>, Fault> {
+pub(super) fn read_set_config(
+    text: &[u8],
+    holes: &[Hole],
+    params: Option<&dyn Params>,
+) -> Result<Vec<SetConfig>, Fault> {
     let sets = plain_set_config(text, holes, params).ok_or_else(|| {
         Fault::unsupported(
             "set_config in this form is not supported: which setting it changes can't be seen",
@@ -411,7 +510,11 @@ pub(super) fn read_set_config(text: &[u8], holes: &[Hole], params: Option<&dyn P
     Ok(sets)
 }
 
-fn plain_set_config(text: &[u8], holes: &[Hole], params: Option<&dyn Params>) -> Option<Vec<SetConfig>> {
+fn plain_set_config(
+    text: &[u8],
+    holes: &[Hole],
+    params: Option<&dyn Params>,
+) -> Option<Vec<SetConfig>> {
     let mut words = tokens(text, holes).peekable();
     let mut sets = Vec::new();
     if !words.next()?.is_word(text, "select") {
@@ -428,9 +531,15 @@ fn plain_set_config(text: &[u8], holes: &[Hole], params: Option<&dyn Params>) ->
         let args = [(); 3].map(|()| call_argument(text, holes, params, &mut words));
         let [name, value, local] = args;
         let local = matches!(local?.as_bytes(), [b't' | b'T' | b'1' | 1, ..]);
-        sets.push(SetConfig { name: name?.to_ascii_lowercase(), value: value?, local });
+        sets.push(SetConfig {
+            name: name?.to_ascii_lowercase(),
+            value: value?,
+            local,
+        });
         // A name for the column.
-        if words.next_if(|t| t.is_word(text, "as")).is_some() || words.peek().is_some_and(|t| t.kind == TokenKind::Word) {
+        if words.next_if(|t| t.is_word(text, "as")).is_some()
+            || words.peek().is_some_and(|t| t.kind == TokenKind::Word)
+        {
             words.next_if(|t| t.kind == TokenKind::Word)?;
         }
         match words.next() {
@@ -460,12 +569,21 @@ fn call_argument(
     }
 }
 
-fn argument(text: &[u8], holes: &[Hole], params: Option<&dyn Params>, token: &Token) -> Option<String> {
+fn argument(
+    text: &[u8],
+    holes: &[Hole],
+    params: Option<&dyn Params>,
+    token: &Token,
+) -> Option<String> {
     let bytes = match token.kind {
         TokenKind::Literal(hole) => literal_value(text, holes.get(hole as usize)?)?.into_owned(),
         TokenKind::Word => text[token.span.clone()].to_vec(),
         TokenKind::Param => {
-            let n = std::str::from_utf8(&text[token.span.clone()]).ok()?.strip_prefix('$')?.parse().ok()?;
+            let n = std::str::from_utf8(&text[token.span.clone()])
+                .ok()?
+                .strip_prefix('$')?
+                .parse()
+                .ok()?;
             let param = params?.get(n)?;
             match (param.format, param.value?) {
                 (Format::Binary, [1]) => b"true".to_vec(),
@@ -485,24 +603,34 @@ pub(super) fn check_setting(name: &str, value: Option<&str>) -> Result<(), Fault
             "standard_conforming_strings must stay on: with it off, where a string ends depends on a setting",
             "Write E'...' for strings with backslash escapes.",
         )),
-        "client_encoding" | "names" if !value.is_none_or(is_safe_encoding) => Err(Fault::unsupported(
-            format!("client_encoding {:?} is not supported: parts of its characters look like ASCII", value.unwrap_or_default()),
-            "Use UTF8.",
-        )),
+        "client_encoding" | "names" if !value.is_none_or(is_safe_encoding) => {
+            Err(Fault::unsupported(
+                format!(
+                    "client_encoding {:?} is not supported: parts of its characters look like ASCII",
+                    value.unwrap_or_default()
+                ),
+                "Use UTF8.",
+            ))
+        }
         "session_authorization" => Err(Fault::unsupported(
             "SET SESSION AUTHORIZATION is not supported under transaction pooling",
             "Use SET ROLE, or give the client its own server_user in [users].",
         )),
-        "default_transaction_isolation" if value.is_some_and(|v| v.starts_with("rep") || v.starts_with("ser")) => Err(Fault::unsupported(
-            "a default isolation level of REPEATABLE READ or above cannot be kept over several hosts",
-            "Say the isolation level in BEGIN.",
-        )),
+        "default_transaction_isolation"
+            if value.is_some_and(|v| v.starts_with("rep") || v.starts_with("ser")) =>
+        {
+            Err(Fault::unsupported(
+                "a default isolation level of REPEATABLE READ or above cannot be kept over several hosts",
+                "Say the isolation level in BEGIN.",
+            ))
+        }
         _ => Ok(()),
     }
 }
 
 fn is_on(value: &str) -> bool {
-    ["on", "true", "yes", "1", "t", "y", "tr", "tru", "ye"].contains(&value.to_ascii_lowercase().as_str())
+    ["on", "true", "yes", "1", "t", "y", "tr", "tru", "ye"]
+        .contains(&value.to_ascii_lowercase().as_str())
 }
 
 fn is_safe_encoding(value: &str) -> bool {
@@ -511,7 +639,10 @@ fn is_safe_encoding(value: &str) -> bool {
 
 fn no_own_setting(name: &str) -> Fault {
     Fault::statement(
-        ErrorFields::error(SqlState::UNDEFINED_OBJECT, format!("unrecognized configuration parameter \"{name}\""))
-            .hint("The proxy's own are presplit.key and presplit.shard."),
+        ErrorFields::error(
+            SqlState::UNDEFINED_OBJECT,
+            format!("unrecognized configuration parameter \"{name}\""),
+        )
+        .hint("The proxy's own are presplit.key and presplit.shard."),
     )
 }

@@ -5,17 +5,17 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::{Now, Session};
 use super::block::{Acted, aborted};
 use super::context::Prepared;
 use super::control::declared_cursor;
+use super::ends::SentPiece;
 use super::errors::Fault;
 use super::links::Need;
 use super::prepare::{Read, Way};
-use super::ends::SentPiece;
 use super::relay::char_count;
 use super::replies::{Pass, Reply};
 use super::set::set_config_in;
+use super::{Now, Session};
 use crate::route::Values;
 use crate::shardmap::{HostId, ShardId};
 use crate::sql::control::Control;
@@ -43,27 +43,49 @@ impl Session {
         let text = self.query_text(len)?;
         let read = self.read(&self.client.inbox[text.clone()])?;
         let prepared = &*read.prepared;
-        let (Prepared::Query(_) | Prepared::Pass(_), Some(Way::One { host, shard, path })) = (prepared, read.way) else {
+        let (Prepared::Query(_) | Prepared::Pass(_), Some(Way::One { host, shard, path })) =
+            (prepared, read.way)
+        else {
             return Ok(false);
         };
         if prepared.sets_config() {
             return Ok(false);
         }
         self.check_failed()?;
-        let need = Need { host, statement: None, path, writes: prepared.writes() };
-        let Some(i) = self.link_now(&need)? else { return Ok(false) };
+        let need = Need {
+            host,
+            statement: None,
+            path,
+            writes: prepared.writes(),
+        };
+        let Some(i) = self.link_now(&need)? else {
+            return Ok(false);
+        };
         self.push_query(i, &text, shard, read.prepared.clone(), read.message);
         Ok(true)
     }
 
     /// Sends a Query whose link is ready.
-    fn push_query(&mut self, i: usize, text: &Range<usize>, shard: Option<ShardId>, prepared: Arc<Prepared>, message: Vec<u8>) {
+    fn push_query(
+        &mut self,
+        i: usize,
+        text: &Range<usize>,
+        shard: Option<ShardId>,
+        prepared: Arc<Prepared>,
+        message: Vec<u8>,
+    ) {
         self.context.stats.routed();
         let link = &mut self.links[i];
         link.sent_pieces.clear();
         if shard.is_some() {
             let text = 0..text.len();
-            link.sent_pieces.push(SentPiece { from: 0, len: u32::MAX - 1, text, prepared, shard });
+            link.sent_pieces.push(SentPiece {
+                from: 0,
+                len: u32::MAX - 1,
+                text,
+                prepared,
+                shard,
+            });
         }
         if link.outbox.capacity() == 0 {
             link.outbox = message;
@@ -96,11 +118,21 @@ impl Session {
             other => other?,
         };
         match (&*read.prepared, read.way) {
-            (prepared @ (Prepared::Query(_) | Prepared::Pass(_)), Some(Way::One { host, shard, path })) => {
+            (
+                prepared @ (Prepared::Query(_) | Prepared::Pass(_)),
+                Some(Way::One { host, shard, path }),
+            ) => {
                 self.check_failed()?;
                 let writes = prepared.writes();
                 let set = self.set_config_of(prepared, &text)?;
-                let i = self.link(Need { host, statement: None, path, writes }).await?;
+                let i = self
+                    .link(Need {
+                        host,
+                        statement: None,
+                        path,
+                        writes,
+                    })
+                    .await?;
                 self.push_query(i, &text, shard, read.prepared.clone(), read.message);
                 let error = self.relay().await?;
                 if !error {
@@ -201,11 +233,28 @@ impl Session {
         for (n, piece) in pieces.iter().enumerate() {
             let from = char_count(&plan.message);
             let read = self.read(&whole[piece.clone()])?;
-            let shard = read.way.as_ref().and_then(|way| if let Way::One { shard, .. } = way { *shard } else { None });
+            let shard = read.way.as_ref().and_then(|way| {
+                if let Way::One { shard, .. } = way {
+                    *shard
+                } else {
+                    None
+                }
+            });
             let prepared = read.prepared.clone();
-            self.add_piece(&mut plan, &whole[piece.clone()], read, n + 1 == pieces.len())?;
+            self.add_piece(
+                &mut plan,
+                &whole[piece.clone()],
+                read,
+                n + 1 == pieces.len(),
+            )?;
             let len = char_count(&plan.message) - from;
-            plan.sent.push(SentPiece { from, len, text: piece.clone(), prepared, shard });
+            plan.sent.push(SentPiece {
+                from,
+                len,
+                text: piece.clone(),
+                prepared,
+                shard,
+            });
             plan.message.push(b';');
         }
         match plan.host {
@@ -240,16 +289,27 @@ impl Session {
     }
 
     /// Reads one statement of a text of several.
-    fn add_piece(&self, plan: &mut Pieces, piece: &[u8], read: Read, last: bool) -> Result<(), Fault> {
+    fn add_piece(
+        &self,
+        plan: &mut Pieces,
+        piece: &[u8],
+        read: Read,
+        last: bool,
+    ) -> Result<(), Fault> {
         match (&*read.prepared, read.way) {
-            (prepared @ (Prepared::Query(_) | Prepared::Pass(_)), Some(Way::One { host, path, .. })) => {
-                plan.mixed |= plan.host.is_some_and(|h| h != host) || plan.path.is_some_and(|p| Some(p) != path);
+            (
+                prepared @ (Prepared::Query(_) | Prepared::Pass(_)),
+                Some(Way::One { host, path, .. }),
+            ) => {
+                plan.mixed |= plan.host.is_some_and(|h| h != host)
+                    || plan.path.is_some_and(|p| Some(p) != path);
                 plan.host = Some(host);
                 plan.path = path;
                 plan.alone += usize::from(prepared.sets_config());
                 plan.writes |= prepared.writes();
                 // Without tag, length and NUL.
-                plan.message.extend_from_slice(&read.message[frame::HEADER..read.message.len() - 1]);
+                plan.message
+                    .extend_from_slice(&read.message[frame::HEADER..read.message.len() - 1]);
             }
             (Prepared::Query(_), _) => plan.mixed = true,
             (
@@ -267,7 +327,8 @@ impl Session {
             (Prepared::SessionLock(name), _) => return Err(Self::no_session_lock(name)),
             (Prepared::Control(control), _) => {
                 plan.alone += 1;
-                plan.ends_early |= !last && matches!(control, Control::Commit { .. } | Control::Rollback { .. });
+                plan.ends_early |=
+                    !last && matches!(control, Control::Commit { .. } | Control::Rollback { .. });
             }
             _ => {}
         }
@@ -282,14 +343,30 @@ impl Session {
             let read = self.read(text)?;
             let mut error = false;
             match (&*read.prepared, read.way) {
-                (prepared @ (Prepared::Query(_) | Prepared::Pass(_)), Some(Way::One { host, shard, path })) => {
+                (
+                    prepared @ (Prepared::Query(_) | Prepared::Pass(_)),
+                    Some(Way::One { host, shard, path }),
+                ) => {
                     self.check_failed()?;
-                    let i = self.link(Need { host, statement: None, path, writes: prepared.writes() }).await?;
+                    let i = self
+                        .link(Need {
+                            host,
+                            statement: None,
+                            path,
+                            writes: prepared.writes(),
+                        })
+                        .await?;
                     let set = match prepared.sets_config() {
                         true => set_config_in(text)?,
                         false => Vec::new(),
                     };
-                    let sent = SentPiece { from: 0, len: u32::MAX - 1, text: piece.clone(), prepared: read.prepared.clone(), shard };
+                    let sent = SentPiece {
+                        from: 0,
+                        len: u32::MAX - 1,
+                        text: piece.clone(),
+                        prepared: read.prepared.clone(),
+                        shard,
+                    };
                     self.links[i].sent_pieces = SmallVec::from_iter([sent]);
                     self.links[i].outbox.extend_from_slice(&read.message);
                     // Its ReadyForQuery is not the client's: more statements follow.
@@ -303,10 +380,16 @@ impl Session {
                     self.check_failed()?;
                     let mut shape = Shape::default();
                     let _ = shape.scan(text);
-                    let values = Values { text, holes: &shape.holes, params: None };
+                    let values = Values {
+                        text,
+                        holes: &shape.holes,
+                        params: None,
+                    };
                     error = self.gather_text(bound, &values, &shards).await?;
                 }
-                (Prepared::Control(Control::Set { local: true, .. }), _) if self.block.is_none() => {
+                (Prepared::Control(Control::Set { local: true, .. }), _)
+                    if self.block.is_none() =>
+                {
                     return Err(Fault::unsupported(
                         "SET LOCAL in a message of several statements needs BEGIN in front of it",
                         "Send BEGIN, SET LOCAL and the statements that it is for one by one, or all in one message.",

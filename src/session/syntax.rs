@@ -32,7 +32,9 @@ impl Session {
 
     async fn syntax_error(&mut self, text: &[u8]) -> Result<Option<ErrorFields>, Fault> {
         let failed = self.block.as_ref().is_some_and(|b| b.failed);
-        let (Way::One { host, .. }, false) = (self.template_way(), failed) else { return Ok(None) };
+        let (Way::One { host, .. }, false) = (self.template_way(), failed) else {
+            return Ok(None);
+        };
         if self.links.iter().any(|l| l.unsynced) {
             // A Sync would end the implicit transaction of the batch.
             return Ok(None);
@@ -61,7 +63,10 @@ impl Session {
 }
 
 fn fields(view: &ErrorView<'_>) -> ErrorFields {
-    let text = |field| view.get(field).map(|t| String::from_utf8_lossy(t).into_owned());
+    let text = |field| {
+        view.get(field)
+            .map(|t| String::from_utf8_lossy(t).into_owned())
+    };
     let mut fields = ErrorFields::error(SqlState::SYNTAX_ERROR, text(b'M').unwrap_or_default());
     if let Some(position) = text(b'P').and_then(|p| p.parse().ok()) {
         fields = fields.position(position);

@@ -118,7 +118,11 @@ pub fn row_description(out: &mut Vec<u8>, columns: &[(&str, u32)]) {
 }
 
 /// [`row_description`] in a portal's formats, by column: 0 text, 1 binary.
-pub fn row_description_in(out: &mut Vec<u8>, columns: &[(&str, u32)], format: impl Fn(usize) -> i16) {
+pub fn row_description_in(
+    out: &mut Vec<u8>,
+    columns: &[(&str, u32)],
+    format: impl Fn(usize) -> i16,
+) {
     put(out, b'T', |out| {
         out.extend_from_slice(&(columns.len() as u16).to_be_bytes());
         for (n, &(name, oid)) in columns.iter().enumerate() {

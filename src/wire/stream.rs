@@ -3,17 +3,17 @@
 //! Deliberately not `AsyncRead`/`AsyncWrite`: every read of the data path is one `try_*` call on a buffer that the
 //! caller owns, so that nothing is held while idle and no byte is buffered where nobody sees it.
 
-use std::pin::Pin;
 use std::io::{self, IoSlice, Read};
+use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use thiserror::Error;
-use tokio_util::io::poll_read_buf;
 use tokio::io::AsyncWrite;
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
+use tokio_util::io::poll_read_buf;
 
 use super::frame::{self, FrameFault};
 
@@ -135,7 +135,11 @@ impl Stream {
     /// need not be zeroed first. `Ok(0)` when the peer closed. Pending without a syscall if nothing was announced since
     /// the last read that did not fill the room.
     #[inline]
-    pub fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut Vec<u8>) -> Poll<io::Result<usize>> {
+    pub fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut Vec<u8>,
+    ) -> Poll<io::Result<usize>> {
         match self {
             Stream::Tcp(socket) => poll_read_buf(Pin::new(socket), cx, buf),
             Stream::Unix(socket) => poll_read_buf(Pin::new(socket), cx, buf),

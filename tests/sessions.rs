@@ -464,8 +464,9 @@ async fn a_host_lost_in_the_middle_of_things() {
         .await
         .unwrap();
     // A write, a read of all, a batch over both hosts and a COPY, all of them on host b when it goes.
-    #[allow(clippy::type_complexity)]
-    let scripts: [(&str, Vec<Vec<u8>>, Option<Vec<u8>>); 5] = [
+    // What is sent before, and what after.
+    type Script = (&'static str, Vec<Vec<u8>>, Option<Vec<u8>>);
+    let scripts: [Script; 5] = [
         (
             "a write",
             vec![q("UPDATE users SET name = 'lost' WHERE id = 5")],

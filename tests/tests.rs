@@ -4,6 +4,7 @@
 #![allow(unreachable_pub)]
 
 mod admin;
+mod auth;
 mod catalog;
 mod demo;
 mod drivers;

@@ -22,7 +22,7 @@ pub struct ServerConn {
     pub key: std::sync::Arc<[u8]>,
     /// The server process.
     pub pid: i32,
-    /// ParameterStatus values at login, in the server's order.
+    /// ParameterStatus values as the server last said them, in its order.
     pub parameters: Vec<(String, String)>,
     /// Statements that the server holds for us.
     pub statements: Statements,
@@ -60,6 +60,15 @@ impl ServerConn {
             worker,
             opened: now,
             released: now,
+        }
+    }
+
+    /// The server has said the value of a parameter.
+    pub fn report(&mut self, name: &str, value: &str) {
+        match self.parameters.iter_mut().find(|(known, _)| known == name) {
+            Some((_, old)) if old == value => {}
+            Some((_, old)) => *old = value.to_owned(),
+            None => self.parameters.push((name.to_owned(), value.to_owned())),
         }
     }
 

@@ -6,6 +6,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use smallvec::SmallVec;
+
 use super::buffers::{self, Buffers};
 use super::context::Prepared;
 use super::errors::Fault;
@@ -54,7 +56,7 @@ pub(crate) struct Link {
     pub(crate) map: Arc<ShardMap>,
     buffers: Arc<Buffers>,
     /// What was done to the text of the Query under way, to map error positions back; empty if nothing was.
-    pub(crate) sent_pieces: Vec<SentPiece>,
+    pub(crate) sent_pieces: SmallVec<[SentPiece; 1]>,
     /// `None` only once it went back to its pool or was lost.
     pub(crate) conn: Option<Box<ServerConn>>,
     /// Bytes for the server; those before `sent` are gone.
@@ -202,7 +204,7 @@ impl Link {
             pool,
             map,
             buffers,
-            sent_pieces: Vec::new(),
+            sent_pieces: SmallVec::new(),
             conn: Some(conn),
             outbox: Vec::new(),
             sent: 0,

@@ -188,8 +188,16 @@ async fn open(
         Ok(startup) => startup,
         Err(fault) => return Err((stream, fault)),
     };
-    let welcome =
-        tokio::time::timeout(limit, context.welcomes.get(&map, &pools, &worker, &startup));
+    let welcome = tokio::time::timeout(
+        limit,
+        context.welcomes.get(
+            &map,
+            &pools,
+            &worker,
+            role.as_ref().map(|r| r.0.as_str()),
+            &startup,
+        ),
+    );
     let (startup, reported) = match welcome.await {
         Ok(Ok(known)) => known,
         Ok(Err(fault)) => return Err((stream, fault)),
@@ -280,7 +288,10 @@ fn startup_settings(params: &StartupParams) -> Result<Settings, Fault> {
 /// What a server reports at login (ParameterStatus) under given settings: learned once, then told to every client that
 /// asks for the same.
 #[derive(Default)]
-pub struct Welcomes(Mutex<HashMap<Settings, Reported>>);
+pub struct Welcomes(Mutex<HashMap<Welcomed, Reported>>);
+
+/// The role that we are at the hosts, if not the one of their urls, and the settings.
+type Welcomed = (Option<String>, Settings);
 
 /// Parameters and their values, in the order that a server reports them.
 type Reported = Arc<Vec<(String, String)>>;
@@ -295,12 +306,14 @@ impl Welcomes {
         map: &Arc<ShardMap>,
         pools: &HostPools,
         worker: &WorkerContext,
+        role: Option<&str>,
         settings: &Settings,
     ) -> Result<(Settings, Reported), Fault> {
+        let welcomed = (role.map(str::to_owned), settings.clone());
         let known = self
             .lock()
-            .get_key_value(settings)
-            .map(|(s, r)| (s.clone(), r.clone()));
+            .get_key_value(&welcomed)
+            .map(|(w, r)| (w.1.clone(), r.clone()));
         if let Some(known) = known {
             return Ok(known);
         }
@@ -317,7 +330,7 @@ impl Welcomes {
                     if known.len() >= WELCOMES {
                         known.clear();
                     }
-                    known.insert(settings.clone(), learned.clone());
+                    known.insert(welcomed, learned.clone());
                     return Ok((settings.clone(), learned));
                 }
                 // A setting that is wrong on one host is wrong on all.
@@ -329,7 +342,7 @@ impl Welcomes {
         Err(fault.unwrap_or_else(Session::no_tables))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Settings, Reported>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Welcomed, Reported>> {
         self.0
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -354,17 +367,16 @@ async fn learn(
         .checkout(wish)
         .await
         .map_err(|fault| Fault::checkout(&pool.host, fault))?;
-    let mut reported = conn.parameters.clone();
     let mut link = Link::new(host, map.clone(), pool, conn, worker.buffers.clone());
     let mut replies = Replies::default();
     if let Some(conn) = &mut link.conn {
-        // From wherever it is to the defaults and on to the wish, so that every difference is reported.
-        conn.doubt(conn.settings.changed_names(settings));
         links::push_settings(&mut link.outbox, &mut replies, conn, settings);
     }
     if !replies.is_empty() {
-        super::relay::learn_parameters(&mut link, &mut replies, &mut reported).await?;
+        super::relay::learn_parameters(&mut link, &mut replies).await?;
     }
+    // The server says only what has changed; the connection remembers all that it ever said.
+    let reported = link.conn()?.parameters.clone();
     link.release();
     Ok(reported)
 }

@@ -384,8 +384,13 @@ fn look(
                     std::str::from_utf8(status.name),
                     std::str::from_utf8(status.value),
                 )
-                && client.report(name, value)
             {
+                if let Some(conn) = &mut link.conn {
+                    conn.report(name, value);
+                }
+                if !client.report(name, value) {
+                    return Ok(false);
+                }
                 client.outbox.extend_from_slice(message);
             }
         }
@@ -507,11 +512,7 @@ pub(crate) fn write_made(client: &mut Client, replies: &mut Replies) {
 }
 
 /// Reads the answers to settings of ours and notes the parameters that the server reports.
-pub(crate) async fn learn_parameters(
-    link: &mut Link,
-    replies: &mut Replies,
-    reported: &mut Vec<(String, String)>,
-) -> Result<(), Fault> {
+pub(crate) async fn learn_parameters(link: &mut Link, replies: &mut Replies) -> Result<(), Fault> {
     loop {
         while let Ok(Some(header)) = frame::header(link.unread())
             && link.unread().len() >= header.len
@@ -521,12 +522,11 @@ pub(crate) async fn learn_parameters(
                 b'S' => {
                     if let Ok(status) = ParameterStatus::decode(body) {
                         let (name, value) = (
-                            String::from_utf8_lossy(status.name),
-                            String::from_utf8_lossy(status.value),
+                            String::from_utf8_lossy(status.name).into_owned(),
+                            String::from_utf8_lossy(status.value).into_owned(),
                         );
-                        match reported.iter_mut().find(|(n, _)| *n == name) {
-                            Some((_, old)) => *old = value.into_owned(),
-                            None => reported.push((name.into_owned(), value.into_owned())),
+                        if let Some(conn) = &mut link.conn {
+                            conn.report(&name, &value);
                         }
                     }
                 }

@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::block::{Acted, aborted};
 use super::context::Prepared;
 use super::control::declared_cursor;
@@ -365,7 +367,7 @@ impl Session {
                         prepared: read.prepared.clone(),
                         shard,
                     };
-                    self.links[i].sent_pieces = vec![sent];
+                    self.links[i].sent_pieces = SmallVec::from_iter([sent]);
                     self.links[i].outbox.extend_from_slice(&read.message);
                     // Its ReadyForQuery is not the client's: more statements follow.
                     self.replies.push(Reply::Part);
@@ -438,5 +440,5 @@ struct Pieces {
     /// A block ends before the last statement.
     ends_early: bool,
     /// How the message was made.
-    sent: Vec<SentPiece>,
+    sent: SmallVec<[SentPiece; 1]>,
 }

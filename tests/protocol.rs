@@ -4,6 +4,9 @@
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
 use tokio::sync::OnceCell;
 
 use crate::support::raw::{b, bf, cp, cs, d, done, dp, ds, e, fail, frame, h, p, pbe, pt, q, s};
@@ -88,9 +91,10 @@ fn anonymous(line: String) -> String {
     }
 }
 
+static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// Runs all scripts on both, and shows every difference.
 async fn compare(scripts: Vec<Script>, proxy: &Proxy) {
-    static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
     // Scripts of other tests write the same rows.
     let _turn = TURN.lock().await;
     let plain = twins().await.plain();
@@ -113,8 +117,8 @@ async fn compare(scripts: Vec<Script>, proxy: &Proxy) {
     assert!(!proxy.log().contains("panicked"), "{}", proxy.log());
 }
 
-const ONE: &str = "SELECT caption FROM photos WHERE user_id = 1 ORDER BY id";
-const BY_KEY: &str = "SELECT caption FROM photos WHERE user_id = $1 ORDER BY id";
+const ONE: &str = "SELECT caption FROM photos WHERE user_id = 1 ORDER BY caption";
+const BY_KEY: &str = "SELECT caption FROM photos WHERE user_id = $1 ORDER BY caption";
 const NONE: &str = "SELECT count(*) FROM photos WHERE user_id = 1 AND caption = 'written'";
 const WRITE: &str = "INSERT INTO photos (user_id, caption) VALUES (1, 'written')";
 const CLEAN: &str = "DELETE FROM photos WHERE user_id = 1 AND caption = 'written'";
@@ -1016,6 +1020,20 @@ fn portals() -> Vec<Script> {
             ],
         ),
         (
+            "a portal's name twice, one of them ours",
+            vec![
+                step(&[q("BEGIN")], 1),
+                step(&[p("a", BY_KEY), b("x", "a", &["1"]), p("", "SHOW work_mem"), p("c", "SAVEPOINT a"), b("x", "c", &[]), s()], 1),
+                step(&[q("ROLLBACK"), q("BEGIN")], 2),
+                step(&[p("d", "SAVEPOINT a"), b("x", "d", &[]), b("x", "a", &["9"]), s()], 1),
+                step(&[q("ROLLBACK")], 1),
+            ],
+        ),
+        (
+            "parameters for what has none",
+            vec![step(&[p("", "BEGIN"), b("", "", &["1"]), e("", 0), s()], 1)],
+        ),
+        (
             "a portal's name twice",
             vec![
                 step(&[q("BEGIN")], 1),
@@ -1907,3 +1925,96 @@ async fn copy_is_that_of_postgres() {
 async fn settings_are_those_of_postgres() {
     compare(settings(), &Proxy::start(&twins().await.hosts)).await;
 }
+
+/// Messages of a client that has lost its way: any order, names that are there or not, errors anywhere.
+fn random_messages(rng: &mut StdRng) -> Vec<Vec<u8>> {
+    let texts = [
+        ONE,
+        BY_KEY,
+        NONE,
+        FAILS,
+        WRITE,
+        "BEGIN",
+        "COMMIT",
+        "ROLLBACK",
+        "SAVEPOINT a",
+        "ROLLBACK TO a",
+        "RELEASE a",
+        "SET work_mem = '7MB'",
+        "SET LOCAL work_mem = '8MB'",
+        "SHOW work_mem",
+        "RESET work_mem",
+        "SET work_mem = 'x'",
+        "SELECT set_config('work_mem', '9MB', false)",
+        "SELECT caption FROM photos WHERE user_id = 5 ORDER BY id",
+        "SELECT 1 / (user_id - 5) FROM photos WHERE user_id = 5",
+        "",
+    ];
+    let mut out = Vec::new();
+    for _ in 0..rng.random_range(3..25) {
+        let text = *texts.choose(rng).unwrap();
+        let params: &[&str] = if text == BY_KEY { &[["1", "5", "9"][rng.random_range(0..3)]] } else { &[] };
+        let name = ["a", "b"][rng.random_range(0..2)];
+        let portal = ["x", "y"][rng.random_range(0..2)];
+        out.push(match rng.random_range(0..20) {
+            0..6 => pbe(text, params),
+            6 => [p("", text), ds(""), b("", "", params), dp(""), e("", 0)].concat(),
+            7 => p(name, ONE),
+            8 => [p(name, text), b(portal, name, params), e(portal, 1)].concat(),
+            9 => [b("", name, &[]), e("", 0)].concat(),
+            10 => [b(portal, name, &["1"]), dp(portal)].concat(),
+            11 => e(portal, rng.random_range(0..3)),
+            12 => cs(name),
+            13 => cp(portal),
+            14 => h(),
+            15 => q(if text == BY_KEY { ONE } else { text }),
+            16 => q("SELECT 1; SELECT 2"),
+            _ => s(),
+        });
+    }
+    out.extend([s(), q("ROLLBACK"), q(CLEAN), q("SELECT 'the end'")]);
+    out
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn random_messages_are_answered_as_by_postgres() {
+    let _turn = TURN.lock().await;
+    let proxy = Proxy::start(&twins().await.hosts);
+    let (through, direct) = (proxy.addr(), twins().await.plain());
+    let seed = std::env::var("HSEED").map_or(0u64, |s| s.parse().unwrap());
+    let mut rng = StdRng::seed_from_u64(SEED + seed);
+    let mut faults = Vec::new();
+    for _ in 0..RANDOM_SCRIPTS {
+        let messages = random_messages(&mut rng);
+        let run = |addr| {
+            let run = || {
+                let mut raw = Raw::connect(addr);
+                raw.send(&messages.concat());
+                let mut ends = false;
+                let lines = raw.until(|line| {
+                    ends |= line == "D the end";
+                    ends && line.starts_with("Z ")
+                });
+                raw.assert_silent();
+                lines.into_iter().map(anonymous).collect::<Vec<_>>()
+            };
+            catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| vec![panic.downcast_ref::<String>().cloned().unwrap_or_default()])
+        };
+        let (expected, got) = (run(direct), run(through));
+        if expected != got {
+            let sent: Vec<_> = messages.iter().map(|m| String::from_utf8_lossy(m).replace('\0', ".")).collect();
+            let same = expected.iter().zip(&got).take_while(|(a, b)| a == b).count();
+            let from = same.saturating_sub(6);
+            faults.push(format!(
+                "{sent:#?}\n  same up to: {:#?}\n  postgres: {:#?}\n  presplit: {:#?}",
+                &expected[from..same],
+                &expected[same..expected.len().min(same + 8)],
+                &got[same..got.len().min(same + 8)]
+            ));
+        }
+    }
+    assert!(faults.is_empty(), "{} of {RANDOM_SCRIPTS} differ\n{}", faults.len(), faults[..faults.len().min(4)].join("\n"));
+}
+
+const SEED: u64 = 20_101_006;
+const RANDOM_SCRIPTS: usize = 150;

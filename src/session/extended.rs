@@ -343,7 +343,11 @@ impl Session {
                     .await?;
                 return self.send_bind(i, &statement, shard, names, set);
             }
-            None => Portal::Own(statement),
+            None => {
+                let bind = Bind::decode(self.body(len))?;
+                no_parameters(&bind)?;
+                Portal::Own(statement)
+            }
             Some(Way::Several(shards)) => {
                 let bind = self.client.inbox[names.rest].into();
                 Portal::Several(Arc::new(Several {
@@ -354,6 +358,7 @@ impl Session {
             }
         };
         self.confirm_unparsed_blindly();
+        self.check_portal_is_new(&self.client.inbox[names.portal.clone()])?;
         self.limit_portals()?;
         let name: Box<[u8]> = self.client.inbox[names.portal].into();
         self.statements.put_portal(&name, portal);
@@ -370,6 +375,12 @@ impl Session {
         names: BindNames,
         set: Vec<SetConfig>,
     ) -> Result<(), Fault> {
+        if !names.portal.is_empty()
+            && let Some(Portal::Own(_) | Portal::Several(_)) =
+                self.statements.portal(&self.client.inbox[names.portal.clone()])
+        {
+            self.check_portal_is_new(&self.client.inbox[names.portal.clone()])?;
+        }
         self.context.stats.routed();
         let n = self.server_statement(i, statement, shard)?;
         let BindNames { portal, rest, .. } = names;
@@ -429,6 +440,15 @@ impl Session {
         }
         let name = self.client.inbox[names.statement.clone()].to_vec();
         self.statement(&name)
+    }
+
+    /// What a server would say of a portal that only we know.
+    fn check_portal_is_new(&self, name: &[u8]) -> Result<(), Fault> {
+        if name.is_empty() || !self.statements.portals.contains_key(name) {
+            return Ok(());
+        }
+        let message = format!("cursor \"{}\" already exists", String::from_utf8_lossy(name));
+        Err(Fault::statement(ErrorFields::error(SqlState::DUPLICATE_CURSOR, message)))
     }
 
     fn limit_portals(&self) -> Result<(), Fault> {
@@ -830,6 +850,18 @@ impl Session {
         }
         self.replies.push(Reply::Made(Made::CloseComplete));
         Ok(())
+    }
+}
+
+/// The statements that the session acts on itself have no parameters.
+fn no_parameters(bind: &Bind<'_>) -> Result<(), Fault> {
+    match bind.param_count() {
+        0 => Ok(()),
+        n => {
+            let name = String::from_utf8_lossy(bind.statement);
+            let message = format!("bind message supplies {n} parameters, but prepared statement \"{name}\" requires 0");
+            Err(Fault::statement(ErrorFields::error(SqlState::PROTOCOL_VIOLATION, message)))
+        }
     }
 }
 

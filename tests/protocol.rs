@@ -1023,9 +1023,27 @@ fn portals() -> Vec<Script> {
             "a portal's name twice, one of them ours",
             vec![
                 step(&[q("BEGIN")], 1),
-                step(&[p("a", BY_KEY), b("x", "a", &["1"]), p("", "SHOW work_mem"), p("c", "SAVEPOINT a"), b("x", "c", &[]), s()], 1),
+                step(
+                    &[
+                        p("a", BY_KEY),
+                        b("x", "a", &["1"]),
+                        p("", "SHOW work_mem"),
+                        p("c", "SAVEPOINT a"),
+                        b("x", "c", &[]),
+                        s(),
+                    ],
+                    1,
+                ),
                 step(&[q("ROLLBACK"), q("BEGIN")], 2),
-                step(&[p("d", "SAVEPOINT a"), b("x", "d", &[]), b("x", "a", &["9"]), s()], 1),
+                step(
+                    &[
+                        p("d", "SAVEPOINT a"),
+                        b("x", "d", &[]),
+                        b("x", "a", &["9"]),
+                        s(),
+                    ],
+                    1,
+                ),
                 step(&[q("ROLLBACK")], 1),
             ],
         ),
@@ -1953,7 +1971,11 @@ fn random_messages(rng: &mut StdRng) -> Vec<Vec<u8>> {
     let mut out = Vec::new();
     for _ in 0..rng.random_range(3..25) {
         let text = *texts.choose(rng).unwrap();
-        let params: &[&str] = if text == BY_KEY { &[["1", "5", "9"][rng.random_range(0..3)]] } else { &[] };
+        let params: &[&str] = if text == BY_KEY {
+            &[["1", "5", "9"][rng.random_range(0..3)]]
+        } else {
+            &[]
+        };
         let name = ["a", "b"][rng.random_range(0..2)];
         let portal = ["x", "y"][rng.random_range(0..2)];
         out.push(match rng.random_range(0..20) {
@@ -1998,12 +2020,21 @@ async fn random_messages_are_answered_as_by_postgres() {
                 raw.assert_silent();
                 lines.into_iter().map(anonymous).collect::<Vec<_>>()
             };
-            catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| vec![panic.downcast_ref::<String>().cloned().unwrap_or_default()])
+            catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+                vec![panic.downcast_ref::<String>().cloned().unwrap_or_default()]
+            })
         };
         let (expected, got) = (run(direct), run(through));
         if expected != got {
-            let sent: Vec<_> = messages.iter().map(|m| String::from_utf8_lossy(m).replace('\0', ".")).collect();
-            let same = expected.iter().zip(&got).take_while(|(a, b)| a == b).count();
+            let sent: Vec<_> = messages
+                .iter()
+                .map(|m| String::from_utf8_lossy(m).replace('\0', "."))
+                .collect();
+            let same = expected
+                .iter()
+                .zip(&got)
+                .take_while(|(a, b)| a == b)
+                .count();
             let from = same.saturating_sub(6);
             faults.push(format!(
                 "{sent:#?}\n  same up to: {:#?}\n  postgres: {:#?}\n  presplit: {:#?}",
@@ -2013,7 +2044,12 @@ async fn random_messages_are_answered_as_by_postgres() {
             ));
         }
     }
-    assert!(faults.is_empty(), "{} of {RANDOM_SCRIPTS} differ\n{}", faults.len(), faults[..faults.len().min(4)].join("\n"));
+    assert!(
+        faults.is_empty(),
+        "{} of {RANDOM_SCRIPTS} differ\n{}",
+        faults.len(),
+        faults[..faults.len().min(4)].join("\n")
+    );
 }
 
 const SEED: u64 = 20_101_006;

@@ -376,8 +376,9 @@ impl Session {
         set: Vec<SetConfig>,
     ) -> Result<(), Fault> {
         if !names.portal.is_empty()
-            && let Some(Portal::Own(_) | Portal::Several(_)) =
-                self.statements.portal(&self.client.inbox[names.portal.clone()])
+            && let Some(Portal::Own(_) | Portal::Several(_)) = self
+                .statements
+                .portal(&self.client.inbox[names.portal.clone()])
         {
             self.check_portal_is_new(&self.client.inbox[names.portal.clone()])?;
         }
@@ -447,8 +448,14 @@ impl Session {
         if name.is_empty() || !self.statements.portals.contains_key(name) {
             return Ok(());
         }
-        let message = format!("cursor \"{}\" already exists", String::from_utf8_lossy(name));
-        Err(Fault::statement(ErrorFields::error(SqlState::DUPLICATE_CURSOR, message)))
+        let message = format!(
+            "cursor \"{}\" already exists",
+            String::from_utf8_lossy(name)
+        );
+        Err(Fault::statement(ErrorFields::error(
+            SqlState::DUPLICATE_CURSOR,
+            message,
+        )))
     }
 
     fn limit_portals(&self) -> Result<(), Fault> {
@@ -859,8 +866,13 @@ fn no_parameters(bind: &Bind<'_>) -> Result<(), Fault> {
         0 => Ok(()),
         n => {
             let name = String::from_utf8_lossy(bind.statement);
-            let message = format!("bind message supplies {n} parameters, but prepared statement \"{name}\" requires 0");
-            Err(Fault::statement(ErrorFields::error(SqlState::PROTOCOL_VIOLATION, message)))
+            let message = format!(
+                "bind message supplies {n} parameters, but prepared statement \"{name}\" requires 0"
+            );
+            Err(Fault::statement(ErrorFields::error(
+                SqlState::PROTOCOL_VIOLATION,
+                message,
+            )))
         }
     }
 }

@@ -79,11 +79,6 @@ impl Batch {
         std::mem::take(&mut self.skip) != Skip::No
     }
 
-    /// Whether anything is left over that a Sync would settle.
-    pub(super) fn used(&self) -> bool {
-        self.skipping() || self.unparsed.is_some()
-    }
-
     /// The settings before the implicit transaction, which is over or becomes a block.
     pub(super) fn take_settings(&mut self) -> Option<Settings> {
         self.before.take().map(|before| before.0)
@@ -175,6 +170,15 @@ impl Session {
             conn.doubt(conn.settings.changed_names(&before.0));
         }
         (self.settings, self.hint) = *before;
+    }
+
+    /// Whether anything is left over that a Sync would settle.
+    pub(super) fn is_batch_open(&self) -> bool {
+        self.batch.skipping()
+            || self.batch.unparsed.is_some()
+            || !self.replies.is_empty()
+            || self.links.iter().any(|l| l.unsynced)
+            || self.block.is_none() && self.statements.has_portals()
     }
 
     /// Sync of a batch that one server connection has seen.

@@ -93,6 +93,10 @@ impl Prepareds {
         }
     }
 
+    pub(super) fn has_portals(&self) -> bool {
+        self.unnamed_portal.is_some() || !self.portals.is_empty()
+    }
+
     /// A transaction ends: so do its portals.
     pub(super) fn close_portals(&mut self) {
         self.unnamed_portal = None;
@@ -164,6 +168,10 @@ impl Session {
         let reading = self.reading();
         let parse = frontend::Parse::decode(self.body(len))?;
         let name: Box<[u8]> = parse.name.into();
+        let statement = self.intern(parse.query, parse.types.iter(), reading)?;
+        if !matches!(*statement.prepared, Prepared::Empty) {
+            self.check_parse(&statement)?;
+        }
         if !name.is_empty() && self.statements.named.contains_key(&name) {
             let message = format!(
                 "prepared statement \"{}\" already exists",
@@ -182,8 +190,6 @@ impl Session {
                 u64::from(most),
             ));
         }
-        let statement = self.intern(parse.query, parse.types.iter(), reading)?;
-        self.check_parse(&statement)?;
         let routed = matches!(*statement.prepared, Prepared::Query(_) | Prepared::Pass(_));
         // Two Parses in a row: the first is looked at when it is used.
         self.confirm_unparsed_blindly();

@@ -36,7 +36,7 @@ impl Session {
 
     /// `false`: that needs more than can be done at once.
     fn send_query(&mut self, len: usize) -> Result<bool, Fault> {
-        if self.batch.used() || self.links.iter().any(|l| l.unsynced) {
+        if self.is_batch_open() {
             return Ok(false);
         }
         self.follow_map();
@@ -102,7 +102,7 @@ impl Session {
     /// A Query message of `len` bytes at the front of the inbox.
     pub(super) async fn query(&mut self, len: usize) -> Result<(), Fault> {
         self.follow_map();
-        if self.links.iter().any(|l| l.unsynced) || self.batch.used() {
+        if self.is_batch_open() {
             Box::pin(self.end_batch()).await?;
         }
         let text = self.query_text(len)?;

@@ -1738,7 +1738,7 @@ fn reasons() {
     );
     assert_eq!(
         why_of("SELECT * FROM photos", None),
-        "no key: all shards -> 16 shards, rows one after the other"
+        "no key: all shards -> 16 shards"
     );
     assert!(
         why_of("DELETE FROM photos", None)

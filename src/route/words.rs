@@ -379,7 +379,7 @@ pub(super) fn bad_value(table: &str, column: &str, fault: Fault) -> Refusal {
     let (message, hint) = match fault {
         Fault::Null => (
             format!("{table}.{column} is NULL, which is the key of no row"),
-            "Give a value. A comparison with NULL finds nothing: leave the statement out if that is meant.".to_owned(),
+            "Give a value.".to_owned(),
         ),
         Fault::Missing(n) => (format!("there is no parameter ${n}"), "Bind a value to it.".to_owned()),
         Fault::Untyped(n) => (

@@ -60,6 +60,7 @@ fn describe(binding: &Binding, values: &Values<'_>, map: &ShardMap) -> String {
         column,
         carries,
         equals,
+        null: _,
     } = binding;
     match equals {
         Equals::One(key) => {

@@ -165,6 +165,8 @@ fn query(
     }
     let mut lower = Lower::new(text, &shape.holes);
     lower.known.extend(feed.known);
+    lower.join_aliases = feed.join_aliases;
+    lower.widened = feed.widened;
     let root = lower.query(&query, None).map_err(|stop| stop.0)?;
     let select = select::select_text(&lower, &query, raws);
     let mut plan = lower.finish(raws);

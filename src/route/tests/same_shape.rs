@@ -70,7 +70,7 @@ fn fault(world: &World, first: &Kept, other: &str, given: &Given) -> Option<Stri
 #[test]
 fn texts_of_one_shape_have_one_plan() {
     let asked = std::env::var("MUTATIONS").ok().and_then(|n| n.parse().ok());
-    let mutations: usize = asked.unwrap_or(20_000);
+    let mutations: usize = asked.unwrap_or(50_000);
     let world = world();
     let given = Given((1..=9).map(|n| text(&n.to_string())).collect());
     let corpus = corpus();

@@ -11,6 +11,8 @@ use crate::sql::shape::Shape;
 
 use super::*;
 
+mod same_shape;
+
 const MAP: &str = r#"
 version = 1
 [keyspace]

@@ -1,5 +1,5 @@
 # Try it:   make demo [PORT=6432]
-# Test it:  make test
+# Test it:  make test; make differential [DIFFERENTIAL_STATEMENTS=20000] [DIFFERENTIAL_SEED=1]
 #
 # What a Debian or Ubuntu lacks is installed, what can't be installed is named (.ci/need). Rust comes from rustup.rs.
 
@@ -8,7 +8,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 BASE := cc:build-essential initdb:postgresql psql:postgresql-client setpriv:util-linux
 
-.PHONY: demo test bench fmt lint
+.PHONY: demo test differential bench fmt lint
 
 demo:
 	@.ci/need $(BASE)
@@ -18,6 +18,11 @@ test:
 	@.ci/need $(BASE) python-venv:python3-venv node:nodejs npm:npm
 	tests/drivers/setup.sh
 	cargo test
+
+# Random statements on one Postgres and through presplit; what else can be said is in tests/differential/mod.rs.
+differential:
+	@.ci/need $(BASE)
+	cargo test --test tests -- --ignored --exact --nocapture differential::many_random_statements_mean_the_same
 
 bench:
 	@.ci/need $(BASE) pgbouncer:pgbouncer

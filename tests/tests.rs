@@ -7,6 +7,7 @@ mod admin;
 mod auth;
 mod catalog;
 mod demo;
+mod differential;
 mod drivers;
 mod hostile;
 mod layers;

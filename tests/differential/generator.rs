@@ -514,7 +514,7 @@ impl<'m> Gen<'m> {
                         let n = if table.name == "users" {
                             1
                         } else {
-                            self.below(4)
+                            self.below(7)
                         };
                         for _ in 0..n {
                             let values = self.row(table, *key);

@@ -247,7 +247,7 @@ impl Gen<'_> {
                 let order = item.primary().join(", ");
                 format!("string_agg({}::text, ',' ORDER BY {order})", any)
             }
-            _ => format!("coalesce(sum(1), 0)"),
+            _ => "coalesce(sum(1), 0)".to_owned(),
         };
         match self.chance(12) && !call.starts_with("coalesce") {
             true => format!("{call} FILTER (WHERE {})", self.predicate(item)),

@@ -5,11 +5,17 @@ use std::fmt::Write;
 
 use super::compare::Refused;
 use super::generator::{Effect, Statement};
+use super::wire::Part;
 
 /// What became of a statement.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Outcome {
     Answered,
+    /// Answered with this error, or without rows.
+    Failed {
+        code: String,
+    },
+    Empty,
     Refused {
         code: String,
         why: String,
@@ -21,6 +27,30 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    pub fn answered(answer: &[Part]) -> Outcome {
+        let code = answer.iter().find_map(|part| match part {
+            Part::Error { code, .. } => Some(code.clone()),
+            _ => None,
+        });
+        let nothing = |part: &Part| match part {
+            Part::Row(_) => false,
+            Part::Tag(tag) => tag.ends_with(" 0"),
+            _ => true,
+        };
+        match code {
+            Some(code) => Outcome::Failed { code },
+            None if answer.iter().all(nothing) => Outcome::Empty,
+            None => Outcome::Answered,
+        }
+    }
+
+    fn is_answer(&self) -> bool {
+        matches!(
+            self,
+            Outcome::Answered | Outcome::Failed { .. } | Outcome::Empty
+        )
+    }
+
     pub fn refused(refused: &Refused, effect: Effect, in_block: bool) -> Outcome {
         let why = refused.message.replace(|c: char| c.is_ascii_digit(), "N");
         let writes = effect == Effect::Write || in_block;
@@ -72,7 +102,7 @@ impl Tally {
 
     /// The share of the reads or writes that were answered. Writes to a second host are left out of the count.
     pub fn share(&self, effect: Effect) -> f64 {
-        let answered = self.sum(|e, o| *e == effect && *o == Outcome::Answered);
+        let answered = self.sum(|e, o| *e == effect && o.is_answer());
         let all = self.sum(|e, o| *e == effect && !matches!(o, Outcome::SecondHost { .. }));
         100.0 * answered as f64 / all.max(1) as f64
     }
@@ -101,6 +131,8 @@ impl Tally {
             {
                 let code = match outcome {
                     Outcome::Answered => continue,
+                    Outcome::Failed { code } => format!("(error {code})"),
+                    Outcome::Empty => "(no rows)".to_owned(),
                     Outcome::Refused { code, .. } => code.clone(),
                     Outcome::SecondHost { .. } => "SR002 (second host)".to_owned(),
                 };
@@ -110,19 +142,23 @@ impl Tally {
                 .iter()
                 .map(|(code, n)| format!("{code} {:.1} %", 100.0 * *n as f64 / all as f64))
                 .collect();
-            let _ = writeln!(out, "{name} refused: {}", codes.join(", "));
+            let _ = writeln!(
+                out,
+                "{name} refused, failed on both sides, or without rows: {}",
+                codes.join(", ")
+            );
         }
         let mut shapes: Vec<_> = self
             .counts
             .iter()
-            .filter(|((.., o), _)| *o != Outcome::Answered)
+            .filter(|((.., o), _)| !o.is_answer())
             .collect();
         shapes.sort_by_key(|(_, (n, _))| std::cmp::Reverse(*n));
         for ((_, label, outcome), (n, example)) in shapes.into_iter().take(most) {
             let why = match outcome {
                 Outcome::Refused { code, why } => format!("{code} {why}"),
                 Outcome::SecondHost { why } => format!("SR002 {why}"),
-                Outcome::Answered => unreachable!("filtered above"),
+                _ => unreachable!("filtered above"),
             };
             let _ = writeln!(
                 out,

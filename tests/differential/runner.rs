@@ -150,7 +150,7 @@ fn both(
         .plain
         .ask(&message.bytes)
         .map_err(|why| format!("plain: {why}"))?;
-    tally.count(statement, Outcome::Answered, &message.shown);
+    tally.count(statement, Outcome::answered(&plain), &message.shown);
     match difference(&plain, &ours, statement.order) {
         None => Ok(true),
         Some(what) => Err(format!(

@@ -11,6 +11,7 @@ mod differential;
 mod drivers;
 mod hostile;
 mod layers;
+mod leak;
 mod lifecycle;
 mod protocol;
 mod provision;

@@ -1,7 +1,7 @@
 //! Whether two answers are equal as far as they must be.
 
 use super::generator::Order;
-use super::wire::Part;
+use crate::support::wire::Part;
 
 /// What presplit said when it would not run a statement.
 #[derive(Clone, Debug, PartialEq, Eq)]

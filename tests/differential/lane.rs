@@ -8,13 +8,13 @@ use presplit::ops::provision::{self, Options};
 use presplit::shardmap::{KeyValue, ShardId, ShardMap};
 use tempfile::TempDir;
 
+use crate::support::wire::{Part, Wire};
 use crate::support::{Cluster, Hosts, Proxy};
 
 use super::compare::shown;
 use super::generator::{Gen, Row};
 use super::tables::{Kind, SCHEMA, TABLES, Table, rules};
 use super::values::{Value, quote};
-use super::wire::{Part, Wire};
 
 /// How many shards on how many hosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,12 +8,12 @@
 mod compare;
 mod generator;
 mod lane;
+mod message;
 mod reads;
 mod report;
 mod runner;
 mod tables;
 mod values;
-mod wire;
 mod writes;
 
 use std::sync::Mutex;

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::compare::Refused;
 use super::generator::{Effect, Statement};
-use super::wire::Part;
+use crate::support::wire::Part;
 
 /// What became of a statement.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -6,8 +6,9 @@ use rand::rngs::StdRng;
 use super::compare::{answer_shown, difference, refusal};
 use super::generator::{Effect, Gen, Statement, Unit};
 use super::lane::Lane;
+use super::message::{Sent, WAYS};
 use super::report::{Outcome, Tally};
-use super::wire::{Part, Sent, WAYS};
+use crate::support::wire::Part;
 
 /// Units between two resets. A difference is found again by running its epoch alone.
 const UNITS: usize = 80;

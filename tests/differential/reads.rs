@@ -19,6 +19,7 @@ impl Gen<'_> {
             (8, Self::group),
             (20, Self::join),
             (10, Self::subquery),
+            (14, Self::as_orms_write),
             (6, Self::cte),
             (5, Self::set_operation),
             (4, Self::window),
@@ -247,9 +248,17 @@ impl Gen<'_> {
                 let order = item.primary().join(", ");
                 format!("string_agg({}::text, ',' ORDER BY {order})", any)
             }
-            _ => "coalesce(sum(1), 0)".to_owned(),
+            _ => match self.below(4) {
+                0 => "coalesce(sum(1), 0)".to_owned(),
+                1 => format!("count({any}) = 0 AND count(*) > 1"),
+                2 if !numbers.is_empty() => {
+                    format!("round(avg({}), 2)", item.col(self.pick(&numbers).name))
+                }
+                _ => format!("count(*) + count({any})"),
+            },
         };
-        match self.chance(12) && !call.starts_with("coalesce") {
+        let composed = !call.ends_with(')') || call.starts_with("round") || call.contains(" + ");
+        match self.chance(12) && !composed && !call.starts_with("coalesce") {
             true => format!("{call} FILTER (WHERE {})", self.predicate(item)),
             false => call,
         }
@@ -700,6 +709,159 @@ impl Gen<'_> {
             item.from
         );
         self.read_of("DISTINCT", &scope, order, text)
+    }
+
+    /// What ORMs and query builders make of one table, in their styles of quoting.
+    fn as_orms_write(&mut self) -> Statement {
+        let (table, scope) = (
+            self.pick(&[PHOTOS, PHOTOS, USERS, LIKES, FOLLOWS]),
+            self.scope(),
+        );
+        let quoted = Item {
+            table,
+            from: format!("\"{}\"", table.name),
+            prefix: format!("\"{}\".", table.name),
+        };
+        let quote = |name: &str| format!("\"{}\".\"{name}\"", table.name);
+        let key = quote(table.key);
+        let mut conditions: Vec<String> = self.within(&scope, &key).into_iter().collect();
+        conditions.extend(self.predicates(&quoted));
+        let filter = self.filter(conditions);
+        let primary: Vec<String> = table.primary().iter().map(|c| quote(c)).collect();
+        let columns: Vec<String> = table.columns().iter().map(|c| quote(c.name)).collect();
+        let (columns, total) = (columns.join(", "), primary.join(" DESC, "));
+        let from = &quoted.from;
+        let (style, order, text) = match self.below(12) {
+            0..2 => {
+                let n = self.count(21);
+                (
+                    "Django list",
+                    Order::Total,
+                    format!("SELECT {columns} FROM {from}{filter} ORDER BY {total} DESC LIMIT {n}"),
+                )
+            }
+            2 => (
+                "Django count",
+                Order::Total,
+                format!("SELECT COUNT(*) AS \"__count\" FROM {from}{filter}"),
+            ),
+            3 => (
+                "Django exists",
+                Order::Total,
+                format!("SELECT (1) AS \"a\" FROM {from}{filter} LIMIT 1"),
+            ),
+            4 => (
+                "Rails exists",
+                Order::Total,
+                format!(
+                    "SELECT 1 AS one FROM {from}{filter} LIMIT {}",
+                    self.mark(Value::new(Type::Int8, 1))
+                ),
+            ),
+            5 => (
+                "SELECT EXISTS",
+                Order::Total,
+                format!("SELECT EXISTS (SELECT 1 FROM {from}{filter}) AS there"),
+            ),
+            6 => {
+                let public = format!("\"public\".\"{}\"", table.name);
+                let filter = filter.replace(from, &public);
+                let total = total.replace(from, &public);
+                let columns = columns.replace(from, &public);
+                (
+                    "Prisma list",
+                    Order::Total,
+                    format!(
+                        "SELECT {columns} FROM {public}{filter} ORDER BY {total} ASC LIMIT {} OFFSET {}",
+                        self.count(10),
+                        self.mark(Value::new(Type::Int8, 0))
+                    ),
+                )
+            }
+            7 => {
+                let item = Item {
+                    table,
+                    from: format!("{} p1_0", table.name),
+                    prefix: "p1_0.".to_owned(),
+                };
+                let n = self.count(10);
+                let mut conditions: Vec<String> =
+                    self.within(&scope, &item.key()).into_iter().collect();
+                conditions.extend(self.predicates(&item));
+                let filter = self.filter(conditions);
+                (
+                    "Hibernate list",
+                    Order::Total,
+                    format!(
+                        "select {} from {}{filter} order by {} fetch first {n} rows only",
+                        item.primary().join(","),
+                        item.from,
+                        item.primary().join(",")
+                    ),
+                )
+            }
+            8 => {
+                let time = self.any(Type::Timestamptz);
+                let last = self.any(Type::Int8);
+                let (by, id) = match table.name {
+                    "photos" | "users" => (quote("created_at"), quote("id")),
+                    _ => (key.clone(), primary[1].clone()),
+                };
+                let than = match by == key {
+                    true => format!("({by}, {id}) > ({last}, {last})"),
+                    false => format!("({by}, {id}) < ({time}, {last})"),
+                };
+                let more = if filter.is_empty() {
+                    " WHERE "
+                } else {
+                    " AND "
+                };
+                (
+                    "keyset page",
+                    Order::Total,
+                    format!(
+                        "SELECT {} FROM {from}{filter}{more}{than} ORDER BY {by} DESC, {id} DESC, {total} LIMIT {}",
+                        primary.join(", "),
+                        self.count(10)
+                    ),
+                )
+            }
+            9 => (
+                "ORDER BY alias",
+                Order::Total,
+                format!(
+                    "SELECT {} AS k, {} AS n FROM {from}{filter} ORDER BY n DESC, k, {}",
+                    key,
+                    primary.last().unwrap(),
+                    primary.join(", ")
+                ),
+            ),
+            10 => {
+                let column = self.pick(table.others).name;
+                let c = quote(column);
+                (
+                    "ORDER BY expression",
+                    Order::Total,
+                    format!(
+                        "SELECT {} FROM {from}{filter} ORDER BY {c} IS NULL, lower({c}::text) DESC, {}",
+                        primary.join(", "),
+                        primary.join(", ")
+                    ),
+                )
+            }
+            _ => {
+                let column = self.pick(table.others).name;
+                (
+                    "count by column",
+                    Order::Total,
+                    format!(
+                        "SELECT {c}, COUNT(*) AS \"count\" FROM {from}{filter} GROUP BY {c} ORDER BY \"count\" DESC, {c} ASC",
+                        c = quote(column)
+                    ),
+                )
+            }
+        };
+        self.read_of(style, &scope, order, text)
     }
 
     /// Tables that are not sharded, alone and with one that is.

@@ -333,7 +333,7 @@ impl Gen<'_> {
     fn writing_cte(&mut self) -> Statement {
         let key = self.random_key();
         let k = self.key(key);
-        let text = match self.below(3) {
+        let text = match self.below(6) {
             0 => {
                 let id = Value::new(Type::Id, self.new_id(key));
                 let id = self.mark(id);
@@ -345,12 +345,22 @@ impl Gen<'_> {
             1 => format!(
                 "WITH gone AS (DELETE FROM likes WHERE user_id = {k} AND stars < 3 RETURNING *) SELECT count(*), sum(stars) FROM gone"
             ),
+            2 => format!(
+                "UPDATE users SET age = (SELECT count(*) FROM photos p WHERE p.user_id = {k}), name = 'counted' WHERE id = {k} RETURNING age"
+            ),
+            3 => format!(
+                "UPDATE users SET (name, score) = ('both', 1.25) WHERE id = {k} RETURNING id, name, score"
+            ),
+            4 => format!(
+                "INSERT INTO follows (source_id, target_id, note) VALUES ({k}, {k}, 'self') \
+                 ON CONFLICT (source_id, target_id) DO UPDATE SET note = 'again' RETURNING (xmax = 0) AS inserted"
+            ),
             _ => format!(
                 "UPDATE photos SET likes = likes + 1 WHERE user_id = {k} AND id IN \
                  (SELECT id FROM photos WHERE user_id = {k} ORDER BY id LIMIT 2 FOR UPDATE) RETURNING id, likes"
             ),
         };
-        self.write_of("WITH that writes", &Scope::One(key), Order::Any, text)
+        self.write_of("several levels", &Scope::One(key), Order::Any, text)
     }
 
     fn write_reference(&mut self) -> Statement {

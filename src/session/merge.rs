@@ -39,6 +39,17 @@ struct Described {
     columns: Vec<u32>,
 }
 
+/// What the shards of a host are asked.
+struct PartText<'a> {
+    pieces: &'a [Piece],
+    /// What sorts and limits the rows of several shards.
+    tail: &'a str,
+    /// Shards in one statement.
+    arms: usize,
+    params: &'a [u32],
+    results: &'a [i16],
+}
+
 /// A message that says that a server failed the statement: the client has it.
 struct Failed;
 
@@ -145,10 +156,14 @@ impl Session {
         describe: bool,
     ) -> Step<u64> {
         self.replies.clear();
-        let Some((_, first)) = hosts.first() else {
+        // A host of the statement: the first link may be of another that the session has.
+        let home = hosts.iter().find_map(|(host, shards)| {
+            let i = self.links.iter().position(|l| l.host == *host)?;
+            Some((i, *shards.first()?))
+        });
+        let Some((home, first)) = home else {
             return Ok(Ok(0));
         };
-        let first = first[0];
         let schema = self.map.schema(first).to_owned();
         let mut text = Vec::new();
         rewrite::splice(
@@ -159,7 +174,7 @@ impl Session {
             &mut text,
         );
         let Ok(whole) = self
-            .describe_text(&text, asked.types, Some((asked, &schema)))
+            .describe_text(home, &text, asked.types, Some((asked, &schema)))
             .await?
         else {
             return Ok(Err(Failed));
@@ -176,7 +191,7 @@ impl Session {
         };
         text.clear();
         write_part(part, &asked.values, &asked.bound.edits, &schema, &mut text);
-        let Ok(parts) = self.describe_text(&text, &whole.params, None).await? else {
+        let Ok(parts) = self.describe_text(home, &text, &whole.params, None).await? else {
             return Ok(Err(Failed));
         };
         if describe {
@@ -198,14 +213,15 @@ impl Session {
         }
     }
 
-    /// Has the first link's server read a text: the types of its parameters and columns.
+    /// Has a link's server read a text: the types of its parameters and columns.
     async fn describe_text(
         &mut self,
+        i: usize,
         text: &[u8],
         types: &[u32],
         original: Option<(&Asked<'_>, &str)>,
     ) -> Step<Described> {
-        let link = &mut self.links[0];
+        let link = &mut self.links[i];
         frontend::parse(&mut link.outbox, b"", text, types.iter().copied());
         frontend::describe(&mut link.outbox, Kind::Statement, b"");
         frontend::sync(&mut link.outbox);
@@ -217,9 +233,9 @@ impl Session {
         };
         let mut failed = false;
         loop {
-            let (tag, len) = self.next_message(0).await?;
-            self.have(0, len).await?;
-            let message = self.links[0].unread()[..len].to_vec();
+            let (tag, len) = self.next_message(i).await?;
+            self.have(i, len).await?;
+            let message = self.links[i].unread()[..len].to_vec();
             let body = &message[frame::HEADER..];
             match tag {
                 b't' => described.params = oids(body)?,
@@ -233,9 +249,9 @@ impl Session {
                 }
                 _ => {}
             }
-            self.skip_message(0, len).await?;
+            self.skip_message(i, len).await?;
             if tag == b'Z' {
-                self.links[0].unsynced = false;
+                self.links[i].unsynced = false;
                 return Ok(if failed { Err(Failed) } else { Ok(described) });
             }
         }
@@ -305,34 +321,55 @@ impl Session {
         &mut self,
         i: usize,
         asked: &Asked<'_>,
-        part: &[Piece],
-        tail: &str,
-        arms: usize,
+        part: &PartText<'_>,
         shards: &[ShardId],
-        params: &[u32],
-        results: &[i16],
     ) -> usize {
         let mut text = Vec::new();
         let mut statements = 0;
-        for shards in shards.chunks(arms) {
+        for shards in shards.chunks(part.arms) {
             text.clear();
+            if let [shard] = shards {
+                // It sorts and limits by itself, and Postgres takes no second ORDER BY behind `(SELECT ... ORDER BY ...)`.
+                let schema = self.map.schema(*shard);
+                write_part(
+                    part.pieces,
+                    &asked.values,
+                    &asked.bound.edits,
+                    schema,
+                    &mut text,
+                );
+                self.ask_text(i, asked, part, &text);
+                statements += 1;
+                continue;
+            }
             for (n, shard) in shards.iter().enumerate() {
                 text.extend_from_slice(if n == 0 { b"(" } else { b") UNION ALL (" });
                 let schema = self.map.schema(*shard);
-                write_part(part, &asked.values, &asked.bound.edits, schema, &mut text);
+                write_part(
+                    part.pieces,
+                    &asked.values,
+                    &asked.bound.edits,
+                    schema,
+                    &mut text,
+                );
             }
             text.push(b')');
-            text.extend_from_slice(tail.as_bytes());
-            let out = &mut self.links[i].outbox;
-            frontend::parse(out, b"", &text, params.iter().copied());
-            asked.write_bind(&[], results, out);
-            frontend::execute(out, b"", 0);
+            text.extend_from_slice(part.tail.as_bytes());
+            self.ask_text(i, asked, part, &text);
             statements += 1;
         }
         let link = &mut self.links[i];
         frontend::sync(&mut link.outbox);
         link.unsynced = true;
         statements
+    }
+
+    /// Writes one statement, yet to be closed by a Sync.
+    fn ask_text(&mut self, i: usize, asked: &Asked<'_>, part: &PartText<'_>, text: &[u8]) {
+        let out = &mut self.links[i].outbox;
+        frontend::parse(out, b"", text, part.params.iter().copied());
+        asked.write_bind(&[], part.results, out);
+        frontend::execute(out, b"", 0);
     }
 
     async fn merge_sorted(
@@ -363,16 +400,14 @@ impl Session {
             } else {
                 shards.len()
             };
-            self.ask_arms(
-                i,
-                asked,
-                &sorted.part,
-                &tail,
+            let part = PartText {
+                pieces: &sorted.part,
+                tail: &tail,
                 arms,
-                shards,
-                &whole.params,
-                &results,
-            );
+                params: &whole.params,
+                results: &results,
+            };
+            self.ask_arms(i, asked, &part, shards);
         }
         let outputs = whole.columns.len();
         if sorted.keys.is_empty() {
@@ -636,7 +671,14 @@ impl Session {
             let Some(i) = self.links.iter().position(|l| l.host == *host) else {
                 continue;
             };
-            self.ask_arms(i, asked, &last.part, "", ARMS, shards, &whole.params, &[1]);
+            let part = PartText {
+                pieces: &last.part,
+                tail: "",
+                arms: ARMS,
+                params: &whole.params,
+                results: &[1],
+            };
+            self.ask_arms(i, asked, &part, shards);
         }
         let mut columns = vec![Column::default(); parts.columns.len()];
         let (mut rows, mut bytes) = (0u32, 0);
@@ -833,9 +875,13 @@ fn array_of(element: u32) -> Option<u32> {
     if matches!(Type::from_oid(element)?.kind(), TypeKind::Array(_)) {
         return None;
     }
-    // Types of Postgres' catalog have OIDs below this (access/transam.h, FirstGenbkiObjectId).
+    // Types of Postgres' catalog have OIDs below this (access/transam.h, FirstGenbkiObjectId). int2vector and oidvector
+    // have elements too, but are no array types.
     (1..10_000u32).find(|oid| match Type::from_oid(*oid) {
-        Some(array) => matches!(array.kind(), TypeKind::Array(of) if of.oid() == element),
+        Some(array) => {
+            let of_element = matches!(array.kind(), TypeKind::Array(of) if of.oid() == element);
+            of_element && array.name().starts_with('_')
+        }
         None => false,
     })
 }
@@ -927,4 +973,18 @@ fn sort_key(row: &[u8], outputs: usize, sorted: &Sorted, orders: &[ByteOrder]) -
         }
     }
     key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_array_type_of_a_type() {
+        let of = |element: Type| array_of(element.oid());
+        assert_eq!(of(Type::INT2), Some(Type::INT2_ARRAY.oid()));
+        assert_eq!(of(Type::OID), Some(Type::OID_ARRAY.oid()));
+        assert_eq!(of(Type::TEXT), Some(Type::TEXT_ARRAY.oid()));
+        assert_eq!(of(Type::TEXT_ARRAY), None);
+    }
 }

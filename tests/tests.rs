@@ -11,6 +11,7 @@ mod drivers;
 mod hostile;
 mod layers;
 mod lifecycle;
+mod orm;
 mod protocol;
 mod provision;
 mod psql;

@@ -315,39 +315,53 @@ const CASES: &[Case] = &[
         "Add p.user_id = ",
     ),
     case(
-        "unbound",
-        "SELECT count(*) FROM photos",
+        "not_mergeable",
+        "SELECT random() FROM photos WHERE user_id IN (1, 2)",
         "SR004",
-        "count() over several shards",
-        "Add photos.user_id",
+        "keys are of more than one shard",
+        "one key at a time",
     ),
     case(
-        "unbound",
-        "SELECT * FROM photos ORDER BY id",
+        "hint_all",
+        "SELECT random() FROM photos /* presplit: all */",
         "SR004",
-        "ORDER BY over several shards",
-        "Add photos.user_id",
+        "the hint asks all shards, but",
+        "a key or a shard in the hint",
     ),
     case(
-        "unbound",
-        "SELECT * FROM photos LIMIT 1",
+        "not_merged",
+        "SELECT string_agg(caption, ',') FROM photos",
         "SR004",
-        "LIMIT or OFFSET",
-        "Add photos.user_id",
+        "string_agg() with an order or several arguments",
+        "Put the key (one only)",
     ),
     case(
-        "unbound",
-        "SELECT DISTINCT caption FROM photos",
+        "not_merged",
+        "SELECT * FROM photos ORDER BY 1",
         "SR004",
-        "DISTINCT",
-        "Add photos.user_id",
+        "ORDER BY a number behind *",
+        "Put the key (one only)",
     ),
     case(
-        "unbound",
-        "SELECT caption FROM photos GROUP BY caption",
+        "not_merged",
+        "SELECT * FROM photos LIMIT 1 + 1",
         "SR004",
-        "GROUP BY or HAVING",
-        "Add photos.user_id",
+        "LIMIT and OFFSET",
+        "Put the key (one only)",
+    ),
+    case(
+        "not_merged",
+        "SELECT DISTINCT ON (caption) caption FROM photos",
+        "SR004",
+        "DISTINCT ON can be merged only",
+        "Put the key (one only)",
+    ),
+    case(
+        "not_merged",
+        "SELECT caption FROM photos GROUP BY CUBE (caption)",
+        "SR004",
+        "GROUPING SETS, CUBE",
+        "Put the key (one only)",
     ),
     case(
         "unbound",
@@ -448,11 +462,11 @@ const CASES: &[Case] = &[
         "Add photos.user_id",
     ),
     case(
-        "not_mergeable",
-        "SELECT count(*) FROM photos WHERE user_id IN (1, 2)",
+        "not_merged",
+        "SELECT string_agg(caption, ',') FROM photos WHERE user_id IN (1, 2)",
         "SR004",
-        "keys are of more than one shard",
-        "one key at a time",
+        "several shards would have to be asked",
+        "Put the key (one only)",
     ),
     case(
         "not_mergeable",
@@ -490,11 +504,11 @@ const CASES: &[Case] = &[
         "join in the application",
     ),
     case(
-        "hint_all",
-        "SELECT count(*) FROM photos /* presplit: all */",
+        "not_merged",
+        "SELECT string_agg(caption, ',') FROM photos /* presplit: all */",
         "SR004",
-        "the hint asks all shards, but",
-        "a key or a shard in the hint",
+        "several shards would have to be asked",
+        "Put the key (one only)",
     ),
     case(
         "hint_all",
@@ -865,7 +879,7 @@ async fn in_a_block_a_refusal_fails_the_block() {
     ] {
         raw.query(sql);
     }
-    assert_eq!(error(&raw.query("SELECT count(*) FROM photos")).0, "SR004");
+    assert_eq!(error(&raw.query("SELECT random() FROM photos")).0, "SR004");
     assert_eq!(raw.query("ROLLBACK TO a"), ["C ROLLBACK", "Z T"]);
     assert_eq!(
         raw.query("SELECT name FROM users WHERE id = 7")[1],
@@ -881,7 +895,7 @@ async fn a_refusal_in_a_pipeline_undoes_what_the_pipeline_has_done() {
     let write = "INSERT INTO likes (user_id, photo_id) VALUES (11, 1)";
     let count = "SELECT count(*) FROM likes WHERE user_id = 11";
     for sql in [
-        "SELECT count(*) FROM photos",
+        "SELECT random() FROM photos",
         "SELECT * FROM nosuch",
         "INSERT INTO photos (user_id) VALUES (NULL)",
         "LISTEN c",

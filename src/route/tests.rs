@@ -11,6 +11,8 @@ use crate::sql::shape::Shape;
 
 use super::*;
 
+mod same_shape;
+
 const MAP: &str = r#"
 version = 1
 [keyspace]
@@ -1782,7 +1784,7 @@ fn reasons() {
     );
     assert_eq!(
         why_of("SELECT * FROM photos", None),
-        "no key: all shards -> 16 shards, rows one after the other"
+        "no key: all shards -> 16 shards"
     );
     assert!(
         why_of("DELETE FROM photos", None)

@@ -300,6 +300,15 @@ pub(super) fn unbound(
     }
 }
 
+/// A read whose answers of several shards can't be made one.
+pub(super) fn not_merged(reason: &str) -> Refusal {
+    Refusal::new(
+        Code::NotMergeable,
+        format!("several shards would have to be asked, but {reason}"),
+        format!("Put the key (one only) into the condition, or {GIVE_HINT}."),
+    )
+}
+
 /// Several shards where only one will do.
 pub(super) fn not_mergeable(reason: &str, writes: bool) -> Refusal {
     if writes {

@@ -5,6 +5,8 @@ pub mod cache;
 pub mod control;
 pub mod hint;
 pub mod literal;
+#[cfg(test)]
+pub(crate) mod mutate;
 pub mod parse;
 pub mod plan;
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod objects;
 mod statement;
 mod terms;
 mod tokens;
+mod utility;
 mod write;
 
 use std::collections::HashSet;

@@ -12,7 +12,7 @@ use super::known::Knowledge;
 use super::refusal::{Code, Refusal};
 use super::rules::{Bound, Names, Rule, Sharded};
 use super::tables::{Table, TableKind, Tables};
-use super::{gather, words};
+use super::{ddl, gather, words};
 
 /// Looks a plan's names up. Total: what can't be routed becomes a bound statement that [`super::decide()`] refuses.
 pub fn bind(plan: &Plan, tables: &Tables) -> Bound {
@@ -22,9 +22,12 @@ pub fn bind(plan: &Plan, tables: &Tables) -> Bound {
         Verb::CopyFrom | Verb::CopyTo => copy(plan, tables),
         Verb::Select | Verb::Write => return query(plan, tables),
     };
-    let edits = match (&rule, &plan.copy) {
-        (Rule::Refuse { .. }, Some(table)) => qualify(table, tables).into_iter().collect(),
-        _ => Vec::new(),
+    let (rule, edits) = match (rule, &plan.copy, &plan.ddl) {
+        (rule @ Rule::Refuse { .. }, Some(table), _) => {
+            (rule, qualify(table, tables).into_iter().collect())
+        }
+        (Rule::Refuse { hintable: true, .. }, None, Some(ddl)) => ddl::bind(ddl, plan, tables),
+        (rule, ..) => (rule, Vec::new()),
     };
     Bound {
         edits,
@@ -440,7 +443,7 @@ fn query(plan: &Plan, tables: &Tables) -> Bound {
 }
 
 /// By place; what two of them would do to the same place is done once.
-fn sort(edits: &mut Vec<Edit>) {
+pub(super) fn sort(edits: &mut Vec<Edit>) {
     // A literal lies where its hole is: after all places that count it out, before those that count it in.
     let place = |edit: &Edit| match edit {
         Edit::Qualify(pos) | Edit::Replace(pos, _) => (pos.hole, 0, pos.offset),

@@ -11,6 +11,8 @@ use crate::sql::shape::Hole;
 mod array;
 mod bind;
 mod columns;
+mod ddl;
+mod ddl_words;
 mod decide;
 mod explain;
 mod functions;
@@ -28,6 +30,7 @@ mod words;
 mod tests;
 
 pub use bind::{bind, bind_unreadable};
+pub use ddl::{After, Place, Work};
 pub use decide::{anywhere, decide};
 pub use explain::{Explanation, explain};
 pub use reason::why;
@@ -85,6 +88,8 @@ pub enum Target {
     Any,
     /// The template shard, with its search_path: catalog queries.
     Template,
+    /// DDL: all the places of [`Bound::work`].
+    Everywhere,
 }
 
 /// A decision.

@@ -211,6 +211,7 @@ fn snapshot() -> Snapshot {
             sharded: set(&["next_id", "photo_count"]),
             public: set(&["app_report"]),
         },
+        ..Snapshot::default()
     }
 }
 
@@ -334,6 +335,7 @@ pub(super) fn in_words(route: Result<Route, Refusal>) -> String {
             .join(","),
         Target::Host(host) => format!("host {}", ["a", "b"][usize::from(host.0)]),
         Target::Any => "any".to_owned(),
+        Target::Everywhere => "everywhere".to_owned(),
         Target::Template => "template".to_owned(),
     };
     format!("{to}{path}")

@@ -272,7 +272,8 @@ impl Snapshot {
 
     /// Takes over what `public` of a host holds.
     pub fn set_public(&mut self, host: &str, part: SchemaPart) {
-        self.public_functions.insert(host.to_owned(), part.functions);
+        self.public_functions
+            .insert(host.to_owned(), part.functions);
         self.public_others.insert(host.to_owned(), part.others);
         self.public.insert(host.to_owned(), part.tables);
     }

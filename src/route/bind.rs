@@ -18,7 +18,7 @@ use super::{ddl, gather, words};
 pub fn bind(plan: &Plan, tables: &Tables) -> Bound {
     let rule = match &plan.verb {
         Verb::Empty => Rule::Any,
-        Verb::Utility(verb) => utility(verb, plan, tables),
+        Verb::Utility(verb) => utility(verb),
         Verb::CopyFrom | Verb::CopyTo => copy(plan, tables),
         Verb::Select | Verb::Write => return query(plan, tables),
     };
@@ -154,8 +154,8 @@ const SESSION_COMMANDS: &[&str] = &[
     "UNLISTEN",
 ];
 
-/// CREATE, ALTER, VACUUM ...: they go nowhere without a hint, unless they are all about unsharded tables of one host.
-fn utility(verb: &str, plan: &Plan, tables: &Tables) -> Rule {
+/// CREATE, ALTER, VACUUM ...: what is no DDL that [`ddl`] knows goes nowhere without a hint.
+fn utility(verb: &str) -> Rule {
     let refusal = match verb {
         "CREATE TEMP" => {
             return Rule::Refuse {
@@ -181,34 +181,9 @@ fn utility(verb: &str, plan: &Plan, tables: &Tables) -> Rule {
         _ if !begins_a_command(verb) => return Rule::Template,
         _ => words::utility(verb),
     };
-    let hosts = plan
-        .words
-        .iter()
-        .filter_map(|word| match &tables.get(word)?.kind {
-            TableKind::Unsharded { host } => Some(Some((host, word))),
-            TableKind::Sharded { .. } | TableKind::Reference | TableKind::Unlisted => Some(None),
-        });
-    let hosts: Vec<Option<(&String, &String)>> = hosts.collect();
-    let tame = matches!(
-        verb,
-        "VACUUM" | "ANALYZE" | "TRUNCATE" | "LOCK" | "COMMENT" | "REINDEX" | "CLUSTER"
-    );
-    match hosts[..] {
-        [Some((host, table)), ref rest @ ..]
-            if tame
-                && rest
-                    .iter()
-                    .all(|other| other.is_some_and(|(other, _)| other == host)) =>
-        {
-            Rule::Host {
-                host: host.clone(),
-                table: table.clone(),
-            }
-        }
-        _ => Rule::Refuse {
-            refusal,
-            hintable: true,
-        },
+    Rule::Refuse {
+        refusal,
+        hintable: true,
     }
 }
 

@@ -152,9 +152,9 @@ impl Binder<'_> {
                 if matches!(self.ddl.act, Act::Truncate | Act::Maintain | Act::Lock) =>
             {
                 Rule::Host {
-                host: host.clone(),
-                table: self.name().to_owned(),
-            }
+                    host: host.clone(),
+                    table: self.name().to_owned(),
+                }
             }
             _ => Rule::Ddl(Box::new(work)),
         }
@@ -472,15 +472,15 @@ impl Binder<'_> {
     /// The shard's schema in front of the objects, and in place of `public` before what is in the shards.
     fn edits(&self) -> Vec<Edit> {
         let ddl = self.ddl;
-        let new = ddl.act == Act::Create
-            && ddl.kind != ObjectKind::Type
-            && self.is_the_object_new();
+        let new =
+            ddl.act == Act::Create && ddl.kind != ObjectKind::Type && self.is_the_object_new();
         let ours = |name: &str| {
             self.home_of(ddl.kind, name) == Home::Shards || self.home_of_table(name) == Home::Shards
         };
         let mut edits = Vec::new();
         for object in &ddl.objects {
-            let named = ours(&object.name) || new && self.home_of_table(&object.name) == Home::Unknown;
+            let named =
+                ours(&object.name) || new && self.home_of_table(&object.name) == Home::Unknown;
             match &object.schema {
                 _ if !named => {}
                 None => edits.push(Edit::Qualify(object.place.pos)),

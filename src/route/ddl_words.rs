@@ -20,7 +20,8 @@ pub(super) fn mixed(one: (&str, &str), other: (&str, &str)) -> Refusal {
 }
 
 pub(super) fn create_as(table: &str) -> Refusal {
-    let message = format!("CREATE TABLE {table} AS: each shard would keep the answer over its own rows");
+    let message =
+        format!("CREATE TABLE {table} AS: each shard would keep the answer over its own rows");
     Refusal::new(
         Code::NotMergeable,
         message,
@@ -37,7 +38,8 @@ pub(super) fn listed_without_key(table: &str, key: &str) -> Refusal {
 }
 
 pub(super) fn no_kind(table: &str, key: &str, host: &str) -> Refusal {
-    let message = format!("table {table} has no column {key} to be split by, and nothing says what it is");
+    let message =
+        format!("table {table} has no column {key} to be split by, and nothing says what it is");
     let hint = format!(
         "Say it in shardmap.toml: [tables] {table} = {{ host = \"{host}\" }} (whole, on one host), {{ kind = \"reference\" }} (the same on every host) or {{ key = \"...\" }}; or for all such tables at once: \"*\" = {{ host = \"{host}\" }}."
     );
@@ -72,7 +74,9 @@ pub(super) fn drops_key(table: &str, key: &str) -> Refusal {
 }
 
 pub(super) fn renames_key(table: &str, key: &str, to: &str) -> Refusal {
-    let message = format!("the rows of {table} are split by {key}: nothing would say that {to} is the key now");
+    let message = format!(
+        "the rows of {table} are split by {key}: nothing would say that {to} is the key now"
+    );
     let hint = format!(
         "First say so in shardmap.toml: [tables] {table} = {{ key = \"{to}\" }}. Until the column is renamed the table is refused."
     );
@@ -80,7 +84,9 @@ pub(super) fn renames_key(table: &str, key: &str, to: &str) -> Refusal {
 }
 
 pub(super) fn retypes_key(table: &str, key: &str, type_name: &str) -> Refusal {
-    let message = format!("the rows of {table} are split by {key}: as {type_name} its values would mean other shards");
+    let message = format!(
+        "the rows of {table} are split by {key}: as {type_name} its values would mean other shards"
+    );
     Refusal::new(
         Code::ChangesKey,
         message,

@@ -78,7 +78,7 @@ impl Session {
         let text = self.client.inbox[text.clone()].to_vec();
         let prepared = self.look_anew(&text, prepared).await?;
         let items = [Item::new(&text, prepared, 0)];
-        self.run_ddl(&items).await
+        self.run_ddl(&items, Wrap::Bare).await
     }
 
     /// Execute of a portal that is DDL. It is committed at once, not at the Sync.
@@ -95,9 +95,11 @@ impl Session {
                 self.sync_link(i).await?;
             }
         }
-        let prepared = self.look_anew(&statement.text, statement.prepared.clone()).await?;
+        let prepared = self
+            .look_anew(&statement.text, statement.prepared.clone())
+            .await?;
         let items = [Item::new(&statement.text, prepared, 0)];
-        self.run_ddl(&items).await?;
+        self.run_ddl(&items, Wrap::Bare).await?;
         if self.block.is_none() {
             self.release_links().await;
         }
@@ -116,7 +118,8 @@ impl Session {
         }
         let (mut tags, mut inner) = ((None, None), pieces);
         if let [first, middle @ .., last] = pieces
-            && let (Some(begin), Some(commit)) = (begins(&whole[first.clone()]), commits(&whole[last.clone()]))
+            && let (Some(begin), Some(commit)) =
+                (begins(&whole[first.clone()]), commits(&whole[last.clone()]))
         {
             (tags, inner) = ((Some(begin), Some(commit)), middle);
         }
@@ -141,14 +144,25 @@ impl Session {
             };
             if bound.work().is_none() {
                 // A refusal, or for one host: as any other text.
-                let values = Values { text, holes: &[], params: None };
+                let values = Values {
+                    text,
+                    holes: &[],
+                    params: None,
+                };
                 self.decide(&bound, &values, None)?;
                 return Ok(None);
             }
-            let routed = Routed { bound, sets_config: false };
+            let routed = Routed {
+                bound,
+                sets_config: false,
+            };
             items.push(Item::new(text, Arc::new(Prepared::Query(routed)), from));
         }
-        Ok(Some(DdlText { begin: tags.0, items, commit: tags.1 }))
+        Ok(Some(DdlText {
+            begin: tags.0,
+            items,
+            commit: tags.1,
+        }))
     }
 
     /// Whether a text is DDL without a hint.
@@ -165,7 +179,11 @@ impl Session {
         if let Some(tag) = text.begin {
             backend::command_complete(&mut self.client.outbox, tag);
         }
-        self.run_ddl(&text.items).await?;
+        let wrap = match text.begin {
+            Some(_) => Wrap::Block,
+            None => Wrap::Bare,
+        };
+        self.run_ddl(&text.items, wrap).await?;
         if let Some(tag) = text.commit {
             backend::command_complete(&mut self.client.outbox, tag);
         }
@@ -190,24 +208,27 @@ impl Session {
 
     /// Runs statements of DDL, all or nothing where they can be run in a transaction. The answer, without ReadyForQuery, is
     /// in the client's outbox.
-    pub(super) async fn run_ddl(&mut self, items: &[Item]) -> Result<(), Fault> {
+    pub(super) async fn run_ddl(&mut self, items: &[Item], wrap: Wrap) -> Result<(), Fault> {
         self.check_failed()?;
         let works: Vec<&Work> = items.iter().filter_map(Item::work).collect();
         if works.len() < items.len() {
             // Looked at anew, it is no DDL for all places: the tables have changed just now.
-            return Err(Fault::statement(ErrorFields::error(
-                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
-                "the tables have changed while the statement was read",
-            ).hint("Run it again.")));
+            return Err(Fault::statement(
+                ErrorFields::error(
+                    SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                    "the tables have changed while the statement was read",
+                )
+                .hint("Run it again."),
+            ));
         }
-        self.check_block(items)?;
+        self.check_block(items, wrap)?;
         for notice in works.iter().flat_map(|work| &work.notices) {
             self.notice(notice);
         }
         let mut tags = vec![None; items.len()];
         let done = match (&self.block, items) {
             (Some(_), _) => self.ddl_in_block(items, &mut tags).await,
-            (None, [item]) if item.run() != Run::Together => {
+            (None, [item]) if wrap == Wrap::Bare && item.run() != Run::Together => {
                 self.ddl_one_by_one(item, &mut tags).await
             }
             (None, _) => self.ddl_together(items, &mut tags).await,
@@ -250,8 +271,8 @@ impl Session {
     }
 
     /// What Postgres says of statements that need a block, or bear none.
-    fn check_block(&self, items: &[Item]) -> Result<(), Fault> {
-        let in_block = self.block.is_some();
+    fn check_block(&self, items: &[Item], wrap: Wrap) -> Result<(), Fault> {
+        let in_block = self.block.is_some() || wrap == Wrap::Block;
         for item in items {
             let needs = item.work().is_some_and(|work| work.needs_block);
             if needs && !in_block && items.len() == 1 {
@@ -326,10 +347,13 @@ impl Session {
             lanes.push(Lane::new(host, link));
         }
         if lanes.is_empty() {
-            return Err(Fault::statement(ErrorFields::error(
-                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
-                "no host of the map has a part in this",
-            ).hint("Mend [tables] in shardmap.toml: it names a host that is not there.")));
+            return Err(Fault::statement(
+                ErrorFields::error(
+                    SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                    "no host of the map has a part in this",
+                )
+                .hint("Mend [tables] in shardmap.toml: it names a host that is not there."),
+            ));
         }
         Ok(lanes)
     }
@@ -570,6 +594,7 @@ impl Session {
         let host = &self.map.host(lane.host).name;
         let nothing = match lane.window {
             2 => "",
+            _ if self.block.is_some() => "",
             _ => " Nothing was changed anywhere.",
         };
         Some(match lane.failed_step().and_then(|step| step.shard) {
@@ -591,7 +616,10 @@ impl Session {
                 _ => ", public",
             };
             match step.shard {
-                Some(shard) => format!("SET {local}search_path TO {}{public}", self.map.schema(shard)),
+                Some(shard) => format!(
+                    "SET {local}search_path TO {}{public}",
+                    self.map.schema(shard)
+                ),
                 None => format!("SET {local}search_path TO public"),
             }
         };
@@ -628,6 +656,15 @@ impl Session {
     }
 }
 
+/// What stands around the statements of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wrap {
+    /// Nothing.
+    Bare,
+    /// BEGIN and COMMIT.
+    Block,
+}
+
 /// A text of DDL alone.
 pub(super) struct DdlText {
     /// The answer to BEGIN in front of it.
@@ -644,7 +681,10 @@ fn control_of(text: &[u8]) -> Option<Control> {
 }
 
 fn begins(text: &[u8]) -> Option<&'static str> {
-    let start = text.trim_ascii_start().get(..5)?.eq_ignore_ascii_case(b"start");
+    let start = text
+        .trim_ascii_start()
+        .get(..5)?
+        .eq_ignore_ascii_case(b"start");
     match control_of(text)? {
         Control::Begin(options) if options == BeginOptions::default() => {
             Some(if start { "START TRANSACTION" } else { "BEGIN" })

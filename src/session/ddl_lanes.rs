@@ -168,8 +168,7 @@ impl Session {
         items: &[Item],
         tags: &mut [Option<String>],
     ) -> Result<(), Fault> {
-        let mut ticks =
-            tokio::time::interval_at(tokio::time::Instant::now() + PROGRESS, PROGRESS);
+        let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + PROGRESS, PROGRESS);
         loop {
             let stop = lanes.iter().any(|lane| lane.failure.is_some()) && !items.is_empty();
             for lane in lanes.iter_mut().filter(|lane| !lane.lost && !stop) {
@@ -178,8 +177,7 @@ impl Session {
             for lane in lanes.iter_mut() {
                 self.take_lane_answers(lane, tags);
             }
-            let stop = stop
-                || lanes.iter().any(|lane| lane.failure.is_some()) && !items.is_empty();
+            let stop = stop || lanes.iter().any(|lane| lane.failure.is_some()) && !items.is_empty();
             let under_way = lanes.iter().any(|lane| lane.answered < lane.sent);
             let to_send = lanes
                 .iter()

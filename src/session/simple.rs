@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use super::block::{Acted, aborted};
 use super::context::Prepared;
 use super::control::declared_cursor;
-use super::ddl::Item;
+use super::ddl::{Item, Wrap};
 use super::ends::SentPiece;
 use super::errors::Fault;
 use super::links::Need;
@@ -399,7 +399,7 @@ impl Session {
                 (Prepared::Query(_), Some(Way::Everywhere)) => {
                     let from = char_count(&whole[..piece.start]);
                     let items = [Item::new(text, read.prepared.clone(), from)];
-                    Box::pin(self.run_ddl(&items)).await?;
+                    Box::pin(self.run_ddl(&items, Wrap::Bare)).await?;
                 }
                 (Prepared::Query(bound), Some(Way::Several(shards))) => {
                     self.check_failed()?;

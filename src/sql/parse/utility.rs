@@ -733,34 +733,78 @@ mod tests {
     #[test]
     fn objects_and_ties() {
         let cases = [
-            ("CREATE TABLE IF NOT EXISTS public.\"Photo\" (id int, u int REFERENCES users (id), FOREIGN KEY (a) REFERENCES public.b)",
-             "Create Table public.Photo References:users References:public.b"),
-            ("CREATE TABLE p PARTITION OF q FOR VALUES IN (1)", "Create Table p Same:q"),
-            ("CREATE TABLE p (LIKE q INCLUDING ALL, x int) INHERITS (r, s)", "Create Table p Same:q Same:r Same:s"),
+            (
+                "CREATE TABLE IF NOT EXISTS public.\"Photo\" (id int, u int REFERENCES users (id), FOREIGN KEY (a) REFERENCES public.b)",
+                "Create Table public.Photo References:users References:public.b",
+            ),
+            (
+                "CREATE TABLE p PARTITION OF q FOR VALUES IN (1)",
+                "Create Table p Same:q",
+            ),
+            (
+                "CREATE TABLE p (LIKE q INCLUDING ALL, x int) INHERITS (r, s)",
+                "Create Table p Same:q Same:r Same:s",
+            ),
             ("CREATE TABLE p AS SELECT 1", "CreateAs Table p"),
-            ("CREATE UNLOGGED TABLE p (a, b) AS SELECT 1, 2", "CreateAs Table p"),
-            ("CREATE TABLE p (a int GENERATED ALWAYS AS (1) STORED) WITH (fillfactor = 70)", "Create Table p"),
+            (
+                "CREATE UNLOGGED TABLE p (a, b) AS SELECT 1, 2",
+                "CreateAs Table p",
+            ),
+            (
+                "CREATE TABLE p (a int GENERATED ALWAYS AS (1) STORED) WITH (fillfactor = 70)",
+                "Create Table p",
+            ),
             ("CREATE TABLE p OF t", "-"),
-            ("CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS i ON ONLY s.t USING btree (a)", "Create Table s.t Alone"),
+            (
+                "CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS i ON ONLY s.t USING btree (a)",
+                "Create Table s.t Alone",
+            ),
             ("CREATE INDEX ON t (a)", "Create Table t"),
             ("CREATE OR REPLACE VIEW v AS SELECT 1", "Create View v"),
-            ("CREATE MATERIALIZED VIEW IF NOT EXISTS v AS SELECT 1", "Create View v"),
-            ("CREATE SEQUENCE s START 5 OWNED BY t.c", "Create Sequence s Same:t"),
-            ("CREATE OR REPLACE FUNCTION f(a int DEFAULT 1) RETURNS int LANGUAGE sql AS 'SELECT 1'", "Create Routine f"),
-            ("CREATE CONSTRAINT TRIGGER x AFTER INSERT OR UPDATE OF a ON t FROM u FOR EACH ROW EXECUTE FUNCTION f()", "Create Table t"),
-            ("CREATE RULE r AS ON INSERT TO t DO NOTHING", "Create Table t"),
+            (
+                "CREATE MATERIALIZED VIEW IF NOT EXISTS v AS SELECT 1",
+                "Create View v",
+            ),
+            (
+                "CREATE SEQUENCE s START 5 OWNED BY t.c",
+                "Create Sequence s Same:t",
+            ),
+            (
+                "CREATE OR REPLACE FUNCTION f(a int DEFAULT 1) RETURNS int LANGUAGE sql AS 'SELECT 1'",
+                "Create Routine f",
+            ),
+            (
+                "CREATE CONSTRAINT TRIGGER x AFTER INSERT OR UPDATE OF a ON t FROM u FOR EACH ROW EXECUTE FUNCTION f()",
+                "Create Table t",
+            ),
+            (
+                "CREATE RULE r AS ON INSERT TO t DO NOTHING",
+                "Create Table t",
+            ),
             ("CREATE TYPE mood AS ENUM ('a')", "Create Type mood"),
-            ("CREATE EXTENSION IF NOT EXISTS hstore", "Create Type hstore"),
+            (
+                "CREATE EXTENSION IF NOT EXISTS hstore",
+                "Create Type hstore",
+            ),
             ("CREATE SCHEMA x", "-"),
-            ("ALTER TABLE IF EXISTS ONLY t ADD CONSTRAINT c FOREIGN KEY (a, b) REFERENCES u (x, y), ATTACH PARTITION p DEFAULT", "Alter Table t Same:p References:u"),
+            (
+                "ALTER TABLE IF EXISTS ONLY t ADD CONSTRAINT c FOREIGN KEY (a, b) REFERENCES u (x, y), ATTACH PARTITION p DEFAULT",
+                "Alter Table t Same:p References:u",
+            ),
             ("ALTER TABLE t SET SCHEMA x", "-"),
             ("ALTER TABLE ALL IN TABLESPACE a SET TABLESPACE b", "-"),
             ("ALTER INDEX i RENAME TO j", "Alter Index i"),
-            ("ALTER SEQUENCE s OWNED BY public.t.c", "Alter Sequence s Same:public.t"),
+            (
+                "ALTER SEQUENCE s OWNED BY public.t.c",
+                "Alter Sequence s Same:public.t",
+            ),
             ("ALTER TRIGGER x ON t RENAME TO y", "Alter Table t"),
             ("ALTER TYPE mood ADD VALUE 'b'", "Alter Type mood"),
             ("ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO x", "-"),
-            ("DROP TABLE IF EXISTS a, public.b CASCADE", "Drop Table a public.b"),
+            (
+                "DROP TABLE IF EXISTS a, public.b CASCADE",
+                "Drop Table a public.b",
+            ),
             ("DROP INDEX CONCURRENTLY i", "Drop Index i Alone"),
             ("DROP FUNCTION f(int, text), g", "Drop Routine f g"),
             ("DROP TRIGGER x ON t", "Drop Table t"),
@@ -773,8 +817,14 @@ mod tests {
             ("REVOKE ALL ON FUNCTION f(int) FROM x", "Say Routine f"),
             ("GRANT USAGE ON SCHEMA public TO x", "-"),
             ("GRANT a TO b", "-"),
-            ("TRUNCATE TABLE ONLY a *, b RESTART IDENTITY CASCADE", "Truncate Table a b"),
-            ("VACUUM (FULL, ANALYZE) a (x), b", "Maintain Table a b Alone"),
+            (
+                "TRUNCATE TABLE ONLY a *, b RESTART IDENTITY CASCADE",
+                "Truncate Table a b",
+            ),
+            (
+                "VACUUM (FULL, ANALYZE) a (x), b",
+                "Maintain Table a b Alone",
+            ),
             ("VACUUM", "-"),
             ("ANALYZE VERBOSE a", "Maintain Table a Each"),
             ("CLUSTER a USING i", "Maintain Table a"),
@@ -782,7 +832,10 @@ mod tests {
             ("REINDEX (CONCURRENTLY) TABLE a", "Maintain Table a Alone"),
             ("REINDEX INDEX CONCURRENTLY i", "Maintain Index i Alone"),
             ("REINDEX DATABASE d", "-"),
-            ("REFRESH MATERIALIZED VIEW CONCURRENTLY v", "Maintain View v"),
+            (
+                "REFRESH MATERIALIZED VIEW CONCURRENTLY v",
+                "Maintain View v",
+            ),
             ("LOCK TABLE ONLY a, b IN SHARE MODE", "Lock Table a b"),
             ("CREATE", "-"),
             ("CREATE TABLE", "-"),
@@ -834,7 +887,10 @@ mod tests {
 
     #[test]
     fn names_with_public_in_front() {
-        let view = ddl("CREATE VIEW v AS SELECT public.photos.id, x.public FROM public.photos, x.public.y").unwrap();
+        let view = ddl(
+            "CREATE VIEW v AS SELECT public.photos.id, x.public FROM public.photos, x.public.y",
+        )
+        .unwrap();
         let names: Vec<_> = view.schemas.iter().map(|s| s.table.as_str()).collect();
         assert_eq!(names, ["photos", "photos"]);
     }

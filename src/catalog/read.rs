@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
-use super::{Column, Other, Snapshot, Table};
+use super::{Collation, Column, Database, Other, Snapshot, Table, UserType};
 
 /// The longest that one host may take to be read, connecting included. A host that hangs must not hold up the others for ever.
 const READ_LIMIT: Duration = Duration::from_secs(20);
@@ -42,9 +42,10 @@ pub async fn read(hosts: &[HostSource], templates: &[(String, String)]) -> (Snap
     let mut found: HashMap<String, (String, SchemaPart)> = HashMap::new();
     for (name, result) in read {
         match result {
-            Ok(HostPart { public, template }) => {
-                found.extend(template.map(|part| (name.clone(), part)));
-                snapshot.set_public(&name, public);
+            Ok(part) => {
+                found.extend(part.template.map(|part| (name.clone(), part)));
+                snapshot.set_public(&name, part.public);
+                snapshot.databases.insert(name, part.database);
             }
             Err(why) => faults.push(format!("host {name}: {why}")),
         }
@@ -75,6 +76,7 @@ pub async fn read(hosts: &[HostSource], templates: &[(String, String)]) -> (Snap
 
 /// What one host has to say.
 struct HostPart {
+    database: Database,
     public: SchemaPart,
     /// The first of the asked schemas that exists here, with its name.
     template: Option<(String, SchemaPart)>,
@@ -104,9 +106,17 @@ async fn read_parts(
     client
         .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         .await?;
+    let database = read_database(client).await?;
     let public = read_schema(client, "public").await?;
     let mut template = None;
     for schema in schemas {
+        // What the search_path finds, `pg_get_viewdef` leaves unqualified.
+        client
+            .execute(
+                "SELECT pg_catalog.set_config('search_path', pg_catalog.quote_ident($1::text) || ', public', true)",
+                &[&schema],
+            )
+            .await?;
         let part = read_schema(client, &schema).await?;
         // An empty schema has nothing to teach: a shard that is not provisioned yet must not make every table unknown.
         if !part.tables.is_empty() {
@@ -115,7 +125,11 @@ async fn read_parts(
         }
     }
     client.batch_execute("COMMIT").await?;
-    Ok(HostPart { public, template })
+    Ok(HostPart {
+        database,
+        public,
+        template,
+    })
 }
 
 async fn read_schema(client: &Client, schema: &str) -> Result<SchemaPart, tokio_postgres::Error> {
@@ -135,12 +149,34 @@ async fn read_schema(client: &Client, schema: &str) -> Result<SchemaPart, tokio_
     Ok(SchemaPart::of(answers))
 }
 
+/// Through `to_jsonb`, for a column that this version of Postgres lacks is then null.
+async fn read_database(client: &Client) -> Result<Database, tokio_postgres::Error> {
+    let row = client
+        .query_one(
+            "SELECT datcollate::text, coalesce(d->>'datlocprovider', 'c'),
+                    coalesce(d->>'datlocale', d->>'daticulocale'), pg_catalog.pg_encoding_to_char(encoding)::text,
+                    EXISTS (SELECT FROM pg_catalog.pg_collation WHERE NOT collisdeterministic)
+             FROM (SELECT datcollate, encoding, pg_catalog.to_jsonb(b) AS d FROM pg_catalog.pg_database b
+                   WHERE datname = pg_catalog.current_database()) AS x",
+            &[],
+        )
+        .await?;
+    Ok(Database {
+        collate: row.get(0),
+        provider: row.get::<_, &str>(1).chars().next().unwrap_or('c'),
+        locale: row.get(2),
+        encoding: row.get(3),
+        nondeterministic: row.get(4),
+    })
+}
+
 /// A row of an answer, as text.
 pub type Row = Vec<Option<String>>;
 
-/// What is asked of one schema; the answers, in this order and as text, go to [`SchemaPart::of`].
+/// What is asked of one schema; the answers, in this order and as text, go to [`SchemaPart::of`]. The search_path must be
+/// the schema's own: what it finds, `pg_get_viewdef` leaves unqualified.
 /// `builtin`: the functions of Postgres and of extensions are asked for, too.
-pub fn questions(schema: &str, builtin: bool) -> [String; 4] {
+pub fn questions(schema: &str, builtin: bool) -> [String; 5] {
     let (catalog, extensions) = match builtin {
         true => ("'pg_catalog', ", "OR d.objid IS NOT NULL"),
         false => ("", "AND d.objid IS NULL"),
@@ -151,10 +187,17 @@ pub fn questions(schema: &str, builtin: bool) -> [String; 4] {
         // A table may have no column at all, hence the outer join.
         format!(
             "SELECT c.relname::text, c.relkind::text, a.attname::text, a.atttypid,
-                    a.atthasdef OR a.attidentity <> '' OR a.attgenerated <> ''
+                    a.atthasdef OR a.attidentity <> '' OR a.attgenerated <> '',
+                    CASE WHEN a.attcollation = 0 THEN 'none'
+                         WHEN o.collname = 'default' AND o.collnamespace = 'pg_catalog'::pg_catalog.regnamespace THEN 'database'
+                         WHEN NOT o.collisdeterministic THEN 'nondeterministic'
+                         WHEN o.collprovider = 'b' OR o.collprovider = 'c' AND o.collcollate IN ('C', 'POSIX') THEN 'bytes'
+                         ELSE 'deterministic' END,
+                    CASE WHEN c.relkind IN ('v', 'm') AND a.attnum = 1 THEN pg_catalog.pg_get_viewdef(c.oid) END
              FROM pg_catalog.pg_class c
              JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
              LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+             LEFT JOIN pg_catalog.pg_collation o ON o.oid = a.attcollation
              WHERE n.nspname = {schema} AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
              ORDER BY c.relname, a.attnum"
         ),
@@ -177,8 +220,20 @@ pub fn questions(schema: &str, builtin: bool) -> [String; 4] {
                     ON d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = p.oid AND d.deptype = 'e'
              WHERE n.nspname IN ({catalog}{schema}) {extensions}"
         ),
+        // Those of tables' rows and of arrays are left out.
+        format!(
+            "SELECT t.typname::text, t.typtype::text, t.typbasetype,
+                    (SELECT pg_catalog.string_agg(e.enumlabel, '{LABEL_END}' ORDER BY e.enumsortorder) FROM pg_catalog.pg_enum e WHERE e.enumtypid = t.oid)
+             FROM pg_catalog.pg_type t
+             JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
+             LEFT JOIN pg_catalog.pg_class c ON c.oid = t.typrelid
+             WHERE n.nspname = {schema} AND (c.relkind IS NULL OR c.relkind = 'c') AND t.typcategory <> 'A'"
+        ),
     ]
 }
+
+/// Stands between the labels of an enum, of which none holds it.
+const LABEL_END: char = '\u{1}';
 
 /// What one schema of one host holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -191,6 +246,8 @@ pub struct SchemaPart {
     pub functions: HashSet<String>,
     /// Functions of Postgres and of extensions, whatever the schema.
     pub builtin: HashSet<String>,
+    /// Types, but for those of tables' rows and of arrays.
+    pub types: HashMap<String, UserType>,
 }
 
 impl SchemaPart {
@@ -220,6 +277,20 @@ impl SchemaPart {
             };
             set.insert(text(&row, 0).to_owned());
         }
+        for row in next() {
+            let kind = match text(&row, 1) {
+                "e" => UserType::Enum(
+                    text(&row, 3)
+                        .split_terminator(LABEL_END)
+                        .map(str::to_owned)
+                        .collect(),
+                ),
+                "c" => UserType::Composite,
+                "d" => UserType::Domain(base_type(number(&row, 2), &domains)),
+                _ => UserType::Other,
+            };
+            part.types.insert(text(&row, 0).to_owned(), kind);
+        }
         part
     }
 
@@ -245,16 +316,31 @@ fn tables(rows: Vec<Row>, domains: &HashMap<u32, u32>) -> BTreeMap<String, Table
             name,
             relkind: text(&row, 1).chars().next().unwrap_or('r'),
             columns: Vec::new(),
+            definition: None,
         });
+        if let Some(Some(definition)) = row.get(6) {
+            table.definition = Some(definition.clone());
+        }
         if let Some(Some(name)) = row.get(2) {
             table.columns.push(Column {
                 name: name.clone(),
                 type_oid: base_type(number(&row, 3), domains),
                 has_default: text(&row, 4) == "t",
+                collation: collation(text(&row, 5)),
             });
         }
     }
     tables
+}
+
+fn collation(word: &str) -> Collation {
+    match word {
+        "none" => Collation::None,
+        "database" => Collation::Database,
+        "bytes" => Collation::Bytes,
+        "nondeterministic" => Collation::Nondeterministic,
+        _ => Collation::Deterministic,
+    }
 }
 
 impl Snapshot {
@@ -263,6 +349,7 @@ impl Snapshot {
         self.sharded_sequences = part.sequences();
         self.sharded = part.tables;
         self.sharded_others = part.others;
+        self.sharded_types = part.types;
         self.functions.sharded = part.functions;
         if !part.builtin.is_empty() {
             self.functions.builtin = part.builtin;
@@ -272,8 +359,11 @@ impl Snapshot {
 
     /// Takes over what `public` of a host holds.
     pub fn set_public(&mut self, host: &str, part: SchemaPart) {
+        self.public_sequences
+            .insert(host.to_owned(), part.sequences());
         self.public_functions
             .insert(host.to_owned(), part.functions);
+        self.public_types.insert(host.to_owned(), part.types);
         self.public_others.insert(host.to_owned(), part.others);
         self.public.insert(host.to_owned(), part.tables);
     }

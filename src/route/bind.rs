@@ -11,6 +11,7 @@ use super::keys::Keys;
 use super::known::Knowledge;
 use super::refusal::{Code, Refusal};
 use super::rules::{Bound, Names, Rule, Sharded};
+use super::spread::Spread;
 use super::tables::{Table, TableKind, Tables};
 use super::{ddl, gather, words};
 
@@ -508,6 +509,7 @@ fn sharded(plan: &Plan, tables: &Tables, parts: &Parts<'_>, needs: &Needs, write
             .first()
             .map(|(host, table)| ((*host).to_owned(), (*table).to_owned())),
         one_shard_only: None,
+        spread: None,
         unbound: None,
     };
     for (level, item, table, shard) in &parts.fixed {
@@ -562,6 +564,9 @@ fn sharded(plan: &Plan, tables: &Tables, parts: &Parts<'_>, needs: &Needs, write
             some_bound,
             reason.as_deref(),
         ));
+    }
+    if let (None, Some(root), Some(select)) = (&reason, plan.root, &plan.select) {
+        found.spread = Some(Box::new(Spread::new(&scope, root, select)));
     }
     found.one_shard_only = reason.map(|reason| words::not_mergeable(&reason, writes));
     Rule::Sharded(Box::new(found))

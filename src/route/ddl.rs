@@ -1,7 +1,8 @@
 //! DDL meets the catalog: whether it is about the shards' tables, reference tables or those of one host, and so where it
 //! is run. What would tie tables of different places together, or change a key, is refused.
 
-use crate::sql::ddl::{Act, Change, Ddl, ObjectKind, Run, Tie, quote, take_next_id};
+use crate::catalog;
+use crate::sql::ddl::{Act, Change, ColumnDdl, Ddl, ObjectKind, Run, Tie, quote, take_next_id};
 use crate::sql::plan::{Plan, TableRef};
 use crate::sql::rewrite::Edit;
 
@@ -69,17 +70,17 @@ impl After {
                     .collect();
                 columns.join(";\n")
             }
-            After::SearchPath(name) => format!(
-                "DO $presplit$ DECLARE f pg_catalog.regprocedure; BEGIN
+            After::SearchPath(name) => do_block(&format!(
+                "DECLARE f pg_catalog.regprocedure; BEGIN
 FOR f IN SELECT p.oid::pg_catalog.regprocedure FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
   WHERE n.nspname = {} AND p.proname = {} AND p.prokind <> 'a'
     AND NOT EXISTS (SELECT FROM pg_catalog.unnest(p.proconfig) setting WHERE setting LIKE 'search\\_path=%')
 LOOP EXECUTE pg_catalog.format('ALTER ROUTINE %s SET search_path = %s, public', f, {}); END LOOP;
-END $presplit$",
+END",
                 literal(bare),
                 literal(name),
                 literal(schema),
-            ),
+            )),
         }
     }
 }
@@ -91,20 +92,28 @@ fn ids(table: &str, column: &str, widen: bool) -> String {
         true => format!("ALTER TABLE {table} ALTER COLUMN {quoted} SET DATA TYPE bigint;\n"),
         false => String::new(),
     };
-    format!(
-        "DO $presplit$ DECLARE s text := pg_catalog.pg_get_serial_sequence({}, {}); BEGIN
+    do_block(&format!(
+        "DECLARE s text := pg_catalog.pg_get_serial_sequence({}, {}); BEGIN
 {};
 {widen}IF s IS NOT NULL THEN EXECUTE 'DROP SEQUENCE IF EXISTS ' || s; END IF;
-END $presplit$",
+END",
         literal(table),
         literal(column),
         take_next_id(table, &quoted),
-    )
+    ))
 }
 
-/// A string that can't end in the middle, not even of the dollar quotes around it.
+/// A block of PL/pgSQL in dollar quotes that nothing in it can end.
+fn do_block(body: &str) -> String {
+    let mut tag = "$presplit$".to_owned();
+    while body.contains(&tag) {
+        tag.insert(1, 'p');
+    }
+    format!("DO {tag} {body} {tag}")
+}
+
 fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''").replace('$', "'||'$'||'"))
+    format!("'{}'", text.replace('\'', "''"))
 }
 
 /// Where an object is.
@@ -380,7 +389,7 @@ impl Binder<'_> {
             let fits = match (tie, home, &other) {
                 _ if table.name == self.name() => true,
                 // Postgres says that there is none.
-                (_, _, Home::Unknown) => true,
+                (_, _, Home::Unknown) | (_, Home::Unknown, _) => true,
                 (Tie::References, Home::Shards | Home::Host(_), Home::Reference) => true,
                 _ => *home == other,
             };
@@ -516,12 +525,19 @@ impl Tables {
             Place::Hosts => TableKind::Reference,
             Place::Host(host) => TableKind::Unsharded { host: host.clone() },
         };
-        let columns = ddl.columns.iter().map(|c| (c.name.clone(), 0)).collect();
+        let column = |c: &ColumnDdl| catalog::Column {
+            name: c.name.clone(),
+            type_oid: 0,
+            has_default: c.counts,
+            collation: catalog::Collation::None,
+        };
+        let columns = ddl.columns.iter().map(column).collect();
         self.add(super::Table {
             name: name.clone(),
             kind,
             columns,
             view: false,
+            bad_key: None,
         });
     }
 }
@@ -556,5 +572,163 @@ fn same_family(key: crate::shardmap::KeyType, type_name: &str) -> bool {
         ),
         KeyType::Text => matches!(type_name, "text" | "varchar"),
         KeyType::Uuid => type_name == "uuid",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{in_words, world};
+    use super::*;
+    use crate::route::{self, Target, Values, decide};
+    use crate::sql::parse::{self, Limits};
+    use crate::sql::rewrite::splice;
+    use crate::sql::shape::Shape;
+
+    /// Where a statement goes; for all shards, with the text for shard 3 and what comes behind it.
+    fn told(sql: &str) -> String {
+        let world = world();
+        let mut shape = Shape::default();
+        shape.scan(sql.as_bytes()).unwrap();
+        let plan = parse::plan(sql, &shape, &Limits::default()).unwrap();
+        let bound = route::bind(&plan, &world.tables);
+        let values = Values {
+            text: sql.as_bytes(),
+            holes: &shape.holes,
+            params: None,
+        };
+        let route = decide(&bound, &values, &world.map, None);
+        let (Ok(Target::Everywhere), Some(work)) =
+            (route.as_ref().map(|r| &r.target), bound.work())
+        else {
+            return in_words(route);
+        };
+        let mut text = Vec::new();
+        let schema = match work.place {
+            Place::Shards => "S",
+            _ => return format!("{:?}", work.place),
+        };
+        splice(
+            sql.as_bytes(),
+            &shape.holes,
+            &bound.edits,
+            schema,
+            &mut text,
+        );
+        let mut text = String::from_utf8(text).unwrap();
+        if work.unknown {
+            text.push_str(" -- unknown");
+        }
+        text
+    }
+
+    #[test]
+    fn each_goes_where_its_object_is() {
+        let cases = [
+            (
+                "ALTER TABLE public.photos ADD x int REFERENCES public.users (id)",
+                "ALTER TABLE S.photos ADD x int REFERENCES S.users (id)",
+            ),
+            (
+                "ALTER TABLE \"Photo\" ADD x int",
+                "ALTER TABLE S.\"Photo\" ADD x int",
+            ),
+            (
+                "CREATE TABLE new (user_id int)",
+                "CREATE TABLE S.new (user_id int)",
+            ),
+            (
+                "CREATE TABLE public.new (LIKE public.photos)",
+                "CREATE TABLE S.new (LIKE S.photos)",
+            ),
+            (
+                "CREATE TABLE \"Like\" (x int)",
+                "CREATE TABLE S.\"Like\" (x int)",
+            ),
+            ("CREATE TABLE new (x int)", "SR003"),
+            ("CREATE TABLE rates (x int)", "Host(\"a\")"),
+            ("CREATE TABLE countries (x int)", "Hosts"),
+            (
+                "CREATE TABLE auth_user (x int)",
+                "CREATE TABLE S.auth_user (x int)",
+            ),
+            (
+                "CREATE INDEX i ON photos (id)",
+                "CREATE INDEX i ON S.photos (id)",
+            ),
+            (
+                "CREATE INDEX i ON new (id)",
+                "CREATE INDEX i ON new (id) -- unknown",
+            ),
+            ("CREATE INDEX i ON invoices (id)", "Host(\"b\")"),
+            (
+                "DROP TABLE IF EXISTS new",
+                "DROP TABLE IF EXISTS new -- unknown",
+            ),
+            ("DROP TABLE photos, users", "DROP TABLE S.photos, S.users"),
+            ("DROP TABLE photos, invoices", "SR002"),
+            (
+                "DROP SEQUENCE photos_id_seq",
+                "DROP SEQUENCE S.photos_id_seq",
+            ),
+            (
+                "CREATE VIEW v AS SELECT * FROM photos, countries",
+                "CREATE VIEW S.v AS SELECT * FROM photos, countries",
+            ),
+            (
+                "CREATE VIEW v AS SELECT * FROM public.photos",
+                "CREATE VIEW S.v AS SELECT * FROM S.photos",
+            ),
+            ("CREATE VIEW v AS SELECT * FROM invoices", "Host(\"b\")"),
+            ("CREATE VIEW v AS SELECT * FROM countries", "Hosts"),
+            ("CREATE VIEW v AS SELECT * FROM photos, invoices", "SR002"),
+            (
+                "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+                "CREATE FUNCTION S.f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+            ),
+            (
+                "CREATE FUNCTION public.f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+                "Hosts",
+            ),
+            ("DROP FUNCTION app_report()", "Hosts"),
+            ("CREATE EXTENSION hstore", "Hosts"),
+            ("GRANT SELECT ON invoices TO x", "Host(\"b\")"),
+            ("TRUNCATE countries", "Hosts"),
+            ("VACUUM invoices", "host b"),
+            (
+                "CREATE TABLE new (user_id int REFERENCES countries (code))",
+                "CREATE TABLE S.new (user_id int REFERENCES countries (code))",
+            ),
+            (
+                "CREATE TABLE new (user_id int REFERENCES invoices (id))",
+                "SR002",
+            ),
+            (
+                "ALTER TABLE countries ADD u int REFERENCES users (id)",
+                "SR002",
+            ),
+            ("ALTER TABLE photos DROP user_id", "SR005"),
+            (
+                "ALTER TABLE users ALTER id SET DATA TYPE int",
+                "ALTER TABLE S.users ALTER id SET DATA TYPE int",
+            ),
+            ("ALTER TABLE users ALTER id TYPE uuid USING x", "SR005"),
+            ("CREATE TABLE shard_0001.new (user_id int)", "SR003"),
+        ];
+        for (sql, expected) in cases {
+            assert_eq!(told(sql), expected, "{sql}");
+        }
+    }
+
+    #[test]
+    fn what_is_run_behind_is_safe_from_names() {
+        let after = After::Ids {
+            table: "it's".to_owned(),
+            columns: vec![("$presplit$".to_owned(), true)],
+        };
+        let sql = after.sql("S", "S");
+        assert!(
+            sql.starts_with("DO $ppresplit$ ") && sql.contains("('S.\"it''s\"', '$presplit$')"),
+            "{sql}"
+        );
     }
 }

@@ -8,6 +8,7 @@ use crate::sql::rewrite::Edit;
 
 use super::ddl::Work;
 use super::refusal::Refusal;
+use super::spread::Spread;
 
 /// What must hold of the search_path of the server connection that runs the statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +77,8 @@ pub(super) struct Sharded {
     pub(super) beside: Option<(String, String)>,
     /// Why it can't be asked of several shards; `None`: it can, and the rows one after the other are the answer.
     pub(super) one_shard_only: Option<Refusal>,
+    /// How the answers of several shards become one, if more is needed than one after the other.
+    pub(super) spread: Option<Box<Spread>>,
     /// Some table's key is not bound: to all shards if it may be spread, else this is why not.
     pub(super) unbound: Option<Refusal>,
 }
@@ -94,6 +97,7 @@ impl Sharded {
             fixed: Some(shard),
             beside: None,
             one_shard_only: Some(only),
+            spread: None,
             unbound: None,
         }
     }

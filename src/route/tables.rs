@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::catalog::{self, Snapshot};
+use crate::catalog::{self, Collation, Column, Snapshot};
 use crate::shardmap::{KeyType, Kind, SchemaPattern, ShardId, ShardMap, TableRule};
 
 /// All names that a statement may use, and what they are. Made anew with every map and every catalog snapshot.
@@ -21,6 +21,8 @@ pub struct Tables {
     a_host: String,
     sharded_others: BTreeMap<String, catalog::Other>,
     public_others: BTreeMap<String, BTreeMap<String, catalog::Other>>,
+    collation: Collation,
+    nondeterministic: bool,
 }
 
 /// A table, view or the like.
@@ -30,10 +32,12 @@ pub struct Table {
     pub name: String,
     /// Where its rows are.
     pub kind: TableKind,
-    /// Its columns in order, with type OIDs.
-    pub columns: Vec<(String, u32)>,
+    /// Its columns in order. For how they are ordered ask [`Tables::collation`].
+    pub columns: Vec<Column>,
     /// It is a view: what it reads can't be seen.
     pub view: bool,
+    /// It is sharded and has a key column, but this is why that can't be one.
+    pub(super) bad_key: Option<String>,
 }
 
 /// Where a table's rows are.
@@ -109,6 +113,8 @@ impl Tables {
         }
         let tables = Tables {
             key_type: common_key_type(&by_name),
+            collation: common_collation(snapshot),
+            nondeterministic: snapshot.databases.values().any(|d| d.nondeterministic),
             by_name,
             sequences: snapshot.sharded_sequences.clone(),
             functions: snapshot.functions.clone(),
@@ -190,6 +196,24 @@ impl Tables {
         &self.functions
     }
 
+    /// How a column's values are ordered; never [`Collation::Database`]: what that means on these hosts is said instead.
+    pub fn collation(&self, column: &Column) -> Collation {
+        match column.collation {
+            Collation::Database => self.collation,
+            own => own,
+        }
+    }
+
+    /// Texts that say nothing else are ordered by their bytes, on all hosts.
+    pub fn texts_by_bytes(&self) -> bool {
+        self.collation == Collation::Bytes
+    }
+
+    /// Some collation of the databases takes values of different bytes for equal.
+    pub(super) fn nondeterministic(&self) -> bool {
+        self.nondeterministic
+    }
+
     /// The family of all keys, if they agree.
     pub(super) fn key_type(&self) -> Option<KeyType> {
         self.key_type
@@ -220,14 +244,6 @@ fn rule_is_sharded(rule: &TableRule) -> bool {
     rule.key.is_some() || !rule.ids.is_empty() || rule.kind == Some(Kind::Sharded)
 }
 
-fn columns(table: &catalog::Table) -> Vec<(String, u32)> {
-    table
-        .columns
-        .iter()
-        .map(|c| (c.name.clone(), c.type_oid))
-        .collect()
-}
-
 fn is_view(table: &catalog::Table) -> bool {
     matches!(table.relkind, 'v' | 'm' | 'f')
 }
@@ -236,8 +252,9 @@ fn unlisted(table: &catalog::Table) -> Table {
     Table {
         name: table.name.clone(),
         kind: TableKind::Unlisted,
-        columns: columns(table),
+        columns: table.columns.clone(),
         view: is_view(table),
+        bad_key: None,
     }
 }
 
@@ -281,8 +298,9 @@ fn public_table(
     Table {
         name: name.to_owned(),
         kind,
-        columns: columns(found),
+        columns: found.columns.clone(),
         view: is_view(found),
+        bad_key: None,
     }
 }
 
@@ -300,7 +318,13 @@ fn sharded_table(map: &ShardMap, table: &catalog::Table, faults: &mut Vec<String
     let name = rule
         .and_then(|r| r.key.as_deref())
         .unwrap_or(&map.keyspace.key);
-    let key = key_column(table, name, faults);
+    let (key, bad_key) = match key_column(table, name) {
+        Ok(key) => (Some(key), None),
+        Err((fault, bad_key)) => {
+            faults.push(fault);
+            (None, bad_key)
+        }
+    };
     let ids = rule.map_or(&[][..], |r| &r.ids);
     let ids = ids
         .iter()
@@ -311,31 +335,46 @@ fn sharded_table(map: &ShardMap, table: &catalog::Table, faults: &mut Vec<String
     Table {
         name: table.name.clone(),
         kind,
-        columns: columns(table),
+        columns: table.columns.clone(),
         view: is_view(table),
+        bad_key,
     }
 }
 
-fn key_column(table: &catalog::Table, name: &str, faults: &mut Vec<String>) -> Option<KeyColumn> {
+/// The key column. `Err`: what is wrong, in words for the log, and if the column is there, why it can't be a key.
+fn key_column(table: &catalog::Table, name: &str) -> Result<KeyColumn, (String, Option<String>)> {
     let Some(index) = table.columns.iter().position(|c| c.name == name) else {
-        faults.push(format!(
+        let fault = format!(
             "sharded table {}: no key column {name}; name its key in [tables] {} = {{ key = \"...\" }}",
             table.name, table.name
-        ));
-        return None;
+        );
+        return Err((fault, None));
     };
-    let oid = table.columns[index].type_oid;
-    let key_type = key_type(oid);
-    if key_type.is_none() {
-        faults.push(format!(
-            "sharded table {}: key column {name} has a type (OID {oid}) that can't be a key; use smallint, integer, bigint, text, varchar or uuid",
+    let column = &table.columns[index];
+    let bad = |why: &str, mend: &str| {
+        let fault = format!(
+            "sharded table {}: key column {name} {why}; {mend}",
             table.name
+        );
+        (fault, Some(format!("{name} {why}")))
+    };
+    let oid = column.type_oid;
+    let key_type = key_type(oid).ok_or_else(|| {
+        bad(
+            &format!("has a type (OID {oid}) that can't be a key"),
+            "use smallint, integer, bigint, text, varchar or uuid",
+        )
+    })?;
+    if column.collation == Collation::Nondeterministic {
+        return Err(bad(
+            "has a collation that is not deterministic, so that equal keys may be of different shards",
+            "use a deterministic one",
         ));
     }
-    Some(KeyColumn {
+    Ok(KeyColumn {
         name: name.to_owned(),
         index,
-        key_type: key_type?,
+        key_type,
     })
 }
 
@@ -360,4 +399,14 @@ fn common_key_type(tables: &HashMap<String, Table>) -> Option<KeyType> {
     });
     let first = types.next()?;
     types.all(|t| t == first).then_some(first)
+}
+
+/// The default collation of all hosts' databases: byte by byte only if it is so on each.
+fn common_collation(snapshot: &Snapshot) -> Collation {
+    let mut all = snapshot.databases.values();
+    let bytes = |d: &catalog::Database| d.collation() == Collation::Bytes;
+    match all.next() {
+        Some(first) if bytes(first) && all.all(bytes) => Collation::Bytes,
+        _ => Collation::Deterministic,
+    }
 }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::Session;
+use super::block::quoted;
 use super::context::Schema;
 use super::errors::Fault;
 use crate::catalog::{Row, SchemaPart, Snapshot, questions};
@@ -71,9 +72,11 @@ impl Session {
     }
 
     async fn read_schema(&mut self, i: usize, schema: &str) -> Result<SchemaPart, Fault> {
-        let text = questions(schema, false).join(";\n");
+        let path = format!("SET search_path TO {}, public", quoted(schema));
+        let text = format!("{path};\n{}", questions(schema, false).join(";\n"));
         frontend::query(&mut self.links[i].outbox, text.as_bytes());
         self.links[i].unsynced = false;
+        // The first is that of SET.
         let mut answers: Vec<Vec<Row>> = vec![Vec::new()];
         let mut refused = None;
         loop {
@@ -107,9 +110,14 @@ impl Session {
             }
             link.take(len);
         }
+        let link = &mut self.links[i];
+        link.settings_touched = true;
+        if let Some(conn) = &mut link.conn {
+            conn.doubt(["search_path".to_owned()]);
+        }
         match refused {
             Some(fields) => Err(Fault::statement(fields)),
-            None => Ok(SchemaPart::of(answers)),
+            None => Ok(SchemaPart::of(answers.split_off(1))),
         }
     }
 }

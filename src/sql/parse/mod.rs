@@ -11,6 +11,7 @@ mod from;
 mod keywords;
 mod lower;
 mod objects;
+mod select;
 mod statement;
 mod terms;
 mod tokens;
@@ -166,7 +167,9 @@ fn query(
     let mut lower = Lower::new(text, &shape.holes);
     lower.known.extend(feed.known);
     let root = lower.query(&query, None).map_err(|stop| stop.0)?;
+    let select = select::select_text(&lower, &query, raws);
     let mut plan = lower.finish(raws);
+    plan.select = select;
     plan.root = Some(root);
     plan.wrap = wrap;
     for level in plan.levels.iter_mut().filter(|_| feed.sampled) {

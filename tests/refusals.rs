@@ -193,7 +193,6 @@ const CASES: &[Case] = &[
         "DO does not say",
         GIVE,
     ),
-    case("utility", "LOCK TABLE photos", "SR001", "LOCK", GIVE),
     case(
         "copy",
         "COPY photos FROM STDIN",

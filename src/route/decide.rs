@@ -8,7 +8,7 @@ use crate::sql::hint::Hint;
 
 use super::recipe::{self, Recipe};
 use super::refusal::Refusal;
-use super::rules::{Binding, Bound, Carries, Equals, Names, Rule, Sharded};
+use super::rules::{Binding, Bound, Carries, Equals, Names, Null, Rule, Sharded};
 use super::{Route, Target, Values, value, words};
 
 type Shards = SmallVec<[ShardId; 8]>;
@@ -214,32 +214,33 @@ fn binding_shards(
                 Ok(shard) => Ok(SmallVec::from_slice(&[shard])),
                 // No row has it, so any shard gives the right answer: none.
                 Err(value::Fault::NoSuchId(_)) => Ok(Shards::new()),
+                Err(value::Fault::Null) if binding.null == Null::FindsNothing => Ok(Shards::new()),
                 Err(other) => Err(fault(other)),
             }
         }
         Equals::Many(keys) => {
-            let (mut shards, mut no_row) = (Shards::new(), false);
+            let mut shards = Shards::new();
             for key in keys {
                 match value::shard(key, binding.carries, values, map) {
                     Ok(shard) => push(&mut shards, shard),
                     // NULL in a list equals nothing.
-                    Err(value::Fault::Null) => {}
-                    Err(value::Fault::NoSuchId(_)) => no_row = true,
+                    Err(value::Fault::Null) if binding.null == Null::FindsNothing => {}
+                    Err(value::Fault::NoSuchId(_)) => {}
                     Err(other) => return Err(fault(other)),
                 }
-            }
-            if shards.is_empty() && !no_row {
-                return Err(fault(value::Fault::Null));
             }
             shards.sort_unstable();
             Ok(shards)
         }
         Equals::Array(array) => {
             let mut shards = Shards::new();
-            value::shards_of_array(array, binding.carries, values, map, |shard| {
+            let read = value::shards_of_array(array, binding.carries, values, map, |shard| {
                 push(&mut shards, shard)
-            })
-            .map_err(fault)?;
+            });
+            match read {
+                Ok(()) | Err(value::Fault::Null) => {}
+                Err(other) => return Err(fault(other)),
+            }
             shards.sort_unstable();
             shards.dedup();
             Ok(shards)

@@ -104,7 +104,9 @@ impl Sharded {
 
     /// Adds a binding, unless another table is bound by the same value already.
     pub(super) fn push(&mut self, binding: Binding) {
-        let same = |b: &Binding| b.carries == binding.carries && b.equals == binding.equals;
+        let same = |b: &Binding| {
+            b.carries == binding.carries && b.equals == binding.equals && b.null == binding.null
+        };
         if !self.bindings.iter().any(same) {
             self.bindings.push(binding);
         }
@@ -118,6 +120,16 @@ pub(super) struct Binding {
     pub(super) column: String,
     pub(super) carries: Carries,
     pub(super) equals: Equals,
+    pub(super) null: Null,
+}
+
+/// What a NULL for the key means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Null {
+    /// It is compared with, which finds no row: any shard gives the right answer.
+    FindsNothing,
+    /// It is the key of a new row.
+    IsWritten,
 }
 
 /// What a column's value says of the shard.

@@ -201,6 +201,8 @@ pub struct Join {
     pub kind: JoinKind,
     /// USING and NATURAL; ON is among the level's facts.
     pub using: Using,
+    /// What `USING (...) AS alias` calls the columns that it joined.
+    pub alias: Option<String>,
 }
 
 /// The kind of a join.
@@ -388,9 +390,11 @@ pub struct SchemaRef {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TypeRef {
     /// Its schema, if named.
-    pub schema: Option<String>,
+    pub schema: Option<(String, Place)>,
     /// Its name.
     pub name: String,
+    /// Where the name stands (without the schema).
+    pub place: Place,
 }
 
 /// One place where a parameter stands.

@@ -11,6 +11,8 @@ use crate::sql::shape::Hole;
 mod array;
 mod bind;
 mod columns;
+mod ddl;
+mod ddl_words;
 mod decide;
 mod explain;
 mod functions;
@@ -32,6 +34,7 @@ mod words;
 mod tests;
 
 pub use bind::{bind, bind_unreadable};
+pub use ddl::{After, Place, Work};
 pub use decide::{anywhere, decide, recipe};
 pub use explain::{Explanation, explain};
 pub use order::ByteOrder;
@@ -91,6 +94,8 @@ pub enum Target {
     Any,
     /// The template shard, with its search_path: catalog queries.
     Template,
+    /// DDL: all the places of [`Bound::work`].
+    Everywhere,
 }
 
 /// A decision.

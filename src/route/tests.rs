@@ -369,7 +369,9 @@ pub(super) fn in_words(route: Result<Route, Refusal>) -> String {
             return refusal.code.sqlstate().to_owned();
         }
     };
-    let path = if route.names == Names::SearchPath && route.target != Target::Template {
+    let path = if route.names == Names::SearchPath
+        && !matches!(route.target, Target::Template | Target::Everywhere)
+    {
         " path"
     } else {
         ""
@@ -384,6 +386,7 @@ pub(super) fn in_words(route: Result<Route, Refusal>) -> String {
             .join(","),
         Target::Host(host) => format!("host {}", ["a", "b"][usize::from(host.0)]),
         Target::Any => "any".to_owned(),
+        Target::Everywhere => "everywhere".to_owned(),
         Target::Template => "template".to_owned(),
     };
     format!("{to}{path}")
@@ -1563,15 +1566,15 @@ fn other_tables_and_none() {
 #[test]
 fn utilities() {
     check(&[
-        ("CREATE TABLE photos (id int)", "SR001"),
-        ("ALTER TABLE photos ADD COLUMN x int", "SR001"),
-        ("DROP TABLE photos", "SR001"),
-        ("TRUNCATE photos", "SR001"),
+        ("CREATE TABLE photos (id int)", "everywhere"),
+        ("ALTER TABLE photos ADD COLUMN x int", "everywhere"),
+        ("DROP TABLE photos", "everywhere"),
+        ("TRUNCATE photos", "everywhere"),
         ("TRUNCATE invoices", "host b"),
-        ("LOCK TABLE photos IN SHARE MODE", "SR001"),
+        ("LOCK TABLE photos IN SHARE MODE", "everywhere"),
         ("VACUUM", "SR001"),
         ("VACUUM invoices", "host b"),
-        ("VACUUM invoices, rates", "SR001"),
+        ("VACUUM invoices, rates", "SR002"),
         ("CREATE TEMP TABLE t AS SELECT 1", "0A000"),
         ("CREATE TEMPORARY TABLE t (x int)", "0A000"),
         ("DO $$ BEGIN END $$", "SR001"),

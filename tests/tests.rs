@@ -8,6 +8,7 @@ mod auth;
 mod catalog;
 mod demo;
 mod drivers;
+mod explain;
 mod hostile;
 mod layers;
 mod lifecycle;

@@ -6,7 +6,7 @@ use crate::sql::plan::ConstFrom;
 
 use super::refusal::Refusal;
 use super::rules::{Bound, Equals, KeyConst, Rule, Sharded};
-use super::{Names, Route, Target, Values, decide, words};
+use super::{Format, Names, Param, Params, Route, Target, Values, decide, recipe, words};
 
 /// Where a statement goes, in kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,31 +26,44 @@ pub enum Outlook {
 }
 
 /// Where a bound statement goes. A key that is a parameter without a value counts as one shard, a list or array with one
-/// as several. `values`: none are known, literals neither.
+/// as several. `known`: the literals are what they say; else no value is taken from them.
 pub fn outlook(
     bound: &Bound,
-    values: Option<&Values<'_>>,
+    values: &Values<'_>,
+    known: bool,
     map: &ShardMap,
     hint: Option<&Hint>,
 ) -> Result<Outlook, Refusal> {
-    const NONE: Values<'_> = Values {
-        text: &[],
-        holes: &[],
-        params: None,
+    let params = Ones(values.params);
+    let full = Values {
+        params: Some(&params),
+        ..*values
     };
-    let lacking = match &bound.rule {
-        Rule::Sharded(sharded) => {
-            sharded.unbound.is_none() && values.is_none_or(|v| lacks(sharded, v))
+    if let Rule::Sharded(sharded) = &bound.rule
+        && sharded.unbound.is_none()
+        && (!known || lacks(sharded, values))
+    {
+        match hint {
+            None => return without_values(sharded, &full),
+            Some(Hint::Key(_) | Hint::Shard(_)) => return Ok(Outlook::OneShard),
+            Some(Hint::All) => {}
         }
-        _ => false,
-    };
-    match (&bound.rule, hint) {
-        (Rule::Sharded(sharded), None) if lacking => without_values(sharded),
-        (Rule::Sharded(_), Some(Hint::Key(_) | Hint::Shard(_))) if lacking => Ok(Outlook::OneShard),
-        _ => {
-            let route = decide(bound, values.unwrap_or(&NONE), map, hint)?.sendable()?;
-            Ok(of_target(&route.target, map))
-        }
+    }
+    let route = decide(bound, &full, map, hint)?.sendable()?;
+    Ok(of_target(&route.target, map))
+}
+
+/// Gives each parameter without a value a 1, as for LIMIT.
+struct Ones<'a>(Option<&'a dyn Params>);
+
+impl Params for Ones<'_> {
+    fn get(&self, n: u16) -> Option<Param<'_>> {
+        let one = Param {
+            format: Format::Text,
+            type_oid: 0,
+            value: Some(b"1"),
+        };
+        self.0.and_then(|params| params.get(n)).or(Some(one))
     }
 }
 
@@ -68,7 +81,7 @@ fn lacks(sharded: &Sharded, values: &Values<'_>) -> bool {
         || sharded.checks.iter().any(|c| missing(&c.value))
 }
 
-fn without_values(sharded: &Sharded) -> Result<Outlook, Refusal> {
+fn without_values(sharded: &Sharded, values: &Values<'_>) -> Result<Outlook, Refusal> {
     let single = |equals: &Equals| matches!(equals, Equals::One(_));
     let one = sharded.bindings.iter().all(|b| single(&b.equals));
     match &sharded.one_shard_only {
@@ -77,7 +90,12 @@ fn without_values(sharded: &Sharded) -> Result<Outlook, Refusal> {
         Some(_) if one => Ok(Outlook::OneShard),
         Some(refusal) => Err(refusal.clone()),
         None if one && sharded.bindings.len() == 1 => Ok(Outlook::OneShard),
-        None => Ok(Outlook::SeveralShards),
+        None => {
+            if let Some(spread) = &sharded.spread {
+                recipe::recipe(spread, values)?;
+            }
+            Ok(Outlook::SeveralShards)
+        }
     }
 }
 

@@ -10,6 +10,12 @@ use crate::shardmap::{KeyType, Kind, SchemaPattern, ShardId, ShardMap, TableRule
 pub struct Tables {
     by_name: HashMap<String, Table>,
     sequences: HashSet<String>,
+    /// Types of the shards, those of tables' rows left out.
+    types: HashSet<String>,
+    /// Types in `public` of every host that could be read.
+    public_types: HashSet<String>,
+    /// Sequences in `public` of one host alone: name and host.
+    public_sequences: HashMap<String, String>,
     functions: catalog::Functions,
     schema: SchemaPattern,
     shards: u32,
@@ -110,6 +116,9 @@ impl Tables {
             nondeterministic: snapshot.databases.values().any(|d| d.nondeterministic),
             by_name,
             sequences: snapshot.sharded_sequences.clone(),
+            types: snapshot.sharded_types.keys().cloned().collect(),
+            public_types: public_types(snapshot),
+            public_sequences: public_sequences(map, snapshot),
             functions: snapshot.functions.clone(),
             schema: map.keyspace.schema.clone(),
             shards: map.shards(),
@@ -148,6 +157,43 @@ impl Tables {
                 .is_some_and(|t| matches!(t.kind, TableKind::Sharded { .. }))
     }
 
+    /// A type in the shards' schemas has this name: one made by itself, or that of a table's rows.
+    pub(super) fn is_sharded_type(&self, name: &str) -> bool {
+        let name = name.strip_prefix('_').unwrap_or(name);
+        self.types.contains(name)
+            || self
+                .get(name)
+                .is_some_and(|t| matches!(t.kind, TableKind::Sharded { .. }))
+    }
+
+    /// A type in `public` of all hosts has this name: one made by itself, or that of a table's rows.
+    pub(super) fn is_public_type(&self, name: &str) -> bool {
+        self.public_types.contains(name)
+            || self
+                .get(name)
+                .is_some_and(|t| t.kind == TableKind::Reference)
+    }
+
+    /// The host that has the unsharded table, or alone has the sequence, of a name; and the name.
+    pub(super) fn host_of_object(&self, parts: &[String]) -> Option<(&str, &str)> {
+        let name = match parts {
+            [name] => name,
+            [schema, name] if schema == "public" => name,
+            _ => return None,
+        };
+        match self.get(name) {
+            Some(table) => match &table.kind {
+                TableKind::Unsharded { host } => Some((host, &table.name)),
+                _ => None,
+            },
+            None if self.sequences.contains(name) => None,
+            None => self
+                .public_sequences
+                .get_key_value(name)
+                .map(|(name, host)| (host.as_str(), name.as_str())),
+        }
+    }
+
     pub(super) fn functions(&self) -> &catalog::Functions {
         &self.functions
     }
@@ -158,6 +204,11 @@ impl Tables {
             Collation::Database => self.collation,
             own => own,
         }
+    }
+
+    /// Texts that say nothing else are ordered by their bytes, on all hosts.
+    pub fn texts_by_bytes(&self) -> bool {
+        self.collation == Collation::Bytes
     }
 
     /// Some collation of the databases takes values of different bytes for equal.
@@ -189,6 +240,36 @@ fn public_tables(snapshot: &Snapshot) -> BTreeMap<&str, Vec<(&str, &catalog::Tab
         }
     }
     tables
+}
+
+fn public_types(snapshot: &Snapshot) -> HashSet<String> {
+    let mut hosts = snapshot.public_types.values();
+    let Some(first) = hosts.next() else {
+        return HashSet::new();
+    };
+    let rest: Vec<_> = hosts.collect();
+    let everywhere = first
+        .keys()
+        .filter(|name| rest.iter().all(|host| host.contains_key(*name)));
+    everywhere.cloned().collect()
+}
+
+/// None while some host is not known: it may have a sequence of the same name.
+fn public_sequences(map: &ShardMap, snapshot: &Snapshot) -> HashMap<String, String> {
+    let unknown = |host: &str| !snapshot.public_sequences.contains_key(host);
+    if map.hosts.iter().any(|host| unknown(&host.name)) {
+        return HashMap::new();
+    }
+    let mut owners: HashMap<&String, Vec<&String>> = HashMap::new();
+    for (host, names) in &snapshot.public_sequences {
+        for name in names {
+            owners.entry(name).or_default().push(host);
+        }
+    }
+    let alone = owners.into_iter().filter(|(_, hosts)| hosts.len() == 1);
+    alone
+        .map(|(name, hosts)| (name.clone(), hosts[0].clone()))
+        .collect()
 }
 
 fn rule_is_sharded(rule: &TableRule) -> bool {

@@ -124,6 +124,13 @@ pub(super) fn reference_written(table: &str) -> Refusal {
     )
 }
 
+pub(super) fn last_value(function: &str) -> Refusal {
+    let message = format!(
+        "{function}() tells what this session has last taken from a sequence, but server connections are shared by sessions"
+    );
+    Refusal::new(Code::NotSupported, message, "Add RETURNING to the INSERT.")
+}
+
 pub(super) fn sequence_alone(to: &str, name: &str) -> Refusal {
     let message = format!("{to}('{name}') does not say of which shard");
     let hint = format!("Let the table's default call it in the INSERT, or {GIVE_HINT}.");
@@ -301,6 +308,15 @@ pub(super) fn unbound(
     }
 }
 
+/// A read whose answers of several shards can't be made one.
+pub(super) fn not_merged(reason: &str) -> Refusal {
+    Refusal::new(
+        Code::NotMergeable,
+        format!("several shards would have to be asked, but {reason}"),
+        format!("Put the key (one only) into the condition, or {GIVE_HINT}."),
+    )
+}
+
 /// Several shards where only one will do.
 pub(super) fn not_mergeable(reason: &str, writes: bool) -> Refusal {
     if writes {
@@ -380,7 +396,7 @@ pub(super) fn bad_value(table: &str, column: &str, fault: Fault) -> Refusal {
     let (message, hint) = match fault {
         Fault::Null => (
             format!("{table}.{column} is NULL, which is the key of no row"),
-            "Give a value. A comparison with NULL finds nothing: leave the statement out if that is meant.".to_owned(),
+            "Give a value.".to_owned(),
         ),
         Fault::Missing(n) => (format!("there is no parameter ${n}"), "Bind a value to it.".to_owned()),
         Fault::Untyped(n) => (

@@ -9,6 +9,7 @@ use std::ops::Range;
 use smallvec::SmallVec;
 
 use super::rewrite::Pos;
+use super::select::SelectText;
 
 /// A level's index in [`Plan::levels`].
 pub type LevelId = usize;
@@ -24,6 +25,8 @@ pub struct Plan {
     pub levels: Vec<Level>,
     /// The outermost level; `None` for statements without one.
     pub root: Option<LevelId>,
+    /// How the outermost SELECT is written, if it is one and its parts could be told apart.
+    pub select: Option<SelectText>,
     /// The table of a `COPY table`, and whether rows come in.
     pub copy: Option<TableRef>,
     /// Functions called, wherever they stand.
@@ -195,6 +198,8 @@ pub struct Join {
     pub kind: JoinKind,
     /// USING and NATURAL; ON is among the level's facts.
     pub using: Using,
+    /// What `USING (...) AS alias` calls the columns that it joined.
+    pub alias: Option<String>,
 }
 
 /// The kind of a join.
@@ -382,9 +387,11 @@ pub struct SchemaRef {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TypeRef {
     /// Its schema, if named.
-    pub schema: Option<String>,
+    pub schema: Option<(String, Place)>,
     /// Its name.
     pub name: String,
+    /// Where the name stands (without the schema).
+    pub place: Place,
 }
 
 /// One place where a parameter stands.

@@ -190,7 +190,7 @@ impl Reporter<'_> {
             params: Some(&params),
         };
         let bound = self.bound(sql, shape, key);
-        let outlook = route::outlook(&bound, Some(&values), self.map, hint.as_ref());
+        let outlook = route::outlook(&bound, &values, true, self.map, hint.as_ref());
         match outlook {
             Err(refusal) if entry.normalized && refusal.code == route::Code::Unreadable => {
                 self.as_constants(sql, shape).unwrap_or(Err(refusal))
@@ -206,12 +206,7 @@ impl Reporter<'_> {
         let mut text = String::with_capacity(sql.len() + 16);
         let mut at = 0;
         for param in tokens(sql.as_bytes(), &shape.holes).filter(|t| t.kind == TokenKind::Param) {
-            text.extend([
-                &sql[at..param.span.start],
-                "'",
-                &sql[param.span.clone()],
-                "'",
-            ]);
+            text.extend([&sql[at..param.span.start], "'1'"]);
             at = param.span.end;
         }
         text.push_str(&sql[at..]);
@@ -219,7 +214,12 @@ impl Reporter<'_> {
         shape.scan(text.as_bytes()).ok()?;
         let plan = parse::plan(&text, &shape, &LIMITS).ok()?;
         let bound = route::bind(&plan, self.tables);
-        Some(route::outlook(&bound, None, self.map, None))
+        let values = Values {
+            text: text.as_bytes(),
+            holes: &shape.holes,
+            params: None,
+        };
+        Some(route::outlook(&bound, &values, false, self.map, None))
     }
 
     fn bound(&mut self, sql: &str, shape: &Shape, key: &[u8]) -> Arc<Bound> {

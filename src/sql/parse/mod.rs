@@ -13,6 +13,7 @@ mod lower;
 mod objects;
 #[cfg(all(test, feature = "scanner"))]
 mod postgres;
+mod select;
 mod statement;
 mod terms;
 mod tokens;
@@ -172,8 +173,12 @@ fn query(
     }
     let mut lower = Lower::new(text, &shape.holes);
     lower.known.extend(feed.known);
+    lower.join_aliases = feed.join_aliases;
+    lower.widened = feed.widened;
     let root = lower.query(&query, None).map_err(|stop| stop.0)?;
+    let select = select::select_text(&lower, &query, raws);
     let mut plan = lower.finish(raws);
+    plan.select = select;
     plan.root = Some(root);
     plan.wrap = wrap;
     for level in plan.levels.iter_mut().filter(|_| feed.sampled) {

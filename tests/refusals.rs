@@ -66,6 +66,13 @@ const CASES: &[Case] = &[
         "RETURNING",
     ),
     case(
+        "path_of_several",
+        "SELECT name::mood FROM users",
+        "SR004",
+        "names need the shard's search_path",
+        "Ask one shard at a time",
+    ),
+    case(
         "unlisted",
         "SELECT * FROM stray",
         "SR003",
@@ -725,6 +732,7 @@ const NEVER: &[(&str, &str)] = &[
         "session_command",
         "Postgres says first what is wrong with a form that the session cannot read",
     ),
+    ("path_of_several", "PLACEHOLDER"),
     (
         "sql_prepare",
         "the session refuses these before they are routed; `presplit explain` shows it",

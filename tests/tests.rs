@@ -10,6 +10,7 @@ mod ddl;
 mod demo;
 mod differential;
 mod drivers;
+mod explain;
 mod hostile;
 mod layers;
 mod leak;

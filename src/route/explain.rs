@@ -136,7 +136,13 @@ impl Explanation {
 }
 
 impl Refusal {
-    fn bad_hint(fault: &hint::HintFault) -> Refusal {
+    /// A statement that no proxy of this kind can run.
+    pub fn not_supported(what: impl Into<String>, hint: impl Into<String>) -> Refusal {
+        Refusal::new(super::Code::NotSupported, what, hint)
+    }
+
+    /// A hint that can't be read: it might have meant another shard.
+    pub fn bad_hint(fault: &hint::HintFault) -> Refusal {
         Refusal {
             code: super::Code::Unreadable,
             message: fault.to_string(),

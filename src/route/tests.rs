@@ -1747,6 +1747,75 @@ fn edits_are_of_the_shape() {
 }
 
 #[test]
+fn outlooks_without_values() {
+    let world = world();
+    let of = |sql: &str, params: Option<&Given>| {
+        let (bound, shape) = world.bound(sql);
+        let values = Values {
+            text: sql.as_bytes(),
+            holes: &shape.holes,
+            params: params.map(|p| p as &dyn Params),
+        };
+        let hint = hint::find(sql.as_bytes(), &shape).expect("a hint");
+        match outlook(&bound, &values, true, &world.map, hint.as_ref()) {
+            Ok(outlook) => format!("{outlook:?}"),
+            Err(refusal) => refusal.code.sqlstate().to_owned(),
+        }
+    };
+    for (sql, expected) in [
+        ("SELECT * FROM photos WHERE user_id = $1", "OneShard"),
+        (
+            "SELECT * FROM photos WHERE user_id = 5 AND id = $1",
+            "OneShard",
+        ),
+        (
+            "SELECT * FROM photos WHERE user_id IN ($1, $2)",
+            "SeveralShards",
+        ),
+        (
+            "SELECT * FROM photos WHERE user_id IN (1, 2)",
+            "SeveralShards",
+        ),
+        ("SELECT * FROM photos WHERE user_id IN (1, 17)", "OneShard"),
+        (
+            "SELECT * FROM photos WHERE user_id = ANY($1)",
+            "SeveralShards",
+        ),
+        (
+            "INSERT INTO photos (user_id, caption) VALUES ($1, $2)",
+            "OneShard",
+        ),
+        (
+            "INSERT INTO photos (id, user_id) VALUES ($1, $2)",
+            "OneShard",
+        ),
+        ("INSERT INTO photos (user_id) VALUES ($1), ($2)", "SR002"),
+        ("UPDATE photos SET caption = $1 WHERE id > $2", "SR001"),
+        (
+            "/* presplit: key=5 */ SELECT * FROM photos WHERE user_id = $1",
+            "OneShard",
+        ),
+        ("SELECT * FROM photos WHERE caption = $1", "AllShards"),
+        ("SELECT id FROM photos ORDER BY id LIMIT $1", "AllShards"),
+        (
+            "SELECT id FROM photos WHERE user_id IN ($1, $2) ORDER BY id LIMIT $3 OFFSET $4",
+            "SeveralShards",
+        ),
+        ("SELECT caption::mood FROM photos", "SR004"),
+        ("SELECT * FROM countries WHERE code = $1", "AnyHost"),
+        ("SELECT * FROM invoices WHERE id = $1", "Unsharded"),
+        ("SELECT * FROM pg_class WHERE relname = $1", "Catalog"),
+    ] {
+        assert_eq!(of(sql, None), expected, "{sql}");
+    }
+    let given = Given(vec![text("x")]);
+    assert_eq!(
+        of("SELECT * FROM photos WHERE user_id = $1", Some(&given)),
+        "SR007"
+    );
+}
+
+#[test]
 fn what_a_statement_does() {
     let world = world();
     let bound = |sql: &str| world.bound(sql).0;

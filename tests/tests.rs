@@ -21,3 +21,4 @@ mod settings;
 // Parts of it wait for the tests that need them.
 #[allow(dead_code, unused_imports)]
 mod support;
+mod writes;

@@ -3,12 +3,12 @@
 
 use smallvec::SmallVec;
 
-use crate::shardmap::{KeyType, ShardId, ShardMap};
+use crate::shardmap::{HostId, KeyType, ShardId, ShardMap};
 use crate::sql::hint::Hint;
 
 use super::refusal::Refusal;
-use super::rules::{Binding, Bound, Carries, Equals, Names, Rule, Sharded};
-use super::{Route, Target, Values, value, words};
+use super::rules::{Binding, Bound, Carries, Check, Equals, Names, Rule, Sharded, Spread};
+use super::{Route, Target, Values, split, value, words};
 
 type Shards = SmallVec<[ShardId; 8]>;
 
@@ -31,13 +31,22 @@ pub fn decide(
             let shard = shard.map_err(|fault| words::hint_key(key, &format!("{fault:?}")))?;
             with_shard(bound, values, map, shard)
         }
-        Some(Hint::All) => all(bound, map),
+        Some(Hint::All) => all(bound, values, map),
     }
 }
 
 fn without_hint(bound: &Bound, values: &Values<'_>, map: &ShardMap) -> Result<Route, Refusal> {
     match &bound.rule {
         Rule::Sharded(sharded) => {
+            if let Spread::Rows(rows) = &sharded.spread {
+                let shards = split::shards(rows, sharded, values, map)?;
+                let one = shards.iter().all(|shard| *shard == shards[0]);
+                let target = match one {
+                    true => Target::Shard(shards[0]),
+                    false => Target::Rows(Box::new(split::split(rows, &shards)?)),
+                };
+                return Ok(route(target, bound.names));
+            }
             let shards = match &sharded.unbound {
                 Some(refusal) if sharded.one_shard_only.is_some() => return Err(refusal.clone()),
                 Some(_) => return Ok(route(every_shard(map), bound.names)),
@@ -50,8 +59,12 @@ fn without_hint(bound: &Bound, values: &Values<'_>, map: &ShardMap) -> Result<Ro
                     names: bound.names,
                 });
             }
+            if let Spread::Same = sharded.spread {
+                return each(sharded, values, map, shards, bound.names);
+            }
             Ok(route(Target::Shards(shards), bound.names))
         }
+        Rule::Everywhere { table } => everywhere(table, map),
         Rule::Any => Ok(route(Target::Any, Names::Qualified)),
         Rule::Template => Ok(route(Target::Template, Names::SearchPath)),
         Rule::Host { host, table } => {
@@ -93,6 +106,7 @@ pub fn anywhere(
         }
         Rule::Refuse { refusal, hintable } if !hinted || !hintable => Err(refusal.clone()),
         Rule::Refuse { .. } => at(any, Names::SearchPath),
+        Rule::Everywhere { .. } => Ok(route(Target::Any, Names::Qualified)),
         Rule::Any => Ok(route(Target::Any, Names::Qualified)),
         Rule::Template => Ok(route(Target::Template, Names::SearchPath)),
         Rule::Host { host, table } => {
@@ -112,6 +126,32 @@ fn every_shard(map: &ShardMap) -> Target {
     match map.shards() {
         1 => Target::Shard(ShardId(0)),
         shards => Target::Shards((0..shards).map(ShardId).collect()),
+    }
+}
+
+/// Several shards that are written to by the same text.
+fn each(
+    sharded: &Sharded,
+    values: &Values<'_>,
+    map: &ShardMap,
+    shards: Shards,
+    names: Names,
+) -> Result<Route, Refusal> {
+    for shard in &shards {
+        check(sharded, values, map, *shard)?;
+    }
+    let target = match shards[..] {
+        [shard] => Target::Shard(shard),
+        _ => Target::Each(shards),
+    };
+    Ok(route(target, names))
+}
+
+/// A reference table is written on every host.
+fn everywhere(table: &str, map: &ShardMap) -> Result<Route, Refusal> {
+    match map.hosts.len() {
+        1 => Ok(route(Target::Host(HostId(0)), Names::Qualified)),
+        _ => Err(words::reference_written(table)),
     }
 }
 
@@ -160,10 +200,10 @@ fn sharded_shards(
         }
         return Ok(SmallVec::from_slice(&[fixed]));
     }
-    match (&shards[..], &sharded.one_shard_only) {
-        ([], _) => Ok(SmallVec::from_slice(&[map.template()])),
-        ([_], _) | (_, None) => Ok(shards),
-        (_, Some(refusal)) => Err(refusal.clone()),
+    match (&shards[..], &sharded.one_shard_only, &sharded.spread) {
+        ([], ..) => Ok(SmallVec::from_slice(&[map.template()])),
+        ([_], ..) | (_, None, _) | (_, _, Spread::Same) => Ok(shards),
+        (_, Some(refusal), _) => Err(refusal.clone()),
     }
 }
 
@@ -228,6 +268,49 @@ fn push(shards: &mut Shards, shard: ShardId) {
     }
 }
 
+/// What each row holds belongs to its shard, and what may be written to all of them to all their shards.
+pub(super) fn check_rows(
+    sharded: &Sharded,
+    values: &Values<'_>,
+    map: &ShardMap,
+    shards: &[ShardId],
+) -> Result<(), Refusal> {
+    for check in &sharded.checks {
+        match check.row {
+            Some(row) => check_value(check, values, map, shards[row])?,
+            None => {
+                let mut last = None;
+                for shard in shards.iter().filter(|shard| last.replace(**shard) != Some(**shard)) {
+                    check_value(check, values, map, *shard)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A value that is written belongs to the shard.
+fn check_value(
+    check: &Check,
+    values: &Values<'_>,
+    map: &ShardMap,
+    shard: ShardId,
+) -> Result<(), Refusal> {
+    let of = match value::shard(&check.value, check.carries, values, map) {
+        Ok(of) => of,
+        // An id that is to be made, as some drivers ask for it.
+        Err(value::Fault::Null) if check.carries == Carries::Id && !check.changes => return Ok(()),
+        Err(fault) => return Err(words::bad_value(&check.table, &check.column, fault)),
+    };
+    if of == shard {
+        return Ok(());
+    }
+    Err(match check.changes {
+        true => words::moves_row(&check.table, &check.column),
+        false => words::foreign_value(&check.table, &check.column, of.0, shard.0),
+    })
+}
+
 /// What the statement writes belongs to the shard, and what it joins is on the shard's host.
 fn check(
     sharded: &Sharded,
@@ -236,18 +319,7 @@ fn check(
     shard: ShardId,
 ) -> Result<(), Refusal> {
     for check in &sharded.checks {
-        let of = match value::shard(&check.value, check.carries, values, map) {
-            Ok(of) => of,
-            // An id that is to be made, as some drivers ask for it.
-            Err(value::Fault::Null) if check.carries == Carries::Id && !check.changes => continue,
-            Err(fault) => return Err(words::bad_value(&check.table, &check.column, fault)),
-        };
-        if of != shard {
-            return Err(match check.changes {
-                true => words::moves_row(&check.table, &check.column),
-                false => words::foreign_value(&check.table, &check.column, of.0, shard.0),
-            });
-        }
+        check_value(check, values, map, shard)?;
     }
     if let Some((host, table)) = &sharded.beside {
         let owner = map.owner(shard);
@@ -285,7 +357,7 @@ fn with_shard(
         Rule::Any => Names::Qualified,
         Rule::Template => Names::SearchPath,
         // The table is where it is, whatever the session's key.
-        Rule::Host { .. } => return without_hint(bound, values, map),
+        Rule::Host { .. } | Rule::Everywhere { .. } => return without_hint(bound, values, map),
         Rule::Refuse {
             refusal,
             hintable: false,
@@ -298,15 +370,19 @@ fn with_shard(
     })
 }
 
-/// For reads that may be spread.
-fn all(bound: &Bound, map: &ShardMap) -> Result<Route, Refusal> {
+/// For reads and writes that may be spread.
+fn all(bound: &Bound, values: &Values<'_>, map: &ShardMap) -> Result<Route, Refusal> {
     let refusal = match &bound.rule {
+        Rule::Sharded(sharded) if matches!(sharded.spread, Spread::Same) => {
+            let shards = (0..map.shards()).map(ShardId).collect();
+            return each(sharded, values, map, shards, bound.names);
+        }
         Rule::Sharded(sharded) => match (&sharded.one_shard_only, sharded.fixed) {
             (None, None) => return Ok(route(every_shard(map), bound.names)),
             (Some(refusal), _) => words::hint_all(&refusal.message),
             (None, Some(_)) => words::hint_all("the statement names a shard's schema"),
         },
-        Rule::Any | Rule::Template | Rule::Host { .. } => {
+        Rule::Any | Rule::Template | Rule::Host { .. } | Rule::Everywhere { .. } => {
             words::hint_all("the statement names no sharded table")
         }
         Rule::Refuse { refusal, .. } => words::hint_all(&refusal.message),

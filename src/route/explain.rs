@@ -53,7 +53,8 @@ pub fn explain(
     let reason = why(&bound, &values, map, hint);
     let first = match &route.target {
         Target::Shard(shard) => Some(*shard),
-        Target::Shards(shards) => shards.first().copied(),
+        Target::Shards(shards) | Target::Each(shards) => shards.first().copied(),
+        Target::Rows(split) => split.parts.first().map(|part| part.shard),
         _ => None,
     };
     let mut sent = Vec::new();
@@ -92,6 +93,11 @@ impl Explanation {
                     format!("Hosts: {}", names.join(", ")),
                 ]
             }
+            Target::Each(shards) => vec![format!("Shards: {}, each by the same text", shards.len())],
+            Target::Rows(split) => vec![format!(
+                "Shards: the rows in {} parts, each to its shard",
+                split.parts.len()
+            )],
             Target::Host(host) => vec![format!(
                 "Host: {} ({})",
                 map.host(*host).name,

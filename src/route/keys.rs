@@ -146,6 +146,25 @@ impl<'a, 'p> Keys<'a, 'p> {
         known.ok_or_else(|| words::insert_with_expression(&table.name, key.name))
     }
 
+    /// The key column of the table that a level inserts given rows into, and its value in each row.
+    pub(super) fn row_keys(
+        &self,
+        level: LevelId,
+        table: &Table,
+    ) -> Option<(String, Carries, Vec<KeyConst>)> {
+        let (key, _) = deciding(table).ok()?;
+        let (source, at) = insert_source(self.plan, level, key.name, key.index)?;
+        let Body::Values(rows) = &self.plan.levels[source].body else {
+            return None;
+        };
+        let value = |row: &Vec<Term>| match row.get(at)? {
+            Term::Const(value) => Some(self.key_const(value, key.carries.key_type())),
+            _ => None,
+        };
+        let keys = rows.iter().map(value).collect::<Option<_>>()?;
+        Some((key.name.to_owned(), key.carries, keys))
+    }
+
     /// Of the tables in `open`, which no value binds, those that are not tied to a bound one either: joined to it by
     /// key (or by id), so that their rows that matter are in the same shard, whatever key that may be.
     pub(super) fn untied<'t>(
@@ -383,10 +402,13 @@ impl<'a, 'p> Keys<'a, 'p> {
         };
         let refusal = || words::id_of_unknown_shard(&table.name, id.name);
         if let Body::Values(rows) = &self.plan.levels[source].body {
-            for row in rows {
+            for (n, row) in rows.iter().enumerate() {
                 match row.get(at) {
                     None | Some(Term::Default | Term::Call) => {}
-                    Some(Term::Const(value)) => checks.push(self.check(table, id, value, false)),
+                    Some(Term::Const(value)) => checks.push(Check {
+                        row: Some(n),
+                        ..self.check(table, id, value, false)
+                    }),
                     Some(_) => return Err(refusal()),
                 }
             }
@@ -482,6 +504,7 @@ impl<'a, 'p> Keys<'a, 'p> {
             carries: column.carries,
             value: self.key_const(value, column.carries.key_type()),
             changes,
+            row: None,
         }
     }
 

@@ -20,6 +20,8 @@ mod known;
 mod reason;
 mod refusal;
 mod rules;
+mod split;
+mod spread;
 mod tables;
 mod value;
 mod words;
@@ -33,6 +35,7 @@ pub use explain::{Explanation, explain};
 pub use reason::why;
 pub use refusal::{Code, Refusal};
 pub use rules::{Bound, Names};
+pub use split::{Part, Split};
 pub use tables::{KeyColumn, Table, TableKind, Tables};
 
 /// The values of one execution.
@@ -79,6 +82,10 @@ pub enum Target {
     Shard(ShardId),
     /// Several shards, lowest first: their rows one after the other are the answer.
     Shards(SmallVec<[ShardId; 8]>),
+    /// Several shards, lowest first, that are written to: each by the same text.
+    Each(SmallVec<[ShardId; 8]>),
+    /// The rows of an INSERT, each to its shard.
+    Rows(Box<Split>),
     /// A host: its unsharded tables, in `public`.
     Host(HostId),
     /// Any host: no table, or reference tables that are read.

@@ -23,6 +23,7 @@ pub fn why(bound: &Bound, values: &Values<'_>, map: &ShardMap, hint: Option<&Hin
         (None, Rule::Any) => "no sharded table".to_owned(),
         (None, Rule::Template) => "catalog tables".to_owned(),
         (None, Rule::Host { table, .. }) => format!("table {table} is unsharded"),
+        (None, Rule::Everywhere { table }) => format!("reference table {table} is written"),
         (None, Rule::Refuse { refusal, .. }) => refusal.to_string(),
         (None, Rule::Sharded(sharded)) => bindings(sharded, values, map),
     };
@@ -33,6 +34,8 @@ pub fn why(bound: &Bound, values: &Values<'_>, map: &ShardMap, hint: Option<&Hin
             map.host(map.owner(*shard)).name
         ),
         Target::Shards(shards) => format!("{} shards, rows one after the other", shards.len()),
+        Target::Each(shards) => format!("{} shards, each by the same text", shards.len()),
+        Target::Rows(split) => format!("{} parts, each with the rows of one shard", split.parts.len()),
         Target::Host(host) => format!("host {}", map.host(*host).name),
         Target::Any => "any host".to_owned(),
         Target::Template => format!(

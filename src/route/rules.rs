@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 
 use crate::shardmap::{KeyType, ShardId};
-use crate::sql::plan::Const;
+use crate::sql::plan::{Const, InsertText};
 use crate::sql::rewrite::Edit;
 
 use super::refusal::Refusal;
@@ -44,6 +44,8 @@ pub(super) enum Rule {
     Template,
     /// Unsharded tables, all of one host.
     Host { host: String, table: String },
+    /// Reference tables that are written: every host.
+    Everywhere { table: String },
     /// Sharded tables.
     Sharded(Box<Sharded>),
     /// Not without a hint; `hintable`: with one it goes to the hint's shard.
@@ -65,6 +67,31 @@ pub(super) struct Sharded {
     pub(super) one_shard_only: Option<Refusal>,
     /// Some table's key is not bound: to all shards if it may be spread, else this is why not.
     pub(super) unbound: Option<Refusal>,
+    /// How several shards may be written to.
+    pub(super) spread: Spread,
+}
+
+/// How a statement that writes may go to several shards.
+#[derive(Clone, Debug)]
+pub(super) enum Spread {
+    /// Not at all.
+    No,
+    /// The same text to each: every row that it reads or writes is of the shard that it is in.
+    Same,
+    /// Each shard gets its rows.
+    Rows(Box<Rows>),
+}
+
+/// The rows of an INSERT, and what decides where each of them goes.
+#[derive(Clone, Debug)]
+pub(super) struct Rows {
+    pub(super) table: String,
+    pub(super) column: String,
+    pub(super) carries: Carries,
+    /// Of each row.
+    pub(super) keys: Vec<KeyConst>,
+    pub(super) text: InsertText,
+    pub(super) returning: bool,
 }
 
 impl Sharded {
@@ -82,6 +109,7 @@ impl Sharded {
             beside: None,
             one_shard_only: Some(only),
             unbound: None,
+            spread: Spread::No,
         }
     }
 
@@ -158,4 +186,6 @@ pub(super) struct Check {
     pub(super) value: KeyConst,
     /// It changes rows that are there (UPDATE), rather than being part of a new one.
     pub(super) changes: bool,
+    /// It is of this row of an INSERT alone.
+    pub(super) row: Option<usize>,
 }

@@ -332,6 +332,17 @@ pub(super) fn in_words(route: Result<Route, Refusal>) -> String {
             .map(ToString::to_string)
             .collect::<Vec<_>>()
             .join(","),
+        Target::Each(shards) if shards.len() == 16 => "each of all".to_owned(),
+        Target::Each(shards) => {
+            let shards: Vec<_> = shards.iter().map(ToString::to_string).collect();
+            format!("each of {}", shards.join(","))
+        }
+        Target::Rows(split) => {
+            let parts = split.parts.iter();
+            let parts: Vec<_> = parts.map(|p| format!("{}:{:?}", p.shard, p.rows)).collect();
+            let turns: Vec<_> = split.turns.iter().map(|(p, n)| format!(" {p}x{n}")).collect();
+            format!("rows {}{}", parts.join(" "), turns.concat())
+        }
         Target::Host(host) => format!("host {}", ["a", "b"][usize::from(host.0)]),
         Target::Any => "any".to_owned(),
         Target::Template => "template".to_owned(),
@@ -535,7 +546,7 @@ fn what_is_no_binding() {
             "SR001",
         ),
         ("DELETE FROM photos WHERE like_count = 5", "SR001"),
-        ("DELETE FROM photos WHERE user_id IN (1, 2)", "SR002"),
+        ("DELETE FROM photos WHERE user_id IN (1, 2)", "each of 1,2"),
         ("DELETE FROM photos WHERE user_id IN (1, 17)", "1"),
         ("SELECT * FROM keyless WHERE x = 5", "SR003"),
     ]);
@@ -1175,7 +1186,7 @@ fn inserts() {
         ("INSERT INTO photos VALUES (5120, 5, 'x')", "5"),
         ("INSERT INTO photos VALUES (DEFAULT, 5, 'x')", "5"),
         ("INSERT INTO photos (user_id) VALUES (5), (21)", "5"),
-        ("INSERT INTO photos (user_id) VALUES (5), (6)", "SR002"),
+        ("INSERT INTO photos (user_id) VALUES (5), (6)", "rows 5:[0] 6:[1]"),
         ("INSERT INTO photos (caption) VALUES ('x')", "SR001"),
         ("INSERT INTO photos (id) VALUES (5120)", "SR001"),
         ("INSERT INTO photos VALUES (5120)", "SR001"),
@@ -1611,7 +1622,7 @@ fn hints() {
         ("/* presplit: all */ SELECT count(*) FROM photos", "SR004"),
         (
             "/* presplit: all */ UPDATE photos SET caption = 'x'",
-            "SR004",
+            "each of all",
         ),
         ("/* presplit: all */ SELECT 1", "SR004"),
     ]);

@@ -207,6 +207,28 @@ pub(crate) struct Statement {
     pub(crate) accepted: AtomicBool,
 }
 
+impl Statement {
+    /// Of a Query: known by no name, and not kept.
+    pub(crate) fn unnamed(
+        id: u64,
+        text: &[u8],
+        shape: &Shape,
+        prepared: &Arc<Prepared>,
+    ) -> Statement {
+        Statement {
+            id,
+            text: text.into(),
+            types: Box::default(),
+            holes: shape.holes.as_slice().into(),
+            hint: Ok(None),
+            prepared: prepared.clone(),
+            reading: Arc::from([]),
+            schema: Weak::new(),
+            accepted: AtomicBool::new(false),
+        }
+    }
+}
+
 /// What the sessions of one event loop share, so that the hot path meets no other core's cache lines.
 pub struct WorkerContext {
     /// Which event loop.

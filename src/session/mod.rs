@@ -22,6 +22,7 @@ mod replies;
 mod set;
 mod simple;
 mod syntax;
+mod writes;
 
 use std::future::poll_fn;
 use std::sync::Arc;

@@ -48,6 +48,40 @@ pub(super) enum Way {
     },
     /// Several shards, whose rows one after the other are the answer.
     Several(Vec<ShardId>),
+    /// Several shards that are written to.
+    Write(Box<Write>),
+}
+
+/// What is written to several shards.
+pub(super) struct Write {
+    pub(super) what: Parts,
+    pub(super) names: Names,
+}
+
+/// The parts of a write.
+pub(super) enum Parts {
+    /// The same text to each.
+    Each(Vec<ShardId>),
+    /// Each gets its rows.
+    Rows(route::Split),
+}
+
+impl Write {
+    /// How many parts there are.
+    pub(super) fn len(&self) -> usize {
+        match &self.what {
+            Parts::Each(shards) => shards.len(),
+            Parts::Rows(split) => split.parts.len(),
+        }
+    }
+
+    /// The shard of each part.
+    pub(super) fn shard(&self, part: usize) -> ShardId {
+        match &self.what {
+            Parts::Each(shards) => shards[part],
+            Parts::Rows(split) => split.parts[part].shard,
+        }
+    }
 }
 
 /// A statement read in the simple protocol.
@@ -345,6 +379,14 @@ impl Session {
                 path: Need::path(names, Some(shard)),
             },
             Target::Shards(shards) => Way::Several(shards.to_vec()),
+            Target::Each(shards) => Way::Write(Box::new(Write {
+                what: Parts::Each(shards.to_vec()),
+                names,
+            })),
+            Target::Rows(split) => Way::Write(Box::new(Write {
+                what: Parts::Rows(*split),
+                names,
+            })),
             Target::Host(host) => Way::One {
                 host,
                 shard: None,

@@ -152,6 +152,20 @@ impl Session {
                     self.release_links().await;
                 }
             }
+            (Prepared::Query(_), Some(Way::Write(write))) => {
+                self.check_failed()?;
+                let text = self.client.inbox[text].to_vec();
+                let writing = self.write_text_parts(&read.prepared, &text, *write);
+                let error = Box::pin(writing).await?;
+                if error && let Some(block) = &mut self.block {
+                    block.failed = true;
+                }
+                self.end_implicit(!error);
+                if self.block.is_none() {
+                    self.release_links().await;
+                }
+                self.ready();
+            }
             (Prepared::Query(_) | Prepared::Pass(_), _) => {}
             (Prepared::Control(control), _) => {
                 let text = self.owned_text(&text);
@@ -311,7 +325,10 @@ impl Session {
                 plan.message
                     .extend_from_slice(&read.message[frame::HEADER..read.message.len() - 1]);
             }
-            (Prepared::Query(_), _) => plan.mixed = true,
+            (Prepared::Query(bound), _) => {
+                plan.mixed = true;
+                plan.writes |= bound.writes;
+            }
             (
                 Prepared::Control(
                     Control::Begin(_)
@@ -386,6 +403,11 @@ impl Session {
                         params: None,
                     };
                     error = self.gather_text(bound, &values, &shards).await?;
+                }
+                (Prepared::Query(_), Some(Way::Write(write))) => {
+                    self.check_failed()?;
+                    let writing = self.write_text_parts(&read.prepared, text, *write);
+                    error = Box::pin(writing).await?;
                 }
                 (Prepared::Control(Control::Set { local: true, .. }), _)
                     if self.block.is_none() =>

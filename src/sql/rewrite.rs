@@ -1,5 +1,7 @@
 //! Writes a schema into a statement: bytes are spliced at identifier positions, SQL is never regenerated.
 
+use std::ops::Range;
+
 use super::shape::{Hole, HoleKind, dollar_tag_end, is_ident_cont};
 
 /// A place in any text of one shape: `offset` bytes after the end of the hole before it.
@@ -137,14 +139,30 @@ fn after_quote(text: &[u8], start: usize) -> usize {
 /// `holes` are those of `text`, `edits` those of a plan of its shape.
 pub fn splice(text: &[u8], holes: &[Hole], edits: &[Edit], schema: &str, out: &mut Vec<u8>) {
     out.reserve(text.len() + edits.len() * (schema.len() + 1));
-    let mut copied = 0;
-    for edit in edits {
+    splice_range(text, holes, edits, schema, 0..text.len(), out);
+}
+
+/// [`splice`] of a part of the text that cuts through nothing that is changed.
+pub fn splice_range(
+    text: &[u8],
+    holes: &[Hole],
+    edits: &[Edit],
+    schema: &str,
+    range: Range<usize>,
+    out: &mut Vec<u8>,
+) {
+    let first = edits.partition_point(|edit| Change::of(*edit, text, holes).at < range.start);
+    let mut copied = range.start;
+    for edit in &edits[first..] {
         let change = Change::of(*edit, text, holes);
+        if change.at >= range.end {
+            break;
+        }
         out.extend_from_slice(&text[copied..change.at]);
         change.write(schema, out);
         copied = change.at + change.cut;
     }
-    out.extend_from_slice(&text[copied..]);
+    out.extend_from_slice(&text[copied..range.end]);
 }
 
 /// How many bytes [`splice`] appends.

@@ -11,6 +11,7 @@ mod from;
 mod keywords;
 mod lower;
 mod objects;
+mod rows;
 mod statement;
 mod terms;
 mod tokens;
@@ -168,6 +169,9 @@ fn query(
     let mut plan = lower.finish(raws);
     plan.root = Some(root);
     plan.wrap = wrap;
+    if wrap == Wrap::Bare {
+        plan.insert = rows::insert_text(text, &shape.holes, raws, &plan).map(Box::new);
+    }
     for level in plan.levels.iter_mut().filter(|_| feed.sampled) {
         level.features.sample = true;
     }

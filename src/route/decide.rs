@@ -280,7 +280,10 @@ pub(super) fn check_rows(
             Some(row) => check_value(check, values, map, shards[row])?,
             None => {
                 let mut last = None;
-                for shard in shards.iter().filter(|shard| last.replace(**shard) != Some(**shard)) {
+                for shard in shards
+                    .iter()
+                    .filter(|shard| last.replace(**shard) != Some(**shard))
+                {
                     check_value(check, values, map, *shard)?;
                 }
             }

@@ -93,7 +93,9 @@ impl Explanation {
                     format!("Hosts: {}", names.join(", ")),
                 ]
             }
-            Target::Each(shards) => vec![format!("Shards: {}, each by the same text", shards.len())],
+            Target::Each(shards) => {
+                vec![format!("Shards: {}, each by the same text", shards.len())]
+            }
             Target::Rows(split) => vec![format!(
                 "Shards: the rows in {} parts, each to its shard",
                 split.parts.len()

@@ -35,7 +35,10 @@ pub fn why(bound: &Bound, values: &Values<'_>, map: &ShardMap, hint: Option<&Hin
         ),
         Target::Shards(shards) => format!("{} shards, rows one after the other", shards.len()),
         Target::Each(shards) => format!("{} shards, each by the same text", shards.len()),
-        Target::Rows(split) => format!("{} parts, each with the rows of one shard", split.parts.len()),
+        Target::Rows(split) => format!(
+            "{} parts, each with the rows of one shard",
+            split.parts.len()
+        ),
         Target::Host(host) => format!("host {}", map.host(*host).name),
         Target::Any => "any host".to_owned(),
         Target::Template => format!(

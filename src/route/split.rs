@@ -209,13 +209,6 @@ impl Writer<'_> {
 
     fn splice(&mut self, range: Range<usize>) {
         let Values { text, holes, .. } = self.values;
-        rewrite::splice_range(
-            text,
-            holes,
-            &self.bound.edits,
-            self.schema,
-            range,
-            self.out,
-        );
+        rewrite::splice_range(text, holes, &self.bound.edits, self.schema, range, self.out);
     }
 }

@@ -42,7 +42,9 @@ pub(super) fn find(
                 return Err(format!("{function}() might do anything"));
             }
             if others().any(|(_, level)| level.refs > 0) {
-                return no("a subquery in FROM or WITH would be worked out for each shard by itself");
+                return no(
+                    "a subquery in FROM or WITH would be worked out for each shard by itself",
+                );
             }
             same(keys, parts, root)
         }

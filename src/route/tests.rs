@@ -340,7 +340,11 @@ pub(super) fn in_words(route: Result<Route, Refusal>) -> String {
         Target::Rows(split) => {
             let parts = split.parts.iter();
             let parts: Vec<_> = parts.map(|p| format!("{}:{:?}", p.shard, p.rows)).collect();
-            let turns: Vec<_> = split.turns.iter().map(|(p, n)| format!(" {p}x{n}")).collect();
+            let turns: Vec<_> = split
+                .turns
+                .iter()
+                .map(|(p, n)| format!(" {p}x{n}"))
+                .collect();
             format!("rows {}{}", parts.join(" "), turns.concat())
         }
         Target::Host(host) => format!("host {}", ["a", "b"][usize::from(host.0)]),
@@ -1186,7 +1190,10 @@ fn inserts() {
         ("INSERT INTO photos VALUES (5120, 5, 'x')", "5"),
         ("INSERT INTO photos VALUES (DEFAULT, 5, 'x')", "5"),
         ("INSERT INTO photos (user_id) VALUES (5), (21)", "5"),
-        ("INSERT INTO photos (user_id) VALUES (5), (6)", "rows 5:[0] 6:[1]"),
+        (
+            "INSERT INTO photos (user_id) VALUES (5), (6)",
+            "rows 5:[0] 6:[1]",
+        ),
         ("INSERT INTO photos (caption) VALUES ('x')", "SR001"),
         ("INSERT INTO photos (id) VALUES (5120)", "SR001"),
         ("INSERT INTO photos VALUES (5120)", "SR001"),

@@ -108,7 +108,8 @@ pub(super) fn reference_written(table: &str) -> Refusal {
 }
 
 pub(super) fn reference_written_among(table: &str) -> Refusal {
-    let message = format!("the statement writes reference table {table} beside tables of another kind");
+    let message =
+        format!("the statement writes reference table {table} beside tables of another kind");
     Refusal::new(
         Code::ManyShards,
         message,

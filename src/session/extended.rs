@@ -397,11 +397,9 @@ impl Session {
         set: Vec<SetConfig>,
     ) -> Result<(), Fault> {
         if !names.portal.is_empty()
-            && let Some(
-                Portal::Own(_) | Portal::Several(_) | Portal::Write(_) | Portal::Written(_),
-            ) = self
-                .statements
-                .portal(&self.client.inbox[names.portal.clone()])
+            && let Some(Portal::Own(_) | Portal::Several(_) | Portal::Write(_) | Portal::Written(_)) =
+                self.statements
+                    .portal(&self.client.inbox[names.portal.clone()])
         {
             self.check_portal_is_new(&self.client.inbox[names.portal.clone()])?;
         }

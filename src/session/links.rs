@@ -119,7 +119,10 @@ impl Session {
 
     /// The one host of shards that a statement writes to. This, with [`Session::check_writer`], is where a transaction over
     /// several hosts would begin.
-    pub(super) fn writers(&self, mut shards: impl Iterator<Item = ShardId>) -> Result<HostId, Fault> {
+    pub(super) fn writers(
+        &self,
+        mut shards: impl Iterator<Item = ShardId>,
+    ) -> Result<HostId, Fault> {
         let first = shards.next().unwrap_or(self.map.template());
         let host = self.map.owner(first);
         let Some(other) = shards.find(|shard| self.map.owner(*shard) != host) else {
@@ -134,7 +137,9 @@ impl Session {
         Err(Fault::statement(
             ErrorFields::error(SqlState::MORE_THAN_ONE_SHARD, message)
                 .detail("Committing on two hosts one after the other could lose one half.")
-                .hint("Write one statement for the keys of each host, in transactions of their own."),
+                .hint(
+                    "Write one statement for the keys of each host, in transactions of their own.",
+                ),
         ))
     }
 

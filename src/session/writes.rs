@@ -85,7 +85,8 @@ impl Session {
         let mut shape = Shape::default();
         // It was scanned before.
         let _ = shape.scan(text);
-        let statement = Statement::unnamed(self.context.next_statement_id(), text, &shape, prepared);
+        let statement =
+            Statement::unnamed(self.context.next_statement_id(), text, &shape, prepared);
         let writing = Writing {
             statement: Arc::new(statement),
             bind: PLAIN_BIND.into(),
@@ -322,7 +323,9 @@ impl Session {
                 let kept = routed.write_part(&writing.values(), schema, part, &mut text);
                 let types = writing.types_of(&kept);
                 self.push_parse(i, &text, &types);
-                let params = kept.iter().filter_map(|n| params.get(usize::from(*n) - 1).copied());
+                let params = kept
+                    .iter()
+                    .filter_map(|n| params.get(usize::from(*n) - 1).copied());
                 let params: Vec<_> = params.collect();
                 let bind = Bind::decode(&writing.bind)?;
                 let outbox = &mut self.links[i].outbox;

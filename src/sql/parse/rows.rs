@@ -40,8 +40,7 @@ pub(super) fn insert_text(
     let mut at = values.end;
     match source {
         None if values.len() == 2 => {
-            found.default_values =
-                Some(tokens.pos(values.start)..tokens.end_pos(values.end - 1));
+            found.default_values = Some(tokens.pos(values.start)..tokens.end_pos(values.end - 1));
         }
         Some(source) if values.len() == 1 => {
             let Body::Values(rows) = &plan.levels[*source].body else {

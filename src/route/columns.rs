@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use crate::catalog::Collation;
 use crate::sql::plan::{Body, Column, Join, JoinKind, LevelId, Output, Plan, Source, Term, Using};
 
 use super::tables::{Table, Tables};
@@ -213,7 +214,7 @@ impl<'p> Scope<'p> {
                     names: table
                         .columns
                         .iter()
-                        .map(|(name, _)| Some(name.clone()))
+                        .map(|column| Some(column.name.clone()))
                         .collect(),
                     complete: true,
                 },
@@ -245,6 +246,27 @@ impl<'p> Scope<'p> {
             }),
             Origin::Term(_) => None,
         }
+    }
+
+    /// Values of this column that are equal have the same bytes.
+    pub(super) fn equal_is_same(&self, column: ColumnId) -> bool {
+        let mut column = column;
+        // Deeper nesting is no reason to trust it.
+        for _ in 0..32 {
+            match self.plan.levels[column.level].items[column.item].source {
+                Source::Level(inner) => match self.given(inner, column.column) {
+                    Some(given) => column = given,
+                    None => return false,
+                },
+                _ => {
+                    let table = self.table(column.level, column.item);
+                    return table
+                        .and_then(|table| table.columns.get(column.column))
+                        .is_some_and(|c| c.collation != Collation::Nondeterministic);
+                }
+            }
+        }
+        false
     }
 
     fn level_columns(&self, level: LevelId) -> Rc<LevelColumns<'p>> {

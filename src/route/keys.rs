@@ -46,9 +46,9 @@ fn deciding(table: &Table) -> Result<(Deciding<'_>, Vec<Deciding<'_>>), Refusal>
         key_type,
     }) = key
     else {
-        return Err(words::no_key_column(&table.name));
+        return Err(words::no_key_column(table));
     };
-    let id = |id: &'_ String| table.columns.iter().position(|(column, _)| column == id);
+    let id = |id: &'_ String| table.columns.iter().position(|column| column.name == *id);
     let ids = ids.iter().filter_map(|name| {
         Some(Deciding {
             name,
@@ -445,7 +445,7 @@ impl<'a, 'p> Keys<'a, 'p> {
                     .get(&table.name)
                     .is_some_and(|table| match &table.kind {
                         TableKind::Sharded { ids, .. } => {
-                            let name = table.columns.get(found.column).map(|(name, _)| name);
+                            let name = table.columns.get(found.column).map(|column| &column.name);
                             name.is_some_and(|name| ids.contains(name))
                         }
                         _ => false,
@@ -559,7 +559,7 @@ impl<'a, 'p> Keys<'a, 'p> {
                 };
                 match columns {
                     Some(columns) => self.family_of_target(level, columns.get(*at)?),
-                    None => Family::of_type(self.scope.table(level, 0)?.columns.get(*at)?.1),
+                    None => Family::of_type(self.scope.table(level, 0)?.columns.get(*at)?.type_oid),
                 }
             }
             TypedBy::Unknown => None,
@@ -568,15 +568,15 @@ impl<'a, 'p> Keys<'a, 'p> {
 
     fn family_of_target(&self, level: LevelId, column: &str) -> Option<Family> {
         let table = self.scope.table(level, 0)?;
-        let (_, oid) = table.columns.iter().find(|(name, _)| name == column)?;
-        Family::of_type(*oid)
+        let column = table.columns.iter().find(|c| c.name == column)?;
+        Family::of_type(column.type_oid)
     }
 
     fn family_of_column(&self, column: ColumnId) -> Option<Family> {
         match &self.plan.levels[column.level].items[column.item].source {
             Source::Table(_) | Source::Excluded => {
                 let table = self.scope.table(column.level, column.item)?;
-                Family::of_type(table.columns.get(column.column)?.1)
+                Family::of_type(table.columns.get(column.column)?.type_oid)
             }
             Source::Level(inner) => match self.scope.origin(*inner, column.column)? {
                 Origin::Item(item, column) => self.family_of_column(ColumnId {

@@ -67,6 +67,9 @@ impl<'s, 'p> Knowledge<'s, 'p> {
     }
 
     fn learn(&mut self, column: ColumnId, known: Known<'p>) {
+        if self.scope.tables.nondeterministic() && !self.scope.equal_is_same(column) {
+            return;
+        }
         let better = match self.known.get(&column) {
             None => true,
             // One value says more than a choice.
@@ -247,7 +250,7 @@ impl<'s, 'p> Knowledge<'s, 'p> {
         let table = self.scope.table(column.level, 0);
         let name = table
             .and_then(|t| t.columns.get(column.column))
-            .map(|(name, _)| name);
+            .map(|column| &column.name);
         name.is_none_or(|name| sets.iter().any(|set| set.column == *name))
     }
 
@@ -316,7 +319,7 @@ impl<'s, 'p> Knowledge<'s, 'p> {
         };
         for column in 0..table.columns.len() {
             if let Some((source, at)) =
-                insert_source(self.plan(), level, &table.columns[column].0, column)
+                insert_source(self.plan(), level, &table.columns[column].name, column)
                 && let Some(known) = self.of_level(source, at)
             {
                 self.learn(

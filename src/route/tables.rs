@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::catalog::{self, Snapshot};
+use crate::catalog::{self, Collation, Column, Snapshot};
 use crate::shardmap::{KeyType, Kind, SchemaPattern, ShardId, ShardMap, TableRule};
 
 /// All names that a statement may use, and what they are. Made anew with every map and every catalog snapshot.
@@ -14,6 +14,8 @@ pub struct Tables {
     schema: SchemaPattern,
     shards: u32,
     key_type: Option<KeyType>,
+    collation: Collation,
+    nondeterministic: bool,
 }
 
 /// A table, view or the like.
@@ -23,10 +25,12 @@ pub struct Table {
     pub name: String,
     /// Where its rows are.
     pub kind: TableKind,
-    /// Its columns in order, with type OIDs.
-    pub columns: Vec<(String, u32)>,
+    /// Its columns in order. For how they are ordered ask [`Tables::collation`].
+    pub columns: Vec<Column>,
     /// It is a view: what it reads can't be seen.
     pub view: bool,
+    /// It is sharded and has a key column, but this is why that can't be one.
+    pub(super) bad_key: Option<String>,
 }
 
 /// Where a table's rows are.
@@ -102,6 +106,8 @@ impl Tables {
         }
         let tables = Tables {
             key_type: common_key_type(&by_name),
+            collation: common_collation(snapshot),
+            nondeterministic: snapshot.databases.values().any(|d| d.nondeterministic),
             by_name,
             sequences: snapshot.sharded_sequences.clone(),
             functions: snapshot.functions.clone(),
@@ -146,6 +152,19 @@ impl Tables {
         &self.functions
     }
 
+    /// How a column's values are ordered; never [`Collation::Database`]: what that means on these hosts is said instead.
+    pub fn collation(&self, column: &Column) -> Collation {
+        match column.collation {
+            Collation::Database => self.collation,
+            own => own,
+        }
+    }
+
+    /// Some collation of the databases takes values of different bytes for equal.
+    pub(super) fn nondeterministic(&self) -> bool {
+        self.nondeterministic
+    }
+
     /// The family of all keys, if they agree.
     pub(super) fn key_type(&self) -> Option<KeyType> {
         self.key_type
@@ -176,14 +195,6 @@ fn rule_is_sharded(rule: &TableRule) -> bool {
     rule.key.is_some() || !rule.ids.is_empty() || rule.kind == Some(Kind::Sharded)
 }
 
-fn columns(table: &catalog::Table) -> Vec<(String, u32)> {
-    table
-        .columns
-        .iter()
-        .map(|c| (c.name.clone(), c.type_oid))
-        .collect()
-}
-
 fn is_view(table: &catalog::Table) -> bool {
     matches!(table.relkind, 'v' | 'm' | 'f')
 }
@@ -192,8 +203,9 @@ fn unlisted(table: &catalog::Table) -> Table {
     Table {
         name: table.name.clone(),
         kind: TableKind::Unlisted,
-        columns: columns(table),
+        columns: table.columns.clone(),
         view: is_view(table),
+        bad_key: None,
     }
 }
 
@@ -237,8 +249,9 @@ fn public_table(
     Table {
         name: name.to_owned(),
         kind,
-        columns: columns(found),
+        columns: found.columns.clone(),
         view: is_view(found),
+        bad_key: None,
     }
 }
 
@@ -256,7 +269,13 @@ fn sharded_table(map: &ShardMap, table: &catalog::Table, faults: &mut Vec<String
     let name = rule
         .and_then(|r| r.key.as_deref())
         .unwrap_or(&map.keyspace.key);
-    let key = key_column(table, name, faults);
+    let (key, bad_key) = match key_column(table, name) {
+        Ok(key) => (Some(key), None),
+        Err((fault, bad_key)) => {
+            faults.push(fault);
+            (None, bad_key)
+        }
+    };
     let ids = rule.map_or(&[][..], |r| &r.ids);
     let ids = ids
         .iter()
@@ -267,31 +286,46 @@ fn sharded_table(map: &ShardMap, table: &catalog::Table, faults: &mut Vec<String
     Table {
         name: table.name.clone(),
         kind,
-        columns: columns(table),
+        columns: table.columns.clone(),
         view: is_view(table),
+        bad_key,
     }
 }
 
-fn key_column(table: &catalog::Table, name: &str, faults: &mut Vec<String>) -> Option<KeyColumn> {
+/// The key column. `Err`: what is wrong, in words for the log, and if the column is there, why it can't be a key.
+fn key_column(table: &catalog::Table, name: &str) -> Result<KeyColumn, (String, Option<String>)> {
     let Some(index) = table.columns.iter().position(|c| c.name == name) else {
-        faults.push(format!(
+        let fault = format!(
             "sharded table {}: no key column {name}; name its key in [tables] {} = {{ key = \"...\" }}",
             table.name, table.name
-        ));
-        return None;
+        );
+        return Err((fault, None));
     };
-    let oid = table.columns[index].type_oid;
-    let key_type = key_type(oid);
-    if key_type.is_none() {
-        faults.push(format!(
-            "sharded table {}: key column {name} has a type (OID {oid}) that can't be a key; use smallint, integer, bigint, text, varchar or uuid",
+    let column = &table.columns[index];
+    let bad = |why: &str, mend: &str| {
+        let fault = format!(
+            "sharded table {}: key column {name} {why}; {mend}",
             table.name
+        );
+        (fault, Some(format!("{name} {why}")))
+    };
+    let oid = column.type_oid;
+    let key_type = key_type(oid).ok_or_else(|| {
+        bad(
+            &format!("has a type (OID {oid}) that can't be a key"),
+            "use smallint, integer, bigint, text, varchar or uuid",
+        )
+    })?;
+    if column.collation == Collation::Nondeterministic {
+        return Err(bad(
+            "has a collation that is not deterministic, so that equal keys may be of different shards",
+            "use a deterministic one",
         ));
     }
-    Some(KeyColumn {
+    Ok(KeyColumn {
         name: name.to_owned(),
         index,
-        key_type: key_type?,
+        key_type,
     })
 }
 
@@ -316,4 +350,14 @@ fn common_key_type(tables: &HashMap<String, Table>) -> Option<KeyType> {
     });
     let first = types.next()?;
     types.all(|t| t == first).then_some(first)
+}
+
+/// The default collation of all hosts' databases: byte by byte only if it is so on each.
+fn common_collation(snapshot: &Snapshot) -> Collation {
+    let mut all = snapshot.databases.values();
+    let bytes = |d: &catalog::Database| d.collation() == Collation::Bytes;
+    match all.next() {
+        Some(first) if bytes(first) && all.all(bytes) => Collation::Bytes,
+        _ => Collation::Deterministic,
+    }
 }

@@ -38,13 +38,22 @@ pub(super) fn unlisted(table: &str) -> Refusal {
     )
 }
 
-pub(super) fn no_key_column(table: &str) -> Refusal {
+pub(super) fn no_key_column(table: &Table) -> Refusal {
+    let name = &table.name;
+    if let Some(why) = &table.bad_key {
+        let hint = format!("Mend the column, name another in [tables], or {GIVE_HINT}.");
+        return Refusal::new(
+            Code::UnknownTable,
+            format!("sharded table {name} has no key that can be used: {why}"),
+            hint,
+        );
+    }
     let hint = format!(
-        "Name its key column in shardmap.toml: [tables] {table} = {{ key = \"...\" }}, or {GIVE_HINT}."
+        "Name its key column in shardmap.toml: [tables] {name} = {{ key = \"...\" }}, or {GIVE_HINT}."
     );
     Refusal::new(
         Code::UnknownTable,
-        format!("sharded table {table} has no key column that can be used"),
+        format!("sharded table {name} has no key column that can be used"),
         hint,
     )
 }

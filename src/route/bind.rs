@@ -10,9 +10,10 @@ use super::functions;
 use super::keys::Keys;
 use super::known::Knowledge;
 use super::refusal::{Code, Refusal};
-use super::rules::{Bound, Names, Rule, Sharded, Spread};
+use super::rules::{Bound, Names, Reach, Rule, Sharded};
+use super::spread::Spread;
 use super::tables::{Table, TableKind, Tables};
-use super::{gather, spread, words};
+use super::{gather, reach, words};
 
 /// Looks a plan's names up. Total: what can't be routed becomes a bound statement that [`super::decide()`] refuses.
 pub fn bind(plan: &Plan, tables: &Tables) -> Bound {
@@ -543,8 +544,9 @@ fn sharded(plan: &Plan, tables: &Tables, parts: &Parts<'_>, needs: &Needs, write
             .first()
             .map(|(host, table)| ((*host).to_owned(), (*table).to_owned())),
         one_shard_only: None,
+        spread: None,
         unbound: None,
-        spread: Spread::No,
+        reach: Reach::OneShard,
     };
     for (level, item, table, shard) in &parts.fixed {
         if found.fixed.is_some_and(|other| other != *shard) {
@@ -588,8 +590,8 @@ fn sharded(plan: &Plan, tables: &Tables, parts: &Parts<'_>, needs: &Needs, write
         .or(needs.other_function.as_ref());
     let mut reason = gather::reason(&scope, &knowledge, parts, app_function, writes);
     if plan.verb == Verb::Write && found.fixed.is_none() {
-        match spread::find(&keys, parts, app_function) {
-            Ok(spread) => found.spread = spread,
+        match reach::find(&keys, parts, app_function) {
+            Ok(reach) => found.reach = reach,
             Err(why) => reason = Some(why),
         }
     }
@@ -604,6 +606,9 @@ fn sharded(plan: &Plan, tables: &Tables, parts: &Parts<'_>, needs: &Needs, write
             some_bound,
             reason.as_deref(),
         ));
+    }
+    if let (None, Some(root), Some(select)) = (&reason, plan.root, &plan.select) {
+        found.spread = Some(Box::new(Spread::new(&scope, root, select)));
     }
     found.one_shard_only = reason.map(|reason| words::not_mergeable(&reason, writes));
     Rule::Sharded(Box::new(found))

@@ -168,7 +168,13 @@ impl<'p> Scope<'p> {
                 .all(|join| matches!(join.kind, JoinKind::Inner | JoinKind::Left))
     }
 
-    fn is_called(&self, level: LevelId, item: usize, schema: Option<&str>, name: &str) -> bool {
+    pub(super) fn is_called(
+        &self,
+        level: LevelId,
+        item: usize,
+        schema: Option<&str>,
+        name: &str,
+    ) -> bool {
         let item = &self.plan.levels[level].items[item];
         match (&item.alias, &item.source) {
             (Some(alias), _) => schema.is_none() && alias == name,

@@ -6,8 +6,9 @@ use smallvec::SmallVec;
 use crate::shardmap::{HostId, KeyType, ShardId, ShardMap};
 use crate::sql::hint::Hint;
 
+use super::recipe::{self, Recipe};
 use super::refusal::Refusal;
-use super::rules::{Binding, Bound, Carries, Check, Equals, Names, Rule, Sharded, Spread};
+use super::rules::{Binding, Bound, Carries, Check, Equals, Names, Reach, Rule, Sharded};
 use super::{Route, Target, Values, split, value, words};
 
 type Shards = SmallVec<[ShardId; 8]>;
@@ -35,10 +36,37 @@ pub fn decide(
     }
 }
 
+/// How the answers of several shards, to which a statement goes with these values, become one.
+///
+/// # Errors
+/// They can't.
+pub fn recipe(bound: &Bound, values: &Values<'_>) -> Result<Recipe, Refusal> {
+    match &bound.rule {
+        Rule::Sharded(sharded) => match &sharded.spread {
+            Some(spread) => recipe::recipe(spread, values),
+            None => Ok(Recipe::Concat),
+        },
+        _ => Ok(Recipe::Concat),
+    }
+}
+
+/// The route to several shards, if their answers can become one.
+fn several(
+    sharded: &Sharded,
+    target: Target,
+    names: Names,
+    values: &Values<'_>,
+) -> Result<Route, Refusal> {
+    if let (Some(spread), Target::Shards(_)) = (&sharded.spread, &target) {
+        recipe::recipe(spread, values)?;
+    }
+    Ok(route(target, names))
+}
+
 fn without_hint(bound: &Bound, values: &Values<'_>, map: &ShardMap) -> Result<Route, Refusal> {
     match &bound.rule {
         Rule::Sharded(sharded) => {
-            if let Spread::Rows(rows) = &sharded.spread {
+            if let Reach::Rows(rows) = &sharded.reach {
                 let shards = split::shards(rows, sharded, values, map)?;
                 let one = shards.iter().all(|shard| *shard == shards[0]);
                 let target = match one {
@@ -49,7 +77,7 @@ fn without_hint(bound: &Bound, values: &Values<'_>, map: &ShardMap) -> Result<Ro
             }
             let shards = match &sharded.unbound {
                 Some(refusal) if sharded.one_shard_only.is_some() => return Err(refusal.clone()),
-                Some(_) => return Ok(route(every_shard(map), bound.names)),
+                Some(_) => return several(sharded, every_shard(map), bound.names, values),
                 None => sharded_shards(sharded, values, map)?,
             };
             if let [shard] = shards[..] {
@@ -59,10 +87,10 @@ fn without_hint(bound: &Bound, values: &Values<'_>, map: &ShardMap) -> Result<Ro
                     names: bound.names,
                 });
             }
-            if let Spread::Same = sharded.spread {
+            if let Reach::Each = sharded.reach {
                 return each(sharded, values, map, shards, bound.names);
             }
-            Ok(route(Target::Shards(shards), bound.names))
+            several(sharded, Target::Shards(shards), bound.names, values)
         }
         Rule::Everywhere { table } => everywhere(table, map),
         Rule::Any => Ok(route(Target::Any, Names::Qualified)),
@@ -200,9 +228,9 @@ fn sharded_shards(
         }
         return Ok(SmallVec::from_slice(&[fixed]));
     }
-    match (&shards[..], &sharded.one_shard_only, &sharded.spread) {
+    match (&shards[..], &sharded.one_shard_only, &sharded.reach) {
         ([], ..) => Ok(SmallVec::from_slice(&[map.template()])),
-        ([_], ..) | (_, None, _) | (_, _, Spread::Same) => Ok(shards),
+        ([_], ..) | (_, None, _) | (_, _, Reach::Each) => Ok(shards),
         (_, Some(refusal), _) => Err(refusal.clone()),
     }
 }
@@ -376,12 +404,12 @@ fn with_shard(
 /// For reads and writes that may be spread.
 fn all(bound: &Bound, values: &Values<'_>, map: &ShardMap) -> Result<Route, Refusal> {
     let refusal = match &bound.rule {
-        Rule::Sharded(sharded) if matches!(sharded.spread, Spread::Same) => {
+        Rule::Sharded(sharded) if matches!(sharded.reach, Reach::Each) => {
             let shards = (0..map.shards()).map(ShardId).collect();
             return each(sharded, values, map, shards, bound.names);
         }
         Rule::Sharded(sharded) => match (&sharded.one_shard_only, sharded.fixed) {
-            (None, None) => return Ok(route(every_shard(map), bound.names)),
+            (None, None) => return several(sharded, every_shard(map), bound.names, values),
             (Some(refusal), _) => words::hint_all(&refusal.message),
             (None, Some(_)) => words::hint_all("the statement names a shard's schema"),
         },

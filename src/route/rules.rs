@@ -7,6 +7,7 @@ use crate::sql::plan::{Const, InsertText};
 use crate::sql::rewrite::Edit;
 
 use super::refusal::Refusal;
+use super::spread::Spread;
 
 /// What must hold of the search_path of the server connection that runs the statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,20 +66,22 @@ pub(super) struct Sharded {
     pub(super) beside: Option<(String, String)>,
     /// Why it can't be asked of several shards; `None`: it can, and the rows one after the other are the answer.
     pub(super) one_shard_only: Option<Refusal>,
+    /// How the answers of several shards become one, if more is needed than one after the other.
+    pub(super) spread: Option<Box<Spread>>,
     /// Some table's key is not bound: to all shards if it may be spread, else this is why not.
     pub(super) unbound: Option<Refusal>,
-    /// How several shards may be written to.
-    pub(super) spread: Spread,
+    /// How far a write may reach.
+    pub(super) reach: Reach,
 }
 
-/// How a statement that writes may go to several shards.
+/// Which shards a statement that writes may go to.
 #[derive(Clone, Debug)]
-pub(super) enum Spread {
-    /// Not at all.
-    No,
-    /// The same text to each: every row that it reads or writes is of the shard that it is in.
-    Same,
-    /// Each shard gets its rows.
+pub(super) enum Reach {
+    /// One.
+    OneShard,
+    /// Several, with the same text: every row that it reads or writes is of the shard that it is in.
+    Each,
+    /// Several, each with its rows.
     Rows(Box<Rows>),
 }
 
@@ -108,8 +111,9 @@ impl Sharded {
             fixed: Some(shard),
             beside: None,
             one_shard_only: Some(only),
+            spread: None,
             unbound: None,
-            spread: Spread::No,
+            reach: Reach::OneShard,
         }
     }
 

@@ -9,7 +9,7 @@ use crate::sql::rewrite;
 
 use super::decide::check_rows;
 use super::refusal::Refusal;
-use super::rules::{Bound, Rows, Rule, Sharded, Spread};
+use super::rules::{Bound, Reach, Rows, Rule, Sharded};
 use super::{Values, value, words};
 
 /// The parts of an INSERT.
@@ -108,9 +108,9 @@ fn runs(shards: &[ShardId]) -> Vec<Part> {
 impl Bound {
     fn rows(&self) -> Option<&Rows> {
         match &self.rule {
-            Rule::Sharded(sharded) => match &sharded.spread {
-                Spread::Rows(rows) => Some(rows),
-                Spread::No | Spread::Same => None,
+            Rule::Sharded(sharded) => match &sharded.reach {
+                Reach::Rows(rows) => Some(rows),
+                Reach::OneShard | Reach::Each => None,
             },
             _ => None,
         }

@@ -1,109 +1,148 @@
-//! Whether a write may go to several shards, so that all of them together do what one Postgres would have done.
+//! What a read over several shards needs of the catalog to be written anew: which of its columns are keys, and how its
+//! texts are sorted. Made once per shape; [`super::recipe`] does the rest for each execution.
 
-use crate::sql::plan::{Body, Wrap};
+use std::collections::HashMap;
 
-use super::bind::Parts;
-use super::keys::Keys;
-use super::rules::{Rows, Spread};
+use crate::catalog::Collation;
+use crate::sql::plan::{Column, LevelId};
+use crate::sql::rewrite::Pos;
+use crate::sql::select::{ExprText, OutputText, PartKind, SelectText};
 
-/// How; `Err`: why not.
-pub(super) fn find(
-    keys: &Keys<'_, '_>,
-    parts: &Parts<'_>,
-    app_function: Option<&String>,
-) -> Result<Spread, String> {
-    let plan = keys.plan;
-    let Some(root) = plan.root.filter(|_| plan.wrap == Wrap::Bare) else {
-        return Err("EXPLAIN, COPY and cursors are of one shard".to_owned());
-    };
-    let no = |why: &str| Err(why.to_owned());
-    if let Some((_, table)) = parts.unsharded.first() {
-        return Err(format!("{table} is on one host only"));
-    }
-    if parts.catalog {
-        return no("catalog tables differ from host to host");
-    }
-    let others = || plan.levels.iter().enumerate().filter(|(id, _)| *id != root);
-    if others().any(|(_, level)| level.writes()) || !plan.levels[root].writes() {
-        return no("it writes in a common table expression");
-    }
-    match &plan.levels[root].body {
-        Body::Insert {
-            source: Some(source),
-            ..
-        } => {
-            if others().any(|(id, level)| id != *source && level.refs > 0) {
-                return no("a common table expression would be worked out for each shard anew");
+use super::columns::{ColumnId, Scope};
+use super::gather::is_key;
+
+/// A SELECT that may be asked of several shards.
+#[derive(Clone, Debug)]
+pub(super) struct Spread {
+    pub(super) select: SelectText,
+    /// What is known of the columns in it, by where they begin.
+    columns: HashMap<Pos, Known>,
+    /// `*` or `table.*` gives a key, by its place among the outputs.
+    key_stars: Vec<usize>,
+}
+
+/// What is known of a column.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known {
+    pub(super) id: ColumnId,
+    /// It is a table's key, never null: rows of several shards never have the same.
+    pub(super) is_key: bool,
+    pub(super) order: TextOrder,
+}
+
+/// How texts are sorted (if it is text at all, which is not known here).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TextOrder {
+    /// As the database does by default.
+    Default,
+    /// By their bytes.
+    Bytes,
+    /// In a way that can't be said again.
+    Other,
+}
+
+impl Spread {
+    pub(super) fn new(scope: &Scope<'_>, root: LevelId, select: &SelectText) -> Spread {
+        let mut columns = HashMap::new();
+        for expr in exprs(select) {
+            for part in &expr.parts {
+                if let PartKind::Column(column) = &part.what
+                    && let Some(known) = known(scope, root, column)
+                {
+                    columns.insert(part.span.from, known);
+                }
             }
-            rows(keys, parts, root)
         }
-        Body::Update(_) | Body::Delete => {
-            if let Some(function) = app_function {
-                return Err(format!("{function}() might do anything"));
-            }
-            if others().any(|(_, level)| level.refs > 0) {
-                return no(
-                    "a subquery in FROM or WITH would be worked out for each shard by itself",
-                );
-            }
-            same(keys, parts, root)
+        let key_stars = select.items.iter().enumerate();
+        let key_stars = key_stars.filter(|(_, item)| match item {
+            OutputText::Star(table) => gives_key(scope, root, table.as_deref()),
+            OutputText::Expr(..) => false,
+        });
+        Spread {
+            columns,
+            key_stars: key_stars.map(|(at, _)| at).collect(),
+            select: select.clone(),
         }
-        _ => no("such a statement is of one shard"),
+    }
+
+    /// The column that begins there.
+    pub(super) fn column(&self, at: Pos) -> Option<&Known> {
+        self.columns.get(&at)
+    }
+
+    pub(super) fn is_key_star(&self, output: usize) -> bool {
+        self.key_stars.contains(&output)
+    }
+
+    /// The column that an expression is, if it is just that.
+    pub(super) fn whole_column(&self, expr: &ExprText) -> Option<&Known> {
+        match &expr.parts[..] {
+            [part] if expr.whole == crate::sql::select::Whole::Column => {
+                self.column(part.span.from)
+            }
+            _ => None,
+        }
     }
 }
 
-/// INSERT ... VALUES: each row goes to its shard.
-fn rows(keys: &Keys<'_, '_>, parts: &Parts<'_>, root: usize) -> Result<Spread, String> {
-    let [(level, 0, table)] = parts.sharded[..] else {
-        return Err("it reads sharded tables, too".to_owned());
-    };
-    let features = |level: usize| &keys.plan.levels[level].features;
-    let Body::Insert {
-        source: Some(source),
-        ..
-    } = keys.plan.levels[root].body
-    else {
-        return Err("it inserts no given rows".to_owned());
-    };
-    let text = keys.plan.insert.as_deref();
-    let text = text.filter(|_| level == root && *features(source) == Default::default());
-    let found = text.zip(keys.row_keys(root, table));
-    let Some((text, (column, carries, of_rows))) = found else {
-        return Err("its rows are not given one by one".to_owned());
-    };
-    if of_rows.len() != text.rows.len() {
-        return Err("its rows are not given one by one".to_owned());
-    }
-    if of_rows.len() < 2 {
-        return Ok(Spread::No);
-    }
-    Ok(Spread::Rows(Box::new(Rows {
-        table: table.name.clone(),
-        column,
-        carries,
-        keys: of_rows,
-        text: text.clone(),
-        returning: !keys.plan.levels[root].outputs.is_empty(),
-    })))
+fn exprs(select: &SelectText) -> impl Iterator<Item = &ExprText> {
+    let items = select.items.iter().filter_map(|item| match item {
+        OutputText::Star(_) => None,
+        OutputText::Expr(expr, _) => Some(expr),
+    });
+    let on = select
+        .distinct
+        .iter()
+        .filter_map(|distinct| distinct.on.as_ref());
+    items
+        .chain(&select.groups)
+        .chain(&select.having)
+        .chain(select.orders.iter().map(|order| &order.expr))
+        .chain(on.flatten())
 }
 
-/// UPDATE and DELETE: the rows that they read beside the target's are in the shard of the target's row.
-fn same(keys: &Keys<'_, '_>, parts: &Parts<'_>, root: usize) -> Result<Spread, String> {
-    let target = |(level, item): (usize, usize)| (level, item) == (root, 0);
-    let at = parts.sharded.iter().find(|(l, i, _)| target((*l, *i)));
-    let Some((_, _, table)) = at else {
-        return Err("what it writes is not sharded".to_owned());
+fn known(scope: &Scope<'_>, root: LevelId, column: &Column) -> Option<Known> {
+    let id = scope.resolve(root, column)?;
+    Some(Known {
+        id,
+        is_key: id.level == root && !scope.is_nullable(root, id.item) && is_key(scope, id),
+        order: text_order(scope, id),
+    })
+}
+
+fn text_order(scope: &Scope<'_>, column: ColumnId) -> TextOrder {
+    let table = scope.table(column.level, column.item);
+    match table.and_then(|table| table.columns.get(column.column)) {
+        Some(column) => match column.collation {
+            Collation::None | Collation::Database => TextOrder::Default,
+            Collation::Bytes => TextOrder::Bytes,
+            Collation::Deterministic | Collation::Nondeterministic => TextOrder::Other,
+        },
+        None => TextOrder::Other,
+    }
+}
+
+/// `*` of the items that it names has the key of one whose rows are not made up by an outer join.
+fn gives_key(scope: &Scope<'_>, root: LevelId, table: Option<&str>) -> bool {
+    let items = 0..scope.plan.levels[root].items.len();
+    let keyed = |item: usize| {
+        let of = scope.table(root, item);
+        let keyed = of.is_some_and(|of| {
+            (0..of.columns.len()).any(|column| {
+                is_key(
+                    scope,
+                    ColumnId {
+                        level: root,
+                        item,
+                        column,
+                    },
+                )
+            })
+        });
+        keyed && !scope.is_nullable(root, item)
     };
-    if let Some((_, _, view)) = parts.sharded.iter().find(|(_, _, table)| table.view) {
-        return Err(format!("what the view {} reads is not known", view.name));
-    }
-    let read = parts.sharded.iter().filter(|(l, i, _)| !target((*l, *i)));
-    let untied = keys.untied(&parts.sharded, read.copied().collect());
-    match untied.first() {
-        None => Ok(Spread::Same),
-        Some((_, _, other)) => Err(format!(
-            "{} and {} are not joined on their keys",
-            table.name, other.name
-        )),
-    }
+    items
+        .into_iter()
+        .filter(|item| table.is_none_or(|table| scope.is_called(root, *item, None, table)))
+        .any(keyed)
 }

@@ -160,6 +160,11 @@ impl Tables {
         }
     }
 
+    /// Texts that say nothing else are ordered by their bytes, on all hosts.
+    pub fn texts_by_bytes(&self) -> bool {
+        self.collation == Collation::Bytes
+    }
+
     /// Some collation of the databases takes values of different bytes for equal.
     pub(super) fn nondeterministic(&self) -> bool {
         self.nondeterministic

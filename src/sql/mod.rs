@@ -10,5 +10,6 @@ pub mod plan;
 #[cfg(test)]
 mod properties;
 pub mod rewrite;
+pub mod select;
 pub mod shape;
 pub mod token;

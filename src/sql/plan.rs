@@ -9,6 +9,7 @@ use std::ops::Range;
 use smallvec::SmallVec;
 
 use super::rewrite::Pos;
+use super::select::SelectText;
 
 /// A level's index in [`Plan::levels`].
 pub type LevelId = usize;
@@ -24,6 +25,8 @@ pub struct Plan {
     pub levels: Vec<Level>,
     /// The outermost level; `None` for statements without one.
     pub root: Option<LevelId>,
+    /// How the outermost SELECT is written, if it is one and its parts could be told apart.
+    pub select: Option<SelectText>,
     /// The table of a `COPY table`, and whether rows come in.
     pub copy: Option<TableRef>,
     /// Functions called, wherever they stand.

@@ -2,11 +2,12 @@
 
 use std::ops::Range;
 
+use super::select::Span;
 use super::shape::{Hole, HoleKind, dollar_tag_end, is_ident_cont};
 
 /// A place in any text of one shape: `offset` bytes after the end of the hole before it.
 /// Texts of one shape have the same bytes between holes, so one `Pos` serves them all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pos {
     /// How many holes lie before this place.
     pub hole: u32,
@@ -163,6 +164,19 @@ pub fn splice_range(
         copied = change.at + change.cut;
     }
     out.extend_from_slice(&text[copied..range.end]);
+}
+
+/// [`splice`] for a stretch of the text.
+pub fn splice_part(
+    text: &[u8],
+    holes: &[Hole],
+    edits: &[Edit],
+    schema: &str,
+    part: Span,
+    out: &mut Vec<u8>,
+) {
+    let range = part.from.at(holes)..part.to.at(holes);
+    splice_range(text, holes, edits, schema, range, out);
 }
 
 /// How many bytes [`splice`] appends.

@@ -12,6 +12,7 @@ mod keywords;
 mod lower;
 mod objects;
 mod rows;
+mod select;
 mod statement;
 mod terms;
 mod tokens;
@@ -166,7 +167,9 @@ fn query(
     let mut lower = Lower::new(text, &shape.holes);
     lower.known.extend(feed.known);
     let root = lower.query(&query, None).map_err(|stop| stop.0)?;
+    let select = select::select_text(&lower, &query, raws);
     let mut plan = lower.finish(raws);
+    plan.select = select;
     plan.root = Some(root);
     plan.wrap = wrap;
     if wrap == Wrap::Bare {

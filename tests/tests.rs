@@ -9,6 +9,7 @@ mod catalog;
 mod demo;
 mod drivers;
 mod hostile;
+mod keys;
 mod layers;
 mod lifecycle;
 mod protocol;

@@ -566,12 +566,16 @@ fn sharded(plan: &Plan, tables: &Tables, parts: &Parts<'_>, needs: &Needs, write
             Ok(Some(binding)) => found.push(binding),
             Ok(None) if found.fixed.is_some() => {}
             Ok(None) => open.push((*level, *item, *table)),
-            Err(refusal) => {
-                return Rule::Refuse {
-                    refusal,
-                    hintable: true,
-                };
-            }
+            Err(refusal) => match reach::find(&keys, parts, None) {
+                // The key is left to the database.
+                Ok(Reach::Rows(rows)) if rows.to_make() > 0 && found.fixed.is_none() => {}
+                _ => {
+                    return Rule::Refuse {
+                        refusal,
+                        hintable: true,
+                    };
+                }
+            },
         }
     }
     let unbound = keys.untied(&parts.sharded, open).first().copied();

@@ -9,7 +9,8 @@ use crate::sql::hint::Hint;
 use super::recipe::{self, Recipe};
 use super::refusal::Refusal;
 use super::rules::{Binding, Bound, Carries, Check, Equals, Names, Reach, Rule, Sharded};
-use super::{Route, Target, Values, split, value, words};
+use super::tables::Maker;
+use super::{Make, Route, Target, Values, split, value, words};
 
 type Shards = SmallVec<[ShardId; 8]>;
 
@@ -50,6 +51,40 @@ pub fn recipe(bound: &Bound, values: &Values<'_>) -> Result<Recipe, Refusal> {
     }
 }
 
+/// Where the rows of an INSERT go whose keys ([`Target::Make`]) are these.
+///
+/// # Errors
+/// Other values of the rows say otherwise.
+pub fn with_keys(
+    bound: &Bound,
+    values: &Values<'_>,
+    map: &ShardMap,
+    keys: &[i64],
+) -> Result<Route, Refusal> {
+    if let Rule::Sharded(sharded) = &bound.rule
+        && let Reach::Rows(rows) = &sharded.reach
+    {
+        let shards = split::shards(rows, sharded, values, map, keys)?;
+        let mut split = split::split(rows, &shards)?;
+        split.keys = keys.to_vec();
+        return Ok(route(Target::Rows(Box::new(split)), bound.names));
+    }
+    without_hint(bound, values, map)
+}
+
+/// Where the rows of an INSERT go whose keys this shard is to make.
+///
+/// # Errors
+/// Other values of the rows say otherwise.
+pub fn made_by_shard(
+    bound: &Bound,
+    values: &Values<'_>,
+    map: &ShardMap,
+    shard: ShardId,
+) -> Result<Route, Refusal> {
+    with_shard(bound, values, map, shard)
+}
+
 /// The route to several shards, if their answers can become one.
 fn several(
     sharded: &Sharded,
@@ -67,7 +102,15 @@ fn without_hint(bound: &Bound, values: &Values<'_>, map: &ShardMap) -> Result<Ro
     match &bound.rule {
         Rule::Sharded(sharded) => {
             if let Reach::Rows(rows) = &sharded.reach {
-                let shards = split::shards(rows, sharded, values, map)?;
+                if let keys @ 1.. = rows.to_make() {
+                    let make = Make {
+                        table: rows.table.clone(),
+                        keys,
+                        maker: rows.maker,
+                    };
+                    return Ok(route(Target::Make(Box::new(make)), bound.names));
+                }
+                let shards = split::shards(rows, sharded, values, map, &[])?;
                 let one = shards.iter().all(|shard| *shard == shards[0]);
                 let target = match one {
                     true => Target::Shard(shards[0]),
@@ -381,6 +424,12 @@ fn with_shard(
             }
             if let Some((what, other)) = other {
                 return Err(words::hint_disagrees(shard.0, &what, other.0));
+            }
+            if let Reach::Rows(rows) = &sharded.reach
+                && rows.to_make() > 0
+                && rows.maker != Maker::Shard
+            {
+                return Err(words::insert_without_key(&rows.table, &rows.column));
             }
             check(sharded, values, map, shard)?;
             bound.names

@@ -96,6 +96,10 @@ impl Explanation {
             Target::Each(shards) => {
                 vec![format!("Shards: {}, each by the same text", shards.len())]
             }
+            Target::Make(make) => vec![format!(
+                "Shard: that of the key, which is made when it runs ({} keys)",
+                make.keys
+            )],
             Target::Rows(split) => vec![format!(
                 "Shards: the rows in {} parts, each to its shard",
                 split.parts.len()

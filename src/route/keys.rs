@@ -44,6 +44,7 @@ fn deciding(table: &Table) -> Result<(Deciding<'_>, Vec<Deciding<'_>>), Refusal>
         name,
         index,
         key_type,
+        ..
     }) = key
     else {
         return Err(words::no_key_column(table));
@@ -146,23 +147,27 @@ impl<'a, 'p> Keys<'a, 'p> {
         known.ok_or_else(|| words::insert_with_expression(&table.name, key.name))
     }
 
-    /// The key column of the table that a level inserts given rows into, and its value in each row.
-    pub(super) fn row_keys(
-        &self,
-        level: LevelId,
-        table: &Table,
-    ) -> Option<(String, Carries, Vec<KeyConst>)> {
+    /// The key of each row that a level inserts, if it inserts given rows; `None` for one that is left to the database.
+    pub(super) fn row_keys(&self, level: LevelId, table: &Table) -> Option<Vec<Option<KeyConst>>> {
         let (key, _) = deciding(table).ok()?;
-        let (source, at) = insert_source(self.plan, level, key.name, key.index)?;
-        let Body::Values(rows) = &self.plan.levels[source].body else {
+        let Body::Insert { source, .. } = &self.plan.levels[level].body else {
             return None;
         };
+        let Some(source) = source else {
+            return Some(vec![None]);
+        };
+        let Body::Values(rows) = &self.plan.levels[*source].body else {
+            return None;
+        };
+        let Some((_, at)) = insert_source(self.plan, level, key.name, key.index) else {
+            return Some(vec![None; rows.len()]);
+        };
         let value = |row: &Vec<Term>| match row.get(at)? {
-            Term::Const(value) => Some(self.key_const(value, key.carries.key_type())),
+            Term::Const(value) => Some(Some(self.key_const(value, key.carries.key_type()))),
+            Term::Default => Some(None),
             _ => None,
         };
-        let keys = rows.iter().map(value).collect::<Option<_>>()?;
-        Some((key.name.to_owned(), key.carries, keys))
+        rows.iter().map(value).collect()
     }
 
     /// Of the tables in `open`, which no value binds, those that are not tied to a bound one either: joined to it by

@@ -33,7 +33,7 @@ mod words;
 mod tests;
 
 pub use bind::{bind, bind_unreadable};
-pub use decide::{anywhere, decide, recipe};
+pub use decide::{anywhere, decide, made_by_shard, recipe, with_keys};
 pub use explain::{Explanation, explain};
 pub use order::ByteOrder;
 pub use reason::why;
@@ -41,7 +41,7 @@ pub use recipe::{Final, Piece, Recipe, SortKey, Sorted, TextKey, write_part};
 pub use refusal::{Code, Refusal};
 pub use rules::{Bound, Names};
 pub use split::{Part, Split};
-pub use tables::{KeyColumn, Table, TableKind, Tables};
+pub use tables::{KeyColumn, Maker, Table, TableKind, Tables};
 
 /// The values of one execution.
 #[derive(Clone, Copy)]
@@ -91,12 +91,25 @@ pub enum Target {
     Each(SmallVec<[ShardId; 8]>),
     /// The rows of an INSERT, each to its shard.
     Rows(Box<Split>),
+    /// Rows whose keys are to be made first.
+    Make(Box<Make>),
     /// A host: its unsharded tables, in `public`.
     Host(HostId),
     /// Any host: no table, or reference tables that are read.
     Any,
     /// The template shard, with its search_path: catalog queries.
     Template,
+}
+
+/// The keys that an INSERT leaves to the database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Make {
+    /// The table.
+    pub table: String,
+    /// How many.
+    pub keys: usize,
+    /// By whom.
+    pub maker: Maker,
 }
 
 /// A decision.

@@ -1,10 +1,11 @@
 //! Whether a write may go to several shards, so that all of them together do what one Postgres would have done.
 
-use crate::sql::plan::{Body, Wrap};
+use crate::sql::plan::{Body, Features, Wrap};
 
 use super::bind::Parts;
 use super::keys::Keys;
-use super::rules::{Reach, Rows};
+use super::rules::{Carries, MadeAt, Reach, Rows};
+use super::tables::{Maker, TableKind};
 
 /// How; `Err`: why not.
 pub(super) fn find(
@@ -28,11 +29,8 @@ pub(super) fn find(
         return no("it writes in a common table expression");
     }
     match &plan.levels[root].body {
-        Body::Insert {
-            source: Some(source),
-            ..
-        } => {
-            if others().any(|(id, level)| id != *source && level.refs > 0) {
+        Body::Insert { source, .. } => {
+            if others().any(|(id, level)| Some(id) != *source && level.refs > 0) {
                 return no("a common table expression would be worked out for each shard anew");
             }
             rows(keys, parts, root)
@@ -52,39 +50,56 @@ pub(super) fn find(
     }
 }
 
-/// INSERT ... VALUES: each row goes to its shard.
+/// INSERT of given rows: each goes to its shard.
 fn rows(keys: &Keys<'_, '_>, parts: &Parts<'_>, root: usize) -> Result<Reach, String> {
+    let given = || "its rows are not given one by one".to_owned();
     let [(level, 0, table)] = parts.sharded[..] else {
         return Err("it reads sharded tables, too".to_owned());
     };
-    let features = |level: usize| &keys.plan.levels[level].features;
+    let insert = &keys.plan.levels[root];
     let Body::Insert {
-        source: Some(source),
-        ..
-    } = keys.plan.levels[root].body
+        columns, source, ..
+    } = &insert.body
     else {
-        return Err("it inserts no given rows".to_owned());
+        return Err(given());
     };
+    let plain = |source: &usize| keys.plan.levels[*source].features == Features::default();
     let text = keys.plan.insert.as_deref();
-    let text = text.filter(|_| level == root && *features(source) == Default::default());
-    let found = text.zip(keys.row_keys(root, table));
-    let Some((text, (column, carries, of_rows))) = found else {
-        return Err("its rows are not given one by one".to_owned());
+    let text = text.filter(|_| level == root && source.as_ref().is_none_or(plain));
+    let (text, of_rows) = text.zip(keys.row_keys(root, table)).ok_or_else(given)?;
+    let TableKind::Sharded { key: Some(key), .. } = &table.kind else {
+        return Err(given());
     };
-    if of_rows.len() != text.rows.len() {
-        return Err("its rows are not given one by one".to_owned());
+    if of_rows.len() != text.rows.len().max(1) {
+        return Err(given());
     }
-    if of_rows.len() < 2 {
-        return Ok(Reach::OneShard);
-    }
-    Ok(Reach::Rows(Box::new(Rows {
+    let made_at = match (columns, source) {
+        (_, None) => MadeAt::Whole,
+        (None, _) => MadeAt::Column(key.index as u32),
+        (Some(columns), _) => match columns.iter().position(|column| *column == key.name) {
+            Some(at) => MadeAt::Column(at as u32),
+            None => MadeAt::End,
+        },
+    };
+    let rows = Rows {
         table: table.name.clone(),
-        column,
-        carries,
+        column: key.name.clone(),
+        carries: Carries::Key(key.key_type),
         keys: of_rows,
+        maker: key.maker,
+        made_at,
         text: text.clone(),
-        returning: !keys.plan.levels[root].outputs.is_empty(),
-    })))
+        returning: !insert.outputs.is_empty(),
+    };
+    let (made, all) = (rows.to_make(), rows.keys.len());
+    match key.maker {
+        Maker::Nobody if made > 0 => Err("some rows have no key".to_owned()),
+        Maker::Shard if made > 0 && made < all => {
+            Err("some rows have a key and some leave it to the database".to_owned())
+        }
+        _ if all == 1 && made == 0 => Ok(Reach::OneShard),
+        _ => Ok(Reach::Rows(Box::new(rows))),
+    }
 }
 
 /// UPDATE and DELETE: the rows that they read beside the target's are in the shard of the target's row.

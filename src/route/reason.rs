@@ -35,6 +35,7 @@ pub fn why(bound: &Bound, values: &Values<'_>, map: &ShardMap, hint: Option<&Hin
         ),
         Target::Shards(shards) => format!("{} shards, rows one after the other", shards.len()),
         Target::Each(shards) => format!("{} shards, each by the same text", shards.len()),
+        Target::Make(_) => "the shard of a key that is made when it runs".to_owned(),
         Target::Rows(split) => format!(
             "{} parts, each with the rows of one shard",
             split.parts.len()

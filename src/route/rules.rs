@@ -8,6 +8,7 @@ use crate::sql::rewrite::Edit;
 
 use super::refusal::Refusal;
 use super::spread::Spread;
+use super::tables::Maker;
 
 /// What must hold of the search_path of the server connection that runs the statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,8 +92,12 @@ pub(super) struct Rows {
     pub(super) table: String,
     pub(super) column: String,
     pub(super) carries: Carries,
-    /// Of each row.
-    pub(super) keys: Vec<KeyConst>,
+    /// Of each row; `None`: it is to be made.
+    pub(super) keys: Vec<Option<KeyConst>>,
+    /// Who makes keys.
+    pub(super) maker: Maker,
+    /// Where in its row a key stands that is to be made.
+    pub(super) made_at: MadeAt,
     pub(super) text: InsertText,
     pub(super) returning: bool,
 }
@@ -123,6 +128,24 @@ impl Sharded {
         if !self.bindings.iter().any(same) {
             self.bindings.push(binding);
         }
+    }
+}
+
+/// Where keys that are made go into the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum MadeAt {
+    /// At the end of each row: the column is not named.
+    End,
+    /// In place of the DEFAULT in this column of the rows.
+    Column(u32),
+    /// In place of DEFAULT VALUES.
+    Whole,
+}
+
+impl Rows {
+    /// How many keys are to be made.
+    pub(super) fn to_make(&self) -> usize {
+        self.keys.iter().filter(|key| key.is_none()).count()
     }
 }
 

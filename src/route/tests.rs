@@ -51,6 +51,7 @@ fn table(name: &str, relkind: char, columns: &[(&str, u32)]) -> (String, catalog
         name: (*name).to_owned(),
         type_oid: *oid,
         has_default: *name == "id",
+        default: (*name == "id").then(|| "next_id()".to_owned()),
         collation: match *oid {
             TEXT => Collation::Database,
             _ => Collation::None,
@@ -343,6 +344,7 @@ pub(super) fn in_words(route: Result<Route, Refusal>) -> String {
             let shards: Vec<_> = shards.iter().map(ToString::to_string).collect();
             format!("each of {}", shards.join(","))
         }
+        Target::Make(make) => format!("make {} by {:?}", make.keys, make.maker),
         Target::Rows(split) => {
             let parts = split.parts.iter();
             let parts: Vec<_> = parts.map(|p| format!("{}:{:?}", p.shard, p.rows)).collect();

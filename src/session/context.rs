@@ -38,6 +38,8 @@ pub struct Context {
     pub cancel_keys: CancelKeys,
     /// What a server reports at login under given settings.
     pub welcomes: super::login::Welcomes,
+    /// Keys for rows that are inserted without one.
+    pub keys: super::keys::Keys,
     /// Asks the catalog reader for a new look (a statement names a table that we don't know).
     pub refresh: Refresh,
     pub(crate) mock: Mock,
@@ -56,6 +58,7 @@ impl Context {
             clients: Clients::default(),
             cancel_keys: CancelKeys::default(),
             welcomes: Default::default(),
+            keys: Default::default(),
             refresh: Refresh::default(),
             mock: Mock::new(),
             statement_ids: AtomicU64::new(1),

@@ -121,14 +121,32 @@ impl Prepareds {
 
 /// The parameters of a Bind, with the types that Parse stated.
 pub(super) struct BindParams<'a> {
-    pub(super) bind: Bind<'a>,
-    pub(super) types: &'a [u32],
+    bind: Bind<'a>,
+    types: &'a [u32],
+    /// All of them, if they are many: to find one in the message takes a walk over those before it.
+    all: Vec<frontend::Param<'a>>,
+}
+
+/// So many parameters are walked over.
+const FEW: usize = 16;
+
+impl<'a> BindParams<'a> {
+    pub(super) fn new(bind: Bind<'a>, types: &'a [u32]) -> BindParams<'a> {
+        let all = match bind.param_count() {
+            0..=FEW => Vec::new(),
+            _ => bind.params().collect(),
+        };
+        BindParams { bind, types, all }
+    }
 }
 
 impl Params for BindParams<'_> {
     fn get(&self, n: u16) -> Option<Param<'_>> {
         let n = usize::from(n).checked_sub(1)?;
-        let (format, value) = self.bind.param(n)?;
+        let (format, value) = match self.all.is_empty() {
+            true => self.bind.param(n)?,
+            false => *self.all.get(n)?,
+        };
         let format = if format == 1 {
             Format::Binary
         } else {
@@ -340,6 +358,18 @@ impl Session {
         };
         // Made anew if the tables have changed meanwhile.
         let statement = self.bind_statement(&names)?;
+        let way = match way {
+            Some(Way::Make(make)) => {
+                let params = BindParams::new(Bind::decode(self.body(len))?, &statement.types);
+                let values = Values {
+                    text: &statement.text,
+                    holes: &statement.holes,
+                    params: Some(&params),
+                };
+                Some(Box::pin(self.way_of_made(&make, &statement.prepared, &values)).await?)
+            }
+            way => way,
+        };
         let portal = match way {
             Some(Way::One { host, shard, path }) => {
                 let key = (statement.id, shard.map_or(NO_SHARD, |s| s.0));
@@ -354,7 +384,7 @@ impl Session {
                     .await?;
                 return self.send_bind(i, &statement, shard, names, set);
             }
-            None => {
+            None | Some(Way::Make(_)) => {
                 let bind = Bind::decode(self.body(len))?;
                 no_parameters(&bind)?;
                 Portal::Own(statement)
@@ -501,10 +531,7 @@ impl Session {
             }
             _ => return Ok((None, Vec::new())),
         };
-        let params = BindParams {
-            bind: Bind::decode(self.body(len))?,
-            types: &statement.types,
-        };
+        let params = BindParams::new(Bind::decode(self.body(len))?, &statement.types);
         let values = Values {
             text: &statement.text,
             holes: &statement.holes,

@@ -312,10 +312,7 @@ impl Session {
             let statement = &several.statement;
             let body = [&[0, 0], &several.bind[..]].concat();
             let bind = Bind::decode(&body)?;
-            let params = BindParams {
-                bind,
-                types: &statement.types,
-            };
+            let params = BindParams::new(bind, &statement.types);
             let values = Values {
                 text: &statement.text,
                 holes: &statement.holes,

@@ -117,6 +117,14 @@ impl Session {
         Ok(())
     }
 
+    /// The host that the transaction has written on.
+    pub(super) fn writer(&self) -> Option<HostId> {
+        match &self.block {
+            Some(block) => block.writer,
+            None => self.batch.writer,
+        }
+    }
+
     /// The one host of shards that a statement writes to. This, with [`Session::check_writer`], is where a transaction over
     /// several hosts would begin.
     pub(super) fn writers(
@@ -145,11 +153,7 @@ impl Session {
 
     /// Refuses a second writing host, and a second host at all where one snapshot was asked for.
     fn check_writer(&self, need: &Need) -> Result<(), Fault> {
-        let writer = match &self.block {
-            Some(block) => block.writer,
-            None => self.batch.writer,
-        };
-        if let Some(writer) = writer
+        if let Some(writer) = self.writer()
             && need.writes
             && writer != need.host
         {

@@ -14,6 +14,7 @@ mod errors;
 mod explain;
 mod extended;
 mod gather;
+mod keys;
 mod links;
 mod login;
 mod merge;
@@ -32,6 +33,7 @@ use std::task::Poll;
 pub use cancel::{CancelKeys, CancelSlot};
 pub use clients::{Activity, ClientInfo, Clients, Database, Order};
 pub use context::{CacheCounts, Context, Schema, WorkerContext};
+pub use keys::Keys;
 pub(crate) use login::admit;
 pub use login::{Welcomes, serve};
 

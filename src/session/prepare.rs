@@ -50,6 +50,8 @@ pub(super) enum Way {
     Several(Vec<ShardId>),
     /// Several shards that are written to.
     Write(Box<Write>),
+    /// Keys must be made before it is known.
+    Make(Box<route::Make>),
 }
 
 /// What is written to several shards.
@@ -359,7 +361,13 @@ impl Session {
         values: &Values<'_>,
         hint: Option<&Hint>,
     ) -> Result<Way, Refusal> {
-        let Route { target, names } = route::decide(bound, values, &self.map, hint)?;
+        let mut route = route::decide(bound, values, &self.map, hint)?;
+        if let Target::Make(make) = &route.target
+            && make.maker == route::Maker::Shard
+        {
+            route = route::made_by_shard(bound, values, &self.map, self.shard_for_new())?;
+        }
+        let Route { target, names } = route;
         if names == Names::SearchPath && matches!(target, Target::Shards(_)) {
             return Err(Refusal {
                 code: Code::NotMergeable,
@@ -371,7 +379,7 @@ impl Session {
         Ok(self.way(target, names))
     }
 
-    fn way(&self, target: Target, names: Names) -> Way {
+    pub(super) fn way(&self, target: Target, names: Names) -> Way {
         match target {
             Target::Shard(shard) => Way::One {
                 host: self.map.owner(shard),
@@ -383,6 +391,7 @@ impl Session {
                 what: Parts::Each(shards.to_vec()),
                 names,
             })),
+            Target::Make(make) => Way::Make(make),
             Target::Rows(split) => Way::Write(Box::new(Write {
                 what: Parts::Rows(*split),
                 names,

@@ -117,7 +117,15 @@ impl Session {
             }
             other => other?,
         };
-        match (&*read.prepared, read.way) {
+        let way = match read.way {
+            Some(Way::Make(make)) => {
+                self.check_failed()?;
+                let text = self.client.inbox[text.clone()].to_vec();
+                Some(Box::pin(self.way_of_text(&make, &read.prepared, &text)).await?)
+            }
+            way => way,
+        };
+        match (&*read.prepared, way) {
             (
                 prepared @ (Prepared::Query(_) | Prepared::Pass(_)),
                 Some(Way::One { host, shard, path }),
@@ -359,7 +367,14 @@ impl Session {
             let text = &whole[piece.clone()];
             let read = self.read(text)?;
             let mut error = false;
-            match (&*read.prepared, read.way) {
+            let way = match read.way {
+                Some(Way::Make(make)) => {
+                    self.check_failed()?;
+                    Some(Box::pin(self.way_of_text(&make, &read.prepared, text)).await?)
+                }
+                way => way,
+            };
+            match (&*read.prepared, way) {
                 (
                     prepared @ (Prepared::Query(_) | Prepared::Pass(_)),
                     Some(Way::One { host, shard, path }),

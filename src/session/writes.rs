@@ -319,8 +319,7 @@ impl Session {
             (Parts::Rows(split), _) => {
                 let schema = self.map.schema(shard);
                 let mut text = Vec::with_capacity(writing.statement.text.len() / 2);
-                let part = &split.parts[part];
-                let kept = routed.write_part(&writing.values(), schema, part, &mut text);
+                let kept = routed.write_part(&writing.values(), schema, split, part, &mut text);
                 let types = writing.types_of(&kept);
                 self.push_parse(i, &text, &types);
                 let params = kept

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use crate::sql::plan::{Body, Condition, JoinKind, LevelId, Source, Term, Wrap};
+use crate::sql::plan::{Body, Call, Condition, LevelId, Source, Term, Wrap};
 
 use super::bind::Parts;
 use super::columns::{ColumnId, Scope};
 use super::functions;
 use super::known::Knowledge;
-use super::tables::TableKind;
+use super::local::{self, is_key};
 
 /// Why not; `None`: it may.
 ///
@@ -43,20 +43,30 @@ pub(super) fn reason(
         return Some("catalog tables differ from host to host".to_owned());
     }
     let f = &root.features;
+    let set = matches!(root.body, Body::SetOp(..));
+    let merges = f.distinct || f.group || f.order || f.limit;
     let clause = [
+        (root.body != Body::Select && !set, "VALUES"),
         (
-            root.body != Body::Select,
-            "UNION, INTERSECT, EXCEPT or VALUES",
+            set && (f.order || f.limit),
+            "ORDER BY or LIMIT of UNION, INTERSECT or EXCEPT",
         ),
-        (f.window, "a window function"),
         (
-            (f.distinct || f.group || f.order || f.limit) && plan.select.is_none(),
+            !local::windows_by_key(scope, root_id),
+            "a window function that is not PARTITION BY the key",
+        ),
+        (
+            merges && plan.select.is_none(),
             "a SELECT of this form with DISTINCT, GROUP BY, ORDER BY or LIMIT",
         ),
         (f.locking, "FOR UPDATE or FOR SHARE"),
         (
             plan.levels.iter().any(|level| level.features.sample),
             "TABLESAMPLE",
+        ),
+        (
+            plan.levels.iter().any(|level| level.recursive),
+            "WITH RECURSIVE",
         ),
     ];
     if let Some((_, clause)) = clause.iter().find(|(has, _)| *has) {
@@ -72,34 +82,37 @@ pub(super) fn reason(
     {
         return Some(format!("{}() gives each shard another answer", call.name));
     }
-    // An aggregate inside a subquery may be one of the outer query, if its arguments are of there: `(SELECT max(u.id))`.
+    // An aggregate inside a subquery is one of the outer query, if all its columns are: `(SELECT max(u.id))`.
     let aggregate = plan.calls.iter().find(|call| {
-        let inner = call.level != root_id && !call.bare;
-        functions::is_aggregate(&call.name) && (inner || plan.select.is_none())
+        functions::is_aggregate(&call.name)
+            && match call.level == root_id {
+                true => plan.select.is_none() && !call.window,
+                false => !is_of_its_level(scope, call),
+            }
     });
     if let Some(call) = aggregate {
-        return Some(format!(
-            "{}() over several shards is not supported yet",
-            call.name
-        ));
+        return Some(format!("it is not sure what {}() counts", call.name));
     }
     if let Some((_, _, table)) = parts.sharded.iter().find(|(_, _, table)| table.view) {
         return Some(format!("what the view {} reads is not known", table.name));
     }
-    if plan.levels.iter().any(|level| level.refs > 0) {
-        return Some(
-            "a subquery in FROM or WITH over several shards is not supported yet".to_owned(),
-        );
-    }
     colocated(scope, knowledge, parts, root_id)
+}
+
+/// An aggregate belongs to the query that it stands in: it has a column of it, or none at all (SQL:2003 6.9, and
+/// parse_agg.c, check_agg_arguments).
+fn is_of_its_level(scope: &Scope<'_>, call: &Call) -> bool {
+    let Some(columns) = &call.columns else {
+        return call.bare;
+    };
+    let mut own = columns.iter().map(|c| scope.resolve(call.level, c));
+    columns.is_empty() || own.any(|id| id.is_some_and(|id| id.level == call.level))
 }
 
 /// Each row of the level stands by itself: it is not made of several, and none is left out because of others.
 pub(super) fn is_row_by_row(scope: &Scope<'_>, level: LevelId) -> bool {
     let f = &scope.plan.levels[level].features;
-    let mut calls = scope.plan.calls.iter();
-    !(f.distinct || f.group || f.window || f.limit)
-        && !calls.any(|call| call.level == level && functions::is_aggregate(&call.name))
+    !(f.distinct || f.group || f.window || f.limit) && !local::aggregates(scope, level)
 }
 
 /// All sharded tables are tied together by equality of their keys, and rows without one are not kept.
@@ -143,63 +156,97 @@ fn colocated(
             }
         }
     }
-    let first = parts.sharded.iter().find(|(level, _, _)| *level == root);
-    let Some((_, first_item, first_table)) = first else {
+    if let Some(why) = in_from(scope, &mut groups, root) {
+        return Some(why);
+    }
+    let mut read = Vec::new();
+    local::sharded_in(scope, root, &mut read);
+    let Some(first) = read.first().copied() else {
         return Some("no sharded table is read outside a subquery".to_owned());
     };
+    let name =
+        |(level, item): (LevelId, usize)| scope.table(level, item).map_or("a query", |t| &t.name);
     for (level, item, table) in &parts.sharded {
-        if groups.of((*level, *item)) != groups.of((root, *first_item)) {
+        if groups.of((*level, *item)) != groups.of(first) {
             return Some(format!(
                 "{} and {} are not joined on their keys",
-                first_table.name, table.name
+                name(first),
+                table.name
             ));
         }
-    }
-    let of = &scope.plan.levels[root];
-    let is_sharded = |item: usize| {
-        parts
-            .sharded
-            .iter()
-            .any(|(level, at, _)| *level == root && *at == item)
-    };
-    for join in &of.joins {
-        let kept = match join.kind {
-            JoinKind::Inner => [None, None],
-            JoinKind::Left => [Some(&join.left), None],
-            JoinKind::Right => [None, Some(&join.right)],
-            JoinKind::Full => [Some(&join.left), Some(&join.right)],
-        };
-        if kept
-            .into_iter()
-            .flatten()
-            .any(|side| !side.clone().any(is_sharded))
-        {
-            return Some(
-                "an outer join keeps rows of a table that every shard would give".to_owned(),
-            );
-        }
-    }
-    if of
-        .items
-        .iter()
-        .any(|item| matches!(item.source, Source::Level(_)))
-    {
-        return Some("a subquery in FROM over several shards is not supported yet".to_owned());
     }
     None
 }
 
-pub(super) fn is_key(scope: &Scope<'_>, column: ColumnId) -> bool {
-    scope
-        .table(column.level, column.item)
-        .is_some_and(|table| match &table.kind {
-            TableKind::Sharded { key: Some(key), .. } => key.index == column.column,
-            _ => false,
-        })
+/// Queries in FROM, WITH and set operations: each shard must be able to answer them by itself. Ties them to the tables
+/// in them.
+fn in_from(scope: &Scope<'_>, groups: &mut Groups, root: LevelId) -> Option<String> {
+    let by_facts = groups.clone();
+    for (level, of) in scope.plan.levels.iter().enumerate() {
+        let mut inside = Vec::new();
+        local::sharded_in(scope, level, &mut inside);
+        if inside.is_empty() {
+            continue;
+        }
+        let in_from = level == root || of.refs > 0;
+        if in_from && local::keeps_rows_of_all(scope, level) {
+            return Some(
+                "an outer join keeps rows of a table that every shard would give".to_owned(),
+            );
+        }
+        if of.refs > 1 {
+            return Some("a query of WITH is read twice".to_owned());
+        }
+        // What the root does to its rows, the gather does over again; but not so a set operation.
+        let set = matches!(of.body, Body::SetOp(..));
+        if in_from && (level != root || set) {
+            let tied = || is_tied_outside(scope, &by_facts, level, &inside);
+            if let Some(why) = local::reason(scope, level).filter(|_| !tied()) {
+                return Some(why);
+            }
+        }
+        if set {
+            inside
+                .windows(2)
+                .for_each(|two| groups.join(two[0], two[1]));
+        }
+        for (item, source) in of.items.iter().enumerate() {
+            if let Source::Level(inner) = source.source {
+                let mut inside = Vec::new();
+                local::sharded_in(scope, inner, &mut inside);
+                inside
+                    .iter()
+                    .for_each(|table| groups.join((level, item), *table));
+            }
+        }
+    }
+    None
+}
+
+/// All sharded tables of a LATERAL query are joined on the key with one outside of it: each row there has a query of its
+/// own, in its own shard.
+fn is_tied_outside(
+    scope: &Scope<'_>,
+    by_facts: &Groups,
+    level: LevelId,
+    inside: &[(LevelId, usize)],
+) -> bool {
+    let Some(parent) = scope.plan.levels[level].parent else {
+        return false;
+    };
+    let outside = 0..scope.plan.levels[parent].items.len();
+    let outside = outside.filter(|item| {
+        matches!(
+            scope.plan.levels[parent].items[*item].source,
+            Source::Table(_)
+        ) && local::is_sharded(scope, parent, *item)
+    });
+    let mut outside = outside.map(|item| by_facts.of((parent, item)));
+    outside.any(|group| inside.iter().all(|table| by_facts.of(*table) == group))
 }
 
 /// Items tied together.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Groups(HashMap<(LevelId, usize), (LevelId, usize)>);
 
 impl Groups {

@@ -19,6 +19,7 @@ mod functions;
 mod gather;
 mod keys;
 mod known;
+mod local;
 mod order;
 mod outlook;
 mod reach;

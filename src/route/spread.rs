@@ -4,12 +4,12 @@
 use std::collections::HashMap;
 
 use crate::catalog::Collation;
-use crate::sql::plan::{Column, LevelId};
+use crate::sql::plan::{Column, LevelId, Source};
 use crate::sql::rewrite::Pos;
 use crate::sql::select::{ExprText, OutputText, PartKind, SelectText};
 
 use super::columns::{ColumnId, Scope};
-use super::gather::is_key;
+use super::local::{self, is_key};
 
 /// A SELECT that may be asked of several shards.
 #[derive(Clone, Debug)]
@@ -111,6 +111,12 @@ fn known(scope: &Scope<'_>, root: LevelId, column: &Column) -> Option<Known> {
 }
 
 fn text_order(scope: &Scope<'_>, column: ColumnId) -> TextOrder {
+    if let Source::Level(inner) = scope.plan.levels[column.level].items[column.item].source {
+        return match scope.given(inner, column.column) {
+            Some(given) if given.level == inner => text_order(scope, given),
+            _ => TextOrder::Other,
+        };
+    }
     let table = scope.table(column.level, column.item);
     match table.and_then(|table| table.columns.get(column.column)) {
         Some(column) => match column.collation {
@@ -126,19 +132,21 @@ fn text_order(scope: &Scope<'_>, column: ColumnId) -> TextOrder {
 fn gives_key(scope: &Scope<'_>, root: LevelId, table: Option<&str>) -> bool {
     let items = 0..scope.plan.levels[root].items.len();
     let keyed = |item: usize| {
-        let of = scope.table(root, item);
-        let keyed = of.is_some_and(|of| {
-            (0..of.columns.len()).any(|column| {
-                is_key(
-                    scope,
-                    ColumnId {
-                        level: root,
-                        item,
-                        column,
-                    },
-                )
-            })
-        });
+        let keyed = match &scope.plan.levels[root].items[item].source {
+            Source::Level(inner) => local::gives_key(scope, *inner),
+            _ => scope.table(root, item).is_some_and(|of| {
+                (0..of.columns.len()).any(|column| {
+                    is_key(
+                        scope,
+                        ColumnId {
+                            level: root,
+                            item,
+                            column,
+                        },
+                    )
+                })
+            }),
+        };
         keyed && !scope.is_nullable(root, item)
     };
     items

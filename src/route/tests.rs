@@ -1127,7 +1127,7 @@ fn subqueries() {
         ),
         (
             "SELECT * FROM (VALUES (5), (6)) v(id) JOIN photos ON photos.user_id = v.id",
-            "SR004",
+            "5,6",
         ),
         (
             "SELECT * FROM users u WHERE u.id = 5 AND (SELECT count(*) FROM (SELECT * FROM photos p WHERE p.user_id = u.id) d) > 1",
@@ -2092,7 +2092,7 @@ fn views() {
         ("SELECT user_id FROM fans WHERE fan = 5", "5"),
         // A column called like the key need not be one.
         ("SELECT fan FROM fans WHERE user_id = 5", "all"),
-        ("SELECT * FROM admirers WHERE user_id = 5", "SR004"),
+        ("SELECT * FROM admirers WHERE user_id = 5", "all"),
         ("INSERT INTO admirers (user_id) VALUES (5)", "SR003"),
         // Read as the query that it is.
         ("SELECT n FROM totals WHERE user_id = 5", "5"),
@@ -2101,10 +2101,10 @@ fn views() {
             "SELECT totals.n, u.name FROM users u LEFT JOIN totals ON totals.user_id = u.id WHERE u.id = 5",
             "5",
         ),
-        ("SELECT user_id, n FROM totals", "SR004"),
+        ("SELECT user_id, n FROM totals", "all"),
         ("SELECT b FROM totals AS t (a, b) WHERE a = 5", "5"),
         ("SELECT * FROM newest WHERE user_id = 5", "SR004"),
-        ("SELECT * FROM of_five", "SR004"),
+        ("SELECT * FROM of_five", "all"),
         ("SELECT * FROM of_five, photos WHERE user_id = 5", "SR001"),
         ("SELECT name FROM names", "template"),
         (

@@ -150,6 +150,8 @@ pub struct Level {
     pub outputs: Vec<Output>,
     /// What makes one row that it gives.
     pub gives: Gives,
+    /// What each window partitions by.
+    pub windows: Vec<Vec<Term>>,
     /// What else is in it.
     pub features: Features,
     /// How many FROM items are this level (0 for the outermost level and for subqueries in expressions).
@@ -381,6 +383,8 @@ pub enum Output {
 pub struct Features {
     /// DISTINCT or DISTINCT ON.
     pub distinct: bool,
+    /// The set operation is UNION ALL.
+    pub union_all: bool,
     /// GROUP BY or HAVING.
     pub group: bool,
     /// A window function.
@@ -410,6 +414,8 @@ pub struct Call {
     pub bare: bool,
     /// It stands in FROM.
     pub from: bool,
+    /// The columns in it; `None`: a subquery is in it.
+    pub columns: Option<Vec<Column>>,
 }
 
 /// A string literal that names an object.

@@ -2,16 +2,18 @@
 //!
 //! The walk is exhaustive on purpose: a subquery that it passed over would be a table that nobody routes.
 
+use std::ops::ControlFlow;
+
 use sqlparser::ast::{
     AccessExpr, Array, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
     FunctionArgumentClause, FunctionArguments, Ident, ObjectName, OrderByExpr, OrderByOptions,
-    Subscript, Value, WindowFrameBound, WindowSpec, WindowType,
+    Subscript, Value, WindowFrameBound, WindowSpec, WindowType, visit_expressions,
 };
 
 use super::lower::{Lower, Read, parts, stop};
 use super::objects::names_object;
 use super::terms::{array_cast, cast, param_number, strip, type_name};
-use crate::sql::plan::{Call, LevelId, ParamUse, Term, TypeRef, TypedBy};
+use crate::sql::plan::{Call, Column, LevelId, ParamUse, Term, TypeRef, TypedBy};
 
 impl Lower<'_> {
     pub(super) fn walk_all(&mut self, exprs: &[Expr], level: LevelId) -> Read<()> {
@@ -377,7 +379,9 @@ impl Lower<'_> {
                 .all(|arg| matches!(arg, FunctionArg::Unnamed(FunctionArgExpr::Wildcard))),
             _ => false,
         };
+        let called = self.plan.calls.len();
         self.call(name, over.is_some(), bare, false, level)?;
+        self.plan.calls[called].columns = self.columns_in(function);
         match args {
             FunctionArguments::None => {}
             FunctionArguments::Subquery(query) => {
@@ -411,6 +415,26 @@ impl Lower<'_> {
     }
 
     /// Notes a call.
+    /// The columns in a call; `None`: there is a subquery in it.
+    fn columns_in(&self, function: &Function) -> Option<Vec<Column>> {
+        let mut columns = Vec::new();
+        let found = visit_expressions(function, |expr| {
+            match expr {
+                Expr::Identifier(_) | Expr::CompoundIdentifier(_) => {
+                    if let Term::Column(column) = self.term(expr) {
+                        columns.push(column);
+                    }
+                }
+                Expr::Subquery(_) | Expr::Exists { .. } | Expr::InSubquery { .. } => {
+                    return ControlFlow::Break(());
+                }
+                _ => {}
+            }
+            ControlFlow::Continue(())
+        });
+        found.is_continue().then_some(columns)
+    }
+
     fn call(
         &mut self,
         name: &ObjectName,
@@ -432,6 +456,7 @@ impl Lower<'_> {
             window,
             bare,
             from,
+            columns: Some(Vec::new()),
         };
         self.plan.calls.push(call);
         Ok(name)
@@ -512,6 +537,10 @@ impl Lower<'_> {
             self.ident(name)?;
         }
         self.walk_all(partition_by, level)?;
+        if window_name.is_none() {
+            let by = partition_by.iter().map(|expr| self.term(expr)).collect();
+            self.at(level).windows.push(by);
+        }
         self.order_by(order_by, level)?;
         let Some(frame) = window_frame else {
             return Ok(());

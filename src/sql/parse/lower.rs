@@ -211,6 +211,7 @@ impl<'t> Lower<'t> {
             facts: Vec::new(),
             outputs: Vec::new(),
             gives: Gives::default(),
+            windows: Vec::new(),
             features: Features::default(),
             refs: 0,
             recursive: false,
@@ -328,12 +329,21 @@ impl<'t> Lower<'t> {
         match body {
             SetExpr::Select(select) => self.select(select, parent),
             SetExpr::Query(query) => self.query(query, parent),
-            SetExpr::SetOperation { left, right, .. } => {
+            SetExpr::SetOperation {
+                left,
+                right,
+                op,
+                set_quantifier,
+            } => {
+                let union_all =
+                    *op == ast::SetOperator::Union && *set_quantifier == ast::SetQuantifier::All;
                 let left = self.set_expr(left, parent)?;
                 let right = self.set_expr(right, parent)?;
                 self.at(left).refs += 1;
                 self.at(right).refs += 1;
-                Ok(self.new_level(parent, Body::SetOp(left, right)))
+                let level = self.new_level(parent, Body::SetOp(left, right));
+                self.at(level).features.union_all = union_all;
+                Ok(level)
             }
             SetExpr::Values(values) => {
                 let level = self.new_level(parent, Body::Values(Vec::new()));

@@ -14,6 +14,7 @@ mod hostile;
 mod layers;
 mod leak;
 mod lifecycle;
+mod orm;
 mod protocol;
 mod provision;
 mod psql;

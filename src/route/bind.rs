@@ -13,7 +13,7 @@ use super::refusal::{Code, Refusal};
 use super::rules::{Bound, Names, Rule, Sharded};
 use super::spread::Spread;
 use super::tables::{Table, TableKind, Tables};
-use super::{ddl, gather, words};
+use super::{ddl, gather, views, words};
 
 /// Looks a plan's names up. Total: what can't be routed becomes a bound statement that [`super::decide()`] refuses.
 pub fn bind(plan: &Plan, tables: &Tables) -> Bound {
@@ -277,7 +277,13 @@ pub(super) struct Parts<'t> {
     refused: Option<Refusal>,
 }
 
-fn parts<'t>(plan: &Plan, tables: &'t Tables) -> Parts<'t> {
+impl Parts<'_> {
+    pub(super) fn is_refused(&self) -> bool {
+        self.refused.is_some()
+    }
+}
+
+pub(super) fn parts<'t>(plan: &Plan, tables: &'t Tables) -> Parts<'t> {
     let mut parts = Parts::default();
     for (level, of) in plan.levels.iter().enumerate() {
         for (at, item) in of.items.iter().enumerate() {
@@ -395,9 +401,12 @@ fn named_on_a_host<'t>(plan: &Plan, tables: &'t Tables) -> Vec<(&'t str, &'t str
 
 fn query(plan: &Plan, tables: &Tables) -> Bound {
     let mut edits = Vec::new();
-    let mut parts = parts(plan, tables);
+    let with_views = views::expand(plan, tables);
+    let mut parts = parts(&with_views, tables);
     parts.unsharded.extend(named_on_a_host(plan, tables));
-    let needs = needs(plan, tables, &mut edits);
+    let needs = needs(&with_views, tables, &mut edits);
+    // A view of the shards that reads none of their tables is found in any of them.
+    parts.catalog |= parts.sharded.is_empty() && with_views.levels.len() > plan.levels.len();
     for table in plan.levels.iter().flat_map(|level| &level.items) {
         if let Source::Table(table) = &table.source {
             edits.extend(qualify(table, tables));
@@ -415,7 +424,10 @@ fn query(plan: &Plan, tables: &Tables) -> Bound {
         .any(|level| level.writes() || level.features.locking)
         || needs.shard_function.is_some()
         || needs.other_function.is_some()
-        || plan.calls.iter().any(|call| functions::writes(&call.name));
+        || with_views
+            .calls
+            .iter()
+            .any(|call| functions::writes(&call.name));
     let root = plan.root.map(|root| &plan.levels[root]);
     let returns_rows = match plan.wrap {
         Wrap::Explain => true,
@@ -427,7 +439,7 @@ fn query(plan: &Plan, tables: &Tables) -> Bound {
     } else {
         Names::Qualified
     };
-    let rule = rule(plan, tables, parts, needs, writes);
+    let rule = rule(&with_views, tables, parts, needs, writes);
     let per_text = plan.per_text;
     Bound {
         edits,

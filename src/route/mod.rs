@@ -27,6 +27,7 @@ mod rules;
 mod spread;
 mod tables;
 mod value;
+mod views;
 mod words;
 
 #[cfg(test)]

@@ -1,9 +1,13 @@
 //! What each name is: the map's `[tables]` rules and the catalog put together.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use crate::catalog::{self, Collation, Column, Snapshot};
 use crate::shardmap::{KeyType, Kind, SchemaPattern, ShardId, ShardMap, TableRule};
+use crate::sql::plan::Plan;
+
+use super::views;
 
 /// All names that a statement may use, and what they are. Made anew with every map and every catalog snapshot.
 #[derive(Clone, Debug)]
@@ -44,6 +48,8 @@ pub struct Table {
     pub view: bool,
     /// It is sharded and has a key column, but this is why that can't be one.
     pub(super) bad_key: Option<String>,
+    /// It is a view of the shards that is no table's equal: what it reads.
+    pub(super) reads: Option<Arc<Plan>>,
 }
 
 /// Where a table's rows are.
@@ -117,7 +123,7 @@ impl Tables {
                 ));
             }
         }
-        let tables = Tables {
+        let mut tables = Tables {
             key_type: common_key_type(&by_name),
             collation: common_collation(snapshot),
             nondeterministic: snapshot.databases.values().any(|d| d.nondeterministic),
@@ -135,6 +141,7 @@ impl Tables {
             sharded_others: snapshot.sharded_others.clone(),
             public_others: snapshot.public_others.clone(),
         };
+        views::settle(&mut tables);
         (tables, faults)
     }
 
@@ -145,6 +152,16 @@ impl Tables {
 
     pub(super) fn add(&mut self, table: Table) {
         self.by_name.insert(table.name.clone(), table);
+    }
+
+    /// A view has turned out to be as good as a sharded table.
+    pub(super) fn settle(&mut self, view: &str, kind: TableKind) {
+        if let Some(table) = self.by_name.get_mut(view) {
+            table.kind = kind;
+            table.view = false;
+            table.bad_key = None;
+            table.reads = None;
+        }
     }
 
     /// Every table, view or the like, sorted by name.
@@ -331,6 +348,7 @@ fn unlisted(table: &catalog::Table) -> Table {
         columns: table.columns.clone(),
         view: is_view(table),
         bad_key: None,
+        reads: None,
     }
 }
 
@@ -377,6 +395,7 @@ fn public_table(
         columns: found.columns.clone(),
         view: is_view(found),
         bad_key: None,
+        reads: None,
     }
 }
 
@@ -390,6 +409,9 @@ fn sharded_table(map: &ShardMap, table: &catalog::Table, faults: &mut Vec<String
             table.name
         ));
         return unlisted(table);
+    }
+    if let Some(definition) = &table.definition {
+        return sharded_view(table, definition);
     }
     let name = rule
         .and_then(|r| r.key.as_deref())
@@ -414,6 +436,27 @@ fn sharded_table(map: &ShardMap, table: &catalog::Table, faults: &mut Vec<String
         columns: table.columns.clone(),
         view: is_view(table),
         bad_key,
+        reads: None,
+    }
+}
+
+/// A view, before it is known what kind of tables it reads.
+fn sharded_view(table: &catalog::Table, definition: &str) -> Table {
+    let reads = views::read(definition);
+    let why = match &reads {
+        Some(_) => "it is a view that can't be written to, or not without its key",
+        None => "it is a view, and what it reads is not understood",
+    };
+    Table {
+        name: table.name.clone(),
+        kind: TableKind::Sharded {
+            key: None,
+            ids: Vec::new(),
+        },
+        columns: table.columns.clone(),
+        view: true,
+        bad_key: Some(why.to_owned()),
+        reads,
     }
 }
 

@@ -116,12 +116,28 @@ pub struct Level {
     pub facts: Vec<Fact>,
     /// The columns that it gives: SELECT list or RETURNING.
     pub outputs: Vec<Output>,
+    /// What makes one row that it gives.
+    pub gives: Gives,
     /// What else is in it.
     pub features: Features,
     /// How many FROM items are this level (0 for the outermost level and for subqueries in expressions).
     pub refs: u32,
     /// A common table expression that names itself.
     pub recursive: bool,
+}
+
+/// What makes one row that a level gives.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Gives {
+    /// One row of its items (or all of them, if it calls an aggregate).
+    #[default]
+    Rows,
+    /// Those rows whose outputs are alike: DISTINCT.
+    Alike,
+    /// Those rows for which these terms are alike: GROUP BY.
+    Groups(Vec<Term>),
+    /// Something else: grouping sets, DISTINCT ON.
+    Other,
 }
 
 /// What a level does.

@@ -66,6 +66,13 @@ const CASES: &[Case] = &[
         "RETURNING",
     ),
     case(
+        "path_of_several",
+        "SELECT name::mood FROM users",
+        "SR004",
+        "names need the shard's search_path",
+        "Ask one shard at a time",
+    ),
+    case(
         "unlisted",
         "SELECT * FROM stray",
         "SR003",
@@ -461,17 +468,31 @@ const CASES: &[Case] = &[
     ),
     case(
         "not_mergeable",
-        "DELETE FROM photos WHERE user_id IN (1, 2)",
+        "EXPLAIN DELETE FROM photos WHERE user_id IN (1, 2)",
         "SR002",
         "writes to more than one shard",
         "one statement for each key",
     ),
     case(
         "not_mergeable",
-        "INSERT INTO photos (user_id) VALUES (1), (2)",
+        "UPDATE photos SET caption = 'x' FROM likes l WHERE photos.user_id IN (1, 2) AND l.user_id IN (1, 2)",
         "SR002",
-        "writes to more than one shard",
+        "photos and likes are not joined on their keys",
         "one statement for each key",
+    ),
+    case(
+        "order_of_rows",
+        "INSERT INTO users (id, name) VALUES (1, ''), (2, ''), (1, '') ON CONFLICT (id) DO UPDATE SET name = 'x' WHERE false RETURNING id",
+        "SR002",
+        "rows of several shards take turns",
+        "Sort the rows by key",
+    ),
+    case(
+        "reference_written_among",
+        "INSERT INTO countries SELECT country, name FROM users WHERE id = 1",
+        "SR002",
+        "reference table countries beside tables of another kind",
+        "in a statement of their own",
     ),
     case(
         "different_shards",
@@ -725,6 +746,7 @@ const NEVER: &[(&str, &str)] = &[
         "session_command",
         "Postgres says first what is wrong with a form that the session cannot read",
     ),
+    ("path_of_several", "PLACEHOLDER"),
     (
         "sql_prepare",
         "the session refuses these before they are routed; `presplit explain` shows it",

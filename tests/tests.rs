@@ -10,7 +10,9 @@ mod ddl;
 mod demo;
 mod differential;
 mod drivers;
+mod explain;
 mod hostile;
+mod keys;
 mod layers;
 mod leak;
 mod lifecycle;
@@ -26,3 +28,4 @@ mod settings;
 #[allow(dead_code, unused_imports)]
 mod support;
 mod syntax;
+mod writes;

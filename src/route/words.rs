@@ -27,6 +27,14 @@ pub(super) fn unreadable(word: &str, why: &str) -> Refusal {
     .detail(why)
 }
 
+pub(super) fn path_of_several() -> Refusal {
+    Refusal::new(
+        Code::NotMergeable,
+        "a statement whose names need the shard's search_path can't be asked of several shards",
+        "Ask one shard at a time: put /* presplit: key=VALUE */ or /* presplit: shard=N */ into the statement.",
+    )
+}
+
 pub(super) fn unlisted(table: &str) -> Refusal {
     let hint = format!(
         "List it in shardmap.toml: [tables] {table} = {{ host = \"...\" }} if it is on one host, {{ kind = \"reference\" }} if every host has the same rows; or create it in the shards."
@@ -121,6 +129,24 @@ pub(super) fn last_value(function: &str) -> Refusal {
         "{function}() tells what this session has last taken from a sequence, but server connections are shared by sessions"
     );
     Refusal::new(Code::NotSupported, message, "Add RETURNING to the INSERT.")
+}
+
+pub(super) fn reference_written_among(table: &str) -> Refusal {
+    let message =
+        format!("the statement writes reference table {table} beside tables of another kind");
+    Refusal::new(
+        Code::ManyShards,
+        message,
+        "Read the rows first, and write them in a statement of their own.",
+    )
+}
+
+pub(super) fn order_of_rows() -> Refusal {
+    Refusal::new(
+        Code::ManyShards,
+        "rows of several shards take turns in the INSERT, and ON CONFLICT DO UPDATE ... WHERE may leave some out of RETURNING, so that their order can't be kept",
+        "Sort the rows by key in the statement, or leave out WHERE or RETURNING.",
+    )
 }
 
 pub(super) fn sequence_alone(to: &str, name: &str) -> Refusal {
@@ -312,7 +338,7 @@ pub(super) fn not_merged(reason: &str) -> Refusal {
 /// Several shards where only one will do.
 pub(super) fn not_mergeable(reason: &str, writes: bool) -> Refusal {
     if writes {
-        let message = "the statement writes to more than one shard, which is not supported yet";
+        let message = format!("the statement writes to more than one shard, but {reason}");
         return Refusal::new(
             Code::ManyShards,
             message,

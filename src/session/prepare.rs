@@ -8,7 +8,7 @@ use super::Session;
 use super::context::{Prepared, Routed, Schema, Scratch, Statement};
 use super::errors::Fault;
 use super::links::Need;
-use crate::route::{self, Bound, Code, Names, Refusal, Route, Target, Values};
+use crate::route::{self, Bound, Names, Refusal, Route, Target, Values};
 use crate::shardmap::{HostId, ShardId};
 use crate::sql::control::{self, Control};
 use crate::sql::hint::{self, Hint};
@@ -25,17 +25,6 @@ pub(super) const PARSE: parse::Limits = parse::Limits {
     depth: 100,
 };
 
-/// Advisory locks that a session holds until it gives them back. Under transaction pooling they would be held by a server
-/// connection that the next transaction does not have. (pg_advisory_unlock_all does no harm, and drivers send it.)
-const SESSION_LOCKS: &[&str] = &[
-    "pg_advisory_lock",
-    "pg_advisory_lock_shared",
-    "pg_try_advisory_lock",
-    "pg_try_advisory_lock_shared",
-    "pg_advisory_unlock",
-    "pg_advisory_unlock_shared",
-];
-
 /// Where one execution goes.
 pub(super) enum Way {
     /// One server connection.
@@ -50,6 +39,42 @@ pub(super) enum Way {
     Everywhere,
     /// Several shards, whose rows one after the other are the answer.
     Several(Vec<ShardId>),
+    /// Several shards that are written to.
+    Write(Box<Write>),
+    /// Keys must be made before it is known.
+    Make(Box<route::Make>),
+}
+
+/// What is written to several shards.
+pub(super) struct Write {
+    pub(super) what: Parts,
+    pub(super) names: Names,
+}
+
+/// The parts of a write.
+pub(super) enum Parts {
+    /// The same text to each.
+    Each(Vec<ShardId>),
+    /// Each gets its rows.
+    Rows(route::Split),
+}
+
+impl Write {
+    /// How many parts there are.
+    pub(super) fn len(&self) -> usize {
+        match &self.what {
+            Parts::Each(shards) => shards.len(),
+            Parts::Rows(split) => split.parts.len(),
+        }
+    }
+
+    /// The shard of each part.
+    pub(super) fn shard(&self, part: usize) -> ShardId {
+        match &self.what {
+            Parts::Each(shards) => shards[part],
+            Parts::Rows(split) => split.parts[part].shard,
+        }
+    }
 }
 
 /// A statement read in the simple protocol.
@@ -232,9 +257,8 @@ impl Session {
         if bound.per_text && !by_text {
             return Prepared::ByText;
         }
-        let mut words = tokens(text, &shape.holes);
-        if let Some(lock) = words.find(|t| SESSION_LOCKS.iter().any(|name| t.is_word(text, name))) {
-            return Prepared::SessionLock(ident_value(text, lock.span).into_owned());
+        if let Some(lock) = control::session_lock(text, &shape.holes) {
+            return Prepared::SessionLock(lock);
         }
         let mut words = tokens(text, &shape.holes);
         Prepared::Query(Routed {
@@ -330,19 +354,17 @@ impl Session {
         values: &Values<'_>,
         hint: Option<&Hint>,
     ) -> Result<Way, Refusal> {
-        let Route { target, names } = route::decide(bound, values, &self.map, hint)?;
-        if names == Names::SearchPath && matches!(target, Target::Shards(_)) {
-            return Err(Refusal {
-                code: Code::NotMergeable,
-                message: "a statement whose names need the shard's search_path can't be asked of several shards".to_owned(),
-                detail: None,
-                hint: "Ask one shard at a time: put /* presplit: key=VALUE */ or /* presplit: shard=N */ into the statement.".to_owned(),
-            });
+        let mut route = route::decide(bound, values, &self.map, hint)?;
+        if let Target::Make(make) = &route.target
+            && make.maker == route::Maker::Shard
+        {
+            route = route::made_by_shard(bound, values, &self.map, self.shard_for_new())?;
         }
+        let Route { target, names } = route.sendable()?;
         Ok(self.way(target, names))
     }
 
-    fn way(&self, target: Target, names: Names) -> Way {
+    pub(super) fn way(&self, target: Target, names: Names) -> Way {
         match target {
             Target::Shard(shard) => Way::One {
                 host: self.map.owner(shard),
@@ -350,6 +372,15 @@ impl Session {
                 path: Need::path(names, Some(shard)),
             },
             Target::Shards(shards) => Way::Several(shards.to_vec()),
+            Target::Each(shards) => Way::Write(Box::new(Write {
+                what: Parts::Each(shards.to_vec()),
+                names,
+            })),
+            Target::Make(make) => Way::Make(make),
+            Target::Rows(split) => Way::Write(Box::new(Write {
+                what: Parts::Rows(*split),
+                names,
+            })),
             Target::Host(host) => Way::One {
                 host,
                 shard: None,
@@ -414,14 +445,10 @@ impl Session {
         }))
     }
 
-    /// The error for a function of [`SESSION_LOCKS`].
+    /// The error for [`control::session_lock`].
     pub(super) fn no_session_lock(function: &str) -> Fault {
-        Fault::unsupported(
-            format!(
-                "{function} is not supported under transaction pooling: the lock would stay with a server connection"
-            ),
-            "Take pg_advisory_xact_lock inside a transaction. In Rails set advisory_locks: false for migrations.",
-        )
+        let (what, hint) = control::no_session_lock(function);
+        Fault::unsupported(what, hint)
     }
 
     /// The error while no host's catalog has been read yet.

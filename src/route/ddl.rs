@@ -314,10 +314,8 @@ impl Binder<'_> {
     /// By its own line in `[tables]`, else by the table that it is tied to, else by its columns, else by the line `"*"`.
     fn home_of_new_table(&self, notices: &mut Vec<String>) -> Result<Home, Refusal> {
         let name = self.name();
-        if let Some(rule) = self.tables.rule(name) {
-            if let Some(home) = home_by_rule(rule) {
-                return Ok(home);
-            }
+        if let Some(home) = self.tables.rule(name).and_then(home_by_rule) {
+            return Ok(home);
         }
         let tied = self.ddl.refers.iter().filter(|(tie, _)| *tie == Tie::Same);
         if let Some((_, table)) = tied.into_iter().next() {

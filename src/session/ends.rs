@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use smallvec::SmallVec;
 
 use super::buffers::{self, Buffers};
-use super::context::Prepared;
+use super::context::{Prepared, Statement};
 use super::errors::Fault;
 use super::replies::{Made, Pass};
 use crate::pool::{Pool, ServerConn};
@@ -73,6 +73,23 @@ pub(crate) struct Link {
     pub(crate) settings_at_begin: crate::pool::Settings,
     /// A setting was changed on it since then.
     pub(crate) settings_touched: bool,
+    /// What can be sent anew if its first Bind finds that the tables have changed.
+    pub(crate) again: Option<Again>,
+}
+
+/// The first Bind of a batch, of a statement that the client has just parsed and the server long ago: to Postgres it is
+/// new, so "cached plan must not change result type" is our own doing.
+pub(crate) struct Again {
+    pub(crate) statement: Arc<Statement>,
+    pub(crate) shard: Option<ShardId>,
+    /// The number of the statement on the server connection.
+    pub(crate) name: u32,
+    /// The number of the reply to the Bind.
+    pub(crate) reply: u64,
+    /// Where the Bind begins in what is written in one go.
+    pub(crate) from: usize,
+    /// What was written, once it is.
+    pub(crate) written: Vec<u8>,
 }
 
 /// A statement of a Query as it was sent.
@@ -217,6 +234,7 @@ impl Link {
             status: b'I',
             settings_at_begin,
             settings_touched: false,
+            again: None,
         }
     }
 
@@ -241,10 +259,27 @@ impl Link {
     }
 
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.conn {
-            Some(conn) => flush(&mut conn.stream, &mut self.outbox, &mut self.sent, cx),
-            None => Poll::Ready(Ok(())),
+        let Some(conn) = &mut self.conn else {
+            return Poll::Ready(Ok(()));
+        };
+        if !self.outbox.is_empty() && self.again.is_some() {
+            ready!(write_all(
+                &mut conn.stream,
+                &self.outbox,
+                &mut self.sent,
+                cx
+            ))?;
+            self.sent = 0;
+            match &mut self.again {
+                Some(again) if again.written.is_empty() && self.outbox.len() <= READ_MOST => {
+                    std::mem::swap(&mut again.written, &mut self.outbox);
+                }
+                // In more than one go: not the whole of it is kept.
+                _ => self.again = None,
+            }
+            self.outbox.clear();
         }
+        flush(&mut conn.stream, &mut self.outbox, &mut self.sent, cx)
     }
 
     /// Whether a message was passed on in part: the client cannot be told of an error before the rest.
@@ -269,6 +304,12 @@ impl Link {
 
     /// Gives the connection back to its pool if it is outside a transaction with nothing outstanding; else closes it.
     pub(crate) fn release(&mut self) {
+        if let Some(again) = self.again.take()
+            && self.outbox.is_empty()
+        {
+            self.outbox = again.written;
+            self.outbox.clear();
+        }
         let whole = self.outbox.is_empty() && self.middle.rest == 0 && !self.unsynced;
         if let Some(mut conn) = self.conn.take() {
             let clean = self.status == b'I' && whole && self.walked == conn.inbox.len();
@@ -297,17 +338,27 @@ fn flush(
     sent: &mut usize,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<()>> {
-    while *sent < outbox.len() {
-        let n = ready!(stream.poll_write(cx, &outbox[*sent..]))?;
-        if n == 0 {
-            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-        }
-        *sent += n;
-    }
+    ready!(write_all(stream, outbox, sent, cx))?;
     outbox.clear();
     *sent = 0;
     if outbox.capacity() > READ_MOST {
         *outbox = Vec::new();
+    }
+    Poll::Ready(Ok(()))
+}
+
+fn write_all(
+    stream: &mut Stream,
+    bytes: &[u8],
+    sent: &mut usize,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<()>> {
+    while *sent < bytes.len() {
+        let n = ready!(stream.poll_write(cx, &bytes[*sent..]))?;
+        if n == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        *sent += n;
     }
     Poll::Ready(Ok(()))
 }

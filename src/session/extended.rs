@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use super::block::{Acted, aborted};
 use super::context::{Prepared, Statement};
 use super::control::declared_cursor;
+use super::ends::Again;
 use super::errors::Fault;
 use super::links::Need;
 use super::prepare::{Way, bad_hint};
@@ -434,10 +435,23 @@ impl Session {
             self.check_portal_is_new(&self.client.inbox[names.portal.clone()])?;
         }
         self.context.stats.routed();
+        let first = self.block.is_none()
+            && names.statement.is_empty()
+            && self.links.iter().all(|link| !link.unsynced);
         let n = self.server_statement(i, statement, shard)?;
         let BindNames { portal, rest, .. } = names;
         let host = {
             let link = &mut self.links[i];
+            if first && !link.unsynced {
+                link.again = Some(Again {
+                    statement: statement.clone(),
+                    shard,
+                    name: n,
+                    reply: self.replies.next_number(),
+                    from: link.outbox.len(),
+                    written: Vec::new(),
+                });
+            }
             let inbox = &self.client.inbox;
             frontend::bind_renamed(
                 &mut link.outbox,

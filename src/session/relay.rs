@@ -6,13 +6,17 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
+use super::context::Prepared;
 use super::ends::{Client, Hold, Link, Middle, SentPiece, poll_fill};
 use super::errors::Fault;
+use super::extended::server_name;
 use super::replies::{Made, Pass, Replies, Reply};
 use crate::pool::ServerConn;
+use crate::sql::rewrite;
 use crate::sql::shape::Shape;
 use crate::wire::backend::{CommandComplete, ErrorView, ParameterStatus};
 use crate::wire::frame;
+use crate::wire::frontend::{self, Kind};
 
 /// A message that we must see whole before passing it on (errors, parameter changes). Errors quote values, however long,
 /// and more than once.
@@ -421,8 +425,12 @@ fn look(
                 // The settings that the client's statement, already sent, relies on could not be brought about.
                 return Err(Fault::ended(&link.pool.host, &view));
             }
+            let stale = view.get(b'R') == Some(b"RevalidateCachedQuery");
+            seen.stale |= stale;
+            if stale && run_anew(link, replies) {
+                return Ok(false);
+            }
             seen.error = true;
-            seen.stale |= view.get(b'R') == Some(b"RevalidateCachedQuery");
             seen.failed_at.get_or_insert(replies.front_number());
             write_error(client, link, replies.front(), &view, message);
             let mut refused = Vec::new();
@@ -440,6 +448,49 @@ fn look(
         }
     }
     Ok(false)
+}
+
+/// The tables have changed since the server parsed the statement of the batch's first Bind, of which nothing has been
+/// answered yet: it is parsed and all of it sent anew. `false`: that can't be done.
+fn run_anew(link: &mut Link, replies: &mut Replies) -> bool {
+    let number = replies.front_number();
+    let Some(again) = link.again.take_if(|again| again.reply == number) else {
+        return false;
+    };
+    let Prepared::Query(bound) = &*again.statement.prepared else {
+        return false;
+    };
+    if !replies.has_sync() || again.written.len() <= again.from || !link.outbox.is_empty() {
+        return false;
+    }
+    let (statement, mut buf) = (&again.statement, [0; 12]);
+    let name = server_name(again.name, &mut buf);
+    let mut text = Vec::new();
+    match again.shard {
+        Some(shard) => rewrite::splice(
+            &statement.text,
+            &statement.holes,
+            &bound.edits,
+            link.map.schema(shard),
+            &mut text,
+        ),
+        None => text.extend_from_slice(&statement.text),
+    }
+    frontend::close(&mut link.outbox, Kind::Statement, name);
+    frontend::parse(
+        &mut link.outbox,
+        name,
+        &text,
+        statement.types.iter().copied(),
+    );
+    link.outbox.extend_from_slice(&again.written[again.from..]);
+    replies.put_in_front(Reply::Parse {
+        pass: Pass::Keep,
+        name: again.name,
+        statement: again.statement.clone(),
+        shard: again.shard,
+    });
+    true
 }
 
 /// Passes an error on, its position mapped back to the client's text if it concerns a text that we changed.

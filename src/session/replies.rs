@@ -68,6 +68,8 @@ pub(crate) struct Replies {
     asked: usize,
     /// How many there have been, ever: the next one's number.
     pushed: u64,
+    /// How many of those in the queue were put in front of others and have no number of their own.
+    in_front: usize,
     /// What the shares answered so far come to.
     total: Option<Total>,
 }
@@ -80,6 +82,16 @@ struct Total {
 }
 
 impl Replies {
+    /// The statement of the Bind at the front is parsed anew, after the Sync that ends what it was sent in: three replies that
+    /// come before its own.
+    pub(crate) fn put_in_front(&mut self, parse: Reply) {
+        self.queue.push_front(parse);
+        self.queue.push_front(Reply::One(Pass::Keep));
+        self.queue.push_front(Reply::Sync(Pass::Keep));
+        self.asked += 3;
+        self.in_front += 3;
+    }
+
     pub(crate) fn push(&mut self, reply: Reply) {
         self.asked += usize::from(!matches!(reply, Reply::Made(_)));
         self.pushed += 1;
@@ -100,7 +112,7 @@ impl Replies {
 
     /// The number of the reply at the front.
     pub(crate) fn front_number(&self) -> u64 {
-        self.pushed - self.queue.len() as u64
+        self.pushed - (self.queue.len() - self.in_front) as u64
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -122,6 +134,7 @@ impl Replies {
 
     pub(crate) fn pop(&mut self) -> Option<Reply> {
         let reply = self.queue.pop_front()?;
+        self.in_front = self.in_front.saturating_sub(1);
         self.asked -= usize::from(!matches!(reply, Reply::Made(_)));
         match reply {
             Reply::Made(Made::Total) => {
@@ -162,6 +175,7 @@ impl Replies {
     pub(crate) fn clear(&mut self) {
         self.queue.clear();
         self.asked = 0;
+        self.in_front = 0;
         self.total = None;
     }
 

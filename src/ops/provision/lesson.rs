@@ -10,6 +10,7 @@ use super::objects::{self, Objects, telling};
 use super::schema_file::Statement;
 use crate::ops::connect::said;
 use crate::shardmap::{Function, ShardId, ShardMap};
+use crate::sql::ddl::{quote, take_next_id};
 
 /// The schema that the file is tried in. Never committed.
 const SCRATCH: &str = "presplit_trial";
@@ -340,9 +341,7 @@ impl Trial<'_> {
         found: &IdColumn,
     ) -> Result<(), tokio_postgres::Error> {
         let (table, column) = (quote(table), quote(column));
-        let mut sql = format!(
-            "ALTER TABLE {table} ALTER COLUMN {column} DROP IDENTITY IF EXISTS;\nALTER TABLE {table} ALTER COLUMN {column} SET DEFAULT next_id()"
-        );
+        let mut sql = take_next_id(&table, &column);
         for sequence in &found.sequences {
             sql.push_str(&format!(";\nDROP SEQUENCE {}", quote(sequence)));
         }
@@ -437,9 +436,4 @@ struct IdColumn {
     from_sequence: bool,
     /// Sequences that the column owns (those of an identity go with it).
     sequences: Vec<String>,
-}
-
-/// A name as it can stand in any statement.
-fn quote(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }

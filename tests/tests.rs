@@ -6,12 +6,17 @@
 mod admin;
 mod auth;
 mod catalog;
+mod ddl;
 mod demo;
+mod differential;
 mod drivers;
+mod explain;
 mod hostile;
 mod keys;
 mod layers;
+mod leak;
 mod lifecycle;
+mod orm;
 mod protocol;
 mod provision;
 mod psql;
@@ -22,4 +27,5 @@ mod settings;
 // Parts of it wait for the tests that need them.
 #[allow(dead_code, unused_imports)]
 mod support;
+mod syntax;
 mod writes;

@@ -13,19 +13,22 @@ use super::refusal::{Code, Refusal};
 use super::rules::{Bound, Names, Reach, Rule, Sharded};
 use super::spread::Spread;
 use super::tables::{Table, TableKind, Tables};
-use super::{gather, reach, words};
+use super::{ddl, gather, reach, views, words};
 
 /// Looks a plan's names up. Total: what can't be routed becomes a bound statement that [`super::decide()`] refuses.
 pub fn bind(plan: &Plan, tables: &Tables) -> Bound {
     let rule = match &plan.verb {
         Verb::Empty => Rule::Any,
-        Verb::Utility(verb) => utility(verb, plan, tables),
+        Verb::Utility(verb) => utility(verb),
         Verb::CopyFrom | Verb::CopyTo => copy(plan, tables),
         Verb::Select | Verb::Write => return query(plan, tables),
     };
-    let edits = match (&rule, &plan.copy) {
-        (Rule::Refuse { .. }, Some(table)) => qualify(table, tables).into_iter().collect(),
-        _ => Vec::new(),
+    let (rule, edits) = match (rule, &plan.copy, &plan.ddl) {
+        (rule @ Rule::Refuse { .. }, Some(table), _) => {
+            (rule, qualify(table, tables).into_iter().collect())
+        }
+        (Rule::Refuse { hintable: true, .. }, None, Some(ddl)) => ddl::bind(ddl, plan, tables),
+        (rule, ..) => (rule, Vec::new()),
     };
     Bound {
         edits,
@@ -152,8 +155,8 @@ const SESSION_COMMANDS: &[&str] = &[
     "UNLISTEN",
 ];
 
-/// CREATE, ALTER, VACUUM ...: they go nowhere without a hint, unless they are all about unsharded tables of one host.
-fn utility(verb: &str, plan: &Plan, tables: &Tables) -> Rule {
+/// CREATE, ALTER, VACUUM ...: what is no DDL that [`ddl`] knows goes nowhere without a hint.
+fn utility(verb: &str) -> Rule {
     let refusal = match verb {
         "CREATE TEMP" => {
             return Rule::Refuse {
@@ -179,34 +182,9 @@ fn utility(verb: &str, plan: &Plan, tables: &Tables) -> Rule {
         _ if !begins_a_command(verb) => return Rule::Template,
         _ => words::utility(verb),
     };
-    let hosts = plan
-        .words
-        .iter()
-        .filter_map(|word| match &tables.get(word)?.kind {
-            TableKind::Unsharded { host } => Some(Some((host, word))),
-            TableKind::Sharded { .. } | TableKind::Reference | TableKind::Unlisted => Some(None),
-        });
-    let hosts: Vec<Option<(&String, &String)>> = hosts.collect();
-    let tame = matches!(
-        verb,
-        "VACUUM" | "ANALYZE" | "TRUNCATE" | "LOCK" | "COMMENT" | "REINDEX" | "CLUSTER"
-    );
-    match hosts[..] {
-        [Some((host, table)), ref rest @ ..]
-            if tame
-                && rest
-                    .iter()
-                    .all(|other| other.is_some_and(|(other, _)| other == host)) =>
-        {
-            Rule::Host {
-                host: host.clone(),
-                table: table.clone(),
-            }
-        }
-        _ => Rule::Refuse {
-            refusal,
-            hintable: true,
-        },
+    Rule::Refuse {
+        refusal,
+        hintable: true,
     }
 }
 
@@ -301,7 +279,13 @@ pub(super) struct Parts<'t> {
     refused: Option<Refusal>,
 }
 
-fn parts<'t>(plan: &Plan, tables: &'t Tables) -> Parts<'t> {
+impl Parts<'_> {
+    pub(super) fn is_refused(&self) -> bool {
+        self.refused.is_some()
+    }
+}
+
+pub(super) fn parts<'t>(plan: &Plan, tables: &'t Tables) -> Parts<'t> {
     let mut parts = Parts::default();
     for (level, of) in plan.levels.iter().enumerate() {
         for (at, item) in of.items.iter().enumerate() {
@@ -364,10 +348,22 @@ fn needs(plan: &Plan, tables: &Tables, edits: &mut Vec<Edit>) -> Needs {
         }
         needs.catalog |= functions::reads_catalog(&call.name);
     }
-    for named in &plan.types {
-        if named.schema.is_none() && !functions::is_builtin_type(&named.name) {
-            needs.search_path = true;
+    for named in plan
+        .types
+        .iter()
+        .filter(|t| !functions::is_builtin_type(&t.name))
+    {
+        let of_shards = tables.is_sharded_type(&named.name);
+        match &named.schema {
+            None if of_shards => edits.push(Edit::Qualify(named.place.pos)),
+            Some((schema, place)) if of_shards && schema == "public" => {
+                edits.push(Edit::Replace(place.pos, place.len));
+            }
+            None if !tables.is_public_type(&named.name) => needs.search_path = true,
+            _ => continue,
         }
+        // Any shard has it, and the answer is the same in all.
+        needs.catalog |= of_shards;
     }
     for object in &plan.objects {
         needs.catalog |= !functions::takes_sequence(&object.to);
@@ -385,6 +381,7 @@ fn needs(plan: &Plan, tables: &Tables, edits: &mut Vec<Edit>) -> Needs {
                     needs.object = Some((object.to.clone(), "a sequence".to_owned()));
                 }
             }
+            (parts, _) if tables.host_of_object(parts).is_some() => {}
             (parts, _) if functions::takes_sequence(&object.to) => {
                 needs.sequence = Some((object.to.clone(), parts.join(".")));
             }
@@ -394,10 +391,22 @@ fn needs(plan: &Plan, tables: &Tables, edits: &mut Vec<Edit>) -> Needs {
     needs
 }
 
+/// Unsharded tables, and sequences of one host alone, that strings name: host and name.
+fn named_on_a_host<'t>(plan: &Plan, tables: &'t Tables) -> Vec<(&'t str, &'t str)> {
+    let objects = plan.objects.iter().filter(|object| object.hole.is_some());
+    objects
+        .filter_map(|object| tables.host_of_object(&object.parts))
+        .collect()
+}
+
 fn query(plan: &Plan, tables: &Tables) -> Bound {
     let mut edits = Vec::new();
-    let parts = parts(plan, tables);
-    let needs = needs(plan, tables, &mut edits);
+    let with_views = views::expand(plan, tables);
+    let mut parts = parts(&with_views, tables);
+    parts.unsharded.extend(named_on_a_host(plan, tables));
+    let needs = needs(&with_views, tables, &mut edits);
+    // A view of the shards that reads none of their tables is found in any of them.
+    parts.catalog |= parts.sharded.is_empty() && with_views.levels.len() > plan.levels.len();
     for table in plan.levels.iter().flat_map(|level| &level.items) {
         if let Source::Table(table) = &table.source {
             edits.extend(qualify(table, tables));
@@ -415,7 +424,10 @@ fn query(plan: &Plan, tables: &Tables) -> Bound {
         .any(|level| level.writes() || level.features.locking)
         || needs.shard_function.is_some()
         || needs.other_function.is_some()
-        || plan.calls.iter().any(|call| functions::writes(&call.name));
+        || with_views
+            .calls
+            .iter()
+            .any(|call| functions::writes(&call.name));
     let root = plan.root.map(|root| &plan.levels[root]);
     let returns_rows = match plan.wrap {
         Wrap::Explain => true,
@@ -427,7 +439,7 @@ fn query(plan: &Plan, tables: &Tables) -> Bound {
     } else {
         Names::Qualified
     };
-    let rule = rule(plan, tables, parts, needs, writes);
+    let rule = rule(&with_views, tables, parts, needs, writes);
     let per_text = plan.per_text;
     Bound {
         edits,
@@ -441,7 +453,7 @@ fn query(plan: &Plan, tables: &Tables) -> Bound {
 }
 
 /// By place; what two of them would do to the same place is done once.
-fn sort(edits: &mut Vec<Edit>) {
+pub(super) fn sort(edits: &mut Vec<Edit>) {
     // A literal lies where its hole is: after all places that count it out, before those that count it in.
     let place = |edit: &Edit| match edit {
         Edit::Qualify(pos) | Edit::Replace(pos, _) => (pos.hole, 0, pos.offset),
@@ -469,6 +481,13 @@ fn rule(plan: &Plan, tables: &Tables, parts: Parts<'_>, needs: Needs, writes: bo
     if let Some(refusal) = needs.refused {
         return refuse(refusal);
     }
+    if let Some(call) = plan
+        .calls
+        .iter()
+        .find(|call| matches!(call.name.as_str(), "currval" | "lastval"))
+    {
+        return refuse(words::last_value(&call.name));
+    }
     if let Some(host) = parts.unsharded.first().map(|(host, _)| *host)
         && let Some(other) = parts.unsharded.iter().find(|(other, _)| *other != host)
     {
@@ -481,7 +500,7 @@ fn rule(plan: &Plan, tables: &Tables, parts: Parts<'_>, needs: Needs, writes: bo
         let alone =
             parts.sharded.is_empty() && parts.fixed.is_empty() && parts.unsharded.is_empty();
         if alone && needs.object.is_none() && needs.shard_function.is_none() {
-            return Rule::Everywhere {
+            return Rule::Reference {
                 table: table.clone(),
             };
         }

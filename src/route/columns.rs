@@ -118,6 +118,9 @@ impl<'p> Scope<'p> {
     fn resolve_here(&self, level: LevelId, column: &Column) -> Option<Option<ColumnId>> {
         let items = &self.plan.levels[level].items;
         if let Some(table) = &column.table {
+            if let Some(merged) = self.resolve_joined(level, table, &column.name) {
+                return Some(merged);
+            }
             let item = (0..items.len())
                 .find(|item| self.is_called(level, *item, column.schema.as_deref(), table))?;
             return Some(match self.has(level, item, &column.name) {
@@ -151,6 +154,26 @@ impl<'p> Scope<'p> {
             None if maybe => Some(None),
             None => None,
         }
+    }
+
+    /// A column of what `USING (...) AS alias` calls so.
+    fn resolve_joined(&self, level: LevelId, alias: &str, name: &str) -> Option<Option<ColumnId>> {
+        let joins = &self.plan.levels[level].joins;
+        let at = joins
+            .iter()
+            .position(|join| join.alias.as_deref() == Some(alias))?;
+        let keeps_left = matches!(joins[at].kind, JoinKind::Inner | JoinKind::Left);
+        let Using::Columns(columns) = &joins[at].using else {
+            return Some(None);
+        };
+        let column = columns
+            .iter()
+            .position(|column| column == name)
+            .filter(|_| keeps_left);
+        let pair = column.and_then(|column| self.joined_by_name(level, at).get(column).copied());
+        // Where a column of the list is not sure, the pairs are fewer than the names.
+        let sure = self.joined_by_name(level, at).len() == columns.len();
+        Some(pair.filter(|_| sure).map(|(left, _)| left))
     }
 
     /// A name that several items have is one column to Postgres only if USING made it so; it is that of the leftmost

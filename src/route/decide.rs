@@ -8,7 +8,7 @@ use crate::sql::hint::Hint;
 
 use super::recipe::{self, Recipe};
 use super::refusal::Refusal;
-use super::rules::{Binding, Bound, Carries, Check, Equals, Names, Reach, Rule, Sharded};
+use super::rules::{Binding, Bound, Carries, Check, Equals, Names, Null, Reach, Rule, Sharded};
 use super::tables::Maker;
 use super::{Make, Route, Target, Values, split, value, words};
 
@@ -135,7 +135,7 @@ fn without_hint(bound: &Bound, values: &Values<'_>, map: &ShardMap) -> Result<Ro
             }
             several(sharded, Target::Shards(shards), bound.names, values)
         }
-        Rule::Everywhere { table } => everywhere(table, map),
+        Rule::Reference { table } => everywhere(table, map),
         Rule::Any => Ok(route(Target::Any, Names::Qualified)),
         Rule::Template => Ok(route(Target::Template, Names::SearchPath)),
         Rule::Host { host, table } => {
@@ -144,6 +144,7 @@ fn without_hint(bound: &Bound, values: &Values<'_>, map: &ShardMap) -> Result<Ro
                 .ok_or_else(|| words::unknown_host(table, host))?;
             Ok(route(Target::Host(host), Names::Qualified))
         }
+        Rule::Ddl(_) => Ok(route(Target::Everywhere, Names::SearchPath)),
         Rule::Refuse { refusal, .. } => Err(refusal.clone()),
     }
 }
@@ -176,8 +177,9 @@ pub fn anywhere(
             at(sharded.fixed.or(beside).unwrap_or(any), bound.names)
         }
         Rule::Refuse { refusal, hintable } if !hinted || !hintable => Err(refusal.clone()),
+        Rule::Ddl(_) => at(any, Names::SearchPath),
         Rule::Refuse { .. } => at(any, Names::SearchPath),
-        Rule::Everywhere { .. } => Ok(route(Target::Any, Names::Qualified)),
+        Rule::Reference { .. } => Ok(route(Target::Any, Names::Qualified)),
         Rule::Any => Ok(route(Target::Any, Names::Qualified)),
         Rule::Template => Ok(route(Target::Template, Names::SearchPath)),
         Rule::Host { host, table } => {
@@ -295,32 +297,33 @@ fn binding_shards(
                 Ok(shard) => Ok(SmallVec::from_slice(&[shard])),
                 // No row has it, so any shard gives the right answer: none.
                 Err(value::Fault::NoSuchId(_)) => Ok(Shards::new()),
+                Err(value::Fault::Null) if binding.null == Null::FindsNothing => Ok(Shards::new()),
                 Err(other) => Err(fault(other)),
             }
         }
         Equals::Many(keys) => {
-            let (mut shards, mut no_row) = (Shards::new(), false);
+            let mut shards = Shards::new();
             for key in keys {
                 match value::shard(key, binding.carries, values, map) {
                     Ok(shard) => push(&mut shards, shard),
                     // NULL in a list equals nothing.
-                    Err(value::Fault::Null) => {}
-                    Err(value::Fault::NoSuchId(_)) => no_row = true,
+                    Err(value::Fault::Null) if binding.null == Null::FindsNothing => {}
+                    Err(value::Fault::NoSuchId(_)) => {}
                     Err(other) => return Err(fault(other)),
                 }
-            }
-            if shards.is_empty() && !no_row {
-                return Err(fault(value::Fault::Null));
             }
             shards.sort_unstable();
             Ok(shards)
         }
         Equals::Array(array) => {
             let mut shards = Shards::new();
-            value::shards_of_array(array, binding.carries, values, map, |shard| {
+            let read = value::shards_of_array(array, binding.carries, values, map, |shard| {
                 push(&mut shards, shard)
-            })
-            .map_err(fault)?;
+            });
+            match read {
+                Ok(()) | Err(value::Fault::Null) => {}
+                Err(other) => return Err(fault(other)),
+            }
             shards.sort_unstable();
             shards.dedup();
             Ok(shards)
@@ -437,12 +440,12 @@ fn with_shard(
         Rule::Any => Names::Qualified,
         Rule::Template => Names::SearchPath,
         // The table is where it is, whatever the session's key.
-        Rule::Host { .. } | Rule::Everywhere { .. } => return without_hint(bound, values, map),
+        Rule::Host { .. } | Rule::Reference { .. } => return without_hint(bound, values, map),
         Rule::Refuse {
             refusal,
             hintable: false,
         } => return Err(refusal.clone()),
-        Rule::Refuse { .. } => Names::SearchPath,
+        Rule::Ddl(_) | Rule::Refuse { .. } => Names::SearchPath,
     };
     Ok(Route {
         target: Target::Shard(shard),
@@ -462,7 +465,8 @@ fn all(bound: &Bound, values: &Values<'_>, map: &ShardMap) -> Result<Route, Refu
             (Some(refusal), _) => words::hint_all(&refusal.message),
             (None, Some(_)) => words::hint_all("the statement names a shard's schema"),
         },
-        Rule::Any | Rule::Template | Rule::Host { .. } | Rule::Everywhere { .. } => {
+        Rule::Ddl(_) => return Ok(route(Target::Everywhere, Names::SearchPath)),
+        Rule::Any | Rule::Template | Rule::Host { .. } | Rule::Reference { .. } => {
             words::hint_all("the statement names no sharded table")
         }
         Rule::Refuse { refusal, .. } => words::hint_all(&refusal.message),

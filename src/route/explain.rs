@@ -8,7 +8,10 @@ use crate::sql::parse;
 use crate::sql::rewrite;
 use crate::sql::shape::Shape;
 
-use super::{Names, Params, Refusal, Tables, Target, Values, bind, bind_unreadable, decide, why};
+use super::{
+    Bound, Names, Params, Recipe, Refusal, Tables, Target, Values, bind, bind_unreadable, decide,
+    recipe, why,
+};
 
 /// Where a statement goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +24,10 @@ pub struct Explanation {
     pub sent: String,
     /// Why, in words.
     pub reason: String,
+    /// The places of DDL.
+    places: String,
+    /// How the answers of several shards become one.
+    pub merged: &'static str,
 }
 
 /// Explains one statement. `standing` is the hint that the session has set.
@@ -55,6 +62,7 @@ pub fn explain(
         Target::Shard(shard) => Some(*shard),
         Target::Shards(shards) | Target::Each(shards) => shards.first().copied(),
         Target::Rows(split) => split.parts.first().map(|part| part.shard),
+        Target::Everywhere => Some(map.template()),
         _ => None,
     };
     let mut sent = Vec::new();
@@ -73,6 +81,17 @@ pub fn explain(
         names: route.names,
         sent: String::from_utf8_lossy(&sent).into_owned(),
         reason,
+        places: super::reason::places(&bound, map),
+        merged: merged(&bound, &values)?,
+    })
+}
+
+fn merged(bound: &Bound, values: &Values<'_>) -> Result<&'static str, Refusal> {
+    Ok(match recipe(bound, values)? {
+        Recipe::Concat => "their rows one after the other",
+        Recipe::Sorted(sorted) if sorted.keys.is_empty() => "the first of their rows",
+        Recipe::Sorted(_) => "their sorted rows merged",
+        Recipe::Final(_) => "their parts put together by a last statement",
     })
 }
 
@@ -89,7 +108,7 @@ impl Explanation {
                 let hosts: BTreeSet<_> = shards.iter().map(|s| host_of(*s).name.as_str()).collect();
                 let names: Vec<_> = hosts.into_iter().collect();
                 vec![
-                    format!("Shards: {}, their rows one after the other", shards.len()),
+                    format!("Shards: {}, {}", shards.len(), self.merged),
                     format!("Hosts: {}", names.join(", ")),
                 ]
             }
@@ -109,6 +128,7 @@ impl Explanation {
                 map.host(*host).name,
                 map.host(*host).url
             )],
+            Target::Everywhere => vec![format!("Places: {}", self.places)],
             Target::Any => vec!["Host: any; in a transaction, the one that it is on".to_owned()],
             Target::Template => {
                 let template = map.template();
@@ -128,7 +148,13 @@ impl Explanation {
 }
 
 impl Refusal {
-    fn bad_hint(fault: &hint::HintFault) -> Refusal {
+    /// A statement that no proxy of this kind can run.
+    pub fn not_supported(what: impl Into<String>, hint: impl Into<String>) -> Refusal {
+        Refusal::new(super::Code::NotSupported, what, hint)
+    }
+
+    /// A hint that can't be read: it might have meant another shard.
+    pub fn bad_hint(fault: &hint::HintFault) -> Refusal {
         Refusal {
             code: super::Code::Unreadable,
             message: fault.to_string(),

@@ -12,7 +12,7 @@ use crate::sql::plan::{
 use super::columns::{ColumnId, Origin, Scope};
 use super::known::{Knowledge, Known, insert_source};
 use super::refusal::Refusal;
-use super::rules::{Binding, Carries, Check, Equals, KeyConst, Typed};
+use super::rules::{Binding, Carries, Check, Equals, KeyConst, Null, Typed};
 use super::tables::{KeyColumn, Table, TableKind, Tables};
 use super::words;
 
@@ -88,7 +88,7 @@ impl<'a, 'p> Keys<'a, 'p> {
         let inserted = item == 0 && matches!(self.plan.levels[level].body, Body::Insert { .. });
         if inserted {
             let known = self.inserted_key(level, &key, table)?;
-            return Ok(Some(self.make(table, &key, known)));
+            return Ok(Some(self.make(table, &key, known, Null::IsWritten)));
         }
         for column in std::iter::once(&key).chain(&ids) {
             let id = ColumnId {
@@ -97,13 +97,18 @@ impl<'a, 'p> Keys<'a, 'p> {
                 column: column.index,
             };
             if let Some(known) = self.knowledge.get(id) {
-                return Ok(Some(self.make(table, column, known.clone())));
+                return Ok(Some(self.make(
+                    table,
+                    column,
+                    known.clone(),
+                    Null::FindsNothing,
+                )));
             }
         }
         Ok(None)
     }
 
-    fn make(&self, table: &Table, column: &Deciding<'_>, known: Known<'p>) -> Binding {
+    fn make(&self, table: &Table, column: &Deciding<'_>, known: Known<'p>, null: Null) -> Binding {
         let key_type = column.carries.key_type();
         let equals = match known {
             Known::One(value) => Equals::One(self.key_const(value, key_type)),
@@ -120,6 +125,7 @@ impl<'a, 'p> Keys<'a, 'p> {
             column: column.name.to_owned(),
             carries: column.carries,
             equals,
+            null,
         }
     }
 

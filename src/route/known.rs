@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use crate::sql::plan::{Body, Condition, Const, JoinKind, LevelId, Plan, Source, Term};
+use crate::sql::plan::{Body, Condition, Const, Gives, JoinKind, LevelId, Plan, Source, Term};
 
 use super::columns::{ColumnId, Origin, Scope};
 
@@ -25,6 +25,9 @@ pub(super) enum Known<'p> {
 /// How often all facts are looked at. Each round carries values one step further along a chain of equalities that is
 /// written in the unlucky order; a longer chain stays unknown, which is refused and never wrong.
 const ROUNDS: usize = 32;
+
+/// The longest list that is put together of the arms of set operations.
+const MOST_VALUES: usize = 1_000;
 
 /// Finds what is known.
 pub(super) struct Knowledge<'s, 'p> {
@@ -191,7 +194,7 @@ impl<'s, 'p> Knowledge<'s, 'p> {
         match &self.plan().levels[level].body {
             Body::SetOp(left, right) => {
                 let left = self.of_level(*left, column)?;
-                (self.of_level(*right, column)? == left).then_some(left)
+                either(left, self.of_level(*right, column)?)
             }
             Body::Values(rows) => {
                 let value = |row: &'p Vec<Term>| match row.get(column)? {
@@ -277,7 +280,7 @@ impl<'s, 'p> Knowledge<'s, 'p> {
     /// Of the rows that a level gives, only those matter whose column equals a value.
     fn into(&mut self, level: LevelId, column: usize, known: Known<'p>) {
         let of = &self.plan().levels[level];
-        if of.refs > 1 || !self.is_transparent(level) {
+        if of.refs > 1 || !self.lets_conditions_in(level) {
             return;
         }
         if let Body::SetOp(left, right) = of.body {
@@ -297,9 +300,35 @@ impl<'s, 'p> Knowledge<'s, 'p> {
                 .filter(|c| c.level == level),
             _ => None,
         };
-        if let Some(inside) = inside {
+        if let Some(inside) = inside.filter(|inside| self.is_grouped_by(level, *inside)) {
             self.learn(inside, known);
         }
+    }
+
+    /// A condition on some column that the level gives can as well stand inside it.
+    fn lets_conditions_in(&self, level: LevelId) -> bool {
+        let of = &self.plan().levels[level];
+        let f = &of.features;
+        if f.window || f.limit || f.locking || f.sample || of.gives == Gives::Other {
+            return false;
+        }
+        match of.body {
+            Body::SetOp(..) => true,
+            Body::Select => f.group || !self.aggregates[level],
+            _ => false,
+        }
+    }
+
+    /// The rows that a condition on this column takes away make rows of their own.
+    fn is_grouped_by(&self, level: LevelId, column: ColumnId) -> bool {
+        let Gives::Groups(terms) = &self.plan().levels[level].gives else {
+            return true;
+        };
+        let is = |term: &Term| match term {
+            Term::Column(name) => self.scope.resolve(level, name) == Some(column),
+            _ => false,
+        };
+        terms.iter().any(is)
     }
 
     /// A condition on a column that the level gives can as well stand inside it.
@@ -333,6 +362,21 @@ impl<'s, 'p> Knowledge<'s, 'p> {
             }
         }
     }
+}
+
+/// What is known of a value that comes from one of two places.
+fn either<'p>(left: Known<'p>, right: Known<'p>) -> Option<Known<'p>> {
+    if left == right {
+        return Some(left);
+    }
+    let values = |known| match known {
+        Known::One(value) => Some(vec![value]),
+        Known::Many(values) => Some(values),
+        Known::Array(_) => None,
+    };
+    let mut all = values(left)?;
+    all.extend(values(right)?);
+    (all.len() <= MOST_VALUES).then_some(Known::Many(all))
 }
 
 /// Which column of which level gives the value of a column of the table that `level` inserts into.

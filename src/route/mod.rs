@@ -11,6 +11,8 @@ use crate::sql::shape::Hole;
 mod array;
 mod bind;
 mod columns;
+mod ddl;
+mod ddl_words;
 mod decide;
 mod explain;
 mod functions;
@@ -18,6 +20,7 @@ mod gather;
 mod keys;
 mod known;
 mod order;
+mod outlook;
 mod reach;
 mod reason;
 mod recipe;
@@ -27,15 +30,18 @@ mod split;
 mod spread;
 mod tables;
 mod value;
+mod views;
 mod words;
 
 #[cfg(test)]
 mod tests;
 
 pub use bind::{bind, bind_unreadable};
+pub use ddl::{After, Place, Work};
 pub use decide::{anywhere, decide, made_by_shard, recipe, with_keys};
 pub use explain::{Explanation, explain};
 pub use order::ByteOrder;
+pub use outlook::{Outlook, outlook};
 pub use reason::why;
 pub use recipe::{Final, Piece, Recipe, SortKey, Sorted, TextKey, write_part};
 pub use refusal::{Code, Refusal};
@@ -99,6 +105,8 @@ pub enum Target {
     Any,
     /// The template shard, with its search_path: catalog queries.
     Template,
+    /// DDL: all the places of [`Bound::work`].
+    Everywhere,
 }
 
 /// The keys that an INSERT leaves to the database.

@@ -6,7 +6,7 @@ use crate::sql::plan::{Const, ConstFrom};
 
 use super::rules::{Binding, Bound, Carries, Equals, KeyConst, Rule, Sharded};
 use super::value::with_key;
-use super::{Target, Values, decide, value};
+use super::{Place, Target, Values, decide, value};
 
 /// Why a statement goes where it goes, in one line, such as
 /// `photos.user_id = $1 (42) -> 42 mod 4096 = shard 42 -> host a`. A refusal is given as its code, message and hint.
@@ -23,7 +23,12 @@ pub fn why(bound: &Bound, values: &Values<'_>, map: &ShardMap, hint: Option<&Hin
         (None, Rule::Any) => "no sharded table".to_owned(),
         (None, Rule::Template) => "catalog tables".to_owned(),
         (None, Rule::Host { table, .. }) => format!("table {table} is unsharded"),
-        (None, Rule::Everywhere { table }) => format!("reference table {table} is written"),
+        (None, Rule::Reference { table }) => format!("reference table {table} is written"),
+        (None, Rule::Ddl(work)) => match &work.place {
+            Place::Shards => "DDL of sharded tables".to_owned(),
+            Place::Hosts => "DDL of what every host has".to_owned(),
+            Place::Host(_) => "DDL of an unsharded table".to_owned(),
+        },
         (None, Rule::Refuse { refusal, .. }) => refusal.to_string(),
         (None, Rule::Sharded(sharded)) => bindings(sharded, values, map),
     };
@@ -33,7 +38,7 @@ pub fn why(bound: &Bound, values: &Values<'_>, map: &ShardMap, hint: Option<&Hin
             shard.0,
             map.host(map.owner(*shard)).name
         ),
-        Target::Shards(shards) => format!("{} shards, rows one after the other", shards.len()),
+        Target::Shards(shards) => format!("{} shards", shards.len()),
         Target::Each(shards) => format!("{} shards, each by the same text", shards.len()),
         Target::Make(_) => "the shard of a key that is made when it runs".to_owned(),
         Target::Rows(split) => format!(
@@ -42,6 +47,7 @@ pub fn why(bound: &Bound, values: &Values<'_>, map: &ShardMap, hint: Option<&Hin
         ),
         Target::Host(host) => format!("host {}", map.host(*host).name),
         Target::Any => "any host".to_owned(),
+        Target::Everywhere => places(bound, map),
         Target::Template => format!(
             "template shard {} -> host {}",
             map.template().0,
@@ -49,6 +55,24 @@ pub fn why(bound: &Bound, values: &Values<'_>, map: &ShardMap, hint: Option<&Hin
         ),
     };
     format!("{because} -> {to}")
+}
+
+/// Where DDL is run.
+pub(super) fn places(bound: &Bound, map: &ShardMap) -> String {
+    let hosts = |n: usize| if n == 1 { "host" } else { "hosts" };
+    match bound.work().map(|work| &work.place) {
+        None | Some(Place::Shards) => format!(
+            "all {} shards on {} {}",
+            map.shards(),
+            map.hosts.len(),
+            hosts(map.hosts.len())
+        ),
+        Some(Place::Hosts) => {
+            let n = map.hosts.len();
+            format!("public of all {n} {}", hosts(n))
+        }
+        Some(Place::Host(host)) => format!("public of host {host}"),
+    }
 }
 
 fn bindings(sharded: &Sharded, values: &Values<'_>, map: &ShardMap) -> String {
@@ -67,6 +91,7 @@ fn describe(binding: &Binding, values: &Values<'_>, map: &ShardMap) -> String {
         column,
         carries,
         equals,
+        null: _,
     } = binding;
     match equals {
         Equals::One(key) => {

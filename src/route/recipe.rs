@@ -105,7 +105,7 @@ pub(super) fn recipe(spread: &Spread, values: &Values<'_>) -> Result<Recipe, Ref
 }
 
 fn refuse<T>(why: &str) -> Result<T, Refusal> {
-    Err(words::not_mergeable(why, false))
+    Err(words::not_merged(why))
 }
 
 struct Cook<'a> {
@@ -118,7 +118,7 @@ impl<'a> Cook<'a> {
     fn recipe(&self) -> Result<Recipe, Refusal> {
         let select = self.select;
         if select.sets {
-            return refuse("GROUPING SETS, CUBE and ROLLUP over several shards are not supported");
+            return refuse("GROUPING SETS, CUBE and ROLLUP can't be merged");
         }
         let (limit, offset) = (self.count(&select.limit)?, self.count(&select.offset)?);
         let limits = Limits {
@@ -139,7 +139,7 @@ impl<'a> Cook<'a> {
                         .iter()
                         .any(|expr| self.is_key(self.output_or(expr, true))) => {}
                 Some(_) => {
-                    return refuse("DISTINCT ON over several shards, unless it is ON the key");
+                    return refuse("DISTINCT ON can be merged only if it is ON the key");
                 }
                 None if self.outputs_have_key() => {}
                 None => return Ok(Recipe::Final(self.distinct(&limits)?)),
@@ -182,7 +182,7 @@ impl<'a> Cook<'a> {
             None => return Ok(None),
             Some(Count::Other) => {
                 return refuse(
-                    "LIMIT and OFFSET over several shards must be a number or a parameter",
+                    "LIMIT and OFFSET are merged only if they are a number or a parameter",
                 );
             }
             Some(Count::Const(value, _)) => value,
@@ -199,7 +199,7 @@ impl<'a> Cook<'a> {
             Ok(Some(n)) => Ok(Some(n)),
             Err(value::Fault::Null) => Ok(None),
             Ok(None) | Err(_) => {
-                refuse("LIMIT and OFFSET over several shards must be whole numbers, zero or more")
+                refuse("LIMIT and OFFSET are merged only if they are whole numbers, zero or more")
             }
         }
     }
@@ -210,7 +210,7 @@ impl<'a> Cook<'a> {
         groups
             .map(|group| match self.output_of_number(group) {
                 Some(Some(expr)) => Ok(expr),
-                Some(None) => refuse("GROUP BY a number behind * over several shards"),
+                Some(None) => refuse("GROUP BY a number behind * can't be merged: name the column"),
                 None => Ok(self.output_or(group, false)),
             })
             .collect()
@@ -274,12 +274,14 @@ impl<'a> Cook<'a> {
     fn ordered_by(&self, expr: &'a ExprText) -> Result<&'a ExprText, Refusal> {
         match self.output_of_number(expr) {
             Some(Some(expr)) => return Ok(expr),
-            Some(None) => return refuse("ORDER BY a number behind * over several shards"),
+            Some(None) => {
+                return refuse("ORDER BY a number behind * can't be merged: name the column");
+            }
             None => {}
         }
         let by = self.output_or(expr, true);
         if by.whole == Whole::Column && self.spread.whole_column(by).is_none() {
-            return refuse("the column of ORDER BY is not known for sure: put its table before it");
+            return refuse("which column ORDER BY means is not sure: put its table before it");
         }
         Ok(by)
     }
@@ -366,7 +368,7 @@ impl<'a> Cook<'a> {
                 (0..self.select.items.len()).map_while(|at| Some((at, self.plain_output(at)?)));
             let Some((at, _)) = plain.find(|(_, output)| self.same(output, by)) else {
                 return refuse(
-                    "ORDER BY of SELECT DISTINCT must name one of the outputs, none of them *",
+                    "ORDER BY of a SELECT DISTINCT is merged only if it names one of its columns, none of which is *",
                 );
             };
             if texts.len() <= at {
@@ -411,11 +413,11 @@ impl<'a> Cook<'a> {
         match &self.select.distinct {
             None => {}
             Some(distinct) if distinct.on.is_none() => drop(last.own("DISTINCT ")),
-            Some(_) => return refuse("DISTINCT ON with GROUP BY over several shards"),
+            Some(_) => return refuse("DISTINCT ON with GROUP BY can't be merged"),
         }
         for (n, item) in self.select.items.iter().enumerate() {
             let OutputText::Expr(expr, _) = item else {
-                return refuse("* with GROUP BY over several shards: name the columns");
+                return refuse("* with GROUP BY can't be merged: name the columns");
             };
             if n > 0 {
                 last.own(", ");
@@ -430,7 +432,7 @@ impl<'a> Cook<'a> {
         for order in &self.select.orders {
             let by = match self.output_of_number(&order.expr) {
                 Some(Some(expr)) => expr,
-                Some(None) => return refuse("ORDER BY a number that is no output"),
+                Some(None) => return refuse("ORDER BY names no column of the SELECT"),
                 None => self.output_or(&order.expr, true),
             };
             let items = self.select.items.iter().enumerate();
@@ -535,7 +537,7 @@ impl Grouped<'_, '_> {
             return Ok(vec![Piece::Compared(column)]);
         }
         if expr.opaque {
-            return refuse("a subquery, window function or row over groups of several shards");
+            return refuse("a subquery, window function or row over groups can't be merged");
         }
         let mut text = Text::default();
         let mut at = expr.span.from;
@@ -576,7 +578,7 @@ impl Grouped<'_, '_> {
     fn column(&mut self, expr: &ExprText, span: &Span) -> Result<usize, Refusal> {
         let spread = self.cook.spread;
         let Some(known) = spread.column(span.from) else {
-            return refuse("a name in a grouped SELECT over several shards is not known for sure");
+            return refuse("which column a name in a grouped SELECT means is not sure");
         };
         let group = self.groups.iter().find(|(group, _)| {
             spread
@@ -589,7 +591,9 @@ impl Grouped<'_, '_> {
         // Postgres accepts it only if it is the same in the whole group: then grouping by it too changes nothing. Beside
         // expressions it might be part of one, which is another matter.
         if !self.plain {
-            return refuse("a column beside expressions in GROUP BY over several shards");
+            return refuse(
+                "GROUP BY expressions can't be merged where a column stands in the SELECT by itself",
+            );
         }
         let text = self.cook.text_key(expr, span);
         Ok(self.add(vec![Piece::Copy(*span)], text, Role::Group))
@@ -599,7 +603,7 @@ impl Grouped<'_, '_> {
         let name = call.name.as_str();
         if call.ordered || call.count > 1 {
             return refuse(&format!(
-                "{name}() with an order or several arguments over several shards"
+                "{name}() with an order or several arguments can't be merged"
             ));
         }
         let text = self.cook.text_key(expr, &call.args);
@@ -639,7 +643,7 @@ impl Grouped<'_, '_> {
                     own(")"),
                 ])
             }
-            _ => refuse(&format!("{name}() over several shards is not supported")),
+            _ => refuse(&format!("{name}() can't be merged")),
         }
     }
 

@@ -6,6 +6,7 @@ use crate::shardmap::{KeyType, ShardId};
 use crate::sql::plan::{Const, InsertText};
 use crate::sql::rewrite::Edit;
 
+use super::ddl::Work;
 use super::refusal::Refusal;
 use super::spread::Spread;
 use super::tables::Maker;
@@ -37,6 +38,16 @@ pub struct Bound {
     pub(super) key_type: Option<KeyType>,
 }
 
+impl Bound {
+    /// What is to be run in several places, if that is what the statement is.
+    pub fn work(&self) -> Option<&Work> {
+        match &self.rule {
+            Rule::Ddl(work) => Some(work),
+            _ => None,
+        }
+    }
+}
+
 /// What decides.
 #[derive(Clone, Debug)]
 pub(super) enum Rule {
@@ -47,9 +58,11 @@ pub(super) enum Rule {
     /// Unsharded tables, all of one host.
     Host { host: String, table: String },
     /// Reference tables that are written: every host.
-    Everywhere { table: String },
+    Reference { table: String },
     /// Sharded tables.
     Sharded(Box<Sharded>),
+    /// DDL that is run in several places.
+    Ddl(Box<Work>),
     /// Not without a hint; `hintable`: with one it goes to the hint's shard.
     Refuse { refusal: Refusal, hintable: bool },
 }
@@ -124,7 +137,9 @@ impl Sharded {
 
     /// Adds a binding, unless another table is bound by the same value already.
     pub(super) fn push(&mut self, binding: Binding) {
-        let same = |b: &Binding| b.carries == binding.carries && b.equals == binding.equals;
+        let same = |b: &Binding| {
+            b.carries == binding.carries && b.equals == binding.equals && b.null == binding.null
+        };
         if !self.bindings.iter().any(same) {
             self.bindings.push(binding);
         }
@@ -156,6 +171,16 @@ pub(super) struct Binding {
     pub(super) column: String,
     pub(super) carries: Carries,
     pub(super) equals: Equals,
+    pub(super) null: Null,
+}
+
+/// What a NULL for the key means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Null {
+    /// It is compared with, which finds no row: any shard gives the right answer.
+    FindsNothing,
+    /// It is the key of a new row.
+    IsWritten,
 }
 
 /// What a column's value says of the shard.

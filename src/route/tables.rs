@@ -1,19 +1,36 @@
 //! What each name is: the map's `[tables]` rules and the catalog put together.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use crate::catalog::{self, Collation, Column, Snapshot};
 use crate::shardmap::{Function, KeyType, Kind, SchemaPattern, ShardId, ShardMap, TableRule};
+use crate::sql::plan::Plan;
+
+use super::views;
 
 /// All names that a statement may use, and what they are. Made anew with every map and every catalog snapshot.
 #[derive(Clone, Debug)]
 pub struct Tables {
     by_name: HashMap<String, Table>,
     sequences: HashSet<String>,
+    /// Types of the shards, those of tables' rows left out.
+    types: HashSet<String>,
+    /// Types in `public` of every host that could be read.
+    public_types: HashSet<String>,
+    /// Sequences in `public` of one host alone: name and host.
+    public_sequences: HashMap<String, String>,
     functions: catalog::Functions,
     schema: SchemaPattern,
     shards: u32,
     key_type: Option<KeyType>,
+    /// What `[tables]` says, for tables that are still to be made.
+    rules: BTreeMap<String, TableRule>,
+    key: String,
+    /// The host of the template shard.
+    a_host: String,
+    sharded_others: BTreeMap<String, catalog::Other>,
+    public_others: BTreeMap<String, BTreeMap<String, catalog::Other>>,
     collation: Collation,
     nondeterministic: bool,
 }
@@ -31,6 +48,8 @@ pub struct Table {
     pub view: bool,
     /// It is sharded and has a key column, but this is why that can't be one.
     pub(super) bad_key: Option<String>,
+    /// It is a view of the shards that is no table's equal: what it reads.
+    pub(super) reads: Option<Arc<Plan>>,
 }
 
 /// Where a table's rows are.
@@ -117,22 +136,45 @@ impl Tables {
                 ));
             }
         }
-        let tables = Tables {
+        let mut tables = Tables {
             key_type: common_key_type(&by_name),
             collation: common_collation(snapshot),
             nondeterministic: snapshot.databases.values().any(|d| d.nondeterministic),
             by_name,
             sequences: snapshot.sharded_sequences.clone(),
+            types: snapshot.sharded_types.keys().cloned().collect(),
+            public_types: public_types(snapshot),
+            public_sequences: public_sequences(map, snapshot),
             functions: snapshot.functions.clone(),
             schema: map.keyspace.schema.clone(),
             shards: map.shards(),
+            rules: map.tables.clone(),
+            key: map.keyspace.key.clone(),
+            a_host: map.host(map.owner(map.template())).name.clone(),
+            sharded_others: snapshot.sharded_others.clone(),
+            public_others: snapshot.public_others.clone(),
         };
+        views::settle(&mut tables);
         (tables, faults)
     }
 
     /// The table, view or the like of this name.
     pub fn get(&self, name: &str) -> Option<&Table> {
         self.by_name.get(name)
+    }
+
+    /// A view has turned out to be as good as a sharded table.
+    pub(super) fn settle(&mut self, view: &str, kind: TableKind) {
+        if let Some(table) = self.by_name.get_mut(view) {
+            table.kind = kind;
+            table.view = false;
+            table.bad_key = None;
+            table.reads = None;
+        }
+    }
+
+    pub(super) fn add(&mut self, table: Table) {
+        self.by_name.insert(table.name.clone(), table);
     }
 
     /// Every table, view or the like, sorted by name.
@@ -159,6 +201,71 @@ impl Tables {
             || self
                 .get(name)
                 .is_some_and(|t| matches!(t.kind, TableKind::Sharded { .. }))
+    }
+
+    /// What `[tables]` says of a name.
+    pub(super) fn rule(&self, name: &str) -> Option<&TableRule> {
+        self.rules.get(name)
+    }
+
+    /// The column by which a table of this name is split, or would be.
+    pub(super) fn key_of(&self, name: &str) -> &str {
+        let rule = self.rules.get(name);
+        rule.and_then(|r| r.key.as_deref()).unwrap_or(&self.key)
+    }
+
+    pub(super) fn a_host(&self) -> &str {
+        &self.a_host
+    }
+
+    /// An index or sequence of the shards has this name.
+    pub(super) fn other_in_shards(&self, name: &str) -> bool {
+        self.sharded_others.contains_key(name)
+    }
+
+    /// The index or sequence of this name in `public`, by host.
+    pub(super) fn others_in_public(&self, name: &str) -> Vec<(&str, &catalog::Other)> {
+        let hosts = self.public_others.iter();
+        hosts
+            .filter_map(|(host, others)| Some((host.as_str(), others.get(name)?)))
+            .collect()
+    }
+
+    /// A type in the shards' schemas has this name: one made by itself, or that of a table's rows.
+    pub(super) fn is_sharded_type(&self, name: &str) -> bool {
+        let name = name.strip_prefix('_').unwrap_or(name);
+        self.types.contains(name)
+            || self
+                .get(name)
+                .is_some_and(|t| matches!(t.kind, TableKind::Sharded { .. }))
+    }
+
+    /// A type in `public` of all hosts has this name: one made by itself, or that of a table's rows.
+    pub(super) fn is_public_type(&self, name: &str) -> bool {
+        self.public_types.contains(name)
+            || self
+                .get(name)
+                .is_some_and(|t| t.kind == TableKind::Reference)
+    }
+
+    /// The host that has the unsharded table, or alone has the sequence, of a name; and the name.
+    pub(super) fn host_of_object(&self, parts: &[String]) -> Option<(&str, &str)> {
+        let name = match parts {
+            [name] => name,
+            [schema, name] if schema == "public" => name,
+            _ => return None,
+        };
+        match self.get(name) {
+            Some(table) => match &table.kind {
+                TableKind::Unsharded { host } => Some((host, &table.name)),
+                _ => None,
+            },
+            None if self.sequences.contains(name) => None,
+            None => self
+                .public_sequences
+                .get_key_value(name)
+                .map(|(name, host)| (host.as_str(), name.as_str())),
+        }
     }
 
     pub(super) fn functions(&self) -> &catalog::Functions {
@@ -209,6 +316,36 @@ fn public_tables(snapshot: &Snapshot) -> BTreeMap<&str, Vec<(&str, &catalog::Tab
     tables
 }
 
+fn public_types(snapshot: &Snapshot) -> HashSet<String> {
+    let mut hosts = snapshot.public_types.values();
+    let Some(first) = hosts.next() else {
+        return HashSet::new();
+    };
+    let rest: Vec<_> = hosts.collect();
+    let everywhere = first
+        .keys()
+        .filter(|name| rest.iter().all(|host| host.contains_key(*name)));
+    everywhere.cloned().collect()
+}
+
+/// None while some host is not known: it may have a sequence of the same name.
+fn public_sequences(map: &ShardMap, snapshot: &Snapshot) -> HashMap<String, String> {
+    let unknown = |host: &str| !snapshot.public_sequences.contains_key(host);
+    if map.hosts.iter().any(|host| unknown(&host.name)) {
+        return HashMap::new();
+    }
+    let mut owners: HashMap<&String, Vec<&String>> = HashMap::new();
+    for (host, names) in &snapshot.public_sequences {
+        for name in names {
+            owners.entry(name).or_default().push(host);
+        }
+    }
+    let alone = owners.into_iter().filter(|(_, hosts)| hosts.len() == 1);
+    alone
+        .map(|(name, hosts)| (name.clone(), hosts[0].clone()))
+        .collect()
+}
+
 fn rule_is_sharded(rule: &TableRule) -> bool {
     rule.key.is_some() || !rule.ids.is_empty() || rule.kind == Some(Kind::Sharded)
 }
@@ -224,6 +361,7 @@ fn unlisted(table: &catalog::Table) -> Table {
         columns: table.columns.clone(),
         view: is_view(table),
         bad_key: None,
+        reads: None,
     }
 }
 
@@ -270,6 +408,7 @@ fn public_table(
         columns: found.columns.clone(),
         view: is_view(found),
         bad_key: None,
+        reads: None,
     }
 }
 
@@ -283,6 +422,9 @@ fn sharded_table(map: &ShardMap, table: &catalog::Table, faults: &mut Vec<String
             table.name
         ));
         return unlisted(table);
+    }
+    if let Some(definition) = &table.definition {
+        return sharded_view(table, definition);
     }
     let name = rule
         .and_then(|r| r.key.as_deref())
@@ -307,6 +449,27 @@ fn sharded_table(map: &ShardMap, table: &catalog::Table, faults: &mut Vec<String
         columns: table.columns.clone(),
         view: is_view(table),
         bad_key,
+        reads: None,
+    }
+}
+
+/// A view, before it is known what kind of tables it reads.
+fn sharded_view(table: &catalog::Table, definition: &str) -> Table {
+    let reads = views::read(definition);
+    let why = match &reads {
+        Some(_) => "it is a view that can't be written to, or not without its key",
+        None => "it is a view, and what it reads is not understood",
+    };
+    Table {
+        name: table.name.clone(),
+        kind: TableKind::Sharded {
+            key: None,
+            ids: Vec::new(),
+        },
+        columns: table.columns.clone(),
+        view: true,
+        bad_key: Some(why.to_owned()),
+        reads,
     }
 }
 

@@ -27,6 +27,14 @@ pub(super) fn unreadable(word: &str, why: &str) -> Refusal {
     .detail(why)
 }
 
+pub(super) fn path_of_several() -> Refusal {
+    Refusal::new(
+        Code::NotMergeable,
+        "a statement whose names need the shard's search_path can't be asked of several shards",
+        "Ask one shard at a time: put /* presplit: key=VALUE */ or /* presplit: shard=N */ into the statement.",
+    )
+}
+
 pub(super) fn unlisted(table: &str) -> Refusal {
     let hint = format!(
         "List it in shardmap.toml: [tables] {table} = {{ host = \"...\" }} if it is on one host, {{ kind = \"reference\" }} if every host has the same rows; or create it in the shards."
@@ -132,6 +140,13 @@ pub(super) fn order_of_rows() -> Refusal {
         "rows of several shards take turns in the INSERT, and ON CONFLICT DO UPDATE ... WHERE may leave some out of RETURNING, so that their order can't be kept",
         "Sort the rows by key in the statement, or leave out WHERE or RETURNING.",
     )
+}
+
+pub(super) fn last_value(function: &str) -> Refusal {
+    let message = format!(
+        "{function}() tells what this session has last taken from a sequence, but server connections are shared by sessions"
+    );
+    Refusal::new(Code::NotSupported, message, "Add RETURNING to the INSERT.")
 }
 
 pub(super) fn sequence_alone(to: &str, name: &str) -> Refusal {
@@ -311,6 +326,15 @@ pub(super) fn unbound(
     }
 }
 
+/// A read whose answers of several shards can't be made one.
+pub(super) fn not_merged(reason: &str) -> Refusal {
+    Refusal::new(
+        Code::NotMergeable,
+        format!("several shards would have to be asked, but {reason}"),
+        format!("Put the key (one only) into the condition, or {GIVE_HINT}."),
+    )
+}
+
 /// Several shards where only one will do.
 pub(super) fn not_mergeable(reason: &str, writes: bool) -> Refusal {
     if writes {
@@ -390,7 +414,7 @@ pub(super) fn bad_value(table: &str, column: &str, fault: Fault) -> Refusal {
     let (message, hint) = match fault {
         Fault::Null => (
             format!("{table}.{column} is NULL, which is the key of no row"),
-            "Give a value. A comparison with NULL finds nothing: leave the statement out if that is meant.".to_owned(),
+            "Give a value.".to_owned(),
         ),
         Fault::Missing(n) => (format!("there is no parameter ${n}"), "Bind a value to it.".to_owned()),
         Fault::Untyped(n) => (

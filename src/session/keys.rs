@@ -213,7 +213,7 @@ mod tests {
         let host_of = |key: i64| Some(HostId((key % 2) as u16));
         assert_eq!(keys.take("t", 1, 8, None, host_of), None);
         keys.put("t", Ok((1..=6).collect()));
-        let mut take = |n, only| keys.take("t", n, 8, only, host_of);
+        let take = |n, only| keys.take("t", n, 8, only, host_of);
         assert_eq!(take(2, None), Some(vec![1, 3]));
         assert_eq!(take(1, Some(HostId(0))), Some(vec![2]));
         assert_eq!(take(2, Some(HostId(1))), None);

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use super::block::{Acted, aborted};
 use super::context::Prepared;
 use super::control::declared_cursor;
+use super::ddl::{Item, Wrap};
 use super::ends::SentPiece;
 use super::errors::Fault;
 use super::links::Need;
@@ -148,6 +149,13 @@ impl Session {
                 }
                 self.settle().await;
             }
+            (Prepared::Query(_), Some(Way::Everywhere)) => {
+                Box::pin(self.ddl_simple(&text, read.prepared.clone())).await?;
+                if self.block.is_none() {
+                    self.release_links().await;
+                }
+                self.ready();
+            }
             (Prepared::Query(bound), Some(Way::Several(shards))) => {
                 self.check_failed()?;
                 self.context.stats.scattered(shards.len());
@@ -251,6 +259,11 @@ impl Session {
     /// rules for such texts. Else, if nothing in it writes, one after the other.
     async fn several(&mut self, text: &Range<usize>, pieces: &[Range<usize>]) -> Result<(), Fault> {
         let whole = self.client.inbox[text.clone()].to_vec();
+        if let Some(ddl) = Box::pin(self.ddl_text(&whole, pieces)).await? {
+            Box::pin(self.run_ddl_text(ddl)).await?;
+            self.ready();
+            return Ok(());
+        }
         let mut plan = Pieces::default();
         for (n, piece) in pieces.iter().enumerate() {
             let from = char_count(&plan.message);
@@ -333,6 +346,10 @@ impl Session {
                 plan.message
                     .extend_from_slice(&read.message[frame::HEADER..read.message.len() - 1]);
             }
+            (Prepared::Query(_), Some(Way::Everywhere)) => {
+                plan.mixed = true;
+                plan.writes = true;
+            }
             (Prepared::Query(bound), _) => {
                 plan.mixed = true;
                 plan.writes |= bound.writes;
@@ -365,6 +382,9 @@ impl Session {
         let mut failed = false;
         for piece in pieces {
             let text = &whole[piece.clone()];
+            if self.must_read_tables() {
+                Box::pin(self.read_block_tables()).await?;
+            }
             let read = self.read(text)?;
             let mut error = false;
             let way = match read.way {
@@ -407,6 +427,11 @@ impl Session {
                     if !error {
                         self.note_set_config(set).await?;
                     }
+                }
+                (Prepared::Query(_), Some(Way::Everywhere)) => {
+                    let from = char_count(&whole[..piece.start]);
+                    let items = [Item::new(text, read.prepared.clone(), from)];
+                    Box::pin(self.run_ddl(&items, Wrap::Bare)).await?;
                 }
                 (Prepared::Query(bound), Some(Way::Several(shards))) => {
                     self.check_failed()?;

@@ -3,8 +3,11 @@
 
 pub mod cache;
 pub mod control;
+pub mod ddl;
 pub mod hint;
 pub mod literal;
+#[cfg(test)]
+pub(crate) mod mutate;
 pub mod parse;
 pub mod plan;
 #[cfg(test)]

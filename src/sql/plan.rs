@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
+use super::ddl::Ddl;
 use super::rewrite::Pos;
 use super::select::SelectText;
 
@@ -42,6 +43,8 @@ pub struct Plan {
     /// Words of the text to which no part of the plan gave a meaning: keywords mostly. A table's name among them means
     /// that the statement was not understood.
     pub words: Vec<String>,
+    /// What a statement of DDL says, if it could be read.
+    pub ddl: Option<Box<Ddl>>,
     /// The plan holds the value of some literal: it serves this very text only.
     pub per_text: bool,
     /// Where the parts of an `INSERT ... VALUES` stand that is the whole statement.
@@ -145,12 +148,28 @@ pub struct Level {
     pub facts: Vec<Fact>,
     /// The columns that it gives: SELECT list or RETURNING.
     pub outputs: Vec<Output>,
+    /// What makes one row that it gives.
+    pub gives: Gives,
     /// What else is in it.
     pub features: Features,
     /// How many FROM items are this level (0 for the outermost level and for subqueries in expressions).
     pub refs: u32,
     /// A common table expression that names itself.
     pub recursive: bool,
+}
+
+/// What makes one row that a level gives.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Gives {
+    /// One row of its items (or all of them, if it calls an aggregate).
+    #[default]
+    Rows,
+    /// Those rows whose outputs are alike: DISTINCT.
+    Alike,
+    /// Those rows for which these terms are alike: GROUP BY.
+    Groups(Vec<Term>),
+    /// Something else: grouping sets, DISTINCT ON.
+    Other,
 }
 
 /// What a level does.
@@ -230,6 +249,8 @@ pub struct Join {
     pub kind: JoinKind,
     /// USING and NATURAL; ON is among the level's facts.
     pub using: Using,
+    /// What `USING (...) AS alias` calls the columns that it joined.
+    pub alias: Option<String>,
 }
 
 /// The kind of a join.
@@ -417,9 +438,11 @@ pub struct SchemaRef {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TypeRef {
     /// Its schema, if named.
-    pub schema: Option<String>,
+    pub schema: Option<(String, Place)>,
     /// Its name.
     pub name: String,
+    /// Where the name stands (without the schema).
+    pub place: Place,
 }
 
 /// One place where a parameter stands.

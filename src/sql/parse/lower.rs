@@ -12,8 +12,8 @@ use sqlparser::ast::{
 use super::cut::Raw;
 use super::{expr, name};
 use crate::sql::plan::{
-    Body, Fact, Features, Item, Level, LevelId, Output, ParamUse, Place, Plan, SchemaRef, Source,
-    TableRef, TypedBy,
+    Body, Fact, Features, Gives, Item, Level, LevelId, Output, ParamUse, Place, Plan, SchemaRef,
+    Source, TableRef, TypedBy,
 };
 use crate::sql::rewrite::Pos;
 use crate::sql::shape::{Hole, HoleKind};
@@ -38,6 +38,10 @@ pub(super) struct Lower<'t> {
     pub(super) known: HashSet<usize>,
     /// Where parameters begin whose use is noted.
     pub(super) params_seen: HashSet<usize>,
+    /// Aliases of USING, by where its first column begins.
+    pub(super) join_aliases: HashMap<usize, String>,
+    /// Where the parentheses of common table expressions close that have columns which SEARCH and CYCLE add.
+    pub(super) widened: HashSet<usize>,
     /// How many FROM items there are.
     pub(super) items: usize,
     /// The levels of the subqueries walked so far, by the address of their syntax tree, which stays in place.
@@ -54,6 +58,8 @@ impl<'t> Lower<'t> {
             plan: Plan::default(),
             known: HashSet::new(),
             params_seen: HashSet::new(),
+            join_aliases: HashMap::new(),
+            widened: HashSet::new(),
             items: 0,
             subqueries: HashMap::new(),
             ctes: Vec::new(),
@@ -126,7 +132,7 @@ impl<'t> Lower<'t> {
     }
 
     /// Where an identifier stands, checked against the text.
-    fn place(&mut self, ident: &Ident) -> Read<Place> {
+    pub(super) fn place(&mut self, ident: &Ident) -> Read<Place> {
         let start = ident
             .span
             .start
@@ -204,6 +210,7 @@ impl<'t> Lower<'t> {
             joins: Vec::new(),
             facts: Vec::new(),
             outputs: Vec::new(),
+            gives: Gives::default(),
             features: Features::default(),
             refs: 0,
             recursive: false,
@@ -298,6 +305,8 @@ impl<'t> Lower<'t> {
             let inner = self.query(&cte.query, parent)?;
             self.at(inner).refs += 1;
             let columns = self.alias_columns(&cte.alias)?;
+            let end = cte.closing_paren_token.0.span.start.column as usize;
+            let widened = self.widened.contains(&end.wrapping_sub(1));
             let level = self.at(slot);
             level.items.push(Item {
                 source: Source::Level(inner),
@@ -305,6 +314,9 @@ impl<'t> Lower<'t> {
                 columns,
             });
             level.outputs.push(Output::Star(None));
+            if widened {
+                level.outputs.push(Output::Star(Some(String::new())));
+            }
             if !with.recursive {
                 self.ctes.push((name, slot));
             }
@@ -404,16 +416,20 @@ impl<'t> Lower<'t> {
         self.outputs(projection, level)?;
         match distinct {
             None | Some(Distinct::All) => {}
-            Some(Distinct::Distinct) => self.at(level).features.distinct = true,
+            Some(Distinct::Distinct) => {
+                self.at(level).features.distinct = true;
+                self.at(level).gives = Gives::Alike;
+            }
             Some(Distinct::On(exprs)) => {
                 self.walk_all(exprs, level)?;
                 self.at(level).features.distinct = true;
+                self.at(level).gives = Gives::Other;
             }
         }
         self.group_by(group_by, level)?;
         if let Some(having) = having {
             self.walk(having, level)?;
-            self.at(level).features.group = true;
+            self.grouped(level, Gives::Groups(Vec::new()));
         }
         for window in named_window {
             self.ident(&window.0)?;
@@ -439,9 +455,29 @@ impl<'t> Lower<'t> {
             }
         }
         if !exprs.is_empty() || !modifiers.is_empty() {
-            self.at(level).features.group = true;
+            let sets = |e: &ast::Expr| {
+                use ast::Expr::{Cube, GroupingSets, Rollup};
+                matches!(
+                    e,
+                    GroupingSets(_) | Cube(_) | Rollup(_) | ast::Expr::Tuple(_)
+                )
+            };
+            let gives = match modifiers.is_empty() && !exprs.iter().any(sets) {
+                true => Gives::Groups(exprs.iter().map(|expr| self.term(expr)).collect()),
+                false => Gives::Other,
+            };
+            self.grouped(level, gives);
         }
         Ok(())
+    }
+
+    /// GROUP BY, or HAVING alone.
+    fn grouped(&mut self, level: LevelId, gives: Gives) {
+        let level = self.at(level);
+        if !level.features.group && level.gives != Gives::Other {
+            level.gives = gives;
+        }
+        level.features.group = true;
     }
 
     /// WHERE: restricts all items of the level.

@@ -1841,7 +1841,10 @@ fn outlooks_without_values() {
             "INSERT INTO photos (id, user_id) VALUES ($1, $2)",
             "OneShard",
         ),
-        ("INSERT INTO photos (user_id) VALUES ($1), ($2)", "SeveralShards"),
+        (
+            "INSERT INTO photos (user_id) VALUES ($1), ($2)",
+            "SeveralShards",
+        ),
         ("UPDATE photos SET caption = $1 WHERE id > $2", "SR001"),
         (
             "/* presplit: key=5 */ SELECT * FROM photos WHERE user_id = $1",

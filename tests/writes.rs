@@ -161,7 +161,7 @@ const ALIKE: &[&str] = &[
     "INSERT INTO likes (user_id, photo_id) VALUES (1, 70), (2, 'x')",
     "INSERT /* a */ INTO users -- b (\n (id, name /* ) */) VALUES -- (\n (80, 'VALUES (1)' /* x, ( */), (81, E'\\')'), (82, $$)$$), (83, (((('d'))))) -- end\n RETURNING id /* , */",
     "INSERT INTO users (id, name) VALUES (90, (SELECT name FROM countries WHERE code = 'at')), (91, (SELECT 'v' || max(code) FROM countries)) RETURNING name",
-    "INSERT INTO users (id, name) OVERRIDING USER VALUE VALUES (92, 'a'), (93, 'b');",
+    "INSERT INTO users (id, name) OVERRIDING SYSTEM VALUE VALUES (92, 'a'), (93, 'b');",
     "UPDATE users SET name = name || '!' WHERE id IN (1, 2, 3)",
     "UPDATE users SET name = name || '?' WHERE id IN (1, 2, 3) RETURNING id, name",
     "UPDATE users SET name = 'n' WHERE id = 1 OR id = 10 OR id = 777 RETURNING *",

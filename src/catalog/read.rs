@@ -330,6 +330,7 @@ fn tables(rows: Vec<Row>, domains: &HashMap<u32, u32>) -> BTreeMap<String, Table
                 name: name.clone(),
                 type_oid: base_type(number(&row, 3), domains),
                 has_default: text(&row, 4) == "t",
+                default: row.get(7).cloned().flatten(),
                 collation: collation(text(&row, 5)),
                 default: row.get(7).cloned().flatten(),
             });

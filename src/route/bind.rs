@@ -500,7 +500,7 @@ fn rule(plan: &Plan, tables: &Tables, parts: Parts<'_>, needs: Needs, writes: bo
         let alone =
             parts.sharded.is_empty() && parts.fixed.is_empty() && parts.unsharded.is_empty();
         if alone && needs.object.is_none() && needs.shard_function.is_none() {
-            return Rule::Everywhere {
+            return Rule::Reference {
                 table: table.clone(),
             };
         }

@@ -135,7 +135,7 @@ fn without_hint(bound: &Bound, values: &Values<'_>, map: &ShardMap) -> Result<Ro
             }
             several(sharded, Target::Shards(shards), bound.names, values)
         }
-        Rule::Everywhere { table } => everywhere(table, map),
+        Rule::Reference { table } => everywhere(table, map),
         Rule::Any => Ok(route(Target::Any, Names::Qualified)),
         Rule::Template => Ok(route(Target::Template, Names::SearchPath)),
         Rule::Host { host, table } => {
@@ -179,7 +179,7 @@ pub fn anywhere(
         Rule::Refuse { refusal, hintable } if !hinted || !hintable => Err(refusal.clone()),
         Rule::Ddl(_) => at(any, Names::SearchPath),
         Rule::Refuse { .. } => at(any, Names::SearchPath),
-        Rule::Everywhere { .. } => Ok(route(Target::Any, Names::Qualified)),
+        Rule::Reference { .. } => Ok(route(Target::Any, Names::Qualified)),
         Rule::Any => Ok(route(Target::Any, Names::Qualified)),
         Rule::Template => Ok(route(Target::Template, Names::SearchPath)),
         Rule::Host { host, table } => {
@@ -440,7 +440,7 @@ fn with_shard(
         Rule::Any => Names::Qualified,
         Rule::Template => Names::SearchPath,
         // The table is where it is, whatever the session's key.
-        Rule::Host { .. } | Rule::Everywhere { .. } => return without_hint(bound, values, map),
+        Rule::Host { .. } | Rule::Reference { .. } => return without_hint(bound, values, map),
         Rule::Refuse {
             refusal,
             hintable: false,
@@ -466,7 +466,7 @@ fn all(bound: &Bound, values: &Values<'_>, map: &ShardMap) -> Result<Route, Refu
             (None, Some(_)) => words::hint_all("the statement names a shard's schema"),
         },
         Rule::Ddl(_) => return Ok(route(Target::Everywhere, Names::SearchPath)),
-        Rule::Any | Rule::Template | Rule::Host { .. } | Rule::Everywhere { .. } => {
+        Rule::Any | Rule::Template | Rule::Host { .. } | Rule::Reference { .. } => {
             words::hint_all("the statement names no sharded table")
         }
         Rule::Refuse { refusal, .. } => words::hint_all(&refusal.message),

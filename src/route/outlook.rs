@@ -5,7 +5,7 @@ use crate::sql::hint::Hint;
 use crate::sql::plan::ConstFrom;
 
 use super::refusal::Refusal;
-use super::rules::{Bound, Equals, KeyConst, Rule, Sharded};
+use super::rules::{Bound, Equals, KeyConst, Reach, Rule, Sharded};
 use super::{Format, Names, Param, Params, Route, Target, Values, decide, recipe, words};
 
 /// Where a statement goes, in kind.
@@ -88,6 +88,7 @@ fn without_values(sharded: &Sharded, values: &Values<'_>) -> Result<Outlook, Ref
         _ if sharded.fixed.is_some() => Ok(Outlook::OneShard),
         // Several keys must agree then, or the statement is refused.
         Some(_) if one => Ok(Outlook::OneShard),
+        Some(_) if !matches!(sharded.reach, Reach::OneShard) => Ok(Outlook::SeveralShards),
         Some(refusal) => Err(refusal.clone()),
         None if one && sharded.bindings.len() == 1 => Ok(Outlook::OneShard),
         None => {
@@ -104,8 +105,12 @@ fn of_target(target: &Target, map: &ShardMap) -> Outlook {
         Target::Shard(_) => Outlook::OneShard,
         Target::Shards(shards) if shards.len() == map.shards() as usize => Outlook::AllShards,
         Target::Each(shards) if shards.len() == map.shards() as usize => Outlook::AllShards,
-        Target::Shards(_) | Target::Each(_) | Target::Rows(_) => Outlook::SeveralShards,
-        Target::Make(_) => Outlook::OneShard,
+        Target::Shards(_) | Target::Each(_) => Outlook::SeveralShards,
+        Target::Rows(split) if split.parts.len() == 1 => Outlook::OneShard,
+        Target::Rows(_) => Outlook::SeveralShards,
+        // A row is of one shard; more of them take turns.
+        Target::Make(make) if make.keys == 1 => Outlook::OneShard,
+        Target::Make(_) => Outlook::SeveralShards,
         Target::Everywhere => Outlook::AllShards,
         Target::Host(_) => Outlook::Unsharded,
         Target::Any => Outlook::AnyHost,

@@ -23,12 +23,12 @@ pub fn why(bound: &Bound, values: &Values<'_>, map: &ShardMap, hint: Option<&Hin
         (None, Rule::Any) => "no sharded table".to_owned(),
         (None, Rule::Template) => "catalog tables".to_owned(),
         (None, Rule::Host { table, .. }) => format!("table {table} is unsharded"),
+        (None, Rule::Reference { table }) => format!("reference table {table} is written"),
         (None, Rule::Ddl(work)) => match &work.place {
             Place::Shards => "DDL of sharded tables".to_owned(),
             Place::Hosts => "DDL of what every host has".to_owned(),
             Place::Host(_) => "DDL of an unsharded table".to_owned(),
         },
-        (None, Rule::Everywhere { table }) => format!("reference table {table} is written"),
         (None, Rule::Refuse { refusal, .. }) => refusal.to_string(),
         (None, Rule::Sharded(sharded)) => bindings(sharded, values, map),
     };

@@ -58,7 +58,7 @@ pub(super) enum Rule {
     /// Unsharded tables, all of one host.
     Host { host: String, table: String },
     /// Reference tables that are written: every host.
-    Everywhere { table: String },
+    Reference { table: String },
     /// Sharded tables.
     Sharded(Box<Sharded>),
     /// DDL that is run in several places.

@@ -340,6 +340,38 @@ impl World {
         in_words(self.route(sql, Some(&Given(params))))
     }
 
+    /// The texts that the parts of an INSERT go with, each with the parameters that it keeps; keys that are to be made
+    /// are counted from 100.
+    fn parts(&self, sql: &str, params: Option<&Given>) -> Vec<String> {
+        let (bound, shape) = self.bound(sql);
+        let values = Values {
+            text: sql.as_bytes(),
+            holes: &shape.holes,
+            params: params.map(|p| p as &dyn Params),
+        };
+        let mut route = decide(&bound, &values, &self.map, None);
+        if let Ok(Target::Make(make)) = route.as_ref().map(|route| &route.target) {
+            let keys: Vec<i64> = (100..).take(make.keys).collect();
+            route = super::with_keys(&bound, &values, &self.map, &keys);
+        }
+        let split = match route.map(|route| route.target) {
+            Ok(Target::Rows(split)) => split,
+            other => panic!("{sql}: {other:?}"),
+        };
+        let part = |part: usize| {
+            let mut out = Vec::new();
+            let schema = self.map.schema(split.parts[part].shard);
+            let kept = bound.write_part(&values, schema, &split, part, &mut out);
+            let text = String::from_utf8(out).unwrap();
+            if kept.is_empty() {
+                text
+            } else {
+                format!("{text} {kept:?}")
+            }
+        };
+        (0..split.parts.len()).map(part).collect()
+    }
+
     /// The text as it goes to its shard.
     fn rewritten(&self, sql: &str) -> String {
         let (bound, shape) = self.bound(sql);
@@ -1809,7 +1841,10 @@ fn outlooks_without_values() {
             "INSERT INTO photos (id, user_id) VALUES ($1, $2)",
             "OneShard",
         ),
-        ("INSERT INTO photos (user_id) VALUES ($1), ($2)", "SR002"),
+        (
+            "INSERT INTO photos (user_id) VALUES ($1), ($2)",
+            "SeveralShards",
+        ),
         ("UPDATE photos SET caption = $1 WHERE id > $2", "SR001"),
         (
             "/* presplit: key=5 */ SELECT * FROM photos WHERE user_id = $1",
@@ -2066,6 +2101,155 @@ fn a_key_whose_equal_values_differ_in_bytes_is_refused() {
         "{}",
         refused.message
     );
+}
+
+#[test]
+fn inserts_in_parts() {
+    let world = world();
+    let given = Given((1..=9).map(|n| text(&n.to_string())).collect());
+    let cases: &[(&str, &[&str])] = &[
+        (
+            "INSERT INTO photos (user_id, caption) VALUES (1, 'a'), (2, ')'), /* x */ (1, $$c$$) -- end\n RETURNING id;",
+            &[
+                "INSERT INTO s1.photos (user_id, caption) VALUES (1, 'a'), (1, $$c$$) -- end\n RETURNING id;",
+                "INSERT INTO s2.photos (user_id, caption) VALUES (2, ')') -- end\n RETURNING id;",
+            ],
+        ),
+        (
+            "INSERT INTO public.photos (caption, user_id) VALUES ($3, $1), ($4 || $3, $2) ON CONFLICT (id) DO UPDATE SET caption = $5",
+            &[
+                "INSERT INTO s1.photos (caption, user_id) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET caption = $3 [3, 1, 5]",
+                "INSERT INTO s2.photos (caption, user_id) VALUES ($1 || $2, $3) ON CONFLICT (id) DO UPDATE SET caption = $4 [4, 3, 2, 5]",
+            ],
+        ),
+        (
+            "INSERT INTO photos (user_id) VALUES (1), (2), (1) ON CONFLICT DO NOTHING RETURNING id",
+            &[
+                "INSERT INTO s1.photos (user_id) VALUES (1) ON CONFLICT DO NOTHING RETURNING id",
+                "INSERT INTO s2.photos (user_id) VALUES (2) ON CONFLICT DO NOTHING RETURNING id",
+                "INSERT INTO s1.photos (user_id) VALUES (1) ON CONFLICT DO NOTHING RETURNING id",
+            ],
+        ),
+        (
+            "INSERT INTO users (name) VALUES ($1), ($2)",
+            &[
+                "INSERT INTO s4.users (name, \"id\") VALUES ($1, 100) [1]",
+                "INSERT INTO s5.users (name, \"id\") VALUES ($1, 101) [2]",
+            ],
+        ),
+        (
+            "INSERT INTO users (name, id) VALUES ('a', DEFAULT), ('b', 7), ('c', default)",
+            &[
+                "INSERT INTO s4.users (name, id) VALUES ('a', 100)",
+                "INSERT INTO s7.users (name, id) VALUES ('b', 7)",
+                "INSERT INTO s5.users (name, id) VALUES ('c', 101)",
+            ],
+        ),
+        (
+            "INSERT INTO users (name) OVERRIDING SYSTEM VALUE VALUES ('a')",
+            &["INSERT INTO s4.users (name, \"id\") OVERRIDING SYSTEM VALUE VALUES ('a', 100)"],
+        ),
+        (
+            "INSERT INTO users DEFAULT VALUES RETURNING id",
+            &["INSERT INTO s4.users (\"id\") VALUES (100) RETURNING id"],
+        ),
+    ];
+    for (sql, expected) in cases {
+        let found = world.parts(sql, Some(&given));
+        let schema = |shard: &str| world.map.schema(ShardId(shard.parse().unwrap())).to_owned();
+        let expected: Vec<String> = expected
+            .iter()
+            .map(|text| {
+                let (before, rest) = text.split_once(" s").unwrap();
+                let (shard, rest) = rest.split_once('.').unwrap();
+                format!("{before} {}.{rest}", schema(shard))
+            })
+            .collect();
+        assert_eq!(found, expected, "{sql}");
+    }
+}
+
+#[test]
+fn writes_that_reach_several_shards() {
+    check(&[
+        (
+            "UPDATE photos SET caption = 'x' WHERE user_id IN (1, 2)",
+            "each of 1,2",
+        ),
+        (
+            "UPDATE photos SET caption = 'x' WHERE user_id = 1 OR user_id = 17",
+            "1",
+        ),
+        ("UPDATE photos SET caption = 'x'", "SR001"),
+        (
+            "UPDATE photos SET user_id = 1 WHERE user_id IN (1, 2)",
+            "SR005",
+        ),
+        (
+            "DELETE FROM likes l USING photos p WHERE p.user_id = l.user_id AND l.user_id IN (1, 2)",
+            "each of 1,2",
+        ),
+        (
+            "DELETE FROM likes l USING photos p WHERE p.user_id IN (1, 2) AND l.user_id IN (1, 2)",
+            "SR002",
+        ),
+        (
+            "DELETE FROM likes WHERE user_id IN (1, 2) AND EXISTS (SELECT FROM photos p WHERE p.user_id = likes.user_id LIMIT 1)",
+            "each of 1,2",
+        ),
+        (
+            "DELETE FROM likes WHERE user_id IN (1, 2) AND photo_id = (SELECT max(id) FROM photos WHERE user_id IN (1, 2))",
+            "SR002",
+        ),
+        (
+            "WITH d AS (DELETE FROM likes WHERE user_id IN (1, 2) RETURNING *) SELECT * FROM d",
+            "SR002",
+        ),
+        (
+            "INSERT INTO photos (user_id) VALUES (1), (2) RETURNING id",
+            "rows 1:[0] 2:[1]",
+        ),
+        (
+            "INSERT INTO photos (user_id) VALUES (1), (2), (1) RETURNING id",
+            "rows 1:[0, 2] 2:[1] 0x1 1x1 0x1",
+        ),
+        (
+            "INSERT INTO photos (user_id) VALUES (1), (2), (1)",
+            "rows 1:[0, 2] 2:[1]",
+        ),
+        ("INSERT INTO photos (user_id) VALUES (1), (17)", "1"),
+        ("INSERT INTO photos (user_id) VALUES (1), (NULL)", "SR007"),
+        (
+            "INSERT INTO photos (user_id) VALUES (1), (2) ON CONFLICT (id) DO UPDATE SET user_id = 1",
+            "SR005",
+        ),
+        (
+            "INSERT INTO photos (user_id) SELECT * FROM (VALUES (1), (2)) v",
+            "SR002",
+        ),
+        (
+            "WITH x AS (SELECT 1) INSERT INTO photos (user_id) VALUES (1), (2)",
+            "SR002",
+        ),
+        (
+            "INSERT INTO photos (user_id) VALUES (1), (2) LIMIT 1",
+            "SR002",
+        ),
+        ("INSERT INTO users (name) SELECT 'x'", "SR001"),
+        ("/* presplit: all */ DELETE FROM likes", "each of all"),
+        (
+            "/* presplit: all */ INSERT INTO photos (user_id) VALUES (1), (2)",
+            "SR004",
+        ),
+        (
+            "/* presplit: shard=1 */ INSERT INTO photos (user_id) VALUES (1), (2)",
+            "SR002",
+        ),
+        (
+            "/* presplit: shard=1 */ INSERT INTO users (name) VALUES ('x')",
+            "SR001",
+        ),
+    ]);
 }
 
 #[test]

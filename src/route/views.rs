@@ -126,6 +126,7 @@ fn as_table(view: &Table, tables: &Tables) -> Option<TableKind> {
             name: view.columns[index].name.clone(),
             index,
             key_type: key.key_type,
+            // What a view's own defaults are is not known.
             maker: Maker::Nobody,
         })
     })?;

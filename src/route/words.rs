@@ -124,13 +124,6 @@ pub(super) fn reference_written(table: &str) -> Refusal {
     )
 }
 
-pub(super) fn last_value(function: &str) -> Refusal {
-    let message = format!(
-        "{function}() tells what this session has last taken from a sequence, but server connections are shared by sessions"
-    );
-    Refusal::new(Code::NotSupported, message, "Add RETURNING to the INSERT.")
-}
-
 pub(super) fn reference_written_among(table: &str) -> Refusal {
     let message =
         format!("the statement writes reference table {table} beside tables of another kind");
@@ -147,6 +140,13 @@ pub(super) fn order_of_rows() -> Refusal {
         "rows of several shards take turns in the INSERT, and ON CONFLICT DO UPDATE ... WHERE may leave some out of RETURNING, so that their order can't be kept",
         "Sort the rows by key in the statement, or leave out WHERE or RETURNING.",
     )
+}
+
+pub(super) fn last_value(function: &str) -> Refusal {
+    let message = format!(
+        "{function}() tells what this session has last taken from a sequence, but server connections are shared by sessions"
+    );
+    Refusal::new(Code::NotSupported, message, "Add RETURNING to the INSERT.")
 }
 
 pub(super) fn sequence_alone(to: &str, name: &str) -> Refusal {

@@ -385,7 +385,7 @@ impl Session {
                     .await?;
                 return self.send_bind(i, &statement, shard, names, set);
             }
-            None | Some(Way::Everywhere | Way::Make(_)) => {
+            None | Some(Way::Make(_) | Way::Everywhere) => {
                 let bind = Bind::decode(self.body(len))?;
                 no_parameters(&bind)?;
                 Portal::Own(statement)

@@ -133,6 +133,10 @@ impl Tokens<'_> {
     fn columns_end(&self, values: usize, named: bool) -> Option<Pos> {
         let mut last = values.checked_sub(1)?;
         if self.is_word(last, "value") && self.is_word(last.checked_sub(2)?, "overriding") {
+            // With USER a key that is given would not be the one that is stored.
+            if !self.is_word(last - 1, "system") {
+                return None;
+            }
             last = last.checked_sub(3)?;
         }
         match (self.is_punct(last, b')'), named) {

@@ -6,13 +6,16 @@
 mod admin;
 mod auth;
 mod catalog;
+mod ddl;
 mod demo;
 mod differential;
 mod drivers;
+mod explain;
 mod hostile;
 mod layers;
 mod leak;
 mod lifecycle;
+mod orm;
 mod protocol;
 mod provision;
 mod psql;

@@ -11,6 +11,8 @@ use crate::sql::shape::Hole;
 mod array;
 mod bind;
 mod columns;
+mod ddl;
+mod ddl_words;
 mod decide;
 mod explain;
 mod functions;
@@ -18,6 +20,7 @@ mod gather;
 mod keys;
 mod known;
 mod order;
+mod outlook;
 mod reason;
 mod recipe;
 mod refusal;
@@ -25,15 +28,18 @@ mod rules;
 mod spread;
 mod tables;
 mod value;
+mod views;
 mod words;
 
 #[cfg(test)]
 mod tests;
 
 pub use bind::{bind, bind_unreadable};
+pub use ddl::{After, Place, Work};
 pub use decide::{anywhere, decide, recipe};
 pub use explain::{Explanation, explain};
 pub use order::ByteOrder;
+pub use outlook::{Outlook, outlook};
 pub use reason::why;
 pub use recipe::{Final, Piece, Recipe, SortKey, Sorted, TextKey, write_part};
 pub use refusal::{Code, Refusal};
@@ -90,6 +96,8 @@ pub enum Target {
     Any,
     /// The template shard, with its search_path: catalog queries.
     Template,
+    /// DDL: all the places of [`Bound::work`].
+    Everywhere,
 }
 
 /// A decision.

@@ -39,17 +39,6 @@ struct Described {
     columns: Vec<u32>,
 }
 
-/// What the shards of a host are asked.
-struct PartText<'a> {
-    pieces: &'a [Piece],
-    /// What sorts and limits the rows of several shards.
-    tail: &'a str,
-    /// Shards in one statement.
-    arms: usize,
-    params: &'a [u32],
-    results: &'a [i16],
-}
-
 /// A message that says that a server failed the statement: the client has it.
 struct Failed;
 
@@ -156,14 +145,12 @@ impl Session {
         describe: bool,
     ) -> Step<u64> {
         self.replies.clear();
-        // A host of the statement: the first link may be of another that the session has.
-        let home = hosts.iter().find_map(|(host, shards)| {
-            let i = self.links.iter().position(|l| l.host == *host)?;
-            Some((i, *shards.first()?))
-        });
-        let Some((home, first)) = home else {
+        let (Some((_, shards)), Some(link)) =
+            (hosts.first(), self.asked_links(hosts).first().copied())
+        else {
             return Ok(Ok(0));
         };
+        let first = shards[0];
         let schema = self.map.schema(first).to_owned();
         let mut text = Vec::new();
         rewrite::splice(
@@ -174,7 +161,7 @@ impl Session {
             &mut text,
         );
         let Ok(whole) = self
-            .describe_text(home, &text, asked.types, Some((asked, &schema)))
+            .describe_text(link, &text, asked.types, Some((asked, &schema)))
             .await?
         else {
             return Ok(Err(Failed));
@@ -191,7 +178,7 @@ impl Session {
         };
         text.clear();
         write_part(part, &asked.values, &asked.bound.edits, &schema, &mut text);
-        let Ok(parts) = self.describe_text(home, &text, &whole.params, None).await? else {
+        let Ok(parts) = self.describe_text(link, &text, &whole.params, None).await? else {
             return Ok(Err(Failed));
         };
         if describe {
@@ -213,7 +200,7 @@ impl Session {
         }
     }
 
-    /// Has a link's server read a text: the types of its parameters and columns.
+    /// Has the first link's server read a text: the types of its parameters and columns.
     async fn describe_text(
         &mut self,
         i: usize,
@@ -321,55 +308,39 @@ impl Session {
         &mut self,
         i: usize,
         asked: &Asked<'_>,
-        part: &PartText<'_>,
+        part: &[Piece],
+        tail: &str,
+        arms: usize,
         shards: &[ShardId],
+        params: &[u32],
+        results: &[i16],
     ) -> usize {
         let mut text = Vec::new();
         let mut statements = 0;
-        for shards in shards.chunks(part.arms) {
+        for shards in shards.chunks(arms) {
             text.clear();
             if let [shard] = shards {
-                // It sorts and limits by itself, and Postgres takes no second ORDER BY behind `(SELECT ... ORDER BY ...)`.
                 let schema = self.map.schema(*shard);
-                write_part(
-                    part.pieces,
-                    &asked.values,
-                    &asked.bound.edits,
-                    schema,
-                    &mut text,
-                );
-                self.ask_text(i, asked, part, &text);
-                statements += 1;
-                continue;
+                write_part(part, &asked.values, &asked.bound.edits, schema, &mut text);
+            } else {
+                for (n, shard) in shards.iter().enumerate() {
+                    text.extend_from_slice(if n == 0 { b"(" } else { b") UNION ALL (" });
+                    let schema = self.map.schema(*shard);
+                    write_part(part, &asked.values, &asked.bound.edits, schema, &mut text);
+                }
+                text.push(b')');
+                text.extend_from_slice(tail.as_bytes());
             }
-            for (n, shard) in shards.iter().enumerate() {
-                text.extend_from_slice(if n == 0 { b"(" } else { b") UNION ALL (" });
-                let schema = self.map.schema(*shard);
-                write_part(
-                    part.pieces,
-                    &asked.values,
-                    &asked.bound.edits,
-                    schema,
-                    &mut text,
-                );
-            }
-            text.push(b')');
-            text.extend_from_slice(part.tail.as_bytes());
-            self.ask_text(i, asked, part, &text);
+            let out = &mut self.links[i].outbox;
+            frontend::parse(out, b"", &text, params.iter().copied());
+            asked.write_bind(&[], results, out);
+            frontend::execute(out, b"", 0);
             statements += 1;
         }
         let link = &mut self.links[i];
         frontend::sync(&mut link.outbox);
         link.unsynced = true;
         statements
-    }
-
-    /// Writes one statement, yet to be closed by a Sync.
-    fn ask_text(&mut self, i: usize, asked: &Asked<'_>, part: &PartText<'_>, text: &[u8]) {
-        let out = &mut self.links[i].outbox;
-        frontend::parse(out, b"", text, part.params.iter().copied());
-        asked.write_bind(&[], part.results, out);
-        frontend::execute(out, b"", 0);
     }
 
     async fn merge_sorted(
@@ -400,14 +371,16 @@ impl Session {
             } else {
                 shards.len()
             };
-            let part = PartText {
-                pieces: &sorted.part,
-                tail: &tail,
+            self.ask_arms(
+                i,
+                asked,
+                &sorted.part,
+                &tail,
                 arms,
-                params: &whole.params,
-                results: &results,
-            };
-            self.ask_arms(i, asked, &part, shards);
+                shards,
+                &whole.params,
+                &results,
+            );
         }
         let outputs = whole.columns.len();
         if sorted.keys.is_empty() {
@@ -671,14 +644,7 @@ impl Session {
             let Some(i) = self.links.iter().position(|l| l.host == *host) else {
                 continue;
             };
-            let part = PartText {
-                pieces: &last.part,
-                tail: "",
-                arms: ARMS,
-                params: &whole.params,
-                results: &[1],
-            };
-            self.ask_arms(i, asked, &part, shards);
+            self.ask_arms(i, asked, &last.part, "", ARMS, shards, &whole.params, &[1]);
         }
         let mut columns = vec![Column::default(); parts.columns.len()];
         let (mut rows, mut bytes) = (0u32, 0);
@@ -716,11 +682,16 @@ impl Session {
             .zip(&parts.columns)
             .map(|(column, oid)| column.array(*oid))
             .collect();
-        self.run_last(asked, &text, &arrays, &values, whole).await
+        let Some(first) = self.asked_links(hosts).first().copied() else {
+            return Ok(Ok(0));
+        };
+        self.run_last(first, asked, &text, &arrays, &values, whole)
+            .await
     }
 
     async fn run_last(
         &mut self,
+        i: usize,
         asked: &Asked<'_>,
         text: &str,
         arrays: &[u32],
@@ -732,7 +703,7 @@ impl Session {
             .collect();
         let types = whole.params.iter().chain(arrays).copied();
         let types: Vec<u32> = types.collect();
-        let link = &mut self.links[0];
+        let link = &mut self.links[i];
         frontend::parse(
             &mut link.outbox,
             b"",
@@ -745,27 +716,27 @@ impl Session {
         frontend::sync(&mut link.outbox);
         link.unsynced = true;
         loop {
-            let (tag, len) = self.next_message(0).await?;
+            let (tag, len) = self.next_message(i).await?;
             if tag == b'T' {
-                self.have(0, len).await?;
-                let types = column_types(&self.links[0].unread()[frame::HEADER..len])?;
+                self.have(i, len).await?;
+                let types = column_types(&self.links[i].unread()[frame::HEADER..len])?;
                 if types != whole.columns {
                     return Err(cannot(
                         "the columns made of the parts have other types than the statement's"
                             .to_owned(),
                     ));
                 }
-                self.skip_message(0, len).await?;
+                self.skip_message(i, len).await?;
                 break;
             }
             if tag == b'E' {
                 break;
             }
-            self.skip_message(0, len).await?;
+            self.skip_message(i, len).await?;
         }
         let mut given = 0;
         loop {
-            match self.next_row(0).await? {
+            match self.next_row(i).await? {
                 Err(Failed) => return Ok(Err(Failed)),
                 Ok(None) => return Ok(Ok(given)),
                 Ok(Some(row)) => {
@@ -875,14 +846,13 @@ fn array_of(element: u32) -> Option<u32> {
     if matches!(Type::from_oid(element)?.kind(), TypeKind::Array(_)) {
         return None;
     }
-    // Types of Postgres' catalog have OIDs below this (access/transam.h, FirstGenbkiObjectId). int2vector and oidvector
-    // have elements too, but are no array types.
-    (1..10_000u32).find(|oid| match Type::from_oid(*oid) {
-        Some(array) => {
-            let of_element = matches!(array.kind(), TypeKind::Array(of) if of.oid() == element);
-            of_element && array.name().starts_with('_')
-        }
-        None => false,
+    // Types of Postgres' catalog have OIDs below this (access/transam.h, FirstGenbkiObjectId). `int2vector` and
+    // `oidvector` have elements too, but are no arrays of their types.
+    (1..10_000u32).find(|oid| {
+        Type::from_oid(*oid).is_some_and(|array| {
+            array.name().starts_with('_')
+                && matches!(array.kind(), TypeKind::Array(of) if of.oid() == element)
+        })
     })
 }
 
@@ -973,18 +943,4 @@ fn sort_key(row: &[u8], outputs: usize, sorted: &Sorted, orders: &[ByteOrder]) -
         }
     }
     key
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_array_type_of_a_type() {
-        let of = |element: Type| array_of(element.oid());
-        assert_eq!(of(Type::INT2), Some(Type::INT2_ARRAY.oid()));
-        assert_eq!(of(Type::OID), Some(Type::OID_ARRAY.oid()));
-        assert_eq!(of(Type::TEXT), Some(Type::TEXT_ARRAY.oid()));
-        assert_eq!(of(Type::TEXT_ARRAY), None);
-    }
 }

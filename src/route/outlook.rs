@@ -103,6 +103,7 @@ fn of_target(target: &Target, map: &ShardMap) -> Outlook {
     match target {
         Target::Shard(_) => Outlook::OneShard,
         Target::Shards(shards) if shards.len() == map.shards() as usize => Outlook::AllShards,
+        Target::Everywhere => Outlook::AllShards,
         Target::Shards(_) => Outlook::SeveralShards,
         Target::Host(_) => Outlook::Unsharded,
         Target::Any => Outlook::AnyHost,

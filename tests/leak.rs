@@ -99,7 +99,8 @@ impl Client<'_> {
             let done = match self.rng.random_range(0..100) {
                 0..25 => self.read_own(),
                 25..33 => self.read_several(),
-                33..38 => self.read_everywhere(),
+                33..36 => self.read_everywhere(),
+                36..38 => self.read_merged(),
                 38..55 => self.write(),
                 55..73 => self.transaction(),
                 73..80 => self.fail(),
@@ -266,6 +267,72 @@ impl Client<'_> {
             &q(&format!("SELECT user_id, shard FROM marked WHERE n = {n}")),
         )?;
         self.check("a scatter", &parts, &(0..USERS).collect::<Vec<_>>(), 1);
+        Ok(())
+    }
+
+    /// Sorted rows and sums of all shards, now and then in the midst of a transaction or behind an error.
+    fn read_merged(&mut self) -> Result<(), Lost> {
+        let in_block = self.rng.random_bool(0.3);
+        if in_block {
+            self.ask("begins", &q("BEGIN"))?;
+        }
+        let (n, most) = (
+            self.rng.random_range(0..ROWS),
+            self.rng.random_range(1..USERS),
+        );
+        let (sql, first) = match self.rng.random_range(0..4) {
+            0 => (
+                format!(
+                    "SELECT user_id, shard, filler FROM marked WHERE n = {n} ORDER BY user_id LIMIT {most}"
+                ),
+                most,
+            ),
+            1 => (
+                format!("SELECT user_id, shard, filler FROM marked WHERE n = {n} ORDER BY user_id"),
+                USERS,
+            ),
+            2 => (
+                format!(
+                    "SELECT user_id, min(shard) FROM marked WHERE n = {n} GROUP BY user_id, filler ORDER BY user_id LIMIT {most}"
+                ),
+                most,
+            ),
+            _ => (
+                format!(
+                    "SELECT user_id, shard, 1 / (user_id - {most}) FROM marked WHERE n = {n} ORDER BY user_id"
+                ),
+                USERS,
+            ),
+        };
+        let message = match self.rng.random_bool(0.5) {
+            true => q(&sql),
+            false => [pbe(&sql, &[]), s()].concat(),
+        };
+        let parts = self.ask("reads merged", &message)?;
+        self.check("a merged read", &parts, &(0..first).collect::<Vec<_>>(), 1);
+        let user_of = |part: &Part| match part {
+            Part::Row(row) => Some(numbers(&row[..1])[0]),
+            _ => None,
+        };
+        let users: Vec<i64> = parts.iter().filter_map(user_of).collect();
+        if !users.is_sorted() {
+            self.shared.fault(format!("{sql}: not sorted: {users:?}"));
+        }
+        let parts = self.ask(
+            "sums",
+            &q("SELECT count(*), sum(user_id), max(shard) FROM marked"),
+        )?;
+        for part in &parts {
+            let Part::Row(row) = part else { continue };
+            let sums = [USERS * ROWS, USERS * (USERS - 1) / 2 * ROWS, SHARDS - 1];
+            if numbers(row) != sums {
+                self.shared
+                    .fault(format!("sums of all are {sums:?}, not {:?}", numbers(row)));
+            }
+        }
+        if in_block {
+            self.ask("rollbacks", &q("ROLLBACK"))?;
+        }
         Ok(())
     }
 

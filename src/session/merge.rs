@@ -944,3 +944,17 @@ fn sort_key(row: &[u8], outputs: usize, sorted: &Sorted, orders: &[ByteOrder]) -
     }
     key
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_array_type_of_a_type() {
+        let of = |element: Type| array_of(element.oid());
+        assert_eq!(of(Type::INT2), Some(Type::INT2_ARRAY.oid()));
+        assert_eq!(of(Type::OID), Some(Type::OID_ARRAY.oid()));
+        assert_eq!(of(Type::TEXT), Some(Type::TEXT_ARRAY.oid()));
+        assert_eq!(of(Type::TEXT_ARRAY), None);
+    }
+}

@@ -90,7 +90,7 @@ fn run(lanes: &[Split], job: &Job) -> Tally {
                     eprintln!("{:>9}: {}", split.to_string(), tally.line());
                     let (all, many) = &mut *total.lock().unwrap();
                     all.add(&tally);
-                    if split.shards > 1 {
+                    if split.shards > 1 || lanes.len() == 1 {
                         many.add(&tally);
                     }
                 }

@@ -43,6 +43,9 @@ fn mixed(parts: &[u64]) -> u64 {
 /// Runs the job in this lane; the differences are in the tally.
 pub fn run(lane: &mut Lane, number: usize, job: &Job) -> Tally {
     let mut tally = Tally::default();
+    if job.epoch.is_none() {
+        tally.differences = super::found::differences(lane);
+    }
     let mut epoch = job.epoch.unwrap_or(0);
     let mut done = 0;
     while done < job.statements && tally.differences.len() < ENOUGH {

@@ -6,6 +6,7 @@
 mod admin;
 mod auth;
 mod catalog;
+mod ddl;
 mod demo;
 mod differential;
 mod drivers;
@@ -14,6 +15,7 @@ mod hostile;
 mod layers;
 mod leak;
 mod lifecycle;
+mod orm;
 mod protocol;
 mod provision;
 mod psql;

@@ -11,6 +11,8 @@ use crate::sql::shape::Hole;
 mod array;
 mod bind;
 mod columns;
+mod ddl;
+mod ddl_words;
 mod decide;
 mod explain;
 mod functions;
@@ -26,12 +28,14 @@ mod rules;
 mod spread;
 mod tables;
 mod value;
+mod views;
 mod words;
 
 #[cfg(test)]
 mod tests;
 
 pub use bind::{bind, bind_unreadable};
+pub use ddl::{After, Place, Work};
 pub use decide::{anywhere, decide, recipe};
 pub use explain::{Explanation, explain};
 pub use order::ByteOrder;
@@ -92,6 +96,8 @@ pub enum Target {
     Any,
     /// The template shard, with its search_path: catalog queries.
     Template,
+    /// DDL: all the places of [`Bound::work`].
+    Everywhere,
 }
 
 /// A decision.

@@ -35,6 +35,8 @@ pub(super) enum Way {
         /// Whose search_path the connection must have.
         path: Option<ShardId>,
     },
+    /// DDL: all the places that its plan says.
+    Everywhere,
     /// Several shards, whose rows one after the other are the answer.
     Several(Vec<ShardId>),
 }
@@ -51,7 +53,7 @@ pub(super) struct Read {
 impl Session {
     /// Reads a text of the simple protocol and decides.
     pub(super) fn read(&self, text: &[u8]) -> Result<Read, Fault> {
-        let schema = self.context.schema.load();
+        let schema = self.schema();
         let mut scratch = self
             .worker
             .scratch
@@ -236,7 +238,7 @@ impl Session {
         types: impl ExactSizeIterator<Item = u32>,
         reading: Arc<[u8]>,
     ) -> Result<Arc<Statement>, Fault> {
-        let schema = self.context.schema.load_full();
+        let schema = self.schema();
         let mut scratch = self
             .worker
             .scratch
@@ -339,6 +341,7 @@ impl Session {
                 path: None,
             },
             Target::Template => self.template_way(),
+            Target::Everywhere => Way::Everywhere,
         }
     }
 

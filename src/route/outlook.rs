@@ -23,6 +23,8 @@ pub enum Outlook {
     AnyHost,
     /// Unsharded tables of one host.
     Unsharded,
+    /// DDL: wherever its tables are.
+    Everywhere,
 }
 
 /// Where a bound statement goes. A key that is a parameter without a value counts as one shard, a list or array with one
@@ -107,6 +109,7 @@ fn of_target(target: &Target, map: &ShardMap) -> Outlook {
         Target::Host(_) => Outlook::Unsharded,
         Target::Any => Outlook::AnyHost,
         Target::Template => Outlook::Catalog,
+        Target::Everywhere => Outlook::Everywhere,
     }
 }
 

@@ -529,6 +529,7 @@ impl Tables {
             name: c.name.clone(),
             type_oid: 0,
             has_default: c.counts,
+            default: None,
             collation: catalog::Collation::None,
         };
         let columns = ddl.columns.iter().map(column).collect();

@@ -108,7 +108,6 @@ fn of_target(target: &Target, map: &ShardMap) -> Outlook {
         Target::Each(shards) if shards.len() == map.shards() as usize => Outlook::AllShards,
         Target::Shards(_) | Target::Each(_) | Target::Rows(_) => Outlook::SeveralShards,
         Target::Make(_) => Outlook::OneShard,
-        Target::Everywhere => Outlook::AllShards,
         Target::Host(_) => Outlook::Unsharded,
         Target::Any => Outlook::AnyHost,
         Target::Template => Outlook::Catalog,

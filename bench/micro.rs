@@ -243,6 +243,115 @@ fn decide(c: &mut Criterion) {
     );
 }
 
+/// A statement of exactly 200 bytes, as an app sends it.
+const TWO_HUNDRED: &str = "SELECT p.id, p.caption, p.created_at, u.name FROM photos p JOIN users u ON u.id = p.user_id \
+                           WHERE p.user_id = 123456 AND p.caption <> 'it''s private' AND p.id < 98765432101 ORDER BY p.id \
+                           DESC LIMIT 20";
+
+/// All that routing adds to a statement: for one in the simple protocol scan, look-up, decision and splice; for an
+/// execution of a prepared one the decision alone.
+fn routing(c: &mut Criterion) {
+    assert_eq!(TWO_HUNDRED.len(), 200);
+    let mut way = Way::new(TWO_HUNDRED);
+    let mut group = c.benchmark_group("routing");
+    group.bench_function("a cached statement of 200 bytes", |b| {
+        b.iter(|| way.route(black_box(TWO_HUNDRED.as_bytes())));
+    });
+    let execution = Execution::new();
+    group.bench_function("parameters of a prepared statement", |b| {
+        b.iter(|| execution.route(black_box(&One(123_456_i64.to_be_bytes()))));
+    });
+}
+
+/// Routing the same text over and over.
+struct Way {
+    map: ShardMap,
+    shape: Shape,
+    plans: Front<Bound>,
+    shared: Shared<Bound>,
+    out: Vec<u8>,
+}
+
+impl Way {
+    fn new(text: &str) -> Way {
+        let map = map();
+        let tables = tables(&map);
+        let limits = Limits {
+            entries: 1000,
+            key_bytes: 1 << 20,
+            longest_key: 64 << 10,
+        };
+        let (mut plans, shared) = (Front::new(1000), Shared::new(limits));
+        let shape = shape_of(text);
+        plans.get_or_insert_with(&shared, &shape.key, || {
+            Arc::new(bound(text, &shape, &tables))
+        });
+        let mut way = Way {
+            map,
+            shape,
+            plans,
+            shared,
+            out: Vec::with_capacity(2 * text.len()),
+        };
+        way.route(text.as_bytes());
+        assert!(
+            String::from_utf8_lossy(&way.out)
+                .contains("FROM shard_0576.photos p JOIN shard_0576.users u")
+        );
+        way
+    }
+
+    fn route(&mut self, text: &[u8]) -> usize {
+        self.shape.scan(text).expect("a text that ends");
+        let missing = || unreachable!("it is there");
+        let bound = self
+            .plans
+            .get_or_insert_with(&self.shared, &self.shape.key, missing);
+        let values = Values {
+            text,
+            holes: &self.shape.holes,
+            params: None,
+        };
+        let route = route::decide(&bound, &values, &self.map, None).expect("a route");
+        let Target::Shard(shard) = route.target else {
+            panic!("{route:?}")
+        };
+        self.out.clear();
+        let schema = self.map.schema(shard);
+        rewrite::splice(text, &self.shape.holes, &bound.edits, schema, &mut self.out);
+        usize::from(self.map.owner(shard).0) + self.out.len()
+    }
+}
+
+/// Executing the same prepared statement over and over.
+struct Execution {
+    map: ShardMap,
+    shape: Shape,
+    bound: Bound,
+}
+
+impl Execution {
+    fn new() -> Execution {
+        let map = map();
+        let shape = shape_of(PARAMETERS);
+        let bound = bound(PARAMETERS, &shape, &tables(&map));
+        Execution { map, shape, bound }
+    }
+
+    fn route(&self, params: &One) -> u16 {
+        let values = Values {
+            text: PARAMETERS.as_bytes(),
+            holes: &self.shape.holes,
+            params: Some(params),
+        };
+        let route = route::decide(&self.bound, &values, &self.map, None).expect("a route");
+        match route.target {
+            Target::Shard(shard) => self.map.owner(shard).0,
+            _ => panic!("{route:?}"),
+        }
+    }
+}
+
 fn splice(c: &mut Criterion) {
     let map = map();
     let tables = tables(&map);
@@ -304,6 +413,7 @@ criterion_group!(
     look_up,
     cold_plan,
     decide,
+    routing,
     splice,
     header_walk
 );

@@ -73,6 +73,13 @@ const CASES: &[Case] = &[
         "Ask one shard at a time",
     ),
     case(
+        "reads_unseen",
+        "SELECT query_to_xml('SELECT * FROM users', true, false, '')",
+        "SR006",
+        "query_to_xml() reads tables",
+        "it then reads that shard's",
+    ),
+    case(
         "unlisted",
         "SELECT * FROM stray",
         "SR003",

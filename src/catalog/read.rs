@@ -332,7 +332,6 @@ fn tables(rows: Vec<Row>, domains: &HashMap<u32, u32>) -> BTreeMap<String, Table
                 has_default: text(&row, 4) == "t",
                 default: row.get(7).cloned().flatten(),
                 collation: collation(text(&row, 5)),
-                default: row.get(7).cloned().flatten(),
             });
         }
     }

@@ -347,6 +347,9 @@ fn needs(plan: &Plan, tables: &Tables, edits: &mut Vec<Edit>) -> Needs {
             }
         }
         needs.catalog |= functions::reads_catalog(&call.name);
+        if functions::reads_unseen(&call.name) {
+            needs.refused.get_or_insert(words::reads_unseen(&call.name));
+        }
     }
     for named in plan
         .types

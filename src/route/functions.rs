@@ -241,6 +241,17 @@ pub(super) fn reads_catalog(name: &str) -> bool {
         && !is_harmless_pg(name)
 }
 
+/// It reads tables that are named in a string, or in none: all rows of them, on whatever shard it runs.
+pub(super) fn reads_unseen(name: &str) -> bool {
+    const OF_XML: [&str; 4] = [
+        "table_to_xml",
+        "query_to_xml",
+        "schema_to_xml",
+        "database_to_xml",
+    ];
+    name == "ts_stat" || OF_XML.iter().any(|prefix| name.starts_with(prefix))
+}
+
 /// It works on a sequence: alone, it does not say of which shard.
 pub(super) fn takes_sequence(name: &str) -> bool {
     matches!(

@@ -23,6 +23,8 @@ pub enum Outlook {
     AnyHost,
     /// Unsharded tables of one host.
     Unsharded,
+    /// DDL: wherever its tables are.
+    Everywhere,
 }
 
 /// Where a bound statement goes. A key that is a parameter without a value counts as one shard, a list or array with one
@@ -111,10 +113,10 @@ fn of_target(target: &Target, map: &ShardMap) -> Outlook {
         // A row is of one shard; more of them take turns.
         Target::Make(make) if make.keys == 1 => Outlook::OneShard,
         Target::Make(_) => Outlook::SeveralShards,
-        Target::Everywhere => Outlook::AllShards,
         Target::Host(_) => Outlook::Unsharded,
         Target::Any => Outlook::AnyHost,
         Target::Template => Outlook::Catalog,
+        Target::Everywhere => Outlook::Everywhere,
     }
 }
 

@@ -1615,6 +1615,34 @@ fn other_tables_and_none() {
     ]);
 }
 
+/// They would read the rows of one shard, or of none, and give them for all.
+#[test]
+fn functions_that_read_unseen_tables() {
+    check(&[
+        ("SELECT table_to_xml('photos', true, false, '')", "SR006"),
+        (
+            "SELECT query_to_xml('SELECT * FROM photos', true, false, '') FROM users WHERE id = 5",
+            "SR006",
+        ),
+        (
+            "SELECT pg_catalog.query_to_xml_and_xmlschema($1, true, false, '')",
+            "SR006",
+        ),
+        (
+            "SELECT * FROM photos, ts_stat('SELECT x FROM photos') WHERE user_id = 5",
+            "SR006",
+        ),
+        (
+            "/* presplit: shard=5 */ SELECT table_to_xml('photos', true, false, '')",
+            "5 path",
+        ),
+        (
+            "SELECT xmlparse(content caption) FROM photos WHERE user_id = 5",
+            "5",
+        ),
+    ]);
+}
+
 #[test]
 fn utilities() {
     check(&[

@@ -155,6 +155,13 @@ pub(super) fn sequence_alone(to: &str, name: &str) -> Refusal {
     Refusal::new(Code::NoKey, message, hint)
 }
 
+pub(super) fn reads_unseen(function: &str) -> Refusal {
+    let message = format!("{function}() reads tables that can't be told from the statement");
+    let hint =
+        format!("Read them in the statement itself, or {GIVE_HINT}: it then reads that shard's.");
+    Refusal::new(Code::Unreadable, message, hint)
+}
+
 pub(super) fn unknown_sequence(name: &str) -> Refusal {
     let hint = format!("Use a sequence of the shards' schemas, or next_id(); or {GIVE_HINT}.");
     Refusal::new(

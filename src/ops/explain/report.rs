@@ -28,7 +28,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// All, as a report lists them, with their names in JSON and in words.
-    pub const ALL: [(Outcome, &'static str, &'static str); 8] = [
+    pub const ALL: [(Outcome, &'static str, &'static str); 9] = [
         (Outcome::Routed(Outlook::OneShard), "one_shard", "one shard"),
         (
             Outcome::Routed(Outlook::SeveralShards),
@@ -50,6 +50,11 @@ impl Outcome {
             Outcome::Routed(Outlook::Catalog),
             "catalog",
             "catalog tables",
+        ),
+        (
+            Outcome::Routed(Outlook::Everywhere),
+            "ddl",
+            "DDL, everywhere",
         ),
         (Outcome::Session, "session", "the session itself"),
         (Outcome::Refused, "refused", "refused"),

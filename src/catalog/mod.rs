@@ -15,6 +15,8 @@ pub struct Column {
     pub type_oid: u32,
     /// The column has a default, is an identity or is generated.
     pub has_default: bool,
+    /// NOT NULL.
+    pub not_null: bool,
     /// How its values are ordered and compared.
     pub collation: Collation,
 }

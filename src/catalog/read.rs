@@ -172,7 +172,8 @@ async fn read_tables(
                          WHEN NOT o.collisdeterministic THEN 'nondeterministic'
                          WHEN o.collprovider = 'b' OR o.collprovider = 'c' AND o.collcollate IN ('C', 'POSIX') THEN 'bytes'
                          ELSE 'deterministic' END,
-                    CASE WHEN c.relkind IN ('v', 'm') AND a.attnum = 1 THEN pg_catalog.pg_get_viewdef(c.oid) END
+                    CASE WHEN c.relkind IN ('v', 'm') AND a.attnum = 1 THEN pg_catalog.pg_get_viewdef(c.oid) END,
+                    a.attnotnull
              FROM pg_catalog.pg_class c
              JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
              LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -201,6 +202,7 @@ async fn read_tables(
                 type_oid,
                 has_default: row.get(4),
                 collation: collation(row.get(5)),
+                not_null: row.get(7),
             });
         }
     }

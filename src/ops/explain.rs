@@ -55,6 +55,7 @@ pub fn tables_of_file(map: &ShardMap, sql: &str) -> (Tables, Vec<String>) {
                     name: name.clone(),
                     type_oid: oid(kind),
                     has_default: *has_default,
+                    not_null: false,
                     collation: match oid(kind) {
                         25 | 1042 | 1043 => Collation::Database,
                         _ => Collation::None,

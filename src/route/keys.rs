@@ -148,7 +148,8 @@ impl<'a, 'p> Keys<'a, 'p> {
         let known = self
             .knowledge
             .of_level(source, at)
-            .filter(|_| self.is_certain(source, at));
+            // A null that comes instead makes the INSERT fail.
+            .filter(|_| table.columns[key.index].not_null || self.is_certain(source, at));
         known.ok_or_else(|| words::insert_with_expression(&table.name, key.name))
     }
 
@@ -288,7 +289,7 @@ impl<'a, 'p> Keys<'a, 'p> {
             && match item.source {
                 Source::Table(_) => true,
                 Source::Level(inner) => self.is_certain(inner, column.column),
-                Source::Function(_) | Source::Excluded => false,
+                Source::Function(_) | Source::Unnest(_) | Source::Excluded => false,
             }
     }
 
@@ -435,7 +436,7 @@ impl<'a, 'p> Keys<'a, 'p> {
                         _ => false,
                     })
             }
-            Source::Function(_) | Source::Excluded => false,
+            Source::Function(_) | Source::Unnest(_) | Source::Excluded => false,
         }
     }
 
@@ -572,7 +573,7 @@ impl<'a, 'p> Keys<'a, 'p> {
                 }
                 Origin::Term(_) => None,
             },
-            Source::Function(_) => None,
+            Source::Function(_) | Source::Unnest(_) => None,
         }
     }
 }

@@ -53,6 +53,7 @@ fn table(name: &str, relkind: char, columns: &[(&str, u32)]) -> (String, catalog
         name: (*name).to_owned(),
         type_oid: *oid,
         has_default: *name == "id",
+        not_null: *name == "user_id",
         collation: match *oid {
             TEXT => Collation::Database,
             _ => Collation::None,
@@ -1279,6 +1280,10 @@ fn inserts() {
         ),
         (
             "INSERT INTO photos (user_id) SELECT p.user_id FROM users u LEFT JOIN photos p ON p.user_id = 5 WHERE u.id = 5",
+            "5",
+        ),
+        (
+            "INSERT INTO follows (source_id) SELECT p.user_id FROM users u LEFT JOIN photos p ON p.user_id = 5 WHERE u.id = 5",
             "SR001",
         ),
         (
@@ -2063,6 +2068,49 @@ fn a_condition_on_what_is_grouped_by_reaches_the_table() {
         (
             "SELECT * FROM (SELECT user_id FROM photos HAVING count(*) > 0) x WHERE user_id = 5",
             "SR004",
+        ),
+    ]);
+}
+
+#[test]
+fn rows_of_arrays() {
+    check(&[
+        (
+            "INSERT INTO photos (user_id, caption) SELECT * FROM UNNEST(('{5,21}')::bigint[], ('{a,b}')::text[])",
+            "5",
+        ),
+        (
+            "INSERT INTO photos (user_id, caption) SELECT u, c FROM unnest(ARRAY[5, 21], '{a,b}'::text[]) AS x(u, c)",
+            "5",
+        ),
+        (
+            "INSERT INTO photos (user_id) SELECT * FROM unnest('{5,6}'::bigint[])",
+            "SR002",
+        ),
+        // A null may stand where another array is longer.
+        (
+            "INSERT INTO follows (source_id, target_id) SELECT * FROM unnest('{5}'::bigint[], '{1,2}'::bigint[])",
+            "SR001",
+        ),
+        (
+            "SELECT * FROM photos JOIN unnest('{5,21}'::bigint[]) AS k(id) ON k.id = photos.user_id",
+            "5",
+        ),
+        (
+            "SELECT * FROM photos p, unnest('{5}'::bigint[]) k WHERE k = p.user_id",
+            "5",
+        ),
+        (
+            "SELECT * FROM photos p, unnest('{5}'::bigint[]) WITH ORDINALITY AS k(u, n) WHERE k.u = p.user_id",
+            "all",
+        ),
+        (
+            "SELECT * FROM photos p LEFT JOIN unnest('{5}'::bigint[]) k ON k = p.user_id",
+            "all",
+        ),
+        (
+            "SELECT * FROM photos p WHERE user_id = 5 AND id IN (SELECT unnest FROM unnest('{1}'::bigint[]))",
+            "5",
         ),
     ]);
 }

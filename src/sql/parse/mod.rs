@@ -11,9 +11,9 @@ mod from;
 mod keywords;
 mod lower;
 mod objects;
-mod select;
 #[cfg(all(test, feature = "scanner"))]
 mod postgres;
+mod select;
 mod statement;
 mod terms;
 mod tokens;

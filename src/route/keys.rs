@@ -5,11 +5,11 @@ use std::collections::HashMap;
 
 use crate::shardmap::KeyType;
 use crate::sql::plan::{
-    Body, Cast, Column, Condition, Const, ConstFrom, JoinKind, LevelId, Plan, Set, Source, Term,
-    TypedBy,
+    Body, Column, Condition, Const, ConstFrom, JoinKind, LevelId, Plan, Set, Source, Term, TypedBy,
 };
 
 use super::columns::{ColumnId, Origin, Scope};
+use super::families::Family;
 use super::known::{Knowledge, Known, insert_source};
 use super::refusal::Refusal;
 use super::rules::{Binding, Carries, Check, Equals, KeyConst, Null, Typed};
@@ -574,44 +574,6 @@ impl<'a, 'p> Keys<'a, 'p> {
                 Origin::Term(_) => None,
             },
             Source::Function(_) | Source::Unnest(_) => None,
-        }
-    }
-}
-
-/// Types that a parameter's binary form is read alike for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Family {
-    Int,
-    Numeric,
-    Text,
-    Uuid,
-}
-
-impl Family {
-    fn of_cast(cast: Cast) -> Family {
-        match cast {
-            Cast::Int2 | Cast::Int4 | Cast::Int8 => Family::Int,
-            Cast::Numeric => Family::Numeric,
-            Cast::Text => Family::Text,
-            Cast::Uuid => Family::Uuid,
-        }
-    }
-
-    fn of_key(key_type: KeyType) -> Family {
-        match key_type {
-            KeyType::Int => Family::Int,
-            KeyType::Text => Family::Text,
-            KeyType::Uuid => Family::Uuid,
-        }
-    }
-
-    fn of_type(oid: u32) -> Option<Family> {
-        match oid {
-            20 | 21 | 23 => Some(Family::Int),
-            1700 => Some(Family::Numeric),
-            25 | 1043 => Some(Family::Text),
-            2950 => Some(Family::Uuid),
-            _ => None,
         }
     }
 }

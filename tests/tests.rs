@@ -6,9 +6,11 @@
 mod admin;
 mod auth;
 mod catalog;
+mod ddl;
 mod demo;
 mod differential;
 mod drivers;
+mod explain;
 mod hostile;
 mod layers;
 mod leak;

@@ -14,19 +14,22 @@ use super::refusal::{Code, Refusal};
 use super::rules::{Bound, Names, Rule, Sharded};
 use super::spread::Spread;
 use super::tables::{Table, TableKind, Tables};
-use super::{gather, views, words};
+use super::{ddl, gather, views, words};
 
 /// Looks a plan's names up. Total: what can't be routed becomes a bound statement that [`super::decide()`] refuses.
 pub fn bind(plan: &Plan, tables: &Tables) -> Bound {
     let rule = match &plan.verb {
         Verb::Empty => Rule::Any,
-        Verb::Utility(verb) => utility(verb, plan, tables),
+        Verb::Utility(verb) => utility(verb),
         Verb::CopyFrom | Verb::CopyTo => copy(plan, tables),
         Verb::Select | Verb::Write => return query(plan, tables),
     };
-    let edits = match (&rule, &plan.copy) {
-        (Rule::Refuse { .. }, Some(table)) => qualify(table, tables).into_iter().collect(),
-        _ => Vec::new(),
+    let (rule, edits) = match (rule, &plan.copy, &plan.ddl) {
+        (rule @ Rule::Refuse { .. }, Some(table), _) => {
+            (rule, qualify(table, tables).into_iter().collect())
+        }
+        (Rule::Refuse { hintable: true, .. }, None, Some(ddl)) => ddl::bind(ddl, plan, tables),
+        (rule, ..) => (rule, Vec::new()),
     };
     Bound {
         edits,
@@ -153,8 +156,8 @@ const SESSION_COMMANDS: &[&str] = &[
     "UNLISTEN",
 ];
 
-/// CREATE, ALTER, VACUUM ...: they go nowhere without a hint, unless they are all about unsharded tables of one host.
-fn utility(verb: &str, plan: &Plan, tables: &Tables) -> Rule {
+/// CREATE, ALTER, VACUUM ...: what is no DDL that [`ddl`] knows goes nowhere without a hint.
+fn utility(verb: &str) -> Rule {
     let refusal = match verb {
         "CREATE TEMP" => {
             return Rule::Refuse {
@@ -180,34 +183,9 @@ fn utility(verb: &str, plan: &Plan, tables: &Tables) -> Rule {
         _ if !begins_a_command(verb) => return Rule::Template,
         _ => words::utility(verb),
     };
-    let hosts = plan
-        .words
-        .iter()
-        .filter_map(|word| match &tables.get(word)?.kind {
-            TableKind::Unsharded { host } => Some(Some((host, word))),
-            TableKind::Sharded { .. } | TableKind::Reference | TableKind::Unlisted => Some(None),
-        });
-    let hosts: Vec<Option<(&String, &String)>> = hosts.collect();
-    let tame = matches!(
-        verb,
-        "VACUUM" | "ANALYZE" | "TRUNCATE" | "LOCK" | "COMMENT" | "REINDEX" | "CLUSTER"
-    );
-    match hosts[..] {
-        [Some((host, table)), ref rest @ ..]
-            if tame
-                && rest
-                    .iter()
-                    .all(|other| other.is_some_and(|(other, _)| other == host)) =>
-        {
-            Rule::Host {
-                host: host.clone(),
-                table: table.clone(),
-            }
-        }
-        _ => Rule::Refuse {
-            refusal,
-            hintable: true,
-        },
+    Rule::Refuse {
+        refusal,
+        hintable: true,
     }
 }
 
@@ -385,7 +363,7 @@ fn query(plan: &Plan, tables: &Tables) -> Bound {
 }
 
 /// By place; what two of them would do to the same place is done once.
-fn sort(edits: &mut Vec<Edit>) {
+pub(super) fn sort(edits: &mut Vec<Edit>) {
     // A literal lies where its hole is: after all places that count it out, before those that count it in.
     let place = |edit: &Edit| match edit {
         Edit::Qualify(pos) | Edit::Replace(pos, _) => (pos.hole, 0, pos.offset),

@@ -88,6 +88,7 @@ fn without_hint(bound: &Bound, values: &Values<'_>, map: &ShardMap) -> Result<Ro
                 .ok_or_else(|| words::unknown_host(table, host))?;
             Ok(route(Target::Host(host), Names::Qualified))
         }
+        Rule::Ddl(_) => Ok(route(Target::Everywhere, Names::SearchPath)),
         Rule::Refuse { refusal, .. } => Err(refusal.clone()),
     }
 }
@@ -120,6 +121,7 @@ pub fn anywhere(
             at(sharded.fixed.or(beside).unwrap_or(any), bound.names)
         }
         Rule::Refuse { refusal, hintable } if !hinted || !hintable => Err(refusal.clone()),
+        Rule::Ddl(_) => at(any, Names::SearchPath),
         Rule::Refuse { .. } => at(any, Names::SearchPath),
         Rule::Any => Ok(route(Target::Any, Names::Qualified)),
         Rule::Template => Ok(route(Target::Template, Names::SearchPath)),
@@ -319,7 +321,7 @@ fn with_shard(
             refusal,
             hintable: false,
         } => return Err(refusal.clone()),
-        Rule::Refuse { .. } => Names::SearchPath,
+        Rule::Ddl(_) | Rule::Refuse { .. } => Names::SearchPath,
     };
     Ok(Route {
         target: Target::Shard(shard),
@@ -335,6 +337,7 @@ fn all(bound: &Bound, values: &Values<'_>, map: &ShardMap) -> Result<Route, Refu
             (Some(refusal), _) => words::hint_all(&refusal.message),
             (None, Some(_)) => words::hint_all("the statement names a shard's schema"),
         },
+        Rule::Ddl(_) => return Ok(route(Target::Everywhere, Names::SearchPath)),
         Rule::Any | Rule::Template | Rule::Host { .. } => {
             words::hint_all("the statement names no sharded table")
         }

@@ -11,6 +11,8 @@ use crate::sql::shape::Hole;
 mod array;
 mod bind;
 mod columns;
+mod ddl;
+mod ddl_words;
 mod decide;
 mod explain;
 mod families;
@@ -20,6 +22,7 @@ mod keys;
 mod known;
 mod needs;
 mod order;
+mod outlook;
 mod reason;
 mod recipe;
 mod refusal;
@@ -34,9 +37,11 @@ mod words;
 mod tests;
 
 pub use bind::{bind, bind_unreadable};
+pub use ddl::{After, Place, Work};
 pub use decide::{anywhere, decide, recipe};
 pub use explain::{Explanation, explain};
 pub use order::ByteOrder;
+pub use outlook::{Outlook, outlook};
 pub use reason::why;
 pub use recipe::{Final, Piece, Recipe, SortKey, Sorted, TextKey, write_part};
 pub use refusal::{Code, Refusal};
@@ -93,6 +98,8 @@ pub enum Target {
     Any,
     /// The template shard, with its search_path: catalog queries.
     Template,
+    /// DDL: all the places of [`Bound::work`].
+    Everywhere,
 }
 
 /// A decision.

@@ -6,6 +6,7 @@ use crate::shardmap::{KeyType, ShardId};
 use crate::sql::plan::Const;
 use crate::sql::rewrite::Edit;
 
+use super::ddl::Work;
 use super::refusal::Refusal;
 use super::spread::Spread;
 
@@ -36,6 +37,16 @@ pub struct Bound {
     pub(super) key_type: Option<KeyType>,
 }
 
+impl Bound {
+    /// What is to be run in several places, if that is what the statement is.
+    pub fn work(&self) -> Option<&Work> {
+        match &self.rule {
+            Rule::Ddl(work) => Some(work),
+            _ => None,
+        }
+    }
+}
+
 /// What decides.
 #[derive(Clone, Debug)]
 pub(super) enum Rule {
@@ -47,6 +58,8 @@ pub(super) enum Rule {
     Host { host: String, table: String },
     /// Sharded tables.
     Sharded(Box<Sharded>),
+    /// DDL that is run in several places.
+    Ddl(Box<Work>),
     /// Not without a hint; `hintable`: with one it goes to the hint's shard.
     Refuse { refusal: Refusal, hintable: bool },
 }

@@ -24,6 +24,13 @@ pub struct Tables {
     schema: SchemaPattern,
     shards: u32,
     key_type: Option<KeyType>,
+    /// What `[tables]` says, for tables that are still to be made.
+    rules: BTreeMap<String, TableRule>,
+    key: String,
+    /// The host of the template shard.
+    a_host: String,
+    sharded_others: BTreeMap<String, catalog::Other>,
+    public_others: BTreeMap<String, BTreeMap<String, catalog::Other>>,
     collation: Collation,
     nondeterministic: bool,
 }
@@ -128,6 +135,11 @@ impl Tables {
             functions: snapshot.functions.clone(),
             schema: map.keyspace.schema.clone(),
             shards: map.shards(),
+            rules: map.tables.clone(),
+            key: map.keyspace.key.clone(),
+            a_host: map.host(map.owner(map.template())).name.clone(),
+            sharded_others: snapshot.sharded_others.clone(),
+            public_others: snapshot.public_others.clone(),
         };
         views::settle(&mut tables);
         (tables, faults)
@@ -146,6 +158,10 @@ impl Tables {
             table.bad_key = None;
             table.reads = None;
         }
+    }
+
+    pub(super) fn add(&mut self, table: Table) {
+        self.by_name.insert(table.name.clone(), table);
     }
 
     /// Every table, view or the like, sorted by name.
@@ -172,6 +188,34 @@ impl Tables {
             || self
                 .get(name)
                 .is_some_and(|t| matches!(t.kind, TableKind::Sharded { .. }))
+    }
+
+    /// What `[tables]` says of a name.
+    pub(super) fn rule(&self, name: &str) -> Option<&TableRule> {
+        self.rules.get(name)
+    }
+
+    /// The column by which a table of this name is split, or would be.
+    pub(super) fn key_of(&self, name: &str) -> &str {
+        let rule = self.rules.get(name);
+        rule.and_then(|r| r.key.as_deref()).unwrap_or(&self.key)
+    }
+
+    pub(super) fn a_host(&self) -> &str {
+        &self.a_host
+    }
+
+    /// An index or sequence of the shards has this name.
+    pub(super) fn other_in_shards(&self, name: &str) -> bool {
+        self.sharded_others.contains_key(name)
+    }
+
+    /// The index or sequence of this name in `public`, by host.
+    pub(super) fn others_in_public(&self, name: &str) -> Vec<(&str, &catalog::Other)> {
+        let hosts = self.public_others.iter();
+        hosts
+            .filter_map(|(host, others)| Some((host.as_str(), others.get(name)?)))
+            .collect()
     }
 
     /// A type in the shards' schemas has this name: one made by itself, or that of a table's rows.

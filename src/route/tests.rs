@@ -372,7 +372,9 @@ pub(super) fn in_words(route: Result<Route, Refusal>) -> String {
             return refusal.code.sqlstate().to_owned();
         }
     };
-    let path = if route.names == Names::SearchPath && route.target != Target::Template {
+    let path = if route.names == Names::SearchPath
+        && !matches!(route.target, Target::Template | Target::Everywhere)
+    {
         " path"
     } else {
         ""
@@ -387,6 +389,7 @@ pub(super) fn in_words(route: Result<Route, Refusal>) -> String {
             .join(","),
         Target::Host(host) => format!("host {}", ["a", "b"][usize::from(host.0)]),
         Target::Any => "any".to_owned(),
+        Target::Everywhere => "everywhere".to_owned(),
         Target::Template => "template".to_owned(),
     };
     format!("{to}{path}")
@@ -1570,15 +1573,15 @@ fn other_tables_and_none() {
 #[test]
 fn utilities() {
     check(&[
-        ("CREATE TABLE photos (id int)", "SR001"),
-        ("ALTER TABLE photos ADD COLUMN x int", "SR001"),
-        ("DROP TABLE photos", "SR001"),
-        ("TRUNCATE photos", "SR001"),
+        ("CREATE TABLE photos (id int)", "everywhere"),
+        ("ALTER TABLE photos ADD COLUMN x int", "everywhere"),
+        ("DROP TABLE photos", "everywhere"),
+        ("TRUNCATE photos", "everywhere"),
         ("TRUNCATE invoices", "host b"),
-        ("LOCK TABLE photos IN SHARE MODE", "SR001"),
+        ("LOCK TABLE photos IN SHARE MODE", "everywhere"),
         ("VACUUM", "SR001"),
         ("VACUUM invoices", "host b"),
-        ("VACUUM invoices, rates", "SR001"),
+        ("VACUUM invoices, rates", "SR002"),
         ("CREATE TEMP TABLE t AS SELECT 1", "0A000"),
         ("CREATE TEMPORARY TABLE t (x int)", "0A000"),
         ("DO $$ BEGIN END $$", "SR001"),
@@ -1747,6 +1750,75 @@ fn edits_are_of_the_shape() {
     assert_eq!(
         String::from_utf8_lossy(&out),
         "SELECT 'something longer' FROM s.photos WHERE user_id = 1234567 AND caption = 'y'''"
+    );
+}
+
+#[test]
+fn outlooks_without_values() {
+    let world = world();
+    let of = |sql: &str, params: Option<&Given>| {
+        let (bound, shape) = world.bound(sql);
+        let values = Values {
+            text: sql.as_bytes(),
+            holes: &shape.holes,
+            params: params.map(|p| p as &dyn Params),
+        };
+        let hint = hint::find(sql.as_bytes(), &shape).expect("a hint");
+        match outlook(&bound, &values, true, &world.map, hint.as_ref()) {
+            Ok(outlook) => format!("{outlook:?}"),
+            Err(refusal) => refusal.code.sqlstate().to_owned(),
+        }
+    };
+    for (sql, expected) in [
+        ("SELECT * FROM photos WHERE user_id = $1", "OneShard"),
+        (
+            "SELECT * FROM photos WHERE user_id = 5 AND id = $1",
+            "OneShard",
+        ),
+        (
+            "SELECT * FROM photos WHERE user_id IN ($1, $2)",
+            "SeveralShards",
+        ),
+        (
+            "SELECT * FROM photos WHERE user_id IN (1, 2)",
+            "SeveralShards",
+        ),
+        ("SELECT * FROM photos WHERE user_id IN (1, 17)", "OneShard"),
+        (
+            "SELECT * FROM photos WHERE user_id = ANY($1)",
+            "SeveralShards",
+        ),
+        (
+            "INSERT INTO photos (user_id, caption) VALUES ($1, $2)",
+            "OneShard",
+        ),
+        (
+            "INSERT INTO photos (id, user_id) VALUES ($1, $2)",
+            "OneShard",
+        ),
+        ("INSERT INTO photos (user_id) VALUES ($1), ($2)", "SR002"),
+        ("UPDATE photos SET caption = $1 WHERE id > $2", "SR001"),
+        (
+            "/* presplit: key=5 */ SELECT * FROM photos WHERE user_id = $1",
+            "OneShard",
+        ),
+        ("SELECT * FROM photos WHERE caption = $1", "AllShards"),
+        ("SELECT id FROM photos ORDER BY id LIMIT $1", "AllShards"),
+        (
+            "SELECT id FROM photos WHERE user_id IN ($1, $2) ORDER BY id LIMIT $3 OFFSET $4",
+            "SeveralShards",
+        ),
+        ("SELECT caption::mood FROM photos", "SR004"),
+        ("SELECT * FROM countries WHERE code = $1", "AnyHost"),
+        ("SELECT * FROM invoices WHERE id = $1", "Unsharded"),
+        ("SELECT * FROM pg_class WHERE relname = $1", "Catalog"),
+    ] {
+        assert_eq!(of(sql, None), expected, "{sql}");
+    }
+    let given = Given(vec![text("x")]);
+    assert_eq!(
+        of("SELECT * FROM photos WHERE user_id = $1", Some(&given)),
+        "SR007"
     );
 }
 

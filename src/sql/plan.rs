@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
+use super::ddl::Ddl;
 use super::rewrite::Pos;
 use super::select::SelectText;
 
@@ -42,6 +43,8 @@ pub struct Plan {
     /// Words of the text to which no part of the plan gave a meaning: keywords mostly. A table's name among them means
     /// that the statement was not understood.
     pub words: Vec<String>,
+    /// What a statement of DDL says, if it could be read.
+    pub ddl: Option<Box<Ddl>>,
     /// The plan holds the value of some literal: it serves this very text only.
     pub per_text: bool,
 }

@@ -17,6 +17,7 @@ mod select;
 mod statement;
 mod terms;
 mod tokens;
+mod utility;
 mod write;
 
 use std::collections::BTreeSet;

@@ -77,6 +77,7 @@ fn table(name: &str, columns: &[(&str, u32)]) -> (String, catalog::Table) {
             type_oid: *type_oid,
             has_default: false,
             not_null: false,
+            default: None,
             collation: catalog::Collation::None,
         })
         .collect();

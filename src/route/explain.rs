@@ -60,7 +60,8 @@ pub fn explain(
     let reason = why(&bound, &values, map, hint);
     let first = match &route.target {
         Target::Shard(shard) => Some(*shard),
-        Target::Shards(shards) => shards.first().copied(),
+        Target::Shards(shards) | Target::Each(shards) => shards.first().copied(),
+        Target::Rows(split) => split.parts.first().map(|part| part.shard),
         Target::Everywhere => Some(map.template()),
         _ => None,
     };
@@ -111,6 +112,17 @@ impl Explanation {
                     format!("Hosts: {}", names.join(", ")),
                 ]
             }
+            Target::Each(shards) => {
+                vec![format!("Shards: {}, each by the same text", shards.len())]
+            }
+            Target::Make(make) => vec![format!(
+                "Shard: that of the key, which is made when it runs ({} keys)",
+                make.keys
+            )],
+            Target::Rows(split) => vec![format!(
+                "Shards: the rows in {} parts, each to its shard",
+                split.parts.len()
+            )],
             Target::Host(host) => vec![format!(
                 "Host: {} ({})",
                 map.host(*host).name,

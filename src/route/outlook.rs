@@ -103,8 +103,10 @@ fn of_target(target: &Target, map: &ShardMap) -> Outlook {
     match target {
         Target::Shard(_) => Outlook::OneShard,
         Target::Shards(shards) if shards.len() == map.shards() as usize => Outlook::AllShards,
+        Target::Each(shards) if shards.len() == map.shards() as usize => Outlook::AllShards,
+        Target::Shards(_) | Target::Each(_) | Target::Rows(_) => Outlook::SeveralShards,
+        Target::Make(_) => Outlook::OneShard,
         Target::Everywhere => Outlook::AllShards,
-        Target::Shards(_) => Outlook::SeveralShards,
         Target::Host(_) => Outlook::Unsharded,
         Target::Any => Outlook::AnyHost,
         Target::Template => Outlook::Catalog,

@@ -28,6 +28,7 @@ pub fn why(bound: &Bound, values: &Values<'_>, map: &ShardMap, hint: Option<&Hin
             Place::Hosts => "DDL of what every host has".to_owned(),
             Place::Host(_) => "DDL of an unsharded table".to_owned(),
         },
+        (None, Rule::Everywhere { table }) => format!("reference table {table} is written"),
         (None, Rule::Refuse { refusal, .. }) => refusal.to_string(),
         (None, Rule::Sharded(sharded)) => bindings(sharded, values, map),
     };
@@ -38,6 +39,12 @@ pub fn why(bound: &Bound, values: &Values<'_>, map: &ShardMap, hint: Option<&Hin
             map.host(map.owner(*shard)).name
         ),
         Target::Shards(shards) => format!("{} shards", shards.len()),
+        Target::Each(shards) => format!("{} shards, each by the same text", shards.len()),
+        Target::Make(_) => "the shard of a key that is made when it runs".to_owned(),
+        Target::Rows(split) => format!(
+            "{} parts, each with the rows of one shard",
+            split.parts.len()
+        ),
         Target::Host(host) => format!("host {}", map.host(*host).name),
         Target::Any => "any host".to_owned(),
         Target::Everywhere => places(bound, map),

@@ -13,6 +13,7 @@ use super::links::Need;
 use super::prepare::{Way, bad_hint};
 use super::replies::{Made, Pass, Reply};
 use super::set::{SetConfig, read_set_config};
+use super::writes::{Writing, spent};
 use super::{Now, Session};
 use foldhash::quality::RandomState;
 
@@ -41,6 +42,10 @@ pub(super) enum Portal {
     Own(Arc<Statement>),
     /// It is to be asked of several shards.
     Several(Arc<Several>),
+    /// It writes to several shards.
+    Write(Arc<Writing>),
+    /// It has done so.
+    Written(Arc<Writing>),
 }
 
 /// What the several shards are asked.
@@ -116,14 +121,32 @@ impl Prepareds {
 
 /// The parameters of a Bind, with the types that Parse stated.
 pub(super) struct BindParams<'a> {
-    pub(super) bind: Bind<'a>,
-    pub(super) types: &'a [u32],
+    bind: Bind<'a>,
+    types: &'a [u32],
+    /// All of them, if they are many: to find one in the message takes a walk over those before it.
+    all: Vec<frontend::Param<'a>>,
+}
+
+/// So many parameters are walked over.
+const FEW: usize = 16;
+
+impl<'a> BindParams<'a> {
+    pub(super) fn new(bind: Bind<'a>, types: &'a [u32]) -> BindParams<'a> {
+        let all = match bind.param_count() {
+            0..=FEW => Vec::new(),
+            _ => bind.params().collect(),
+        };
+        BindParams { bind, types, all }
+    }
 }
 
 impl Params for BindParams<'_> {
     fn get(&self, n: u16) -> Option<Param<'_>> {
         let n = usize::from(n).checked_sub(1)?;
-        let (format, value) = self.bind.param(n)?;
+        let (format, value) = match self.all.is_empty() {
+            true => self.bind.param(n)?,
+            false => *self.all.get(n)?,
+        };
         let format = if format == 1 {
             Format::Binary
         } else {
@@ -335,6 +358,18 @@ impl Session {
         };
         // Made anew if the tables have changed meanwhile.
         let statement = self.bind_statement(&names)?;
+        let way = match way {
+            Some(Way::Make(make)) => {
+                let params = BindParams::new(Bind::decode(self.body(len))?, &statement.types);
+                let values = Values {
+                    text: &statement.text,
+                    holes: &statement.holes,
+                    params: Some(&params),
+                };
+                Some(Box::pin(self.way_of_made(&make, &statement.prepared, &values)).await?)
+            }
+            way => way,
+        };
         let portal = match way {
             Some(Way::One { host, shard, path }) => {
                 let key = (statement.id, shard.map_or(NO_SHARD, |s| s.0));
@@ -349,10 +384,20 @@ impl Session {
                     .await?;
                 return self.send_bind(i, &statement, shard, names, set);
             }
-            None | Some(Way::Everywhere) => {
+            None | Some(Way::Everywhere | Way::Make(_)) => {
                 let bind = Bind::decode(self.body(len))?;
                 no_parameters(&bind)?;
                 Portal::Own(statement)
+            }
+            Some(Way::Write(write)) => {
+                let bind = [b"\0\0", &self.client.inbox[names.rest]].concat().into();
+                let writing = Writing {
+                    statement,
+                    bind,
+                    write: *write,
+                };
+                self.bind_write(&writing).await?;
+                Portal::Write(Arc::new(writing))
             }
             Some(Way::Several(shards)) => {
                 let bind = self.client.inbox[names.rest].into();
@@ -382,9 +427,9 @@ impl Session {
         set: Vec<SetConfig>,
     ) -> Result<(), Fault> {
         if !names.portal.is_empty()
-            && let Some(Portal::Own(_) | Portal::Several(_)) = self
-                .statements
-                .portal(&self.client.inbox[names.portal.clone()])
+            && let Some(Portal::Own(_) | Portal::Several(_) | Portal::Write(_) | Portal::Written(_)) =
+                self.statements
+                    .portal(&self.client.inbox[names.portal.clone()])
         {
             self.check_portal_is_new(&self.client.inbox[names.portal.clone()])?;
         }
@@ -486,10 +531,7 @@ impl Session {
             }
             _ => return Ok((None, Vec::new())),
         };
-        let params = BindParams {
-            bind: Bind::decode(self.body(len))?,
-            types: &statement.types,
-        };
+        let params = BindParams::new(Bind::decode(self.body(len))?, &statement.types);
         let values = Values {
             text: &statement.text,
             holes: &statement.holes,
@@ -507,6 +549,14 @@ impl Session {
         Ok((Some(way), set))
     }
 
+    /// Whether the statement's Parse waits to be confirmed; from here on it does not.
+    pub(super) fn take_unparsed(&mut self, statement: &Arc<Statement>) -> bool {
+        let unparsed = &mut self.batch.unparsed;
+        unparsed
+            .take_if(|unparsed| Arc::ptr_eq(unparsed, statement))
+            .is_some()
+    }
+
     /// The number of the server-side statement on a link, parsed there in the same write if it is not there yet.
     /// If the client waits for its ParseComplete, this is where it comes from.
     pub(super) fn server_statement(
@@ -515,11 +565,7 @@ impl Session {
         statement: &Arc<Statement>,
         shard: Option<ShardId>,
     ) -> Result<u32, Fault> {
-        let waits = self
-            .batch
-            .unparsed
-            .take_if(|unparsed| Arc::ptr_eq(unparsed, statement))
-            .is_some();
+        let waits = self.take_unparsed(statement);
         let key = (statement.id, shard.map_or(NO_SHARD, |s| s.0));
         if let Some(n) = self.links[i].conn()?.statements.get(key) {
             if waits {
@@ -699,6 +745,10 @@ impl Session {
                 let several = several.clone();
                 return Box::pin(self.describe_several(&several)).await;
             }
+            Some(Portal::Write(writing) | Portal::Written(writing)) => {
+                let writing = writing.clone();
+                return Box::pin(self.describe_write(&writing)).await;
+            }
         };
         let i = self.link_of_portal(host, name).await?;
         let link = &mut self.links[i];
@@ -804,6 +854,14 @@ impl Session {
                 let several = several.clone();
                 return self.execute_several(&several, max_rows).await;
             }
+            Some(Portal::Write(writing)) => {
+                let writing = writing.clone();
+                // What is written must not be written twice.
+                self.statements
+                    .put_portal(name, Portal::Written(writing.clone()));
+                return Box::pin(self.execute_write(&writing, max_rows)).await;
+            }
+            Some(Portal::Written(_)) => return Err(spent(name)),
             Some(Portal::Own(statement)) => statement.clone(),
         };
         match &*own.prepared {

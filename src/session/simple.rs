@@ -118,7 +118,15 @@ impl Session {
             }
             other => other?,
         };
-        match (&*read.prepared, read.way) {
+        let way = match read.way {
+            Some(Way::Make(make)) => {
+                self.check_failed()?;
+                let text = self.client.inbox[text.clone()].to_vec();
+                Some(Box::pin(self.way_of_text(&make, &read.prepared, &text)).await?)
+            }
+            way => way,
+        };
+        match (&*read.prepared, way) {
             (
                 prepared @ (Prepared::Query(_) | Prepared::Pass(_)),
                 Some(Way::One { host, shard, path }),
@@ -159,6 +167,20 @@ impl Session {
                 if self.block.is_none() {
                     self.release_links().await;
                 }
+            }
+            (Prepared::Query(_), Some(Way::Write(write))) => {
+                self.check_failed()?;
+                let text = self.client.inbox[text].to_vec();
+                let writing = self.write_text_parts(&read.prepared, &text, *write);
+                let error = Box::pin(writing).await?;
+                if error && let Some(block) = &mut self.block {
+                    block.failed = true;
+                }
+                self.end_implicit(!error);
+                if self.block.is_none() {
+                    self.release_links().await;
+                }
+                self.ready();
             }
             (Prepared::Query(_) | Prepared::Pass(_), _) => {}
             (Prepared::Control(control), _) => {
@@ -328,7 +350,10 @@ impl Session {
                 plan.mixed = true;
                 plan.writes = true;
             }
-            (Prepared::Query(_), _) => plan.mixed = true,
+            (Prepared::Query(bound), _) => {
+                plan.mixed = true;
+                plan.writes |= bound.writes;
+            }
             (
                 Prepared::Control(
                     Control::Begin(_)
@@ -362,7 +387,14 @@ impl Session {
             }
             let read = self.read(text)?;
             let mut error = false;
-            match (&*read.prepared, read.way) {
+            let way = match read.way {
+                Some(Way::Make(make)) => {
+                    self.check_failed()?;
+                    Some(Box::pin(self.way_of_text(&make, &read.prepared, text)).await?)
+                }
+                way => way,
+            };
+            match (&*read.prepared, way) {
                 (
                     prepared @ (Prepared::Query(_) | Prepared::Pass(_)),
                     Some(Way::One { host, shard, path }),
@@ -411,6 +443,11 @@ impl Session {
                         params: None,
                     };
                     error = self.gather_text(bound, &values, &shards).await?;
+                }
+                (Prepared::Query(_), Some(Way::Write(write))) => {
+                    self.check_failed()?;
+                    let writing = self.write_text_parts(&read.prepared, text, *write);
+                    error = Box::pin(writing).await?;
                 }
                 (Prepared::Control(Control::Set { local: true, .. }), _)
                     if self.block.is_none() =>

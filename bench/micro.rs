@@ -76,6 +76,7 @@ fn table(name: &str, columns: &[(&str, u32)]) -> (String, catalog::Table) {
             name: (*name).to_owned(),
             type_oid: *type_oid,
             has_default: false,
+            not_null: false,
             default: None,
             collation: catalog::Collation::None,
         })

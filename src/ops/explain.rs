@@ -65,6 +65,7 @@ pub fn tables_of_file(map: &ShardMap, sql: &str) -> (Tables, Vec<String>) {
                     name: name.clone(),
                     type_oid: oid(kind),
                     has_default: *has_default,
+                    not_null: false,
                     default: has_default.then(|| "next_id()".to_owned()),
                     collation: match oid(kind) {
                         25 | 1042 | 1043 => Collation::Database,

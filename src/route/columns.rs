@@ -82,7 +82,7 @@ impl<'p> Scope<'p> {
         match &self.plan.levels[level].items.get(item)?.source {
             Source::Table(table) => self.tables.get(&table.name),
             Source::Excluded => self.table(level, 0),
-            Source::Level(_) | Source::Function(_) => None,
+            Source::Level(_) | Source::Function(_) | Source::Unnest(_) => None,
         }
     }
 
@@ -249,6 +249,15 @@ impl<'p> Scope<'p> {
                 },
                 None => Columns::default(),
             },
+            Source::Unnest(arrays) => {
+                // The alias of a function that gives one column names that column too.
+                let alias = self.plan.levels[level].items[item].alias.as_deref();
+                let name = alias.filter(|_| arrays.len() == 1).unwrap_or("unnest");
+                Columns {
+                    names: vec![Some(name.to_owned()); arrays.len()],
+                    complete: true,
+                }
+            }
             Source::Function(_) => Columns::default(),
         }
     }

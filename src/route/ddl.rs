@@ -527,6 +527,7 @@ impl Tables {
             name: c.name.clone(),
             type_oid: 0,
             has_default: c.counts,
+            not_null: false,
             default: None,
             collation: catalog::Collation::None,
         };

@@ -5,11 +5,11 @@ use std::collections::HashMap;
 
 use crate::shardmap::KeyType;
 use crate::sql::plan::{
-    Body, Cast, Column, Condition, Const, ConstFrom, JoinKind, LevelId, Plan, Set, Source, Term,
-    TypedBy,
+    Body, Column, Condition, Const, ConstFrom, JoinKind, LevelId, Plan, Set, Source, Term, TypedBy,
 };
 
 use super::columns::{ColumnId, Origin, Scope};
+use super::families::Family;
 use super::known::{Knowledge, Known, insert_source};
 use super::refusal::Refusal;
 use super::rules::{Binding, Carries, Check, Equals, KeyConst, Null, Typed};
@@ -149,7 +149,8 @@ impl<'a, 'p> Keys<'a, 'p> {
         let known = self
             .knowledge
             .of_level(source, at)
-            .filter(|_| self.is_certain(source, at));
+            // A null that comes instead makes the INSERT fail.
+            .filter(|_| table.columns[key.index].not_null || self.is_certain(source, at));
         known.ok_or_else(|| words::insert_with_expression(&table.name, key.name))
     }
 
@@ -312,7 +313,7 @@ impl<'a, 'p> Keys<'a, 'p> {
             && match item.source {
                 Source::Table(_) => true,
                 Source::Level(inner) => self.is_certain(inner, column.column),
-                Source::Function(_) | Source::Excluded => false,
+                Source::Function(_) | Source::Unnest(_) | Source::Excluded => false,
             }
     }
 
@@ -462,7 +463,7 @@ impl<'a, 'p> Keys<'a, 'p> {
                         _ => false,
                     })
             }
-            Source::Function(_) | Source::Excluded => false,
+            Source::Function(_) | Source::Unnest(_) | Source::Excluded => false,
         }
     }
 
@@ -600,45 +601,7 @@ impl<'a, 'p> Keys<'a, 'p> {
                 }
                 Origin::Term(_) => None,
             },
-            Source::Function(_) => None,
-        }
-    }
-}
-
-/// Types that a parameter's binary form is read alike for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Family {
-    Int,
-    Numeric,
-    Text,
-    Uuid,
-}
-
-impl Family {
-    fn of_cast(cast: Cast) -> Family {
-        match cast {
-            Cast::Int2 | Cast::Int4 | Cast::Int8 => Family::Int,
-            Cast::Numeric => Family::Numeric,
-            Cast::Text => Family::Text,
-            Cast::Uuid => Family::Uuid,
-        }
-    }
-
-    fn of_key(key_type: KeyType) -> Family {
-        match key_type {
-            KeyType::Int => Family::Int,
-            KeyType::Text => Family::Text,
-            KeyType::Uuid => Family::Uuid,
-        }
-    }
-
-    fn of_type(oid: u32) -> Option<Family> {
-        match oid {
-            20 | 21 | 23 => Some(Family::Int),
-            1700 => Some(Family::Numeric),
-            25 | 1043 => Some(Family::Text),
-            2950 => Some(Family::Uuid),
-            _ => None,
+            Source::Function(_) | Source::Unnest(_) => None,
         }
     }
 }

@@ -7,7 +7,9 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use crate::sql::plan::{Body, Condition, Const, Gives, JoinKind, LevelId, Plan, Source, Term};
+use crate::sql::plan::{
+    Body, Condition, Const, Elements, Gives, JoinKind, LevelId, Plan, Source, Term,
+};
 
 use super::columns::{ColumnId, Origin, Scope};
 
@@ -110,11 +112,29 @@ impl<'s, 'p> Knowledge<'s, 'p> {
         for (item, of) in of.items.iter().enumerate() {
             match of.source {
                 Source::Level(inner) => self.through(level, item, inner),
+                Source::Unnest(ref arrays) => self.unnested(level, item, arrays),
                 Source::Table(_) | Source::Function(_) | Source::Excluded => {}
             }
         }
         if let Body::Insert { .. } = of.body {
             self.inserted(level);
+        }
+    }
+
+    /// Each column of `unnest` is an element of its array (or null, where another is longer).
+    fn unnested(&mut self, level: LevelId, item: usize, arrays: &'p [Elements]) {
+        for (column, elements) in arrays.iter().enumerate() {
+            let known = match elements {
+                Elements::Of(array) => Known::Array(array),
+                Elements::List(list) => Known::Many(list.iter().collect()),
+                Elements::Unknown => continue,
+            };
+            let column = ColumnId {
+                level,
+                item,
+                column,
+            };
+            self.learn(column, known);
         }
     }
 

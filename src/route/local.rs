@@ -58,7 +58,7 @@ pub(super) fn sharded_in(scope: &Scope<'_>, level: LevelId, found: &mut Vec<Shar
                     found.push((level, item));
                 }
             }
-            Source::Function(_) | Source::Excluded => {}
+            Source::Function(_) | Source::Unnest(_) | Source::Excluded => {}
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What a read over several shards needs of the catalog to be written anew: which of its columns are keys, and how its
 //! texts are sorted. Made once per shape; [`super::recipe`] does the rest for each execution.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use crate::catalog::Collation;
 use crate::sql::plan::{Column, LevelId, Source};
@@ -16,7 +16,7 @@ use super::local::{self, is_key};
 pub(super) struct Spread {
     pub(super) select: SelectText,
     /// What is known of the columns in it, by where they begin.
-    columns: HashMap<Pos, Known>,
+    columns: BTreeMap<Pos, Known>,
     /// `*` or `table.*` gives a key, by its place among the outputs.
     key_stars: Vec<usize>,
 }
@@ -43,7 +43,7 @@ pub(super) enum TextOrder {
 
 impl Spread {
     pub(super) fn new(scope: &Scope<'_>, root: LevelId, select: &SelectText) -> Spread {
-        let mut columns = HashMap::new();
+        let mut columns = BTreeMap::new();
         for expr in exprs(select) {
             for part in &expr.parts {
                 if let PartKind::Column(column) = &part.what

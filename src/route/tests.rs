@@ -11,6 +11,8 @@ use crate::sql::shape::Shape;
 
 use super::*;
 
+mod forms;
+mod reach;
 mod same_shape;
 
 const MAP: &str = r#"
@@ -53,6 +55,7 @@ fn table(name: &str, relkind: char, columns: &[(&str, u32)]) -> (String, catalog
         name: (*name).to_owned(),
         type_oid: *oid,
         has_default: *name == "id",
+        not_null: *name == "user_id",
         default: (*name == "id").then(|| "next_id()".to_owned()),
         collation: match *oid {
             TEXT => Collation::Database,
@@ -1334,6 +1337,10 @@ fn inserts() {
         ),
         (
             "INSERT INTO photos (user_id) SELECT p.user_id FROM users u LEFT JOIN photos p ON p.user_id = 5 WHERE u.id = 5",
+            "5",
+        ),
+        (
+            "INSERT INTO follows (source_id) SELECT p.user_id FROM users u LEFT JOIN photos p ON p.user_id = 5 WHERE u.id = 5",
             "SR001",
         ),
         (
@@ -2089,46 +2096,6 @@ fn deep_and_long_statements() {
     ] {
         assert_eq!(in_words(world.route(&sql, None)), "SR006", "{}", &sql[..40]);
     }
-}
-
-#[test]
-fn a_key_whose_equal_values_differ_in_bytes_is_refused() {
-    let map = ShardMap::parse(MAP, &|_| None).expect("a good map");
-    let mut snapshot = snapshot();
-    let host = catalog::Database {
-        nondeterministic: true,
-        ..catalog::Database::default()
-    };
-    snapshot.databases.insert("a".to_owned(), host);
-    let column = |snapshot: &mut Snapshot, table: &str, column: usize| {
-        let table = snapshot.sharded.get_mut(table).expect("a table");
-        table.columns[column].collation = Collation::Nondeterministic;
-    };
-    column(&mut snapshot, "devices", 1);
-    let joined = "SELECT * FROM accounts a JOIN devices d ON a.name = d.name WHERE d.name = 'bob'";
-    let (tables, faults) = Tables::new(&map, &snapshot);
-    assert_eq!(faults.len(), 1, "{faults:?}");
-    let world = World { map, tables };
-    let to = |sql: &str| in_words(world.route(sql, None));
-    assert_ne!(to("SELECT * FROM accounts WHERE name = 'bob'"), "SR003");
-    assert_eq!(to(joined), "SR004");
-
-    column(&mut snapshot, "accounts", 0);
-    let (tables, faults) = Tables::new(&world.map, &snapshot);
-    assert!(faults[0].contains("not deterministic"), "{faults:?}");
-    let world = World {
-        map: world.map,
-        tables,
-    };
-    let refused = world
-        .route("SELECT * FROM accounts WHERE name = 'bob'", None)
-        .expect_err("a refusal");
-    assert_eq!(refused.code.sqlstate(), "SR003");
-    assert!(
-        refused.message.contains("not deterministic"),
-        "{}",
-        refused.message
-    );
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::sql::parse::{self, Limits};
 use crate::sql::plan::{
-    Body, Condition, Const, ConstFrom, Fact, Gives, Item, Level, Plan, Source, Term, Verb,
+    Body, Condition, Const, ConstFrom, Elements, Fact, Gives, Item, Level, Plan, Source, Term, Verb,
 };
 use crate::sql::shape::Shape;
 
@@ -49,6 +49,13 @@ fn forget_literals(level: &mut Level) {
     }
     if let Gives::Groups(terms) = &mut level.gives {
         terms.iter_mut().for_each(forget);
+    }
+    level.items.iter_mut().for_each(forget_elements);
+}
+
+fn forget_elements(item: &mut Item) {
+    if let Source::Unnest(arrays) = &mut item.source {
+        arrays.fill(Elements::Unknown);
     }
 }
 

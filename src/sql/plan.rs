@@ -236,8 +236,21 @@ pub enum Source {
     Level(LevelId),
     /// A function, UNNEST, JSON_TABLE ...: its columns are not known. With its name where that names the column.
     Function(String),
+    /// `unnest(array, ...)`: a column for each array, none else.
+    Unnest(Vec<Elements>),
     /// `excluded` of ON CONFLICT: the row that was to be inserted into item 0.
     Excluded,
+}
+
+/// The elements of an array.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Elements {
+    /// Those of one literal or parameter.
+    Of(Const),
+    /// `ARRAY[...]` of literals and parameters.
+    List(Vec<Const>),
+    /// Not known.
+    Unknown,
 }
 
 /// A join of two neighbouring runs of items.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use sqlparser::ast::{
-    JoinConstraint, JoinOperator, ObjectName, TableAlias, TableFactor, TableWithJoins,
+    FunctionArg, JoinConstraint, JoinOperator, ObjectName, TableAlias, TableFactor, TableWithJoins,
 };
 
 use super::lower::{Lower, Read, stop};
@@ -82,7 +82,7 @@ impl Lower<'_> {
                 args,
                 with_hints,
                 version,
-                with_ordinality: _,
+                with_ordinality,
                 partitions,
                 json_path,
                 sample,
@@ -101,7 +101,7 @@ impl Lower<'_> {
                     Some(args) if args.settings.is_none() => {
                         let function = self.table_function(name, &args.args, level)?;
                         self.item(
-                            Source::Function(function.clone()),
+                            self.function_source(&function, &args.args, *with_ordinality),
                             alias.as_ref(),
                             Some(function),
                             level,
@@ -130,12 +130,12 @@ impl Lower<'_> {
                 lateral: _,
                 name,
                 args,
-                with_ordinality: _,
+                with_ordinality,
                 alias,
             } => {
                 let function = self.table_function(name, args, level)?;
                 self.item(
-                    Source::Function(function.clone()),
+                    self.function_source(&function, args, *with_ordinality),
                     alias.as_ref(),
                     Some(function),
                     level,
@@ -154,6 +154,13 @@ impl Lower<'_> {
             _ => return stop("a FROM item"),
         }
         Ok(start..self.at(level).items.len())
+    }
+
+    fn function_source(&self, function: &str, args: &[FunctionArg], ordinality: bool) -> Source {
+        match function {
+            "unnest" if !ordinality => Source::Unnest(self.unnested(args)),
+            _ => Source::Function(function.to_owned()),
+        }
     }
 
     /// A table or a reference to a common table expression.

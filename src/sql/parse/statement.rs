@@ -202,6 +202,15 @@ impl Statement<'_> {
     }
 
     fn nameless(&self, verb: String) -> Plan {
+        // `CREATE OR REPLACE TEMPORARY VIEW`, `CREATE TABLE pg_temp.t`.
+        let temporary = verb == "CREATE TEMPORARY"
+            || (verb.starts_with("CREATE ") || verb == "SELECT INTO")
+                && self.raws.iter().any(|raw| name(raw) == Some("pg_temp"));
+        let verb = if temporary {
+            "CREATE TEMP".to_owned()
+        } else {
+            verb
+        };
         let words = self
             .raws
             .iter()

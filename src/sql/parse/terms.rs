@@ -1,10 +1,13 @@
 //! What an expression is to routing: a term, and the conditions that must hold where it stands as a condition.
 
 use smallvec::SmallVec;
-use sqlparser::ast::{BinaryOperator, CastKind, DataType, Expr, ObjectName, UnaryOperator, Value};
+use sqlparser::ast::{
+    BinaryOperator, CastKind, DataType, Expr, FunctionArg, FunctionArgExpr, ObjectName,
+    UnaryOperator, Value,
+};
 
 use super::lower::{Lower, parts};
-use crate::sql::plan::{Cast, Column, Condition, Const, ConstFrom, Term};
+use crate::sql::plan::{Cast, Column, Condition, Const, ConstFrom, Elements, Term};
 
 impl Lower<'_> {
     /// What `expr` is, seen from where it stands. Its subqueries must have been walked.
@@ -126,6 +129,18 @@ impl Lower<'_> {
             Expr::Value(_) => self.constant(expr),
             _ => None,
         }
+    }
+
+    /// What `unnest` makes rows of.
+    pub(super) fn unnested(&self, args: &[FunctionArg]) -> Vec<Elements> {
+        let elements = |arg: &FunctionArg| match arg {
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => match self.elements(expr) {
+                Some(list) => Elements::List(list),
+                None => self.array(expr).map_or(Elements::Unknown, Elements::Of),
+            },
+            _ => Elements::Unknown,
+        };
+        args.iter().map(elements).collect()
     }
 
     /// The elements of `ARRAY[...]`.

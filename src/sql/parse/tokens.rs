@@ -38,6 +38,7 @@ pub(super) fn feed(text: &[u8], raws: &[Raw]) -> Result<Feed, String> {
         at: 0,
         set: Vec::new(),
         close: Vec::new(),
+        unfinished: Vec::new(),
         instead: HashMap::new(),
         depth: 0,
         out: Feed {
@@ -63,6 +64,8 @@ struct Feeder<'t> {
     set: Vec<usize>,
     /// Closing parentheses before which one more must stand.
     close: Vec<usize>,
+    /// Before which tokens parentheses close that were opened for an unfinished join.
+    unfinished: Vec<usize>,
     /// What a token becomes that belongs to a call in a form of its own: `substring(a from 1)`.
     instead: HashMap<usize, Instead>,
     out: Feed,
@@ -73,6 +76,10 @@ impl Feeder<'_> {
         if let Some(instead) = self.instead.remove(&self.at) {
             self.instead(instead);
             return Ok(());
+        }
+        while self.unfinished.last() == Some(&self.at) {
+            self.unfinished.pop();
+            self.emit(Token::RParen);
         }
         let raw = &self.raws[self.at];
         match &raw.kind {
@@ -306,6 +313,7 @@ impl Feeder<'_> {
                 self.set.pop();
             }
             "conflict" => self.skip_conflict_target(),
+            "join" => self.unfinished_join(),
             _ => {}
         }
     }

@@ -268,6 +268,51 @@ impl Feeder<'_> {
         .then_some(words + 1)
     }
 
+    /// After JOIN: `a JOIN b CROSS JOIN c ON ...` is `a JOIN (b CROSS JOIN c) ON ...`, which the parser sees only with
+    /// the parentheses.
+    pub(super) fn unfinished_join(&mut self) {
+        let complete = |at: usize| self.completes_itself(at);
+        if complete(self.at - 1) {
+            return;
+        }
+        let (mut depth, mut open, mut crossed) = (0usize, 1usize, false);
+        for at in self.at..self.raws.len() {
+            if self.is_punct_at(at, b'(') {
+                depth += 1;
+            } else if self.is_punct_at(at, b')') {
+                match depth.checked_sub(1) {
+                    Some(outer) => depth = outer,
+                    None => return,
+                }
+            }
+            match self.word_at(at).filter(|_| depth == 0) {
+                Some("join") if complete(at) => crossed |= open == 1,
+                Some("join") => open += 1,
+                Some("on" | "using") => open -= 1,
+                Some("where" | "group" | "order" | "limit" | "union") => return,
+                _ => {}
+            }
+            if open == 0 {
+                if crossed {
+                    self.emit(Token::LParen);
+                    self.unfinished.push(at);
+                }
+                return;
+            }
+        }
+    }
+
+    /// CROSS JOIN and NATURAL JOIN take no condition.
+    fn completes_itself(&self, join: usize) -> bool {
+        let back = |by: usize| join.checked_sub(by).and_then(|at| self.word_at(at));
+        let kind = match back(1) {
+            Some("outer") => back(3),
+            Some("left" | "right" | "full" | "inner") => back(2),
+            other => other,
+        };
+        matches!(kind, Some("cross" | "natural"))
+    }
+
     /// A word after a comma stands in a FROM list, by the nearest keyword before it that opens a clause.
     fn in_from_list(&self) -> bool {
         let mut depth = 0usize;

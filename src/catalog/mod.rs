@@ -15,6 +15,8 @@ pub struct Column {
     pub type_oid: u32,
     /// The column has a default, is an identity or is generated.
     pub has_default: bool,
+    /// Its value is worked out from other columns and never given.
+    pub generated: bool,
 }
 
 /// A table, view, materialized view, partitioned table or foreign table.

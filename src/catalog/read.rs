@@ -141,7 +141,8 @@ async fn read_tables(
     let rows = client
         .query(
             "SELECT c.relname::text, c.relkind::text, a.attname::text, a.atttypid,
-                    a.atthasdef OR a.attidentity <> '' OR a.attgenerated <> ''
+                    a.atthasdef OR a.attidentity <> '' OR a.attgenerated <> '',
+                    a.attgenerated <> ''
              FROM pg_catalog.pg_class c
              JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
              LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -164,6 +165,7 @@ async fn read_tables(
                 name,
                 type_oid,
                 has_default: row.get(4),
+                generated: row.get(5),
             });
         }
     }

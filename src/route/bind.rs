@@ -2,7 +2,8 @@
 
 use smallvec::SmallVec;
 
-use crate::sql::plan::{LevelId, Plan, Source, TableRef, Unreadable, Verb, Wrap};
+use crate::sql::copy::Options;
+use crate::sql::plan::{CopyEnd, LevelId, Plan, Source, TableRef, Unreadable, Verb, Wrap};
 use crate::sql::rewrite::Edit;
 
 use super::columns::Scope;
@@ -12,19 +13,19 @@ use super::known::Knowledge;
 use super::refusal::{Code, Refusal};
 use super::rules::{Bound, Names, Rule, Sharded};
 use super::tables::{Table, TableKind, Tables};
-use super::{gather, words};
+use super::{copy, gather, words};
 
 /// Looks a plan's names up. Total: what can't be routed becomes a bound statement that [`super::decide()`] refuses.
 pub fn bind(plan: &Plan, tables: &Tables) -> Bound {
     let rule = match &plan.verb {
         Verb::Empty => Rule::Any,
         Verb::Utility(verb) => utility(verb, plan, tables),
-        Verb::CopyFrom | Verb::CopyTo => copy(plan, tables),
+        Verb::CopyFrom | Verb::CopyTo => copy::rule(plan, tables),
         Verb::Select | Verb::Write => return query(plan, tables),
     };
-    let edits = match (&rule, &plan.copy) {
-        (Rule::Refuse { .. }, Some(table)) => qualify(table, tables).into_iter().collect(),
-        _ => Vec::new(),
+    let edits = match &plan.copy {
+        Some(copied) => qualify(&copied.table, tables).into_iter().collect(),
+        None => Vec::new(),
     };
     Bound {
         edits,
@@ -36,9 +37,16 @@ pub fn bind(plan: &Plan, tables: &Tables) -> Bound {
         } else {
             Names::SearchPath
         },
+        copy_out: copy_out(plan),
         rule,
         key_type: tables.key_type(),
     }
+}
+
+/// How the data of a COPY TO STDOUT is written.
+fn copy_out(plan: &Plan) -> Option<Options> {
+    let out = plan.verb == Verb::CopyTo || plan.wrap == Wrap::CopyOut;
+    plan.copy_options.as_ref().ok().filter(|_| out).cloned()
 }
 
 /// Binds a text that has no plan. If no word of it names anything of ours it can do no harm: the template shard's
@@ -58,6 +66,7 @@ pub fn bind_unreadable(text: &Unreadable, tables: &Tables) -> Bound {
         writes: true,
         returns_rows: true,
         names: Names::SearchPath,
+        copy_out: None,
         rule,
         key_type: tables.key_type(),
     }
@@ -203,33 +212,6 @@ fn utility(verb: &str, plan: &Plan, tables: &Tables) -> Rule {
             }
         }
         _ => Rule::Refuse {
-            refusal,
-            hintable: true,
-        },
-    }
-}
-
-fn copy(plan: &Plan, tables: &Tables) -> Rule {
-    let Some(copied) = &plan.copy else {
-        return Rule::Template;
-    };
-    match classify(copied, tables) {
-        Class::Unsharded(table, host) => Rule::Host {
-            host: host.to_owned(),
-            table: table.name.clone(),
-        },
-        Class::Reference(_) if plan.verb == Verb::CopyTo => Rule::Any,
-        Class::Reference(table) => Rule::Refuse {
-            refusal: words::reference_written(&table.name),
-            hintable: false,
-        },
-        Class::Catalog => Rule::Template,
-        Class::Sharded(table) => Rule::Refuse {
-            refusal: words::copy(&table.name),
-            hintable: true,
-        },
-        Class::Fixed(_, shard) => Rule::Sharded(Box::new(Sharded::fixed(shard))),
-        Class::Refused(refusal) => Rule::Refuse {
             refusal,
             hintable: true,
         },
@@ -426,7 +408,13 @@ fn query(plan: &Plan, tables: &Tables) -> Bound {
     } else {
         Names::Qualified
     };
-    let rule = rule(plan, tables, parts, needs, writes);
+    let mut rule = rule(plan, tables, parts, needs, writes);
+    if plan.copy_end != CopyEnd::Client && !matches!(rule, Rule::Host { .. } | Rule::Refuse { .. }) {
+        rule = Rule::Refuse {
+            refusal: words::server_file(plan.copy_end),
+            hintable: false,
+        };
+    }
     let per_text = plan.per_text;
     Bound {
         edits,
@@ -434,6 +422,7 @@ fn query(plan: &Plan, tables: &Tables) -> Bound {
         writes,
         returns_rows,
         names,
+        copy_out: copy_out(plan),
         rule,
         key_type: tables.key_type(),
     }

@@ -52,7 +52,9 @@ fn without_hint(bound: &Bound, values: &Values<'_>, map: &ShardMap) -> Result<Ro
             }
             Ok(route(Target::Shards(shards), bound.names))
         }
+        Rule::Rows(copy) => Ok(route(Target::Rows(copy.fixed), bound.names)),
         Rule::Any => Ok(route(Target::Any, Names::Qualified)),
+        Rule::OnlyHost(_) if map.hosts.len() == 1 => Ok(route(Target::Any, Names::Qualified)),
         Rule::Template => Ok(route(Target::Template, Names::SearchPath)),
         Rule::Host { host, table } => {
             let host = map
@@ -60,7 +62,7 @@ fn without_hint(bound: &Bound, values: &Values<'_>, map: &ShardMap) -> Result<Ro
                 .ok_or_else(|| words::unknown_host(table, host))?;
             Ok(route(Target::Host(host), Names::Qualified))
         }
-        Rule::Refuse { refusal, .. } => Err(refusal.clone()),
+        Rule::Refuse { refusal, .. } | Rule::OnlyHost(refusal) => Err(refusal.clone()),
     }
 }
 
@@ -91,9 +93,11 @@ pub fn anywhere(
                 .and_then(|(host, _)| map.shards_of(map.host_named(host)?).next());
             at(sharded.fixed.or(beside).unwrap_or(any), bound.names)
         }
+        Rule::Rows(copy) => at(copy.fixed.unwrap_or(any), bound.names),
         Rule::Refuse { refusal, hintable } if !hinted || !hintable => Err(refusal.clone()),
         Rule::Refuse { .. } => at(any, Names::SearchPath),
-        Rule::Any => Ok(route(Target::Any, Names::Qualified)),
+        Rule::OnlyHost(refusal) if map.hosts.len() > 1 => Err(refusal.clone()),
+        Rule::Any | Rule::OnlyHost(_) => Ok(route(Target::Any, Names::Qualified)),
         Rule::Template => Ok(route(Target::Template, Names::SearchPath)),
         Rule::Host { host, table } => {
             let host = map
@@ -282,10 +286,17 @@ fn with_shard(
             check(sharded, values, map, shard)?;
             bound.names
         }
+        Rule::Rows(copy) => {
+            if let Some(fixed) = copy.fixed.filter(|fixed| *fixed != shard) {
+                let what = "the schema in the statement";
+                return Err(words::hint_disagrees(shard.0, what, fixed.0));
+            }
+            return Ok(route(Target::Rows(Some(shard)), bound.names));
+        }
         Rule::Any => Names::Qualified,
         Rule::Template => Names::SearchPath,
         // The table is where it is, whatever the session's key.
-        Rule::Host { .. } => return without_hint(bound, values, map),
+        Rule::Host { .. } | Rule::OnlyHost(_) => return without_hint(bound, values, map),
         Rule::Refuse {
             refusal,
             hintable: false,
@@ -306,9 +317,10 @@ fn all(bound: &Bound, map: &ShardMap) -> Result<Route, Refusal> {
             (Some(refusal), _) => words::hint_all(&refusal.message),
             (None, Some(_)) => words::hint_all("the statement names a shard's schema"),
         },
-        Rule::Any | Rule::Template | Rule::Host { .. } => {
+        Rule::Any | Rule::Template | Rule::Host { .. } | Rule::OnlyHost(_) => {
             words::hint_all("the statement names no sharded table")
         }
+        Rule::Rows(_) => words::hint_all("each row of a COPY goes to its own shard"),
         Rule::Refuse { refusal, .. } => words::hint_all(&refusal.message),
     };
     Err(refusal)

@@ -54,6 +54,7 @@ pub fn explain(
     let first = match &route.target {
         Target::Shard(shard) => Some(*shard),
         Target::Shards(shards) => shards.first().copied(),
+        Target::Rows(only) => Some(only.unwrap_or_else(|| map.template())),
         _ => None,
     };
     let mut sent = Vec::new();
@@ -92,6 +93,11 @@ impl Explanation {
                     format!("Hosts: {}", names.join(", ")),
                 ]
             }
+            Target::Rows(None) => vec!["Shards: that of each row".to_owned()],
+            Target::Rows(Some(only)) => vec![
+                format!("Shard: {only} (schema {}); rows of others are refused", map.schema(*only)),
+                format!("Host: {} ({})", host_of(*only).name, host_of(*only).url),
+            ],
             Target::Host(host) => vec![format!(
                 "Host: {} ({})",
                 map.host(*host).name,

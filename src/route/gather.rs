@@ -28,7 +28,9 @@ pub(super) fn reason(
         Wrap::Bare => None,
         Wrap::Explain => Some("EXPLAIN"),
         Wrap::Cursor => Some("a cursor"),
-        Wrap::CopyOut => Some("COPY"),
+        // Data behind data is data; what is said once for all of it is seen to when it is gathered.
+        Wrap::CopyOut if plan.copy_options.is_ok() => None,
+        Wrap::CopyOut => Some("a COPY with an option that is not understood"),
     };
     if let Some(wrap) = wrap {
         return Some(format!("{wrap} is of one shard"));

@@ -11,6 +11,7 @@ use crate::sql::shape::Hole;
 mod array;
 mod bind;
 mod columns;
+mod copy;
 mod decide;
 mod explain;
 mod functions;
@@ -28,6 +29,7 @@ mod words;
 mod tests;
 
 pub use bind::{bind, bind_unreadable};
+pub use copy::{CopyIn, RowFault, RowReader};
 pub use decide::{anywhere, decide};
 pub use explain::{Explanation, explain};
 pub use reason::why;
@@ -79,6 +81,8 @@ pub enum Target {
     Shard(ShardId),
     /// Several shards, lowest first: their rows one after the other are the answer.
     Shards(SmallVec<[ShardId; 8]>),
+    /// The shard of each row of the data that the client sends. `.0`: all of them must be of this one.
+    Rows(Option<ShardId>),
     /// A host: its unsharded tables, in `public`.
     Host(HostId),
     /// Any host: no table, or reference tables that are read.

@@ -20,6 +20,8 @@ pub fn why(bound: &Bound, values: &Values<'_>, map: &ShardMap, hint: Option<&Hin
         (Some(Hint::Shard(_)), Rule::Host { table, .. }) => format!("table {table} is unsharded"),
         (Some(Hint::Shard(shard)), _) => format!("hint shard={shard}"),
         (Some(Hint::All), _) => "hint all".to_owned(),
+        (None, Rule::Rows(copy)) => copy.describe(),
+        (None, Rule::OnlyHost(_)) => "there is only one host".to_owned(),
         (None, Rule::Any) => "no sharded table".to_owned(),
         (None, Rule::Template) => "catalog tables".to_owned(),
         (None, Rule::Host { table, .. }) => format!("table {table} is unsharded"),
@@ -33,6 +35,12 @@ pub fn why(bound: &Bound, values: &Values<'_>, map: &ShardMap, hint: Option<&Hin
             map.host(map.owner(*shard)).name
         ),
         Target::Shards(shards) => format!("{} shards, rows one after the other", shards.len()),
+        Target::Rows(None) => "the shard of each row".to_owned(),
+        Target::Rows(Some(only)) => format!(
+            "shard {} -> host {}, rows of others are refused",
+            only.0,
+            map.host(map.owner(*only)).name
+        ),
         Target::Host(host) => format!("host {}", map.host(*host).name),
         Target::Any => "any host".to_owned(),
         Target::Template => format!(

@@ -1,11 +1,15 @@
 //! A plan bound to the catalog: what [`super::decide()`] needs for each execution, and no more.
 
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 
 use crate::shardmap::{KeyType, ShardId};
+use crate::sql::copy::Options;
 use crate::sql::plan::Const;
 use crate::sql::rewrite::Edit;
 
+use super::copy::CopyIn;
 use super::refusal::Refusal;
 
 /// What must hold of the search_path of the server connection that runs the statement.
@@ -29,10 +33,22 @@ pub struct Bound {
     pub writes: bool,
     /// Its answer has rows (SELECT, RETURNING, EXPLAIN, ...).
     pub returns_rows: bool,
+    /// Of a COPY TO STDOUT: how its data is written.
+    pub copy_out: Option<Options>,
     pub(super) names: Names,
     pub(super) rule: Rule,
     /// Of a key in a hint.
     pub(super) key_type: Option<KeyType>,
+}
+
+impl Bound {
+    /// The COPY whose rows each go to their own shard ([`super::Target::Rows`]).
+    pub fn copy_in(&self) -> Option<&Arc<CopyIn>> {
+        match &self.rule {
+            Rule::Rows(copy) => Some(copy),
+            _ => None,
+        }
+    }
 }
 
 /// What decides.
@@ -46,6 +62,10 @@ pub(super) enum Rule {
     Host { host: String, table: String },
     /// Sharded tables.
     Sharded(Box<Sharded>),
+    /// The rows of a COPY, each by its own key.
+    Rows(Arc<CopyIn>),
+    /// What is written on all hosts: only while there is but one, else refused.
+    OnlyHost(Refusal),
     /// Not without a hint; `hintable`: with one it goes to the hint's shard.
     Refuse { refusal: Refusal, hintable: bool },
 }

@@ -25,8 +25,19 @@ pub struct Table {
     pub kind: TableKind,
     /// Its columns in order, with type OIDs.
     pub columns: Vec<(String, u32)>,
+    /// The numbers of those that are generated: no value is ever given for them.
+    pub generated: Vec<usize>,
     /// It is a view: what it reads can't be seen.
     pub view: bool,
+}
+
+impl Table {
+    /// The columns that a COPY without a list is of.
+    pub(super) fn copied_columns(&self) -> impl Iterator<Item = &str> {
+        let given = |(at, _): &(usize, &(String, u32))| !self.generated.contains(at);
+        let columns = self.columns.iter().enumerate().filter(given);
+        columns.map(|(_, (name, _))| name.as_str())
+    }
 }
 
 /// Where a table's rows are.
@@ -184,6 +195,11 @@ fn columns(table: &catalog::Table) -> Vec<(String, u32)> {
         .collect()
 }
 
+fn generated(table: &catalog::Table) -> Vec<usize> {
+    let columns = table.columns.iter().enumerate();
+    columns.filter(|(_, c)| c.generated).map(|(at, _)| at).collect()
+}
+
 fn is_view(table: &catalog::Table) -> bool {
     matches!(table.relkind, 'v' | 'm' | 'f')
 }
@@ -193,6 +209,7 @@ fn unlisted(table: &catalog::Table) -> Table {
         name: table.name.clone(),
         kind: TableKind::Unlisted,
         columns: columns(table),
+        generated: generated(table),
         view: is_view(table),
     }
 }
@@ -238,6 +255,7 @@ fn public_table(
         name: name.to_owned(),
         kind,
         columns: columns(found),
+        generated: generated(found),
         view: is_view(found),
     }
 }
@@ -268,6 +286,7 @@ fn sharded_table(map: &ShardMap, table: &catalog::Table, faults: &mut Vec<String
         name: table.name.clone(),
         kind,
         columns: columns(table),
+        generated: generated(table),
         view: is_view(table),
     }
 }

@@ -51,6 +51,7 @@ fn table(name: &str, relkind: char, columns: &[(&str, u32)]) -> (String, catalog
         name: (*name).to_owned(),
         type_oid: *oid,
         has_default: *name == "id",
+        generated: false,
     };
     let columns = columns.iter().map(column).collect();
     (

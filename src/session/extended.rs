@@ -41,6 +41,8 @@ pub(super) enum Portal {
     Own(Arc<Statement>),
     /// It is to be asked of several shards.
     Several(Arc<Several>),
+    /// A COPY whose rows go to their own shards, or all to this one.
+    Rows(Arc<Statement>, Option<ShardId>),
 }
 
 /// What the several shards are asked.
@@ -354,6 +356,10 @@ impl Session {
                 no_parameters(&bind)?;
                 Portal::Own(statement)
             }
+            Some(Way::Rows(only)) => {
+                no_parameters(&Bind::decode(self.body(len))?)?;
+                Portal::Rows(statement, only)
+            }
             Some(Way::Several(shards)) => {
                 let bind = self.client.inbox[names.rest].into();
                 Portal::Several(Arc::new(Several {
@@ -382,7 +388,7 @@ impl Session {
         set: Vec<SetConfig>,
     ) -> Result<(), Fault> {
         if !names.portal.is_empty()
-            && let Some(Portal::Own(_) | Portal::Several(_)) = self
+            && let Some(Portal::Own(_) | Portal::Several(_) | Portal::Rows(..)) = self
                 .statements
                 .portal(&self.client.inbox[names.portal.clone()])
         {
@@ -695,6 +701,12 @@ impl Session {
                 self.replies.push(Reply::Made(Made::Bytes(made.into())));
                 return Ok(());
             }
+            Some(Portal::Rows(..)) => {
+                let mut made = Vec::new();
+                backend::no_data(&mut made);
+                self.replies.push(Reply::Made(Made::Bytes(made.into())));
+                return Ok(());
+            }
             Some(Portal::Several(several)) => {
                 let several = several.clone();
                 return Box::pin(self.describe_several(&several)).await;
@@ -799,6 +811,11 @@ impl Session {
                     self.note_set_config(set).await?;
                 }
                 return Ok(());
+            }
+            Some(Portal::Rows(statement, only)) => {
+                let (statement, only) = (statement.clone(), *only);
+                self.settle_replies().await?;
+                return Box::pin(self.copy_rows_of_portal(&statement, only)).await;
             }
             Some(Portal::Several(several)) => {
                 let several = several.clone();

@@ -48,6 +48,8 @@ pub(super) enum Way {
     },
     /// Several shards, whose rows one after the other are the answer.
     Several(Vec<ShardId>),
+    /// The rows that the client sends, each to its own shard, or all to this one.
+    Rows(Option<ShardId>),
 }
 
 /// A statement read in the simple protocol.
@@ -345,6 +347,7 @@ impl Session {
                 path: Need::path(names, Some(shard)),
             },
             Target::Shards(shards) => Way::Several(shards.to_vec()),
+            Target::Rows(only) => Way::Rows(only),
             Target::Host(host) => Way::One {
                 host,
                 shard: None,

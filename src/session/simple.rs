@@ -152,6 +152,16 @@ impl Session {
                     self.release_links().await;
                 }
             }
+            (Prepared::Query(bound), Some(Way::Rows(only))) => {
+                self.check_failed()?;
+                let text = self.client.inbox[text].to_vec();
+                let error = Box::pin(self.copy_rows_of_text(bound, &text, only)).await?;
+                self.end_implicit(!error);
+                self.ready();
+                if self.block.is_none() {
+                    self.release_links().await;
+                }
+            }
             (Prepared::Query(_) | Prepared::Pass(_), _) => {}
             (Prepared::Control(control), _) => {
                 let text = self.owned_text(&text);
@@ -311,7 +321,10 @@ impl Session {
                 plan.message
                     .extend_from_slice(&read.message[frame::HEADER..read.message.len() - 1]);
             }
-            (Prepared::Query(_), _) => plan.mixed = true,
+            (Prepared::Query(_), way) => {
+                plan.mixed = true;
+                plan.writes |= matches!(way, Some(Way::Rows(_)));
+            }
             (
                 Prepared::Control(
                     Control::Begin(_)
@@ -386,6 +399,10 @@ impl Session {
                         params: None,
                     };
                     error = self.gather_text(bound, &values, &shards).await?;
+                }
+                (Prepared::Query(bound), Some(Way::Rows(only))) => {
+                    self.check_failed()?;
+                    error = Box::pin(self.copy_rows_of_text(bound, text, only)).await?;
                 }
                 (Prepared::Control(Control::Set { local: true, .. }), _)
                     if self.block.is_none() =>

@@ -54,7 +54,7 @@ pub fn tables_of_file(map: &ShardMap, sql: &str) -> (Tables, Vec<String>) {
                     name: name.clone(),
                     type_oid: oid(kind),
                     has_default: *has_default,
-                        generated: false,
+                    generated: false,
                 })
                 .collect(),
         };

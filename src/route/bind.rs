@@ -409,7 +409,8 @@ fn query(plan: &Plan, tables: &Tables) -> Bound {
         Names::Qualified
     };
     let mut rule = rule(plan, tables, parts, needs, writes);
-    if plan.copy_end != CopyEnd::Client && !matches!(rule, Rule::Host { .. } | Rule::Refuse { .. }) {
+    if plan.copy_end != CopyEnd::Client && !matches!(rule, Rule::Host { .. } | Rule::Refuse { .. })
+    {
         rule = Rule::Refuse {
             refusal: words::server_file(plan.copy_end),
             hintable: false,

@@ -74,6 +74,19 @@ pub struct RowFault {
 }
 
 impl CopyIn {
+    /// A value of a row as it is shown to people; `None`: it is null.
+    fn value(&self, at: usize, row: &[u8], reader: &RowReader<'_>) -> Option<String> {
+        let mut shown = None;
+        reader
+            .splitter
+            .fields(row, &self.wanted[at..=at], &mut |_, field| {
+                if let (Field::Value(value), false) = (field, reader.binary) {
+                    shown = Some(value::shown(&value));
+                }
+            });
+        shown
+    }
+
     /// Why data of this encoding, or written by these options, is not split.
     pub fn unsplittable(&self, encoding: &str) -> Refusal {
         let why = format!("how its data is written (encoding {encoding}) can't be followed");
@@ -96,21 +109,12 @@ impl CopyIn {
     /// The shard that a row, without its line end, belongs to.
     pub fn shard(&self, row: &[u8], reader: &RowReader<'_>) -> Result<ShardId, Box<RowFault>> {
         let mut shards: SmallVec<[Result<ShardId, Fault>; 2]> = SmallVec::new();
-        let mut shown: SmallVec<[Option<String>; 2]> = SmallVec::new();
-        reader
-            .splitter
-            .fields(row, &self.wanted, &mut |_, field| {
-                let role = &self.roles[shards.len()];
-                let shard = role.shard(&field, reader);
-                shown.push(match (&shard, field) {
-                    (Ok(_), Field::Value(_)) => Some(String::new()),
-                    (Err(_), Field::Value(value)) => Some(value::shown(&value)),
-                    _ => None,
-                });
-                shards.push(shard);
-            });
+        reader.splitter.fields(row, &self.wanted, &mut |_, field| {
+            let role = &self.roles[shards.len()];
+            shards.push(role.shard(&field, reader));
+        });
         let fault = |at: usize, refusal, ask| {
-            let at = Some((self.roles[at].column.clone(), shown[at].clone()));
+            let at = Some((self.roles[at].column.clone(), self.value(at, row, reader)));
             Box::new(RowFault { refusal, at, ask })
         };
         let name = |at: usize| (self.table.as_str(), self.roles[at].column.as_str());
@@ -135,7 +139,13 @@ impl CopyIn {
                 }
                 // None, or one that is to be made.
                 Err(Fault::Null) => {}
-                Err(why) => return Err(fault(at, words::bad_value(table, column, why.clone()), true)),
+                Err(why) => {
+                    return Err(fault(
+                        at,
+                        words::bad_value(table, column, why.clone()),
+                        true,
+                    ));
+                }
             }
         }
         match reader.only {
@@ -258,7 +268,10 @@ fn copy_in(
     };
     let other = |word: &&String| tables.knows(word) && **word != table.name;
     if let Some(word) = copied.filter.iter().find(other) {
-        return refuse(words::unreadable(word, "it stands in the WHERE of a COPY"), true);
+        return refuse(
+            words::unreadable(word, "it stands in the WHERE of a COPY"),
+            true,
+        );
     }
     let columns = match &copied.columns {
         Some(columns) => columns.clone(),
@@ -267,7 +280,9 @@ fn copy_in(
     let TableKind::Sharded { key, ids } = &table.kind else {
         return Rule::Template;
     };
-    let key = key.as_ref().map(|key| (&key.name, Carries::Key(key.key_type)));
+    let key = key
+        .as_ref()
+        .map(|key| (&key.name, Carries::Key(key.key_type)));
     if key.is_none() && ids.is_empty() {
         return refuse(words::no_key_column(&table.name), true);
     }

@@ -95,7 +95,10 @@ impl Explanation {
             }
             Target::Rows(None) => vec!["Shards: that of each row".to_owned()],
             Target::Rows(Some(only)) => vec![
-                format!("Shard: {only} (schema {}); rows of others are refused", map.schema(*only)),
+                format!(
+                    "Shard: {only} (schema {}); rows of others are refused",
+                    map.schema(*only)
+                ),
                 format!("Host: {} ({})", host_of(*only).name, host_of(*only).url),
             ],
             Target::Host(host) => vec![format!(

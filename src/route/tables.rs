@@ -197,7 +197,10 @@ fn columns(table: &catalog::Table) -> Vec<(String, u32)> {
 
 fn generated(table: &catalog::Table) -> Vec<usize> {
     let columns = table.columns.iter().enumerate();
-    columns.filter(|(_, c)| c.generated).map(|(at, _)| at).collect()
+    columns
+        .filter(|(_, c)| c.generated)
+        .map(|(at, _)| at)
+        .collect()
 }
 
 fn is_view(table: &catalog::Table) -> bool {

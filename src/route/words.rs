@@ -228,8 +228,11 @@ pub(super) fn server_file(end: CopyEnd) -> Refusal {
         CopyEnd::Program => "a program",
         CopyEnd::File | CopyEnd::Client => "a file",
     };
-    let message = format!("COPY with {what} on the database host is not supported: it says nothing of which host");
-    let hint = "Use COPY ... FROM STDIN or TO STDOUT, or psql's \\copy, with a file on the client's side.";
+    let message = format!(
+        "COPY with {what} on the database host is not supported: it says nothing of which host"
+    );
+    let hint =
+        "Use COPY ... FROM STDIN or TO STDOUT, or psql's \\copy, with a file on the client's side.";
     Refusal::new(Code::NotSupported, message, hint)
 }
 

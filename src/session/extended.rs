@@ -357,6 +357,7 @@ impl Session {
                 Portal::Own(statement)
             }
             Some(Way::Rows(only)) => {
+                self.settle_unparsed().await?;
                 no_parameters(&Bind::decode(self.body(len))?)?;
                 Portal::Rows(statement, only)
             }

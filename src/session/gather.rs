@@ -24,7 +24,7 @@ const WINDOW: usize = 256;
 const ENOUGH: usize = 32 * 1024;
 
 /// The shards of one host that are asked.
-type Shards = (HostId, Vec<ShardId>);
+pub(super) type Shards = (HostId, Vec<ShardId>);
 
 /// What has come together so far.
 #[derive(Default)]
@@ -63,6 +63,9 @@ impl Session {
         values: &Values<'_>,
         shards: &[ShardId],
     ) -> Result<bool, Fault> {
+        if let Some(options) = &bound.copy_out {
+            return self.copy_out(bound, options, values, shards).await;
+        }
         let hosts = self.enlist_hosts(shards).await?;
         let gathered = self.gather_queries(bound, values, &hosts).await;
         self.end_gather(gathered, true)
@@ -116,7 +119,7 @@ impl Session {
 
     /// Checks out all hosts of the shards, in the order of their ids: two sessions that need the same hosts then never
     /// wait for each other.
-    async fn enlist_hosts(&mut self, shards: &[ShardId]) -> Result<Vec<Shards>, Fault> {
+    pub(super) async fn enlist_hosts(&mut self, shards: &[ShardId]) -> Result<Vec<Shards>, Fault> {
         let most = self.map.proxy.limits.scatter_shards;
         if shards.len() > most as usize {
             return Err(Fault::limit(
@@ -290,6 +293,9 @@ impl Session {
         }
         self.settle_replies().await?;
         self.context.stats.scattered(several.shards.len());
+        if self.copy_out_of_portal(several).await? {
+            return Ok(());
+        }
         let hosts = self.enlist_hosts(&several.shards).await?;
         let gathered = self.gather_portals(several, &hosts).await;
         self.end_gather(gathered, false)?;
@@ -374,7 +380,7 @@ impl Session {
     }
 
     /// Passes a message of `len` bytes on, however long it is.
-    async fn pass_message(&mut self, i: usize, len: usize) -> Result<(), Fault> {
+    pub(super) async fn pass_message(&mut self, i: usize, len: usize) -> Result<(), Fault> {
         let mut rest = len;
         while rest > 0 {
             let bytes = self.links[i].unread();

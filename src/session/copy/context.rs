@@ -1,5 +1,6 @@
 //! Where in the client's data an error lies: servers count the lines of what they were sent.
 
+use crate::sql::copy::Row;
 use crate::wire::backend::ErrorView;
 
 /// A run of rows that were sent in the order in which they came: as the server counts, and as the client does.
@@ -16,21 +17,26 @@ pub(super) struct Run {
 pub(super) struct Lines {
     runs: Vec<Run>,
     /// How many there are.
-    pub(super) count: u64,
+    count: u64,
+    /// How many more the first row counts for where it is not the first.
+    first_is_more_by: i64,
 }
 
 impl Lines {
-    /// A row of `lines` lines, the client's first of which is `line`. `true`: it begins a run.
+    /// A row whose first line is the client's `line`. `true`: it begins a run.
     #[inline]
-    pub(super) fn push(&mut self, line: u64, lines: u64) -> bool {
+    pub(super) fn push(&mut self, line: u64, row: &Row) -> bool {
+        if self.count == 0 {
+            self.first_is_more_by = row.lines as i64 - row.lines_if_first as i64;
+        }
         let at = self.count + 1;
-        self.count += lines;
+        self.count += row.lines;
         self.begin(Run { at, line })
     }
 
     #[inline]
     fn begin(&mut self, run: Run) -> bool {
-        let follows = |last: &Run| run.line - last.line == run.at - last.at && run.line >= last.line;
+        let follows = |last: &Run| run.line.checked_sub(last.line) == Some(run.at - last.at);
         let begins = !self.runs.last().is_some_and(follows);
         if begins {
             self.runs.push(run);
@@ -38,19 +44,28 @@ impl Lines {
         begins
     }
 
-    /// Lines behind these.
+    /// Sends lines behind these to the server.
     pub(super) fn append(&mut self, other: &Lines) {
-        for run in &other.runs {
-            self.begin(Run {
-                at: run.at + self.count,
-                line: run.line,
+        // The server does not yet know which line ends to count.
+        let more = if self.count == 0 {
+            other.first_is_more_by
+        } else {
+            0
+        };
+        for (n, run) in other.runs.iter().enumerate() {
+            let at = run.at + self.count;
+            self.begin(match n {
+                0 => Run {
+                    at,
+                    line: run.line.saturating_add_signed(more),
+                },
+                _ => Run {
+                    at: at.saturating_sub_signed(more),
+                    line: run.line,
+                },
             });
         }
-        self.count += other.count;
-    }
-
-    pub(super) fn clear(&mut self) {
-        *self = Lines::default();
+        self.count = (self.count + other.count).saturating_sub_signed(more);
     }
 
     /// The client's number of the server's line.
@@ -81,7 +96,10 @@ pub(super) fn replaced(context: &[u8], table: &str, line: impl Fn(u64) -> u64) -
         .iter()
         .position(|b| !b.is_ascii_digit())
         .map_or(context.len(), |len| digits + len);
-    let at: u64 = std::str::from_utf8(&context[digits..end]).ok()?.parse().ok()?;
+    let at: u64 = std::str::from_utf8(&context[digits..end])
+        .ok()?
+        .parse()
+        .ok()?;
     let number = line(at).to_string();
     Some([&context[..digits], number.as_bytes(), &context[end..]].concat())
 }
@@ -105,21 +123,43 @@ pub(super) fn write_back(
 mod tests {
     use super::*;
 
+    fn row(lines: u64) -> Row {
+        Row {
+            len: 0,
+            body: 0,
+            lines,
+            lines_if_first: 1,
+        }
+    }
+
     #[test]
     fn lines_lead_back_to_the_clients() {
         let mut lines = Lines::default();
-        // Lines 1, 2 and 5-6 (one row) of the client, then 9.
-        assert!(lines.push(1, 1));
-        assert!(!lines.push(2, 1));
-        assert!(lines.push(5, 2));
+        // Lines 1, 2 and 5-6 (one row) of the client, then 7 and 9.
+        assert!(lines.push(1, &row(1)));
+        assert!(!lines.push(2, &row(1)));
+        assert!(lines.push(5, &row(2)));
         let mut more = Lines::default();
-        more.push(7, 1);
-        more.push(9, 1);
+        more.push(7, &row(1));
+        more.push(9, &row(1));
         lines.append(&more);
         let back: Vec<u64> = (1..=6).map(|at| lines.back(at)).collect();
         assert_eq!(back, [1, 2, 5, 6, 7, 9]);
         assert_eq!((lines.runs.len(), lines.count), (3, 6));
         assert_eq!(Lines::default().back(4), 4);
+    }
+
+    #[test]
+    fn a_server_counts_the_first_rows_lines_otherwise() {
+        let mut held = Lines::default();
+        // A row of lines 4-6, which the server takes for its line 1; then 7, and 20.
+        held.push(4, &row(3));
+        held.push(7, &row(1));
+        held.push(20, &row(1));
+        let mut sent = Lines::default();
+        sent.append(&held);
+        let back: Vec<u64> = (1..=3).map(|at| sent.back(at)).collect();
+        assert_eq!((back, sent.count), (vec![6, 7, 20], 3));
     }
 
     #[test]

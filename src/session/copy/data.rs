@@ -26,6 +26,8 @@ pub(super) struct Data {
     headed: bool,
     /// The host that the rows go to, once one has come.
     pub(super) host: Option<HostId>,
+    /// A row that was found and has not been given to the feed yet.
+    found: Option<Row>,
 }
 
 /// What cuts it.
@@ -56,7 +58,27 @@ pub(super) enum Cut {
 pub(super) struct Bad {
     pub(super) fields: Box<ErrorFields>,
     /// The server is to be asked first, about all rows before and then about this.
-    pub(super) raw: Option<Vec<u8>>,
+    pub(super) raw: Option<Raw>,
+}
+
+/// Bytes that no shard can be told of, and the row that they are, as far as they are one.
+pub(super) struct Raw {
+    pub(super) bytes: Vec<u8>,
+    pub(super) row: Row,
+}
+
+impl Raw {
+    fn broken(bytes: &[u8]) -> Raw {
+        Raw {
+            bytes: bytes.to_vec(),
+            row: Row {
+                len: bytes.len(),
+                body: bytes.len(),
+                lines: 1,
+                lines_if_first: 1,
+            },
+        }
+    }
 }
 
 impl Bad {
@@ -91,6 +113,9 @@ impl Data {
     /// One row; why there is none, if there is none.
     #[inline]
     fn cut_one(&mut self, cutter: &mut Cutter, copy: &CopyIn, feed: &mut Feed) -> Option<Cut> {
+        if let Some(row) = self.found.take() {
+            return self.place(row, cutter, copy, feed);
+        }
         if self.ended {
             self.at = self.bytes.len();
             return Some(if self.whole { Cut::End } else { Cut::More });
@@ -100,14 +125,19 @@ impl Data {
             return self.cut_head(cutter, copy, feed);
         }
         match cutter.splitter.next(rest, self.whole) {
+            Step::Row(row) if row.len > cutter.most => {
+                Some(Cut::Bad(self.too_long(cutter.most, copy)))
+            }
             Step::Row(row) if !self.headed && copy.options.header != Header::No => {
-                feed.set_head(&rest[..row.len], row.lines);
+                feed.set_head(&rest[..row.len], Some(row));
                 self.headed = true;
                 self.pass(row);
                 None
             }
             Step::Row(row) => self.place(row, cutter, copy, feed),
-            Step::More if rest.len() > cutter.most => Some(Cut::Bad(self.too_long(cutter.most, copy))),
+            Step::More if rest.len() > cutter.most => {
+                Some(Cut::Bad(self.too_long(cutter.most, copy)))
+            }
             Step::More if !self.whole => Some(Cut::More),
             Step::End => {
                 self.ended = true;
@@ -122,12 +152,14 @@ impl Data {
         let rest = &self.bytes[self.at..];
         match cutter.splitter.head(rest) {
             Ok(Some(len)) => {
-                feed.set_head(&rest[..len], 0);
+                feed.set_head(&rest[..len], None);
                 self.headed = true;
                 self.at += len;
                 None
             }
-            Ok(None) if rest.len() > cutter.most => Some(Cut::Bad(self.too_long(cutter.most, copy))),
+            Ok(None) if rest.len() > cutter.most => {
+                Some(Cut::Bad(self.too_long(cutter.most, copy)))
+            }
             Ok(None) if !self.whole => Some(Cut::More),
             Ok(None) | Err(NoHead) => Some(Cut::Bad(self.broken(copy))),
         }
@@ -152,16 +184,17 @@ impl Data {
         };
         let shard = match copy.shard(&bytes[..row.body], &reader) {
             Ok(shard) => shard,
-            Err(fault) => return Some(Cut::Bad(self.row_fault(*fault, bytes, copy))),
+            Err(fault) => return Some(Cut::Bad(self.row_fault(*fault, bytes, row, copy))),
         };
         if !feed.turn_to(shard) {
             let host = cutter.map.owner(shard);
             if self.host != Some(host) {
+                self.found = Some(row);
                 return Some(Cut::Host(host));
             }
             feed.add(shard);
         }
-        feed.push(bytes, self.lines + 1, row.lines);
+        feed.push(bytes, self.lines + 1, &row);
         self.pass(row);
         (feed.bytes > cutter.most).then_some(Cut::Full)
     }
@@ -170,17 +203,23 @@ impl Data {
         format!("COPY {}, line {}", copy.table, self.lines + 1)
     }
 
-    fn row_fault(&self, fault: RowFault, row: &[u8], copy: &CopyIn) -> Bad {
+    fn row_fault(&self, fault: RowFault, bytes: &[u8], row: Row, copy: &CopyIn) -> Bad {
         let line = self.at_line(copy);
         let context = match fault.at {
             Some((column, Some(value))) => format!("{line}, column {column}: \"{value}\""),
+            Some((column, None)) if copy.options.format == Format::Binary => {
+                format!("{line}, column {column}")
+            }
             Some((column, None)) => format!("{line}, column {column}: null input"),
             None => line,
         };
         let fields = ErrorFields::from(fault.refusal).context(context);
         Bad {
             fields: Box::new(fields),
-            raw: fault.ask.then(|| row.to_vec()),
+            raw: fault.ask.then(|| Raw {
+                bytes: bytes.to_vec(),
+                row,
+            }),
         }
     }
 
@@ -192,7 +231,7 @@ impl Data {
         }
         Bad {
             fields: Box::new(fields),
-            raw: Some(Vec::new()),
+            raw: Some(Raw::broken(&[])),
         }
     }
 
@@ -203,7 +242,7 @@ impl Data {
         );
         Bad {
             fields: Box::new(fields.context(self.at_line(copy))),
-            raw: Some(self.bytes[self.at..].to_vec()),
+            raw: Some(Raw::broken(&self.bytes[self.at..])),
         }
     }
 

@@ -6,7 +6,9 @@ use std::collections::{HashMap, VecDeque};
 use foldhash::fast::RandomState;
 
 use super::context::Lines;
+use super::data::Raw;
 use crate::shardmap::{HostId, ShardId};
+use crate::sql::copy::Row;
 use crate::wire::frontend;
 
 /// Bytes of data in one message to the server.
@@ -51,7 +53,7 @@ pub(super) struct Feed {
     sent: usize,
     /// What every COPY's data begins with: the line of column names, or the head of binary data; and its lines.
     head: Vec<u8>,
-    head_lines: u64,
+    head_row: Option<Row>,
 }
 
 /// Whether rows may wait for more of their shard.
@@ -77,13 +79,13 @@ impl Feed {
             sending: Vec::new(),
             sent: 0,
             head: Vec::new(),
-            head_lines: 0,
+            head_row: None,
         }
     }
 
-    pub(super) fn set_head(&mut self, head: &[u8], lines: u64) {
+    pub(super) fn set_head(&mut self, head: &[u8], row: Option<Row>) {
         self.head = head.to_vec();
-        self.head_lines = lines;
+        self.head_row = row;
     }
 
     /// Whether rows of this shard have come before. The next row is then one of it.
@@ -110,14 +112,14 @@ impl Feed {
 
     /// A row, of the shard last turned to.
     #[inline]
-    pub(super) fn push(&mut self, row: &[u8], line: u64, lines: u64) {
+    pub(super) fn push(&mut self, bytes: &[u8], line: u64, row: &Row) {
         let Some((_, held)) = self.held.get_mut(self.last) else {
             return;
         };
         let before = held.bytes;
-        held.data.extend_from_slice(row);
-        held.bytes += row.len();
-        if held.lines.push(line, lines) {
+        held.data.extend_from_slice(bytes);
+        held.bytes += bytes.len();
+        if held.lines.push(line, row) {
             held.bytes += RUN;
         }
         self.bytes += held.bytes - before;
@@ -190,20 +192,22 @@ impl Feed {
             && !self.head.is_empty()
         {
             frontend::copy_data(outbox, &self.head);
-            if self.head_lines > 0 {
-                segment.lines.push(1, self.head_lines);
+            if let Some(row) = &self.head_row {
+                segment.lines.push(1, row);
             }
         }
     }
 
     /// Writes what no shard can be told of into the open COPY.
-    pub(super) fn write_odd(&mut self, outbox: &mut Vec<u8>, raw: &[u8], line: u64) {
+    pub(super) fn write_odd(&mut self, outbox: &mut Vec<u8>, raw: &Raw, line: u64) {
         self.write_head(outbox);
-        for piece in raw.chunks(PIECE) {
+        for piece in raw.bytes.chunks(PIECE) {
             frontend::copy_data(outbox, piece);
         }
         if let Some(segment) = self.segments.back_mut() {
-            segment.lines.push(line, 1);
+            let mut lines = Lines::default();
+            lines.push(line, &raw.row);
+            segment.lines.append(&lines);
         }
     }
 
@@ -214,8 +218,12 @@ impl Feed {
 
     /// Goes on with another host: no row has been held yet.
     pub(super) fn move_to(&mut self, new: Feed) {
-        let (head, head_lines) = (std::mem::take(&mut self.head), self.head_lines);
-        *self = Feed { head, head_lines, ..new };
+        let (head, head_row) = (std::mem::take(&mut self.head), self.head_row);
+        *self = Feed {
+            head,
+            head_row,
+            ..new
+        };
     }
 
     /// Ends the open COPY.
@@ -266,13 +274,26 @@ mod tests {
         if !feed.turn_to(ShardId(shard)) {
             feed.add(ShardId(shard));
         }
-        feed.push(row.as_bytes(), line, 1);
+        let len = row.len();
+        let of_one_line = Row {
+            len,
+            body: len,
+            lines: 1,
+            lines_if_first: 1,
+        };
+        feed.push(row.as_bytes(), line, &of_one_line);
     }
 
     #[test]
     fn rows_wait_until_too_much_is_held_and_the_largest_goes_first() {
         let mut feed = Feed::new(HostId(0), ShardId(1));
-        feed.set_head(b"names\n", 1);
+        let names = Row {
+            len: 6,
+            body: 5,
+            lines: 1,
+            lines_if_first: 1,
+        };
+        feed.set_head(b"names\n", Some(names));
         row(&mut feed, 1, "a\n", 2);
         row(&mut feed, 2, "bbb\n", 3);
         row(&mut feed, 3, "c\n", 4);
@@ -289,7 +310,9 @@ mod tests {
         // The open one's go on without a new COPY.
         assert_eq!(
             written(&mut feed, Hold::None),
-            ["db2\n", "c", "P3", "dnames\n", "dc\n", "c", "P1", "dnames\n", "da\n"]
+            [
+                "db2\n", "c", "P3", "dnames\n", "dc\n", "c", "P1", "dnames\n", "da\n"
+            ]
         );
         assert_eq!((feed.bytes, feed.segments.len()), (0, 4));
         let mut end = Vec::new();

@@ -3,7 +3,7 @@
 mod context;
 mod data;
 mod feed;
-
+mod out;
 mod pass;
 mod rows;
 mod server;

@@ -12,8 +12,8 @@ use super::server::{Heard, Until};
 use crate::route::{Bound, CopyIn, Refusal, Values};
 use crate::shardmap::{HostId, ShardId, ShardMap};
 use crate::sql::copy::{Format, Splitter};
-use crate::sql::shape::Shape;
 use crate::sql::rewrite::{position_back, splice};
+use crate::sql::shape::Shape;
 use crate::wire::backend::{self, ErrorView};
 use crate::wire::error::{ErrorFields, SqlState};
 use crate::wire::{frame, frontend};
@@ -46,8 +46,18 @@ impl Statement<'_> {
     /// The statement for a shard.
     fn write(&self, map: &ShardMap, shard: ShardId, out: &mut Vec<u8>) {
         let Values { text, holes, .. } = self.values;
-        let end = self.copy.list.as_ref().map_or(text.len(), |(at, _)| at.at(holes));
-        splice(&text[..end], holes, &self.bound.edits, map.schema(shard), out);
+        let end = self
+            .copy
+            .list
+            .as_ref()
+            .map_or(text.len(), |(at, _)| at.at(holes));
+        splice(
+            &text[..end],
+            holes,
+            &self.bound.edits,
+            map.schema(shard),
+            out,
+        );
         if let Some((_, list)) = &self.copy.list {
             out.extend_from_slice(list.as_bytes());
         }
@@ -69,7 +79,9 @@ impl Statement<'_> {
         let Ok(view) = ErrorView::decode(body) else {
             return error.to_vec();
         };
-        let position = view.get(b'P').and_then(|p| std::str::from_utf8(p).ok()?.parse::<u32>().ok());
+        let position = view
+            .get(b'P')
+            .and_then(|p| std::str::from_utf8(p).ok()?.parse::<u32>().ok());
         let Some(position) = position else {
             return error.to_vec();
         };
@@ -77,7 +89,13 @@ impl Statement<'_> {
         let chars = |text: &[u8]| text.iter().filter(|b| **b & 0xc0 != 0x80).count() as u32;
         let mut before = Vec::new();
         let list = self.copy.list.as_ref().map_or(0, |(at, list)| {
-            splice(&text[..at.at(holes)], holes, &self.bound.edits, map.schema(shard), &mut before);
+            splice(
+                &text[..at.at(holes)],
+                holes,
+                &self.bound.edits,
+                map.schema(shard),
+                &mut before,
+            );
             chars(list.as_bytes())
         });
         let position = match position > chars(&before) {
@@ -102,11 +120,23 @@ impl Session {
         let mut shape = Shape::default();
         // It was scanned before.
         let _ = shape.scan(text);
-        let values = Values { text, holes: &shape.holes, params: None };
+        let values = Values {
+            text,
+            holes: &shape.holes,
+            params: None,
+        };
         let Some(copy) = bound.copy_in() else {
             return Ok(false);
         };
-        let error = self.copy_rows(Statement { bound, copy, values, only, simple: true }).await?;
+        let error = self
+            .copy_rows(Statement {
+                bound,
+                copy,
+                values,
+                only,
+                simple: true,
+            })
+            .await?;
         if let Some(block) = &mut self.block {
             block.failed |= error;
         }
@@ -125,41 +155,66 @@ impl Session {
         let Some(copy) = bound.copy_in() else {
             return Ok(());
         };
-        let values = Values { text: &statement.text, holes: &statement.holes, params: None };
-        self.copy_rows(Statement { bound, copy, values, only, simple: false }).await?;
+        let values = Values {
+            text: &statement.text,
+            holes: &statement.holes,
+            params: None,
+        };
+        self.copy_rows(Statement {
+            bound,
+            copy,
+            values,
+            only,
+            simple: false,
+        })
+        .await?;
         Ok(())
     }
 
     /// Runs the COPY whose message lies at the front of the inbox. `true`: it failed, and the client has the error.
     /// ReadyForQuery is the caller's.
-    pub(in crate::session) async fn copy_rows(&mut self, statement: Statement<'_>) -> Result<bool, Fault> {
+    pub(in crate::session) async fn copy_rows(
+        &mut self,
+        statement: Statement<'_>,
+    ) -> Result<bool, Fault> {
         // What follows the message is the data; the message itself is consumed by the caller.
-        let len = frame::header(self.client.pending()).ok().flatten().map_or(0, |h| h.len);
+        let len = frame::header(self.client.pending())
+            .ok()
+            .flatten()
+            .map_or(0, |h| h.len);
         let message = self.client.pending()[..len].to_vec();
         self.client.consume(len);
         let mut data = Data::default();
         let done = self.copy_rows_with(statement, &mut data).await;
         // The rest of the data is ignored as it comes, like Postgres does after an error.
         self.swallow += data.coming;
-        self.client.inbox.splice(self.client.read..self.client.read, message);
+        self.client
+            .inbox
+            .splice(self.client.read..self.client.read, message);
         done
     }
 
-    async fn copy_rows_with(&mut self, statement: Statement<'_>, data: &mut Data) -> Result<bool, Fault> {
+    async fn copy_rows_with(
+        &mut self,
+        statement: Statement<'_>,
+        data: &mut Data,
+    ) -> Result<bool, Fault> {
         let (mut feed, fresh) = self.probe(&statement).await?;
         let mut heard = Heard::default();
         let table = &*statement.copy.table;
-        self.feed_until(Until::Response, &mut feed, &mut heard, table).await?;
+        self.feed_until(Until::Response, &mut feed, &mut heard, table)
+            .await?;
+        let response = heard.response.clone().unwrap_or_default();
+        self.client.outbox.extend_from_slice(&response);
         if let Some(error) = heard.error.take() {
             let shard = self.first_shard(feed.host, statement.only);
             heard.error = Some(statement.position_back(&self.map, shard, &error));
             return self.copy_failed(&statement, &mut feed, heard, None).await;
         }
-        let response = heard.response.clone().unwrap_or_default();
-        self.client.outbox.extend_from_slice(&response);
         let end = match self.splitter(&statement) {
             Ok(mut cutter) => {
-                let taken = self.take_rows(&statement, &mut cutter, data, &mut feed, &mut heard, fresh);
+                let taken =
+                    self.take_rows(&statement, &mut cutter, data, &mut feed, &mut heard, fresh);
                 taken.await?
             }
             Err(refusal) => End::Bad(Bad::refusal(refusal)),
@@ -170,24 +225,33 @@ impl Session {
             End::Fail(message) => {
                 heard.at_line = Some(data.lines + 1);
                 self.links[self.active].outbox.extend_from_slice(&message);
-                self.feed_until(Until::Done, &mut feed, &mut heard, table).await?;
+                self.feed_until(Until::Done, &mut feed, &mut heard, table)
+                    .await?;
                 self.copy_failed(&statement, &mut feed, heard, None).await
             }
-            End::Bad(bad) => self.refuse_rows(&statement, feed, heard, bad, data.lines + 1).await,
+            End::Bad(bad) => {
+                self.refuse_rows(&statement, feed, heard, bad, data.lines + 1)
+                    .await
+            }
         }
     }
 
     /// Begins the COPY on some shard: the server checks the statement before the client sends any data.
     /// `true`: the host was enlisted for it.
     async fn probe(&mut self, statement: &Statement<'_>) -> Result<(Feed, bool), Fault> {
-        let writer = self.block.as_ref().map_or(self.batch.writer, |block| block.writer);
+        let writer = self
+            .block
+            .as_ref()
+            .map_or(self.batch.writer, |block| block.writer);
         let host = match (statement.only, writer) {
             (Some(only), _) => self.map.owner(only),
             (None, Some(writer)) => writer,
             (None, None) => self.any_host_with_shards(),
         };
         let fresh = self.links.iter().all(|link| link.host != host);
-        let feed = self.begin_on(statement, host, statement.only.is_some()).await?;
+        let feed = self
+            .begin_on(statement, host, statement.only.is_some())
+            .await?;
         Ok((feed, fresh))
     }
 
@@ -205,8 +269,17 @@ impl Session {
             .unwrap_or_else(|| self.map.template())
     }
 
-    async fn begin_on(&mut self, statement: &Statement<'_>, host: HostId, writes: bool) -> Result<Feed, Fault> {
-        self.link(Need { writes, ..Need::plain(host) }).await?;
+    async fn begin_on(
+        &mut self,
+        statement: &Statement<'_>,
+        host: HostId,
+        writes: bool,
+    ) -> Result<Feed, Fault> {
+        self.link(Need {
+            writes,
+            ..Need::plain(host)
+        })
+        .await?;
         // BEGIN and settings are dealt with first: what the COPY is answered is read here.
         self.drain_replies().await?;
         let shard = self.first_shard(host, statement.only);
@@ -221,14 +294,23 @@ impl Session {
     fn splitter(&mut self, statement: &Statement<'_>) -> Result<Cutter, Refusal> {
         let options = &statement.copy.options;
         let version = self.links[self.active].conn.as_ref().and_then(|conn| {
-            let (_, version) = conn.parameters.iter().find(|(name, _)| name == "server_version")?;
-            version.split(|c: char| !c.is_ascii_digit()).next()?.parse::<u32>().ok()
+            let (_, version) = conn
+                .parameters
+                .iter()
+                .find(|(name, _)| name == "server_version")?;
+            version
+                .split(|c: char| !c.is_ascii_digit())
+                .next()?
+                .parse::<u32>()
+                .ok()
         });
         let encoding = self.data_encoding(statement);
         let safe = options.format == Format::Binary || keeps_ascii(&encoding);
         let splitter = Splitter::new(options, version.is_none_or(|version| version < 18));
         Ok(Cutter {
-            splitter: splitter.filter(|_| safe).ok_or_else(|| statement.copy.unsplittable(&encoding))?,
+            splitter: splitter
+                .filter(|_| safe)
+                .ok_or_else(|| statement.copy.unsplittable(&encoding))?,
             map: self.map.clone(),
             only: statement.only,
             ascii: !matches!(&*encoding, "utf8" | "unicode" | "sqlascii"),
@@ -238,9 +320,15 @@ impl Session {
 
     /// The encoding of the data: lower case, letters and digits only, as Postgres compares names of encodings.
     fn data_encoding(&self, statement: &Statement<'_>) -> String {
-        let set = self.client.reported.iter().find(|(name, _)| name == "client_encoding");
+        let set = self
+            .client
+            .reported
+            .iter()
+            .find(|(name, _)| name == "client_encoding");
         let given = statement.copy.options.encoding.as_deref();
-        let name = given.or(set.map(|(_, value)| value.as_bytes())).unwrap_or(b"utf8");
+        let name = given
+            .or(set.map(|(_, value)| value.as_bytes()))
+            .unwrap_or(b"utf8");
         name.iter()
             .filter(|b| b.is_ascii_alphanumeric())
             .map(|b| char::from(b.to_ascii_lowercase()))
@@ -259,9 +347,7 @@ impl Session {
     ) -> Result<End, Fault> {
         let hold = Hold::Below(cutter.most / 2);
         loop {
-            if let Some(fail) = self.take_data(data)? {
-                return Ok(End::Fail(fail));
-            }
+            let fail = self.take_data(data)?;
             loop {
                 match data.cut(cutter, statement.copy, feed) {
                     Cut::More => break,
@@ -273,15 +359,21 @@ impl Session {
                             self.turn_feed(statement, feed, heard, host, fresh).await?;
                             data.host = Some(host);
                         }
-                        Some(first) => return Ok(End::Bad(self.second_host(statement, data, first, host))),
+                        Some(first) => {
+                            return Ok(End::Bad(self.second_host(statement, data, first, host)));
+                        }
                     },
                 }
                 if heard.error.is_some() {
                     return Ok(End::Refused);
                 }
             }
+            if let Some(fail) = fail {
+                return Ok(End::Fail(fail));
+            }
             self.write_due(statement, feed, hold);
-            self.feed_until(Until::Client, feed, heard, &statement.copy.table).await?;
+            self.feed_until(Until::Client, feed, heard, &statement.copy.table)
+                .await?;
             if heard.error.is_some() {
                 return Ok(End::Refused);
             }
@@ -296,7 +388,8 @@ impl Session {
             self.client.consume(here);
             data.coming -= here;
             let pending = self.client.pending();
-            let header = frame::frontend_header(pending).map_err(|e| Fault::violation(e.to_string()))?;
+            let header =
+                frame::frontend_header(pending).map_err(|e| Fault::violation(e.to_string()))?;
             let Some(header) = header.filter(|_| data.coming == 0) else {
                 return Ok(None);
             };
@@ -380,7 +473,13 @@ impl Session {
     }
 
     /// Two-phase commit would make this one possible.
-    fn second_host(&self, statement: &Statement<'_>, data: &Data, first: HostId, second: HostId) -> Bad {
+    fn second_host(
+        &self,
+        statement: &Statement<'_>,
+        data: &Data,
+        first: HostId,
+        second: HostId,
+    ) -> Bad {
         let (first, second) = (&self.map.host(first).name, &self.map.host(second).name);
         let fields = ErrorFields::error(
             SqlState::MORE_THAN_ONE_SHARD,
@@ -389,7 +488,10 @@ impl Session {
         .detail("Committing on two hosts one after the other could lose one half.")
         .hint("Copy the rows of one host at a time (SHOW SHARDS in the database \"presplit\" tells which shard is where), or one user's rows.")
         .context(format!("COPY {}, line {}", statement.copy.table, data.lines + 1));
-        Bad { fields: Box::new(fields), raw: None }
+        Bad {
+            fields: Box::new(fields),
+            raw: None,
+        }
     }
 
     /// Writes the next piece for the server, if one is due and the one before has gone.
@@ -400,9 +502,16 @@ impl Session {
     }
 
     /// Sends until no more is held than may be, unless the server refuses something.
-    async fn send(&mut self, statement: &Statement<'_>, feed: &mut Feed, heard: &mut Heard, hold: Hold) -> Result<(), Fault> {
+    async fn send(
+        &mut self,
+        statement: &Statement<'_>,
+        feed: &mut Feed,
+        heard: &mut Heard,
+        hold: Hold,
+    ) -> Result<(), Fault> {
         loop {
-            self.feed_until(Until::Written, feed, heard, &statement.copy.table).await?;
+            self.feed_until(Until::Written, feed, heard, &statement.copy.table)
+                .await?;
             if heard.error.is_some() || !self.write_due(statement, feed, hold) {
                 return Ok(());
             }
@@ -410,24 +519,37 @@ impl Session {
     }
 
     /// Ends the last COPY and waits for the answers to all of them.
-    async fn end_feed(&mut self, statement: &Statement<'_>, feed: &mut Feed, heard: &mut Heard) -> Result<(), Fault> {
+    async fn end_feed(
+        &mut self,
+        statement: &Statement<'_>,
+        feed: &mut Feed,
+        heard: &mut Heard,
+    ) -> Result<(), Fault> {
         let outbox = &mut self.links[self.active].outbox;
         feed.close(outbox);
         frontend::flush(outbox);
-        self.feed_until(Until::Done, feed, heard, &statement.copy.table).await?;
+        self.feed_until(Until::Done, feed, heard, &statement.copy.table)
+            .await?;
         Ok(())
     }
 
     /// All rows are there.
-    async fn finish_rows(&mut self, statement: &Statement<'_>, mut feed: Feed, mut heard: Heard) -> Result<bool, Fault> {
-        self.send(statement, &mut feed, &mut heard, Hold::None).await?;
+    async fn finish_rows(
+        &mut self,
+        statement: &Statement<'_>,
+        mut feed: Feed,
+        mut heard: Heard,
+    ) -> Result<bool, Fault> {
+        self.send(statement, &mut feed, &mut heard, Hold::None)
+            .await?;
         if heard.error.is_none() {
             self.end_feed(statement, &mut feed, &mut heard).await?;
         }
         if heard.error.is_none() && statement.simple {
             // Commits what is no part of a block: only then is it done.
             frontend::sync(&mut self.links[self.active].outbox);
-            self.feed_until(Until::Ready, &mut feed, &mut heard, &statement.copy.table).await?;
+            self.feed_until(Until::Ready, &mut feed, &mut heard, &statement.copy.table)
+                .await?;
         }
         if heard.error.is_some() {
             return self.copy_failed(statement, &mut feed, heard, None).await;
@@ -448,7 +570,8 @@ impl Session {
     ) -> Result<bool, Fault> {
         let table = &statement.copy.table;
         if let Some(raw) = &bad.raw {
-            self.send(statement, &mut feed, &mut heard, Hold::None).await?;
+            self.send(statement, &mut feed, &mut heard, Hold::None)
+                .await?;
             if heard.error.is_none() {
                 feed.write_odd(&mut self.links[self.active].outbox, raw, line);
                 self.end_feed(statement, &mut feed, &mut heard).await?;
@@ -466,8 +589,10 @@ impl Session {
         frontend::copy_fail(outbox, b"refused by presplit");
         frontend::flush(outbox);
         feed.segments.push_back(Default::default());
-        self.feed_until(Until::Done, &mut feed, &mut heard, table).await?;
-        self.copy_failed(statement, &mut feed, heard, Some(bad.fields)).await
+        self.feed_until(Until::Done, &mut feed, &mut heard, table)
+            .await?;
+        self.copy_failed(statement, &mut feed, heard, Some(bad.fields))
+            .await
     }
 
     /// The server has refused something, by itself or because it was told to. The client hears of it.
@@ -482,7 +607,8 @@ impl Session {
             self.batch.server_refused();
         } else if !heard.ready {
             frontend::sync(&mut self.links[self.active].outbox);
-            self.feed_until(Until::Ready, feed, &mut heard, &statement.copy.table).await?;
+            self.feed_until(Until::Ready, feed, &mut heard, &statement.copy.table)
+                .await?;
         }
         match ours {
             Some(fields) => {
@@ -502,7 +628,17 @@ impl Session {
 /// Whether a byte below 128 is always a character of its own in this encoding.
 fn keeps_ascii(encoding: &str) -> bool {
     const SAFE: &[&str] = &[
-        "utf8", "unicode", "sqlascii", "latin", "iso8859", "win12", "win8", "windows12", "windows8", "koi8", "euc",
+        "utf8",
+        "unicode",
+        "sqlascii",
+        "latin",
+        "iso8859",
+        "win12",
+        "win8",
+        "windows12",
+        "windows8",
+        "koi8",
+        "euc",
     ];
     SAFE.iter().any(|name| encoding.starts_with(name))
 }

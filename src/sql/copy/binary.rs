@@ -57,6 +57,7 @@ impl Binary {
             len,
             body: len,
             lines: 1,
+            lines_if_first: 1,
         })
     }
 }
@@ -67,7 +68,8 @@ pub(super) fn head(data: &[u8]) -> Result<Option<usize>, NoHead> {
     if data[..signature] != SIGNATURE[..signature] {
         return Err(NoHead);
     }
-    let Some((_, [flags @ .., a, b, c, d])) = data.get(..HEAD).map(|h| h.split_at(SIGNATURE.len())) else {
+    let Some((_, [flags @ .., a, b, c, d])) = data.get(..HEAD).map(|h| h.split_at(SIGNATURE.len()))
+    else {
         return Ok(None);
     };
     let extension = i32::from_be_bytes([*a, *b, *c, *d]);
@@ -95,11 +97,7 @@ fn incomplete(whole: bool) -> Step {
 }
 
 /// The fields of a row.
-pub(super) fn fields<'r>(
-    row: &'r [u8],
-    wanted: &[usize],
-    found: &mut dyn FnMut(usize, Field<'r>),
-) {
+pub(super) fn fields<'r>(row: &'r [u8], wanted: &[usize], found: &mut dyn FnMut(usize, Field<'r>)) {
     let mut rest = row.get(2..).unwrap_or_default();
     let mut number = 0;
     for &want in wanted {
@@ -109,7 +107,9 @@ pub(super) fn fields<'r>(
                 break;
             };
             let size = i32::from_be_bytes(*size);
-            let value = after.get(..usize::try_from(size).unwrap_or(0)).unwrap_or_default();
+            let value = after
+                .get(..usize::try_from(size).unwrap_or(0))
+                .unwrap_or_default();
             if number == want {
                 found(
                     want,

@@ -20,8 +20,9 @@ pub(super) struct Csv {
     /// How far the row at the front is scanned, and in what state.
     at: usize,
     within: Within,
-    /// Line ends inside quotes so far.
-    lines: u64,
+    /// Newlines and carriage returns inside quotes so far.
+    newlines: u64,
+    returns: u64,
     ended: bool,
 }
 
@@ -44,7 +45,8 @@ impl Csv {
             eol: Eol::Unknown,
             at: 0,
             within: Within::Bare,
-            lines: 0,
+            newlines: 0,
+            returns: 0,
             ended: false,
         }
     }
@@ -75,8 +77,9 @@ impl Csv {
                     self.at += 1;
                     continue;
                 }
+                let eol = self.eol;
                 return match self.eol.end(data, at, whole, true) {
-                    Ends::With(end) => self.row(at, at + end),
+                    Ends::With(end) => self.row(at, at + end, eol),
                     Ends::More => Step::More,
                     Ends::Bad(fault) => Step::Bad(fault),
                 };
@@ -114,21 +117,35 @@ impl Csv {
         if !quoted.is_empty() && self.within == Within::Escape {
             self.within = Within::Quotes;
         }
-        let end = if self.eol == Eol::Nl { b'\n' } else { b'\r' };
-        self.lines += memchr_iter(end, quoted).count() as u64;
+        self.returns += memchr_iter(b'\r', quoted).count() as u64;
+        if self.eol == Eol::Nl {
+            self.newlines += memchr_iter(b'\n', quoted).count() as u64;
+        }
     }
 
-    fn row(&mut self, body: usize, len: usize) -> Step {
-        let lines = 1 + self.lines;
-        (self.at, self.lines, self.within) = (0, 0, Within::Bare);
-        Step::Row(Row { len, body, lines })
+    /// A row that ends now. `eol`: what was known of line ends while it was scanned.
+    fn row(&mut self, body: usize, len: usize, eol: Eol) -> Step {
+        let inside = if eol == Eol::Nl {
+            self.newlines
+        } else {
+            self.returns
+        };
+        let row = Row {
+            len,
+            body,
+            lines: 1 + inside,
+            lines_if_first: 1 + self.returns,
+        };
+        (self.at, self.newlines, self.returns) = (0, 0, 0);
+        self.within = Within::Bare;
+        Step::Row(row)
     }
 
     fn rest(&mut self, data: &[u8], whole: bool) -> Step {
         match (whole, data.len()) {
             (false, _) => Step::More,
             (true, 0) => Step::End,
-            (true, len) => self.row(len, len),
+            (true, len) => self.row(len, len, self.eol),
         }
     }
 

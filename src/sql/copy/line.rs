@@ -41,9 +41,7 @@ impl LineFault {
     pub fn hint(self) -> Option<&'static str> {
         match self {
             LineFault::Return(false) => Some("Use \"\\r\" to represent carriage return."),
-            LineFault::Return(true) => {
-                Some("Use quoted CSV field to represent carriage return.")
-            }
+            LineFault::Return(true) => Some("Use quoted CSV field to represent carriage return."),
             LineFault::Newline(false) => Some("Use \"\\n\" to represent newline."),
             LineFault::Newline(true) => Some("Use quoted CSV field to represent newline."),
             LineFault::MarkerCorrupt | LineFault::MarkerStyle => None,

@@ -72,6 +72,8 @@ pub struct Row {
     pub body: usize,
     /// By how much the server's line number grows with it: 1, and the line ends inside quotes.
     pub lines: u64,
+    /// The same at a server that has seen no line end before, and so does not know which are some.
+    pub lines_if_first: u64,
 }
 
 /// What stands at the front of the data.

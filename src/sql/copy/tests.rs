@@ -236,13 +236,20 @@ fn random_data_is_cut_as_postgres_does() {
         cuts.sort_unstable();
         let expected = lines_of_postgres(&data, *quotes);
         let shown = String::from_utf8_lossy(&data).into_owned();
-        assert_eq!(split(options, &data, &cuts), expected, "{shown:?} {cuts:?} {options:?}");
+        assert_eq!(
+            split(options, &data, &cuts),
+            expected,
+            "{shown:?} {cuts:?} {options:?}"
+        );
         if let Some((quote, escape)) = quotes {
             for row in expected.0 {
                 let expected = csv_of_postgres(&row, *quote, *escape, b"");
                 let ours = all_fields(options, &row, expected.len());
                 assert_eq!(ours, expected, "{:?}", String::from_utf8_lossy(&row));
-                assert_eq!(all_fields(options, &row, expected.len() + 1).pop(), Some(None));
+                assert_eq!(
+                    all_fields(options, &row, expected.len() + 1).pop(),
+                    Some(None)
+                );
             }
         }
     }
@@ -257,8 +264,14 @@ fn text_fields() {
         all_fields(&text, b"1\t\\N\t\tx\\\ty", 5),
         [some(b"1"), Some(None), some(b""), some(b"x\ty"), None]
     );
-    assert_eq!(one(b"\\x41\\x4\\xg\\101\\60a\\777"), some(b"A\x04xgA0a\xff"));
-    assert_eq!(one(b"\\b\\f\\n\\r\\t\\v\\\\\\N"), some(b"\x08\x0c\n\r\t\x0b\\N"));
+    assert_eq!(
+        one(b"\\x41\\x4\\xg\\101\\60a\\777"),
+        some(b"A\x04xgA0a\xff")
+    );
+    assert_eq!(
+        one(b"\\b\\f\\n\\r\\t\\v\\\\\\N"),
+        some(b"\x08\x0c\n\r\t\x0b\\N")
+    );
     assert_eq!(one(b"a\\"), some(b"a"));
     assert_eq!(one(b""), some(b""));
     let empty_null = Options {
@@ -304,7 +317,12 @@ fn binary_rows_in_any_pieces() {
     }
     assert_eq!(
         all_fields(&options, &rows[0], 4),
-        [Some(Some(b"12345678".to_vec())), Some(None), Some(Some(Vec::new())), None]
+        [
+            Some(Some(b"12345678".to_vec())),
+            Some(None),
+            Some(Some(Vec::new())),
+            None
+        ]
     );
     for broken in [
         &b"\0\x01\0\0"[..],

@@ -64,6 +64,7 @@ impl Text {
             len,
             body,
             lines: 1,
+            lines_if_first: 1,
         })
     }
 

@@ -1,14 +1,18 @@
 # Try it:   make demo [PORT=6432]
-# Test it:  make test
+# Test it:  make test, and now and then
+#           make differential [DIFFERENTIAL_STATEMENTS=20000] [DIFFERENTIAL_SEED=1]
+#           make leak [LEAK_SECONDS=120] [LEAK_SEED=2]
+#           make scanner [MUTATIONS=1000000]
 #
 # What a Debian or Ubuntu lacks is installed, what can't be installed is named (.ci/need). Rust comes from rustup.rs.
 
 PORT ?= 6432
+MUTATIONS ?= 1000000
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 BASE := cc:build-essential initdb:postgresql psql:postgresql-client setpriv:util-linux
 
-.PHONY: demo test bench fmt lint
+.PHONY: demo test differential leak scanner bench fmt lint
 
 demo:
 	@.ci/need $(BASE)
@@ -18,6 +22,21 @@ test:
 	@.ci/need $(BASE) python-venv:python3-venv node:nodejs npm:npm
 	tests/drivers/setup.sh
 	cargo test
+
+# Our scanner against Postgres' own, and texts of one shape against each other's plans.
+scanner:
+	@.ci/need cc:build-essential libclang:libclang-dev
+	MUTATIONS=$(MUTATIONS) cargo test --profile perf --features scanner --lib -- sql::parse::postgres one_shape --nocapture
+
+# Random statements on one Postgres and through presplit; what else can be said is in tests/differential/mod.rs.
+differential:
+	@.ci/need $(BASE)
+	cargo test --test tests -- --ignored --exact --nocapture differential::many_random_statements_mean_the_same
+
+# Many clients, killed hosts, replaced maps: no row may reach the wrong client, no write may be lost or run twice.
+leak:
+	@.ci/need $(BASE)
+	cargo test --test tests -- --ignored --exact --nocapture leak::rows_stay_with_their_users_through_much_trouble
 
 bench:
 	@.ci/need $(BASE) pgbouncer:pgbouncer

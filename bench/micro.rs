@@ -75,7 +75,9 @@ fn table(name: &str, columns: &[(&str, u32)]) -> (String, catalog::Table) {
         .map(|(name, type_oid)| Column {
             name: (*name).to_owned(),
             type_oid: *type_oid,
+            generated: false,
             has_default: false,
+            collation: catalog::Collation::None,
         })
         .collect();
     (
@@ -84,6 +86,7 @@ fn table(name: &str, columns: &[(&str, u32)]) -> (String, catalog::Table) {
             name: name.to_owned(),
             relkind: 'r',
             columns,
+            definition: None,
         },
     )
 }

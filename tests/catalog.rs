@@ -1,6 +1,6 @@
 //! The catalog snapshot, read from real hosts.
 
-use presplit::catalog::{self, HostSource};
+use presplit::catalog::{self, Collation, HostSource, UserType};
 
 use crate::support::Cluster;
 
@@ -94,6 +94,63 @@ async fn the_snapshot_tells_tables_columns_sequences_and_functions() {
     assert_eq!(functions.sharded.iter().collect::<Vec<_>>(), ["own"]);
     assert_eq!(functions.public.iter().collect::<Vec<_>>(), ["pub"]);
     assert!(!functions.builtin.contains("hidden"));
+}
+
+#[tokio::test]
+async fn the_snapshot_tells_collations_types_and_views() {
+    let a = Cluster::new();
+    a.client()
+        .await
+        .batch_execute(
+            r#"CREATE TYPE mood AS ENUM ('sad', 'ok');
+            CREATE SEQUENCE invoice_number;
+            CREATE COLLATION ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+            CREATE COLLATION de (provider = icu, locale = 'de');
+            CREATE SCHEMA shard_0000;
+            SET search_path = shard_0000, public;
+            CREATE TYPE pair AS (a int, b int);
+            CREATE DOMAIN nick AS varchar(20) COLLATE ci;
+            CREATE TABLE t (user_id bigint, a text, b text COLLATE "C", c text COLLATE de, d text COLLATE ci, e nick,
+                            f text[], g mood);
+            CREATE VIEW v AS SELECT t.user_id, t.a FROM t WHERE t.a <> 'x';"#,
+        )
+        .await
+        .unwrap();
+    let (snapshot, faults) =
+        catalog::read(&[source("a", &a)], &[candidate("a", "shard_0000")]).await;
+    assert_eq!(faults, [""; 0]);
+    let collations: Vec<_> = snapshot.sharded["t"]
+        .columns
+        .iter()
+        .map(|c| c.collation)
+        .collect();
+    use Collation::*;
+    let expected = [
+        None,
+        Database,
+        Bytes,
+        Deterministic,
+        Nondeterministic,
+        Nondeterministic,
+        Database,
+        None,
+    ];
+    assert_eq!(collations, expected);
+    let labels = UserType::Enum(vec!["sad".to_owned(), "ok".to_owned()]);
+    assert_eq!(snapshot.public_types["a"]["mood"], labels);
+    assert_eq!(snapshot.public_types["a"].len(), 1);
+    assert_eq!(snapshot.sharded_types["pair"], UserType::Composite);
+    assert_eq!(snapshot.sharded_types["nick"], UserType::Domain(1043));
+    assert_eq!(snapshot.sharded_types.len(), 2);
+    assert!(snapshot.public_sequences["a"].contains("invoice_number"));
+    let database = &snapshot.databases["a"];
+    assert!(database.nondeterministic && database.encoding == "UTF8");
+    assert!(matches!(
+        database.collation(),
+        Collation::Bytes | Collation::Deterministic
+    ));
+    let view = snapshot.sharded["v"].definition.as_deref().unwrap();
+    assert!(view.contains("FROM t"), "{view}");
 }
 
 #[tokio::test]

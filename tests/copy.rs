@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::OnceCell;
 
-use crate::support::raw::{b, bf, done, dp, e, fail, frame, h, p, q, s};
+use crate::support::raw::{b, done, dp, e, fail, frame, h, p, q, s};
 use crate::support::{Cluster, Hosts, Proxy, Raw};
 
 const SHARDS: u32 = 8;
@@ -671,4 +671,264 @@ async fn much_more_than_may_be_held() {
         "{said}"
     );
     assert_eq!(rows_of(&twins.one, "notes").await, [""; 0]);
+}
+
+/// Random bytes, most of which mean something to COPY.
+fn random_data(random: &mut StdRng, csv: bool) -> Vec<u8> {
+    let mut data = Vec::new();
+    let end: &[u8] = [&b"\n"[..], b"\r\n", b"\r"][random.random_range(0..3)];
+    let separator = if csv { b',' } else { b'\t' };
+    for _ in 0..random.random_range(0..6) {
+        let odd: [&[u8]; 20] = [
+            b"a",
+            b"x\\ty",
+            b"\\N",
+            b"",
+            b"\"q\"",
+            b"\"a,\"\"b\"",
+            b"\"\n\"",
+            b"\\\n",
+            b"\\.",
+            b"'",
+            b"\"",
+            b"\\x41",
+            b"\r",
+            b"\n",
+            b"\xc3\xa4",
+            b"\xff",
+            b"\\\\",
+            b"\\101",
+            b" ",
+            b"\0",
+        ];
+        let mut word = || match random.random_range(0..12) {
+            // Hostile values are rare, so that many rows are good.
+            0..4 => odd[random.random_range(0..odd.len())].to_vec(),
+            _ => vec![b'b' + random.random_range(0..20)],
+        };
+        let (before, after) = (word(), word());
+        let user: &[u8] = [
+            &b"1"[..],
+            b"2",
+            b"-5",
+            b" 7",
+            b"\\065",
+            b"\"4\"",
+            b"12",
+            b"13",
+            b"x",
+            b"",
+        ][random.random_range(0..if csv { 8 } else { 9 })];
+        let n: &[u8] = [&b"1"[..], b"2", b"77", b"99999999999"][random.random_range(0..3)];
+        let fields = [&before[..], user, n, &after];
+        data.extend(fields.join(&separator));
+        data.extend_from_slice(if random.random_range(0..30) == 0 {
+            b"\n"
+        } else {
+            end
+        });
+    }
+    data
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn random_data_is_taken_as_by_postgres() {
+    let _turn = TURN.lock().await;
+    let proxy = Proxy::start(&twins().await.one);
+    let mut random = StdRng::seed_from_u64(42);
+    let (mut faults, mut refused) = (Vec::new(), 0);
+    let twins = twins().await;
+    for _ in 0..250 {
+        let csv = random.random_range(0..2) == 0;
+        let data = random_data(&mut random, csv);
+        let sql = if csv {
+            "COPY notes FROM STDIN CSV"
+        } else {
+            "COPY notes FROM STDIN"
+        };
+        let bytes = [q(sql), cut(&data, random.random_range(1..5)), done()].concat();
+        let (expected, got) = (
+            converse(twins.plain(), &bytes, 1),
+            converse(proxy.addr(), &bytes, 1),
+        );
+        // Of several errors in the data, another one may be met first.
+        let same = expected == got || {
+            let errors = |lines: &[String]| lines.iter().any(|l| l.starts_with('E'));
+            errors(&expected) && errors(&got)
+        };
+        refused += usize::from(expected != got);
+        if !same {
+            let data = String::from_utf8_lossy(&data).into_owned();
+            faults.push(format!(
+                "{sql} {data:?}:\n  postgres: {expected:#?}\n  presplit: {got:#?}"
+            ));
+        }
+    }
+    let (expected, got) = (
+        rows_of_plain(&twins.plain, "notes").await,
+        rows_of(&twins.one, "notes").await,
+    );
+    empty(twins, "notes").await;
+    assert!(
+        faults.is_empty(),
+        "{} differ\n{}",
+        faults.len(),
+        faults.join("\n")
+    );
+    assert_eq!(expected, got);
+    assert!(
+        expected.len() > 100 && refused < 25,
+        "{} rows, {refused} other errors",
+        expected.len()
+    );
+}
+
+/// The data of a COPY TO, its rows sorted: a line (or, in binary, all of it) each.
+fn copied_out(addr: SocketAddr, sql: &str, extended: bool) -> Vec<String> {
+    let bytes = match extended {
+        false => q(sql),
+        true => [p("", sql), b("", "", &[]), dp(""), e("", 0), s()].concat(),
+    };
+    let mut lines = converse(addr, &bytes, 1);
+    if sql.contains("binary") {
+        // As one line: how the bytes are cut into messages does not matter.
+        let (data, mut others): (Vec<String>, Vec<String>) =
+            lines.into_iter().partition(|l| l.starts_with("d "));
+        let mut bytes: Vec<char> = data.iter().flat_map(|l| l[2..].chars()).collect();
+        bytes.sort_unstable();
+        others.push(bytes.into_iter().collect());
+        return others;
+    }
+    let first = lines.iter().position(|l| l.starts_with("d ")).unwrap_or(0);
+    let header = usize::from(sql.contains("HEADER"));
+    if let Some(data) = lines.get_mut(first + header..) {
+        data.sort();
+    }
+    lines
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn copy_out_is_that_of_postgres() {
+    let _turn = TURN.lock().await;
+    let twins = twins().await;
+    empty(twins, "notes").await;
+    let (one, two) = (Proxy::start(&twins.one), Proxy::start(&twins.two));
+    let statements = [
+        "COPY notes TO STDOUT",
+        "COPY notes (user_id, after) TO STDOUT (FORMAT csv, HEADER, FORCE_QUOTE *)",
+        "COPY notes TO STDOUT WITH CSV HEADER",
+        "COPY notes TO STDOUT (HEADER)",
+        "COPY notes TO STDOUT (FORMAT binary)",
+        "COPY (SELECT after, user_id FROM notes WHERE n > 10) TO STDOUT (FORMAT csv, HEADER)",
+        "COPY (SELECT n FROM notes) TO STDOUT (FORMAT binary)",
+        "COPY (SELECT n FROM notes WHERE user_id = 3) TO STDOUT (FORMAT binary)",
+        "COPY (SELECT FROM notes) TO STDOUT (FORMAT binary)",
+        "COPY (SELECT 10 / (n - 33) FROM notes WHERE user_id = 33) TO STDOUT",
+        "COPY notes (nosuch) TO STDOUT",
+        "COPY notes TO STDOUT (DELIMITER 'ab')",
+        "COPY countries TO STDOUT",
+    ];
+    for filled in [false, true] {
+        if filled {
+            let rows: Vec<String> = (0..200)
+                .map(|n| format!("b{n}\t{}\t{n}\t\\N\n", n % 61))
+                .collect();
+            let bytes = [
+                q("COPY notes FROM STDIN"),
+                cd(rows.concat().as_bytes()),
+                done(),
+            ]
+            .concat();
+            assert!(converse(twins.plain(), &bytes, 1).contains(&"C COPY 200".to_owned()));
+            assert!(talk(&one, &bytes, 1).contains("C COPY 200"));
+            for host in [0..4, 4..8] {
+                let of_host = |n: &&String| {
+                    host.contains(&(n.split('\t').nth(1).unwrap().parse::<i64>().unwrap() % 8))
+                };
+                let rows: Vec<&String> = rows.iter().filter(of_host).collect();
+                let data: String = rows.iter().map(|row| row.as_str()).collect();
+                let bytes = [q("COPY notes FROM STDIN"), cd(data.as_bytes()), done()].concat();
+                assert!(talk(&two, &bytes, 1).contains(&format!("C COPY {}", rows.len())));
+            }
+        }
+        for sql in statements {
+            for extended in [false, true] {
+                let expected = copied_out(twins.plain(), sql, extended);
+                for proxy in [&one, &two] {
+                    assert_eq!(copied_out(proxy.addr(), sql, extended), expected, "{sql}");
+                }
+            }
+        }
+    }
+    // One shard fails: the error ends the data, and the session goes on.
+    let sql = "COPY (SELECT 10 / (n - 33) FROM notes) TO STDOUT";
+    for proxy in [&one, &two] {
+        let said = talk(
+            proxy,
+            &[
+                q(sql),
+                q("BEGIN"),
+                q(sql),
+                q("SELECT 1"),
+                q("ROLLBACK"),
+                q("SELECT 1"),
+            ]
+            .concat(),
+            6,
+        );
+        let wanted = "C22012 | Mdivision by zero";
+        assert!(
+            said.matches(wanted).count() == 2
+                && said.contains("C25P02")
+                && said.ends_with("D 1\nC SELECT 1\nZ I"),
+            "{said}"
+        );
+    }
+    for sql in [
+        "COPY (SELECT n FROM notes ORDER BY n) TO STDOUT",
+        "COPY (SELECT count(*) FROM notes) TO STDOUT",
+    ] {
+        assert!(talk(&two, &q(sql), 1).contains("CSR0"), "{sql}");
+    }
+    empty(twins, "notes").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn copy_in_psql() {
+    let _turn = TURN.lock().await;
+    let twins = twins().await;
+    empty(twins, "notes").await;
+    let proxy = Proxy::start(&twins.one);
+    let file = twins.one.dir().join("notes.csv");
+    std::fs::write(&file, "before,user_id,n,after\n\"a\nb\",1,2,x\nc,7,8,\n").unwrap();
+    let run = |command: &str| {
+        let out = std::process::Command::new("psql")
+            .args(["-X", "-v", "ON_ERROR_STOP=1", "-c", command, &proxy.url()])
+            .output()
+            .unwrap();
+        assert!(
+            out.status.success(),
+            "{}",
+            String::from_utf8_lossy(&out.stderr)
+        );
+        String::from_utf8(out.stdout).unwrap()
+    };
+    let path = file.display();
+    assert_eq!(
+        run(&format!(
+            "\\copy notes from '{path}' (format csv, header match)"
+        )),
+        "COPY 2\n"
+    );
+    let out = twins.one.dir().join("out.csv");
+    assert_eq!(
+        run(&format!("\\copy notes to '{}' csv header", out.display())),
+        "COPY 2\n"
+    );
+    assert_eq!(
+        std::fs::read_to_string(out).unwrap(),
+        std::fs::read_to_string(file).unwrap()
+    );
+    assert_eq!(rows_of(&twins.one, "notes").await.len(), 2);
+    empty(twins, "notes").await;
 }

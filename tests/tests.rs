@@ -8,9 +8,11 @@ mod auth;
 mod catalog;
 mod copy;
 mod demo;
+mod differential;
 mod drivers;
 mod hostile;
 mod layers;
+mod leak;
 mod lifecycle;
 mod protocol;
 mod provision;
@@ -22,3 +24,4 @@ mod settings;
 // Parts of it wait for the tests that need them.
 #[allow(dead_code, unused_imports)]
 mod support;
+mod syntax;

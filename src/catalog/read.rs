@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio_postgres::{Client, NoTls};
 
-use super::{Column, Functions, Snapshot, Table};
+use super::{Collation, Column, Database, Functions, Snapshot, Table, UserType};
 
 /// The longest that one host may take to be read, connecting included. A host that hangs must not hold up the others for ever.
 const READ_LIMIT: Duration = Duration::from_secs(20);
@@ -42,9 +42,14 @@ pub async fn read(hosts: &[HostSource], templates: &[(String, String)]) -> (Snap
     let mut found: HashMap<String, TemplatePart> = HashMap::new();
     for (name, result) in read {
         match result {
-            Ok(HostPart { public, template }) => {
-                snapshot.public.insert(name.clone(), public);
-                found.extend(template.map(|part| (name, part)));
+            Ok(part) => {
+                snapshot.public.insert(name.clone(), part.public);
+                snapshot
+                    .public_sequences
+                    .insert(name.clone(), part.sequences);
+                snapshot.public_types.insert(name.clone(), part.types);
+                snapshot.databases.insert(name.clone(), part.database);
+                found.extend(part.template.map(|part| (name, part)));
             }
             Err(why) => faults.push(format!("host {name}: {why}")),
         }
@@ -54,6 +59,7 @@ pub async fn read(hosts: &[HostSource], templates: &[(String, String)]) -> (Snap
             let part = found.remove(host).expect("looked up in the line above");
             snapshot.sharded = part.tables;
             snapshot.sharded_sequences = part.sequences;
+            snapshot.sharded_types = part.types;
             snapshot.functions = part.functions;
             return (snapshot, faults);
         }
@@ -73,7 +79,10 @@ pub async fn read(hosts: &[HostSource], templates: &[(String, String)]) -> (Snap
 
 /// What one host has to say.
 struct HostPart {
+    database: Database,
     public: BTreeMap<String, Table>,
+    sequences: HashSet<String>,
+    types: HashMap<String, UserType>,
     /// From the first of the asked schemas that exists here.
     template: Option<TemplatePart>,
 }
@@ -82,6 +91,7 @@ struct TemplatePart {
     schema: String,
     tables: BTreeMap<String, Table>,
     sequences: HashSet<String>,
+    types: HashMap<String, UserType>,
     functions: Functions,
 }
 
@@ -109,26 +119,41 @@ async fn read_parts(
     client
         .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         .await?;
+    let database = read_database(client).await?;
     let domains = read_domains(client).await?;
     let public = read_tables(client, "public", &domains).await?;
+    let sequences = read_sequences(client, "public").await?;
+    let types = read_types(client, "public", &domains).await?;
     let mut template = None;
     for schema in schemas {
+        // What the search_path finds, `pg_get_viewdef` leaves unqualified.
+        client
+            .execute(
+                "SELECT pg_catalog.set_config('search_path', pg_catalog.quote_ident($1::text) || ', public', true)",
+                &[&schema],
+            )
+            .await?;
         let tables = read_tables(client, &schema, &domains).await?;
         // An empty schema has nothing to teach: a shard that is not provisioned yet must not make every table unknown.
         if !tables.is_empty() {
-            let sequences = read_sequences(client, &schema).await?;
-            let functions = read_functions(client, &schema).await?;
             template = Some(TemplatePart {
-                schema,
                 tables,
-                sequences,
-                functions,
+                sequences: read_sequences(client, &schema).await?,
+                types: read_types(client, &schema, &domains).await?,
+                functions: read_functions(client, &schema).await?,
+                schema,
             });
             break;
         }
     }
     client.batch_execute("COMMIT").await?;
-    Ok(HostPart { public, template })
+    Ok(HostPart {
+        database,
+        public,
+        sequences,
+        types,
+        template,
+    })
 }
 
 /// Tables of one schema with their columns. A missing schema has none.
@@ -142,10 +167,17 @@ async fn read_tables(
         .query(
             "SELECT c.relname::text, c.relkind::text, a.attname::text, a.atttypid,
                     a.atthasdef OR a.attidentity <> '' OR a.attgenerated <> '',
+                    CASE WHEN a.attcollation = 0 THEN 'none'
+                         WHEN o.collname = 'default' AND o.collnamespace = 'pg_catalog'::pg_catalog.regnamespace THEN 'database'
+                         WHEN NOT o.collisdeterministic THEN 'nondeterministic'
+                         WHEN o.collprovider = 'b' OR o.collprovider = 'c' AND o.collcollate IN ('C', 'POSIX') THEN 'bytes'
+                         ELSE 'deterministic' END,
+                    CASE WHEN c.relkind IN ('v', 'm') AND a.attnum = 1 THEN pg_catalog.pg_get_viewdef(c.oid) END,
                     a.attgenerated <> ''
              FROM pg_catalog.pg_class c
              JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
              LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+             LEFT JOIN pg_catalog.pg_collation o ON o.oid = a.attcollation
              WHERE n.nspname = $1::text AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
              ORDER BY c.relname, a.attnum",
             &[&schema],
@@ -158,18 +190,80 @@ async fn read_tables(
             name,
             relkind: row.get::<_, &str>(1).chars().next().unwrap_or('r'),
             columns: Vec::new(),
+            definition: None,
         });
+        if let Some(definition) = row.get(6) {
+            table.definition = Some(definition);
+        }
         if let Some(name) = row.get(2) {
             let type_oid = base_type(row.get(3), domains);
             table.columns.push(Column {
                 name,
                 type_oid,
                 has_default: row.get(4),
-                generated: row.get(5),
+                generated: row.get(7),
+                collation: collation(row.get(5)),
             });
         }
     }
     Ok(tables)
+}
+
+fn collation(word: &str) -> Collation {
+    match word {
+        "none" => Collation::None,
+        "database" => Collation::Database,
+        "bytes" => Collation::Bytes,
+        "nondeterministic" => Collation::Nondeterministic,
+        _ => Collation::Deterministic,
+    }
+}
+
+/// Through `to_jsonb`, for a column that this version of Postgres lacks is then null.
+async fn read_database(client: &Client) -> Result<Database, tokio_postgres::Error> {
+    let row = client
+        .query_one(
+            "SELECT datcollate::text, coalesce(d->>'datlocprovider', 'c'),
+                    coalesce(d->>'datlocale', d->>'daticulocale'), pg_catalog.pg_encoding_to_char(encoding)::text,
+                    EXISTS (SELECT FROM pg_catalog.pg_collation WHERE NOT collisdeterministic)
+             FROM (SELECT datcollate, encoding, pg_catalog.to_jsonb(b) AS d FROM pg_catalog.pg_database b
+                   WHERE datname = pg_catalog.current_database()) AS x",
+            &[],
+        )
+        .await?;
+    Ok(Database {
+        collate: row.get(0),
+        provider: row.get::<_, &str>(1).chars().next().unwrap_or('c'),
+        locale: row.get(2),
+        encoding: row.get(3),
+        nondeterministic: row.get(4),
+    })
+}
+
+/// Types of one schema, those of tables' rows and of arrays left out.
+async fn read_types(
+    client: &Client,
+    schema: &str,
+    domains: &HashMap<u32, u32>,
+) -> Result<HashMap<String, UserType>, tokio_postgres::Error> {
+    let rows = client
+        .query(
+            "SELECT t.typname::text, t.typtype::text, t.typbasetype,
+                    ARRAY(SELECT e.enumlabel::text FROM pg_catalog.pg_enum e WHERE e.enumtypid = t.oid ORDER BY e.enumsortorder)
+             FROM pg_catalog.pg_type t
+             JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
+             LEFT JOIN pg_catalog.pg_class c ON c.oid = t.typrelid
+             WHERE n.nspname = $1::text AND (c.relkind IS NULL OR c.relkind = 'c') AND t.typcategory <> 'A'",
+            &[&schema],
+        )
+        .await?;
+    let kind = |row: &tokio_postgres::Row| match row.get::<_, &str>(1) {
+        "e" => UserType::Enum(row.get(3)),
+        "c" => UserType::Composite,
+        "d" => UserType::Domain(base_type(row.get(2), domains)),
+        _ => UserType::Other,
+    };
+    Ok(rows.iter().map(|row| (row.get(0), kind(row))).collect())
 }
 
 /// Every domain and the type that it stands on, which may be a domain again.

@@ -1,6 +1,6 @@
 //! `presplit explain`: where statements would go, without a proxy, and with `--schema` without a database.
 
-use crate::catalog::{self, Column, HostSource, Snapshot, Table};
+use crate::catalog::{self, Collation, Column, HostSource, Snapshot, Table};
 use crate::ops::connect;
 use crate::route::{self, Format, Param, Params, Tables};
 use crate::shardmap::{HostId, Kind, ShardMap};
@@ -47,6 +47,7 @@ pub fn tables_of_file(map: &ShardMap, sql: &str) -> (Tables, Vec<String>) {
         let made = Table {
             name: table.name.clone(),
             relkind: 'r',
+            definition: None,
             columns: table
                 .columns
                 .iter()
@@ -55,6 +56,10 @@ pub fn tables_of_file(map: &ShardMap, sql: &str) -> (Tables, Vec<String>) {
                     type_oid: oid(kind),
                     has_default: *has_default,
                     generated: false,
+                    collation: match oid(kind) {
+                        25 | 1042 | 1043 => Collation::Database,
+                        _ => Collation::None,
+                    },
                 })
                 .collect(),
         };

@@ -125,15 +125,26 @@ fn keep_what_is_down(map: &ShardMap, snapshot: &mut Snapshot, old: &Snapshot) {
         if !snapshot.public.contains_key(&host.name)
             && let Some(public) = old.public.get(&host.name)
         {
-            snapshot.public.insert(host.name.clone(), public.clone());
+            let name = &host.name;
+            snapshot.public.insert(name.clone(), public.clone());
+            keep_one(name, &mut snapshot.public_sequences, &old.public_sequences);
+            keep_one(name, &mut snapshot.public_types, &old.public_types);
+            keep_one(name, &mut snapshot.databases, &old.databases);
         }
     }
     if snapshot.sharded.is_empty() {
         snapshot.sharded = old.sharded.clone();
         snapshot.sharded_sequences = old.sharded_sequences.clone();
+        snapshot.sharded_types = old.sharded_types.clone();
     }
     if snapshot.functions.builtin.is_empty() {
         snapshot.functions = old.functions.clone();
+    }
+}
+
+fn keep_one<T: Clone>(host: &str, now: &mut BTreeMap<String, T>, old: &BTreeMap<String, T>) {
+    if let Some(old) = old.get(host) {
+        now.insert(host.to_owned(), old.clone());
     }
 }
 

@@ -12,6 +12,7 @@ use super::keys::Keys;
 use super::known::Knowledge;
 use super::refusal::{Code, Refusal};
 use super::rules::{Bound, Names, Rule, Sharded};
+use super::spread::Spread;
 use super::tables::{Table, TableKind, Tables};
 use super::{copy, gather, words};
 
@@ -345,10 +346,22 @@ fn needs(plan: &Plan, tables: &Tables, edits: &mut Vec<Edit>) -> Needs {
         }
         needs.catalog |= functions::reads_catalog(&call.name);
     }
-    for named in &plan.types {
-        if named.schema.is_none() && !functions::is_builtin_type(&named.name) {
-            needs.search_path = true;
+    for named in plan
+        .types
+        .iter()
+        .filter(|t| !functions::is_builtin_type(&t.name))
+    {
+        let of_shards = tables.is_sharded_type(&named.name);
+        match &named.schema {
+            None if of_shards => edits.push(Edit::Qualify(named.place.pos)),
+            Some((schema, place)) if of_shards && schema == "public" => {
+                edits.push(Edit::Replace(place.pos, place.len));
+            }
+            None if !tables.is_public_type(&named.name) => needs.search_path = true,
+            _ => continue,
         }
+        // Any shard has it, and the answer is the same in all.
+        needs.catalog |= of_shards;
     }
     for object in &plan.objects {
         needs.catalog |= !functions::takes_sequence(&object.to);
@@ -366,6 +379,7 @@ fn needs(plan: &Plan, tables: &Tables, edits: &mut Vec<Edit>) -> Needs {
                     needs.object = Some((object.to.clone(), "a sequence".to_owned()));
                 }
             }
+            (parts, _) if tables.host_of_object(parts).is_some() => {}
             (parts, _) if functions::takes_sequence(&object.to) => {
                 needs.sequence = Some((object.to.clone(), parts.join(".")));
             }
@@ -375,9 +389,18 @@ fn needs(plan: &Plan, tables: &Tables, edits: &mut Vec<Edit>) -> Needs {
     needs
 }
 
+/// Unsharded tables, and sequences of one host alone, that strings name: host and name.
+fn named_on_a_host<'t>(plan: &Plan, tables: &'t Tables) -> Vec<(&'t str, &'t str)> {
+    let objects = plan.objects.iter().filter(|object| object.hole.is_some());
+    objects
+        .filter_map(|object| tables.host_of_object(&object.parts))
+        .collect()
+}
+
 fn query(plan: &Plan, tables: &Tables) -> Bound {
     let mut edits = Vec::new();
-    let parts = parts(plan, tables);
+    let mut parts = parts(plan, tables);
+    parts.unsharded.extend(named_on_a_host(plan, tables));
     let needs = needs(plan, tables, &mut edits);
     for table in plan.levels.iter().flat_map(|level| &level.items) {
         if let Source::Table(table) = &table.source {
@@ -458,6 +481,13 @@ fn rule(plan: &Plan, tables: &Tables, parts: Parts<'_>, needs: Needs, writes: bo
     if let Some(refusal) = needs.refused {
         return refuse(refusal);
     }
+    if let Some(call) = plan
+        .calls
+        .iter()
+        .find(|call| matches!(call.name.as_str(), "currval" | "lastval"))
+    {
+        return refuse(words::last_value(&call.name));
+    }
     if let Some(host) = parts.unsharded.first().map(|(host, _)| *host)
         && let Some(other) = parts.unsharded.iter().find(|(other, _)| *other != host)
     {
@@ -520,6 +550,7 @@ fn sharded(plan: &Plan, tables: &Tables, parts: &Parts<'_>, needs: &Needs, write
             .first()
             .map(|(host, table)| ((*host).to_owned(), (*table).to_owned())),
         one_shard_only: None,
+        spread: None,
         unbound: None,
     };
     for (level, item, table, shard) in &parts.fixed {
@@ -574,6 +605,10 @@ fn sharded(plan: &Plan, tables: &Tables, parts: &Parts<'_>, needs: &Needs, write
             some_bound,
             reason.as_deref(),
         ));
+    }
+    let select = plan.select.as_ref().filter(|_| plan.wrap != Wrap::CopyOut);
+    if let (None, Some(root), Some(select)) = (&reason, plan.root, select) {
+        found.spread = Some(Box::new(Spread::new(&scope, root, select)));
     }
     found.one_shard_only = reason.map(|reason| words::not_mergeable(&reason, writes));
     Rule::Sharded(Box::new(found))

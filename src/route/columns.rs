@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use crate::catalog::Collation;
 use crate::sql::plan::{Body, Column, Join, JoinKind, LevelId, Output, Plan, Source, Term, Using};
 
 use super::tables::{Table, Tables};
@@ -117,6 +118,9 @@ impl<'p> Scope<'p> {
     fn resolve_here(&self, level: LevelId, column: &Column) -> Option<Option<ColumnId>> {
         let items = &self.plan.levels[level].items;
         if let Some(table) = &column.table {
+            if let Some(merged) = self.resolve_joined(level, table, &column.name) {
+                return Some(merged);
+            }
             let item = (0..items.len())
                 .find(|item| self.is_called(level, *item, column.schema.as_deref(), table))?;
             return Some(match self.has(level, item, &column.name) {
@@ -152,6 +156,26 @@ impl<'p> Scope<'p> {
         }
     }
 
+    /// A column of what `USING (...) AS alias` calls so.
+    fn resolve_joined(&self, level: LevelId, alias: &str, name: &str) -> Option<Option<ColumnId>> {
+        let joins = &self.plan.levels[level].joins;
+        let at = joins
+            .iter()
+            .position(|join| join.alias.as_deref() == Some(alias))?;
+        let keeps_left = matches!(joins[at].kind, JoinKind::Inner | JoinKind::Left);
+        let Using::Columns(columns) = &joins[at].using else {
+            return Some(None);
+        };
+        let column = columns
+            .iter()
+            .position(|column| column == name)
+            .filter(|_| keeps_left);
+        let pair = column.and_then(|column| self.joined_by_name(level, at).get(column).copied());
+        // Where a column of the list is not sure, the pairs are fewer than the names.
+        let sure = self.joined_by_name(level, at).len() == columns.len();
+        Some(pair.filter(|_| sure).map(|(left, _)| left))
+    }
+
     /// A name that several items have is one column to Postgres only if USING made it so; it is that of the leftmost
     /// item as long as no join adds rows on the right.
     fn is_merged(&self, level: LevelId, name: &str) -> bool {
@@ -167,7 +191,13 @@ impl<'p> Scope<'p> {
                 .all(|join| matches!(join.kind, JoinKind::Inner | JoinKind::Left))
     }
 
-    fn is_called(&self, level: LevelId, item: usize, schema: Option<&str>, name: &str) -> bool {
+    pub(super) fn is_called(
+        &self,
+        level: LevelId,
+        item: usize,
+        schema: Option<&str>,
+        name: &str,
+    ) -> bool {
         let item = &self.plan.levels[level].items[item];
         match (&item.alias, &item.source) {
             (Some(alias), _) => schema.is_none() && alias == name,
@@ -213,7 +243,7 @@ impl<'p> Scope<'p> {
                     names: table
                         .columns
                         .iter()
-                        .map(|(name, _)| Some(name.clone()))
+                        .map(|column| Some(column.name.clone()))
                         .collect(),
                     complete: true,
                 },
@@ -245,6 +275,27 @@ impl<'p> Scope<'p> {
             }),
             Origin::Term(_) => None,
         }
+    }
+
+    /// Values of this column that are equal have the same bytes.
+    pub(super) fn equal_is_same(&self, column: ColumnId) -> bool {
+        let mut column = column;
+        // Deeper nesting is no reason to trust it.
+        for _ in 0..32 {
+            match self.plan.levels[column.level].items[column.item].source {
+                Source::Level(inner) => match self.given(inner, column.column) {
+                    Some(given) => column = given,
+                    None => return false,
+                },
+                _ => {
+                    let table = self.table(column.level, column.item);
+                    return table
+                        .and_then(|table| table.columns.get(column.column))
+                        .is_some_and(|c| c.collation != Collation::Nondeterministic);
+                }
+            }
+        }
+        false
     }
 
     fn level_columns(&self, level: LevelId) -> Rc<LevelColumns<'p>> {

@@ -250,6 +250,7 @@ fn copy_out(plan: &Plan, table: &Table) -> Rule {
         checks: Vec::new(),
         fixed: None,
         beside: None,
+        spread: None,
         one_shard_only: plan.copy_options.as_ref().err().map(unreadable),
         unbound: Some(plan.copy_options.as_ref().err().map_or(unbound, unreadable)),
     }))
@@ -284,7 +285,7 @@ fn copy_in(
         .as_ref()
         .map(|key| (&key.name, Carries::Key(key.key_type)));
     if key.is_none() && ids.is_empty() {
-        return refuse(words::no_key_column(&table.name), true);
+        return refuse(words::no_key_column(table), true);
     }
     let ids = ids.iter().map(|id| (id, Carries::Id));
     let mut found: Vec<(usize, Role)> = key
@@ -315,11 +316,11 @@ fn copy_in(
 
 fn role(name: &str, carries: Carries, table: &Table, options: &Options) -> Role {
     let among = |names: &[String]| names.iter().any(|n| n == "*" || n == name);
-    let column = table.columns.iter().find(|(column, _)| column == name);
+    let column = table.columns.iter().find(|column| column.name == name);
     Role {
         column: name.to_owned(),
         carries,
-        type_oid: column.map_or(0, |(_, oid)| *oid),
+        type_oid: column.map_or(0, |column| column.type_oid),
         never_null: among(&options.force_not_null),
         quoted_null: among(&options.force_null),
     }

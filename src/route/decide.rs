@@ -6,8 +6,9 @@ use smallvec::SmallVec;
 use crate::shardmap::{KeyType, ShardId, ShardMap};
 use crate::sql::hint::Hint;
 
+use super::recipe::{self, Recipe};
 use super::refusal::Refusal;
-use super::rules::{Binding, Bound, Carries, Equals, Names, Rule, Sharded};
+use super::rules::{Binding, Bound, Carries, Equals, Names, Null, Rule, Sharded};
 use super::{Route, Target, Values, value, words};
 
 type Shards = SmallVec<[ShardId; 8]>;
@@ -31,8 +32,35 @@ pub fn decide(
             let shard = shard.map_err(|fault| words::hint_key(key, &format!("{fault:?}")))?;
             with_shard(bound, values, map, shard)
         }
-        Some(Hint::All) => all(bound, map),
+        Some(Hint::All) => all(bound, values, map),
     }
+}
+
+/// How the answers of several shards, to which a statement goes with these values, become one.
+///
+/// # Errors
+/// They can't.
+pub fn recipe(bound: &Bound, values: &Values<'_>) -> Result<Recipe, Refusal> {
+    match &bound.rule {
+        Rule::Sharded(sharded) => match &sharded.spread {
+            Some(spread) => recipe::recipe(spread, values),
+            None => Ok(Recipe::Concat),
+        },
+        _ => Ok(Recipe::Concat),
+    }
+}
+
+/// The route to several shards, if their answers can become one.
+fn several(
+    sharded: &Sharded,
+    target: Target,
+    names: Names,
+    values: &Values<'_>,
+) -> Result<Route, Refusal> {
+    if let (Some(spread), Target::Shards(_)) = (&sharded.spread, &target) {
+        recipe::recipe(spread, values)?;
+    }
+    Ok(route(target, names))
 }
 
 fn without_hint(bound: &Bound, values: &Values<'_>, map: &ShardMap) -> Result<Route, Refusal> {
@@ -40,7 +68,7 @@ fn without_hint(bound: &Bound, values: &Values<'_>, map: &ShardMap) -> Result<Ro
         Rule::Sharded(sharded) => {
             let shards = match &sharded.unbound {
                 Some(refusal) if sharded.one_shard_only.is_some() => return Err(refusal.clone()),
-                Some(_) => return Ok(route(every_shard(map), bound.names)),
+                Some(_) => return several(sharded, every_shard(map), bound.names, values),
                 None => sharded_shards(sharded, values, map)?,
             };
             if let [shard] = shards[..] {
@@ -50,7 +78,7 @@ fn without_hint(bound: &Bound, values: &Values<'_>, map: &ShardMap) -> Result<Ro
                     names: bound.names,
                 });
             }
-            Ok(route(Target::Shards(shards), bound.names))
+            several(sharded, Target::Shards(shards), bound.names, values)
         }
         Rule::Rows(copy) => Ok(route(Target::Rows(copy.fixed), bound.names)),
         Rule::Any => Ok(route(Target::Any, Names::Qualified)),
@@ -188,32 +216,33 @@ fn binding_shards(
                 Ok(shard) => Ok(SmallVec::from_slice(&[shard])),
                 // No row has it, so any shard gives the right answer: none.
                 Err(value::Fault::NoSuchId(_)) => Ok(Shards::new()),
+                Err(value::Fault::Null) if binding.null == Null::FindsNothing => Ok(Shards::new()),
                 Err(other) => Err(fault(other)),
             }
         }
         Equals::Many(keys) => {
-            let (mut shards, mut no_row) = (Shards::new(), false);
+            let mut shards = Shards::new();
             for key in keys {
                 match value::shard(key, binding.carries, values, map) {
                     Ok(shard) => push(&mut shards, shard),
                     // NULL in a list equals nothing.
-                    Err(value::Fault::Null) => {}
-                    Err(value::Fault::NoSuchId(_)) => no_row = true,
+                    Err(value::Fault::Null) if binding.null == Null::FindsNothing => {}
+                    Err(value::Fault::NoSuchId(_)) => {}
                     Err(other) => return Err(fault(other)),
                 }
-            }
-            if shards.is_empty() && !no_row {
-                return Err(fault(value::Fault::Null));
             }
             shards.sort_unstable();
             Ok(shards)
         }
         Equals::Array(array) => {
             let mut shards = Shards::new();
-            value::shards_of_array(array, binding.carries, values, map, |shard| {
+            let read = value::shards_of_array(array, binding.carries, values, map, |shard| {
                 push(&mut shards, shard)
-            })
-            .map_err(fault)?;
+            });
+            match read {
+                Ok(()) | Err(value::Fault::Null) => {}
+                Err(other) => return Err(fault(other)),
+            }
             shards.sort_unstable();
             shards.dedup();
             Ok(shards)
@@ -310,10 +339,10 @@ fn with_shard(
 }
 
 /// For reads that may be spread.
-fn all(bound: &Bound, map: &ShardMap) -> Result<Route, Refusal> {
+fn all(bound: &Bound, values: &Values<'_>, map: &ShardMap) -> Result<Route, Refusal> {
     let refusal = match &bound.rule {
         Rule::Sharded(sharded) => match (&sharded.one_shard_only, sharded.fixed) {
-            (None, None) => return Ok(route(every_shard(map), bound.names)),
+            (None, None) => return several(sharded, every_shard(map), bound.names, values),
             (Some(refusal), _) => words::hint_all(&refusal.message),
             (None, Some(_)) => words::hint_all("the statement names a shard's schema"),
         },

@@ -8,7 +8,10 @@ use crate::sql::parse;
 use crate::sql::rewrite;
 use crate::sql::shape::Shape;
 
-use super::{Names, Params, Refusal, Tables, Target, Values, bind, bind_unreadable, decide, why};
+use super::{
+    Bound, Names, Params, Recipe, Refusal, Tables, Target, Values, bind, bind_unreadable, decide,
+    recipe, why,
+};
 
 /// Where a statement goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +24,8 @@ pub struct Explanation {
     pub sent: String,
     /// Why, in words.
     pub reason: String,
+    /// How the answers of several shards become one.
+    pub merged: &'static str,
 }
 
 /// Explains one statement. `standing` is the hint that the session has set.
@@ -73,6 +78,16 @@ pub fn explain(
         names: route.names,
         sent: String::from_utf8_lossy(&sent).into_owned(),
         reason,
+        merged: merged(&bound, &values)?,
+    })
+}
+
+fn merged(bound: &Bound, values: &Values<'_>) -> Result<&'static str, Refusal> {
+    Ok(match recipe(bound, values)? {
+        Recipe::Concat => "their rows one after the other",
+        Recipe::Sorted(sorted) if sorted.keys.is_empty() => "the first of their rows",
+        Recipe::Sorted(_) => "their sorted rows merged",
+        Recipe::Final(_) => "their parts put together by a last statement",
     })
 }
 
@@ -89,7 +104,7 @@ impl Explanation {
                 let hosts: BTreeSet<_> = shards.iter().map(|s| host_of(*s).name.as_str()).collect();
                 let names: Vec<_> = hosts.into_iter().collect();
                 vec![
-                    format!("Shards: {}, their rows one after the other", shards.len()),
+                    format!("Shards: {}, {}", shards.len(), self.merged),
                     format!("Hosts: {}", names.join(", ")),
                 ]
             }

@@ -44,17 +44,19 @@ pub(super) fn reason(
     if parts.catalog {
         return Some("catalog tables differ from host to host".to_owned());
     }
+    // The data of a COPY is not read: it can only be put one behind the other.
+    let merges = plan.select.is_some() && plan.wrap != Wrap::CopyOut;
     let f = &root.features;
     let clause = [
         (
             root.body != Body::Select,
             "UNION, INTERSECT, EXCEPT or VALUES",
         ),
-        (f.distinct, "DISTINCT"),
-        (f.group, "GROUP BY or HAVING"),
         (f.window, "a window function"),
-        (f.order, "ORDER BY"),
-        (f.limit, "LIMIT or OFFSET"),
+        (
+            (f.distinct || f.group || f.order || f.limit) && !merges,
+            "a SELECT of this form with DISTINCT, GROUP BY, ORDER BY or LIMIT",
+        ),
         (f.locking, "FOR UPDATE or FOR SHARE"),
         (
             plan.levels.iter().any(|level| level.features.sample),
@@ -75,10 +77,10 @@ pub(super) fn reason(
         return Some(format!("{}() gives each shard another answer", call.name));
     }
     // An aggregate inside a subquery may be one of the outer query, if its arguments are of there: `(SELECT max(u.id))`.
-    let aggregate = plan
-        .calls
-        .iter()
-        .find(|call| functions::is_aggregate(&call.name) && !(call.bare && call.level != root_id));
+    let aggregate = plan.calls.iter().find(|call| {
+        let inner = call.level != root_id && !call.bare;
+        functions::is_aggregate(&call.name) && (inner || !merges)
+    });
     if let Some(call) = aggregate {
         return Some(format!(
             "{}() over several shards is not supported yet",
@@ -183,7 +185,7 @@ fn colocated(
     None
 }
 
-fn is_key(scope: &Scope<'_>, column: ColumnId) -> bool {
+pub(super) fn is_key(scope: &Scope<'_>, column: ColumnId) -> bool {
     scope
         .table(column.level, column.item)
         .is_some_and(|table| match &table.kind {

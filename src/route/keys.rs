@@ -12,7 +12,7 @@ use crate::sql::plan::{
 use super::columns::{ColumnId, Origin, Scope};
 use super::known::{Knowledge, Known, insert_source};
 use super::refusal::Refusal;
-use super::rules::{Binding, Carries, Check, Equals, KeyConst, Typed};
+use super::rules::{Binding, Carries, Check, Equals, KeyConst, Null, Typed};
 use super::tables::{KeyColumn, Table, TableKind, Tables};
 use super::words;
 
@@ -46,9 +46,9 @@ fn deciding(table: &Table) -> Result<(Deciding<'_>, Vec<Deciding<'_>>), Refusal>
         key_type,
     }) = key
     else {
-        return Err(words::no_key_column(&table.name));
+        return Err(words::no_key_column(table));
     };
-    let id = |id: &'_ String| table.columns.iter().position(|(column, _)| column == id);
+    let id = |id: &'_ String| table.columns.iter().position(|column| column.name == *id);
     let ids = ids.iter().filter_map(|name| {
         Some(Deciding {
             name,
@@ -87,7 +87,7 @@ impl<'a, 'p> Keys<'a, 'p> {
         let inserted = item == 0 && matches!(self.plan.levels[level].body, Body::Insert { .. });
         if inserted {
             let known = self.inserted_key(level, &key, table)?;
-            return Ok(Some(self.make(table, &key, known)));
+            return Ok(Some(self.make(table, &key, known, Null::IsWritten)));
         }
         for column in std::iter::once(&key).chain(&ids) {
             let id = ColumnId {
@@ -96,13 +96,18 @@ impl<'a, 'p> Keys<'a, 'p> {
                 column: column.index,
             };
             if let Some(known) = self.knowledge.get(id) {
-                return Ok(Some(self.make(table, column, known.clone())));
+                return Ok(Some(self.make(
+                    table,
+                    column,
+                    known.clone(),
+                    Null::FindsNothing,
+                )));
             }
         }
         Ok(None)
     }
 
-    fn make(&self, table: &Table, column: &Deciding<'_>, known: Known<'p>) -> Binding {
+    fn make(&self, table: &Table, column: &Deciding<'_>, known: Known<'p>, null: Null) -> Binding {
         let key_type = column.carries.key_type();
         let equals = match known {
             Known::One(value) => Equals::One(self.key_const(value, key_type)),
@@ -119,6 +124,7 @@ impl<'a, 'p> Keys<'a, 'p> {
             column: column.name.to_owned(),
             carries: column.carries,
             equals,
+            null,
         }
     }
 
@@ -423,7 +429,7 @@ impl<'a, 'p> Keys<'a, 'p> {
                     .get(&table.name)
                     .is_some_and(|table| match &table.kind {
                         TableKind::Sharded { ids, .. } => {
-                            let name = table.columns.get(found.column).map(|(name, _)| name);
+                            let name = table.columns.get(found.column).map(|column| &column.name);
                             name.is_some_and(|name| ids.contains(name))
                         }
                         _ => false,
@@ -536,7 +542,7 @@ impl<'a, 'p> Keys<'a, 'p> {
                 };
                 match columns {
                     Some(columns) => self.family_of_target(level, columns.get(*at)?),
-                    None => Family::of_type(self.scope.table(level, 0)?.columns.get(*at)?.1),
+                    None => Family::of_type(self.scope.table(level, 0)?.columns.get(*at)?.type_oid),
                 }
             }
             TypedBy::Unknown => None,
@@ -545,15 +551,15 @@ impl<'a, 'p> Keys<'a, 'p> {
 
     fn family_of_target(&self, level: LevelId, column: &str) -> Option<Family> {
         let table = self.scope.table(level, 0)?;
-        let (_, oid) = table.columns.iter().find(|(name, _)| name == column)?;
-        Family::of_type(*oid)
+        let column = table.columns.iter().find(|c| c.name == column)?;
+        Family::of_type(column.type_oid)
     }
 
     fn family_of_column(&self, column: ColumnId) -> Option<Family> {
         match &self.plan.levels[column.level].items[column.item].source {
             Source::Table(_) | Source::Excluded => {
                 let table = self.scope.table(column.level, column.item)?;
-                Family::of_type(table.columns.get(column.column)?.1)
+                Family::of_type(table.columns.get(column.column)?.type_oid)
             }
             Source::Level(inner) => match self.scope.origin(*inner, column.column)? {
                 Origin::Item(item, column) => self.family_of_column(ColumnId {

@@ -26,6 +26,9 @@ pub(super) enum Known<'p> {
 /// written in the unlucky order; a longer chain stays unknown, which is refused and never wrong.
 const ROUNDS: usize = 32;
 
+/// The longest list that is put together of the arms of set operations.
+const MOST_VALUES: usize = 1_000;
+
 /// Finds what is known.
 pub(super) struct Knowledge<'s, 'p> {
     scope: &'s Scope<'p>,
@@ -67,6 +70,9 @@ impl<'s, 'p> Knowledge<'s, 'p> {
     }
 
     fn learn(&mut self, column: ColumnId, known: Known<'p>) {
+        if self.scope.tables.nondeterministic() && !self.scope.equal_is_same(column) {
+            return;
+        }
         let better = match self.known.get(&column) {
             None => true,
             // One value says more than a choice.
@@ -188,7 +194,7 @@ impl<'s, 'p> Knowledge<'s, 'p> {
         match &self.plan().levels[level].body {
             Body::SetOp(left, right) => {
                 let left = self.of_level(*left, column)?;
-                (self.of_level(*right, column)? == left).then_some(left)
+                either(left, self.of_level(*right, column)?)
             }
             Body::Values(rows) => {
                 let value = |row: &'p Vec<Term>| match row.get(column)? {
@@ -247,7 +253,7 @@ impl<'s, 'p> Knowledge<'s, 'p> {
         let table = self.scope.table(column.level, 0);
         let name = table
             .and_then(|t| t.columns.get(column.column))
-            .map(|(name, _)| name);
+            .map(|column| &column.name);
         name.is_none_or(|name| sets.iter().any(|set| set.column == *name))
     }
 
@@ -316,7 +322,7 @@ impl<'s, 'p> Knowledge<'s, 'p> {
         };
         for column in 0..table.columns.len() {
             if let Some((source, at)) =
-                insert_source(self.plan(), level, &table.columns[column].0, column)
+                insert_source(self.plan(), level, &table.columns[column].name, column)
                 && let Some(known) = self.of_level(source, at)
             {
                 self.learn(
@@ -330,6 +336,21 @@ impl<'s, 'p> Knowledge<'s, 'p> {
             }
         }
     }
+}
+
+/// What is known of a value that comes from one of two places.
+fn either<'p>(left: Known<'p>, right: Known<'p>) -> Option<Known<'p>> {
+    if left == right {
+        return Some(left);
+    }
+    let values = |known| match known {
+        Known::One(value) => Some(vec![value]),
+        Known::Many(values) => Some(values),
+        Known::Array(_) => None,
+    };
+    let mut all = values(left)?;
+    all.extend(values(right)?);
+    (all.len() <= MOST_VALUES).then_some(Known::Many(all))
 }
 
 /// Which column of which level gives the value of a column of the table that `level` inserts into.

@@ -34,13 +34,13 @@ pub fn why(bound: &Bound, values: &Values<'_>, map: &ShardMap, hint: Option<&Hin
             shard.0,
             map.host(map.owner(*shard)).name
         ),
-        Target::Shards(shards) => format!("{} shards, rows one after the other", shards.len()),
         Target::Rows(None) => "the shard of each row".to_owned(),
         Target::Rows(Some(only)) => format!(
             "shard {} -> host {}, rows of others are refused",
             only.0,
             map.host(map.owner(*only)).name
         ),
+        Target::Shards(shards) => format!("{} shards", shards.len()),
         Target::Host(host) => format!("host {}", map.host(*host).name),
         Target::Any => "any host".to_owned(),
         Target::Template => format!(
@@ -68,6 +68,7 @@ fn describe(binding: &Binding, values: &Values<'_>, map: &ShardMap) -> String {
         column,
         carries,
         equals,
+        null: _,
     } = binding;
     match equals {
         Equals::One(key) => {

@@ -11,6 +11,7 @@ use crate::sql::rewrite::Edit;
 
 use super::copy::CopyIn;
 use super::refusal::Refusal;
+use super::spread::Spread;
 
 /// What must hold of the search_path of the server connection that runs the statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +84,8 @@ pub(super) struct Sharded {
     pub(super) beside: Option<(String, String)>,
     /// Why it can't be asked of several shards; `None`: it can, and the rows one after the other are the answer.
     pub(super) one_shard_only: Option<Refusal>,
+    /// How the answers of several shards become one, if more is needed than one after the other.
+    pub(super) spread: Option<Box<Spread>>,
     /// Some table's key is not bound: to all shards if it may be spread, else this is why not.
     pub(super) unbound: Option<Refusal>,
 }
@@ -101,13 +104,16 @@ impl Sharded {
             fixed: Some(shard),
             beside: None,
             one_shard_only: Some(only),
+            spread: None,
             unbound: None,
         }
     }
 
     /// Adds a binding, unless another table is bound by the same value already.
     pub(super) fn push(&mut self, binding: Binding) {
-        let same = |b: &Binding| b.carries == binding.carries && b.equals == binding.equals;
+        let same = |b: &Binding| {
+            b.carries == binding.carries && b.equals == binding.equals && b.null == binding.null
+        };
         if !self.bindings.iter().any(same) {
             self.bindings.push(binding);
         }
@@ -121,6 +127,16 @@ pub(super) struct Binding {
     pub(super) column: String,
     pub(super) carries: Carries,
     pub(super) equals: Equals,
+    pub(super) null: Null,
+}
+
+/// What a NULL for the key means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Null {
+    /// It is compared with, which finds no row: any shard gives the right answer.
+    FindsNothing,
+    /// It is the key of a new row.
+    IsWritten,
 }
 
 /// What a column's value says of the shard.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::catalog::{self, Snapshot};
+use crate::catalog::{self, Collation, Column, Snapshot};
 use crate::shardmap::{KeyType, Kind, SchemaPattern, ShardId, ShardMap, TableRule};
 
 /// All names that a statement may use, and what they are. Made anew with every map and every catalog snapshot.
@@ -10,10 +10,18 @@ use crate::shardmap::{KeyType, Kind, SchemaPattern, ShardId, ShardMap, TableRule
 pub struct Tables {
     by_name: HashMap<String, Table>,
     sequences: HashSet<String>,
+    /// Types of the shards, those of tables' rows left out.
+    types: HashSet<String>,
+    /// Types in `public` of every host that could be read.
+    public_types: HashSet<String>,
+    /// Sequences in `public` of one host alone: name and host.
+    public_sequences: HashMap<String, String>,
     functions: catalog::Functions,
     schema: SchemaPattern,
     shards: u32,
     key_type: Option<KeyType>,
+    collation: Collation,
+    nondeterministic: bool,
 }
 
 /// A table, view or the like.
@@ -23,20 +31,19 @@ pub struct Table {
     pub name: String,
     /// Where its rows are.
     pub kind: TableKind,
-    /// Its columns in order, with type OIDs.
-    pub columns: Vec<(String, u32)>,
-    /// The numbers of those that are generated: no value is ever given for them.
-    pub generated: Vec<usize>,
+    /// Its columns in order. For how they are ordered ask [`Tables::collation`].
+    pub columns: Vec<Column>,
     /// It is a view: what it reads can't be seen.
     pub view: bool,
+    /// It is sharded and has a key column, but this is why that can't be one.
+    pub(super) bad_key: Option<String>,
 }
 
 impl Table {
     /// The columns that a COPY without a list is of.
     pub(super) fn copied_columns(&self) -> impl Iterator<Item = &str> {
-        let given = |(at, _): &(usize, &(String, u32))| !self.generated.contains(at);
-        let columns = self.columns.iter().enumerate().filter(given);
-        columns.map(|(_, (name, _))| name.as_str())
+        let given = self.columns.iter().filter(|column| !column.generated);
+        given.map(|column| column.name.as_str())
     }
 }
 
@@ -113,8 +120,13 @@ impl Tables {
         }
         let tables = Tables {
             key_type: common_key_type(&by_name),
+            collation: common_collation(snapshot),
+            nondeterministic: snapshot.databases.values().any(|d| d.nondeterministic),
             by_name,
             sequences: snapshot.sharded_sequences.clone(),
+            types: snapshot.sharded_types.keys().cloned().collect(),
+            public_types: public_types(snapshot),
+            public_sequences: public_sequences(map, snapshot),
             functions: snapshot.functions.clone(),
             schema: map.keyspace.schema.clone(),
             shards: map.shards(),
@@ -153,8 +165,63 @@ impl Tables {
                 .is_some_and(|t| matches!(t.kind, TableKind::Sharded { .. }))
     }
 
+    /// A type in the shards' schemas has this name: one made by itself, or that of a table's rows.
+    pub(super) fn is_sharded_type(&self, name: &str) -> bool {
+        let name = name.strip_prefix('_').unwrap_or(name);
+        self.types.contains(name)
+            || self
+                .get(name)
+                .is_some_and(|t| matches!(t.kind, TableKind::Sharded { .. }))
+    }
+
+    /// A type in `public` of all hosts has this name: one made by itself, or that of a table's rows.
+    pub(super) fn is_public_type(&self, name: &str) -> bool {
+        self.public_types.contains(name)
+            || self
+                .get(name)
+                .is_some_and(|t| t.kind == TableKind::Reference)
+    }
+
+    /// The host that has the unsharded table, or alone has the sequence, of a name; and the name.
+    pub(super) fn host_of_object(&self, parts: &[String]) -> Option<(&str, &str)> {
+        let name = match parts {
+            [name] => name,
+            [schema, name] if schema == "public" => name,
+            _ => return None,
+        };
+        match self.get(name) {
+            Some(table) => match &table.kind {
+                TableKind::Unsharded { host } => Some((host, &table.name)),
+                _ => None,
+            },
+            None if self.sequences.contains(name) => None,
+            None => self
+                .public_sequences
+                .get_key_value(name)
+                .map(|(name, host)| (host.as_str(), name.as_str())),
+        }
+    }
+
     pub(super) fn functions(&self) -> &catalog::Functions {
         &self.functions
+    }
+
+    /// How a column's values are ordered; never [`Collation::Database`]: what that means on these hosts is said instead.
+    pub fn collation(&self, column: &Column) -> Collation {
+        match column.collation {
+            Collation::Database => self.collation,
+            own => own,
+        }
+    }
+
+    /// Texts that say nothing else are ordered by their bytes, on all hosts.
+    pub fn texts_by_bytes(&self) -> bool {
+        self.collation == Collation::Bytes
+    }
+
+    /// Some collation of the databases takes values of different bytes for equal.
+    pub(super) fn nondeterministic(&self) -> bool {
+        self.nondeterministic
     }
 
     /// The family of all keys, if they agree.
@@ -183,24 +250,38 @@ fn public_tables(snapshot: &Snapshot) -> BTreeMap<&str, Vec<(&str, &catalog::Tab
     tables
 }
 
+fn public_types(snapshot: &Snapshot) -> HashSet<String> {
+    let mut hosts = snapshot.public_types.values();
+    let Some(first) = hosts.next() else {
+        return HashSet::new();
+    };
+    let rest: Vec<_> = hosts.collect();
+    let everywhere = first
+        .keys()
+        .filter(|name| rest.iter().all(|host| host.contains_key(*name)));
+    everywhere.cloned().collect()
+}
+
+/// None while some host is not known: it may have a sequence of the same name.
+fn public_sequences(map: &ShardMap, snapshot: &Snapshot) -> HashMap<String, String> {
+    let unknown = |host: &str| !snapshot.public_sequences.contains_key(host);
+    if map.hosts.iter().any(|host| unknown(&host.name)) {
+        return HashMap::new();
+    }
+    let mut owners: HashMap<&String, Vec<&String>> = HashMap::new();
+    for (host, names) in &snapshot.public_sequences {
+        for name in names {
+            owners.entry(name).or_default().push(host);
+        }
+    }
+    let alone = owners.into_iter().filter(|(_, hosts)| hosts.len() == 1);
+    alone
+        .map(|(name, hosts)| (name.clone(), hosts[0].clone()))
+        .collect()
+}
+
 fn rule_is_sharded(rule: &TableRule) -> bool {
     rule.key.is_some() || !rule.ids.is_empty() || rule.kind == Some(Kind::Sharded)
-}
-
-fn columns(table: &catalog::Table) -> Vec<(String, u32)> {
-    table
-        .columns
-        .iter()
-        .map(|c| (c.name.clone(), c.type_oid))
-        .collect()
-}
-
-fn generated(table: &catalog::Table) -> Vec<usize> {
-    let columns = table.columns.iter().enumerate();
-    columns
-        .filter(|(_, c)| c.generated)
-        .map(|(at, _)| at)
-        .collect()
 }
 
 fn is_view(table: &catalog::Table) -> bool {
@@ -211,9 +292,9 @@ fn unlisted(table: &catalog::Table) -> Table {
     Table {
         name: table.name.clone(),
         kind: TableKind::Unlisted,
-        columns: columns(table),
-        generated: generated(table),
+        columns: table.columns.clone(),
         view: is_view(table),
+        bad_key: None,
     }
 }
 
@@ -257,9 +338,9 @@ fn public_table(
     Table {
         name: name.to_owned(),
         kind,
-        columns: columns(found),
-        generated: generated(found),
+        columns: found.columns.clone(),
         view: is_view(found),
+        bad_key: None,
     }
 }
 
@@ -277,7 +358,13 @@ fn sharded_table(map: &ShardMap, table: &catalog::Table, faults: &mut Vec<String
     let name = rule
         .and_then(|r| r.key.as_deref())
         .unwrap_or(&map.keyspace.key);
-    let key = key_column(table, name, faults);
+    let (key, bad_key) = match key_column(table, name) {
+        Ok(key) => (Some(key), None),
+        Err((fault, bad_key)) => {
+            faults.push(fault);
+            (None, bad_key)
+        }
+    };
     let ids = rule.map_or(&[][..], |r| &r.ids);
     let ids = ids
         .iter()
@@ -288,32 +375,46 @@ fn sharded_table(map: &ShardMap, table: &catalog::Table, faults: &mut Vec<String
     Table {
         name: table.name.clone(),
         kind,
-        columns: columns(table),
-        generated: generated(table),
+        columns: table.columns.clone(),
         view: is_view(table),
+        bad_key,
     }
 }
 
-fn key_column(table: &catalog::Table, name: &str, faults: &mut Vec<String>) -> Option<KeyColumn> {
+/// The key column. `Err`: what is wrong, in words for the log, and if the column is there, why it can't be a key.
+fn key_column(table: &catalog::Table, name: &str) -> Result<KeyColumn, (String, Option<String>)> {
     let Some(index) = table.columns.iter().position(|c| c.name == name) else {
-        faults.push(format!(
+        let fault = format!(
             "sharded table {}: no key column {name}; name its key in [tables] {} = {{ key = \"...\" }}",
             table.name, table.name
-        ));
-        return None;
+        );
+        return Err((fault, None));
     };
-    let oid = table.columns[index].type_oid;
-    let key_type = key_type(oid);
-    if key_type.is_none() {
-        faults.push(format!(
-            "sharded table {}: key column {name} has a type (OID {oid}) that can't be a key; use smallint, integer, bigint, text, varchar or uuid",
+    let column = &table.columns[index];
+    let bad = |why: &str, mend: &str| {
+        let fault = format!(
+            "sharded table {}: key column {name} {why}; {mend}",
             table.name
+        );
+        (fault, Some(format!("{name} {why}")))
+    };
+    let oid = column.type_oid;
+    let key_type = key_type(oid).ok_or_else(|| {
+        bad(
+            &format!("has a type (OID {oid}) that can't be a key"),
+            "use smallint, integer, bigint, text, varchar or uuid",
+        )
+    })?;
+    if column.collation == Collation::Nondeterministic {
+        return Err(bad(
+            "has a collation that is not deterministic, so that equal keys may be of different shards",
+            "use a deterministic one",
         ));
     }
-    Some(KeyColumn {
+    Ok(KeyColumn {
         name: name.to_owned(),
         index,
-        key_type: key_type?,
+        key_type,
     })
 }
 
@@ -338,4 +439,14 @@ fn common_key_type(tables: &HashMap<String, Table>) -> Option<KeyType> {
     });
     let first = types.next()?;
     types.all(|t| t == first).then_some(first)
+}
+
+/// The default collation of all hosts' databases: byte by byte only if it is so on each.
+fn common_collation(snapshot: &Snapshot) -> Collation {
+    let mut all = snapshot.databases.values();
+    let bytes = |d: &catalog::Database| d.collation() == Collation::Bytes;
+    match all.next() {
+        Some(first) if bytes(first) && all.all(bytes) => Collation::Bytes,
+        _ => Collation::Deterministic,
+    }
 }

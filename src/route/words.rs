@@ -38,13 +38,22 @@ pub(super) fn unlisted(table: &str) -> Refusal {
     )
 }
 
-pub(super) fn no_key_column(table: &str) -> Refusal {
+pub(super) fn no_key_column(table: &Table) -> Refusal {
+    let name = &table.name;
+    if let Some(why) = &table.bad_key {
+        let hint = format!("Mend the column, name another in [tables], or {GIVE_HINT}.");
+        return Refusal::new(
+            Code::UnknownTable,
+            format!("sharded table {name} has no key that can be used: {why}"),
+            hint,
+        );
+    }
     let hint = format!(
-        "Name its key column in shardmap.toml: [tables] {table} = {{ key = \"...\" }}, or {GIVE_HINT}."
+        "Name its key column in shardmap.toml: [tables] {name} = {{ key = \"...\" }}, or {GIVE_HINT}."
     );
     Refusal::new(
         Code::UnknownTable,
-        format!("sharded table {table} has no key column that can be used"),
+        format!("sharded table {name} has no key column that can be used"),
         hint,
     )
 }
@@ -105,6 +114,13 @@ pub(super) fn reference_written(table: &str) -> Refusal {
         message,
         "Write it on each host directly, with the same statement.",
     )
+}
+
+pub(super) fn last_value(function: &str) -> Refusal {
+    let message = format!(
+        "{function}() tells what this session has last taken from a sequence, but server connections are shared by sessions"
+    );
+    Refusal::new(Code::NotSupported, message, "Add RETURNING to the INSERT.")
 }
 
 pub(super) fn sequence_alone(to: &str, name: &str) -> Refusal {
@@ -321,6 +337,15 @@ pub(super) fn unbound(
     }
 }
 
+/// A read whose answers of several shards can't be made one.
+pub(super) fn not_merged(reason: &str) -> Refusal {
+    Refusal::new(
+        Code::NotMergeable,
+        format!("several shards would have to be asked, but {reason}"),
+        format!("Put the key (one only) into the condition, or {GIVE_HINT}."),
+    )
+}
+
 /// Several shards where only one will do.
 pub(super) fn not_mergeable(reason: &str, writes: bool) -> Refusal {
     if writes {
@@ -400,7 +425,7 @@ pub(super) fn bad_value(table: &str, column: &str, fault: Fault) -> Refusal {
     let (message, hint) = match fault {
         Fault::Null => (
             format!("{table}.{column} is NULL, which is the key of no row"),
-            "Give a value. A comparison with NULL finds nothing: leave the statement out if that is meant.".to_owned(),
+            "Give a value.".to_owned(),
         ),
         Fault::Missing(n) => (format!("there is no parameter ${n}"), "Bind a value to it.".to_owned()),
         Fault::Untyped(n) => (

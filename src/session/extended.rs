@@ -117,12 +117,12 @@ impl Prepareds {
 }
 
 /// The parameters of a Bind, with the types that Parse stated.
-struct Bound<'a> {
-    bind: Bind<'a>,
-    types: &'a [u32],
+pub(super) struct BindParams<'a> {
+    pub(super) bind: Bind<'a>,
+    pub(super) types: &'a [u32],
 }
 
-impl Params for Bound<'_> {
+impl Params for BindParams<'_> {
     fn get(&self, n: u16) -> Option<Param<'_>> {
         let n = usize::from(n).checked_sub(1)?;
         let (format, value) = self.bind.param(n)?;
@@ -493,7 +493,7 @@ impl Session {
             }
             _ => return Ok((None, Vec::new())),
         };
-        let params = Bound {
+        let params = BindParams {
             bind: Bind::decode(self.body(len))?,
             types: &statement.types,
         };

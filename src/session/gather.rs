@@ -7,21 +7,23 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use super::Session;
+use super::context::Prepared;
 use super::errors::Fault;
-use super::extended::Several;
+use super::extended::{BindParams, Several};
 use super::links::Need;
+use super::merge::Asked;
 use super::replies::{Pass, Reply};
-use crate::route::{Bound, Values};
+use crate::route::{self, Bound, Recipe, Values};
 use crate::shardmap::{HostId, ShardId};
 use crate::sql::shape::Shape;
 use crate::wire::backend::{self, CommandComplete};
 use crate::wire::frame;
-use crate::wire::frontend::{self, Kind};
+use crate::wire::frontend::{self, Bind, Kind};
 
 /// Shards asked in one write; more of them only after their answers, so that memory stays bounded.
 const WINDOW: usize = 256;
 /// Bytes for the client gathered before they are written.
-const ENOUGH: usize = 32 * 1024;
+pub(super) const ENOUGH: usize = 32 * 1024;
 
 /// The shards of one host that are asked.
 pub(super) type Shards = (HostId, Vec<ShardId>);
@@ -66,7 +68,17 @@ impl Session {
         if let Some(options) = &bound.copy_out {
             return self.copy_out(bound, options, values, shards).await;
         }
+        let recipe = route::recipe(bound, values)?;
         let hosts = self.enlist_hosts(shards).await?;
+        if recipe != Recipe::Concat {
+            let asked = Asked {
+                bound,
+                values: *values,
+                types: &[],
+                bind: None,
+            };
+            return self.merge(&asked, recipe, &hosts, true).await;
+        }
         let gathered = self.gather_queries(bound, values, &hosts).await;
         self.end_gather(gathered, true)
     }
@@ -297,6 +309,31 @@ impl Session {
             return Ok(());
         }
         let hosts = self.enlist_hosts(&several.shards).await?;
+        if let Prepared::Query(bound) = &*several.statement.prepared {
+            let statement = &several.statement;
+            let body = [&[0, 0], &several.bind[..]].concat();
+            let bind = Bind::decode(&body)?;
+            let params = BindParams {
+                bind,
+                types: &statement.types,
+            };
+            let values = Values {
+                text: &statement.text,
+                holes: &statement.holes,
+                params: Some(&params),
+            };
+            let recipe = route::recipe(bound, &values)?;
+            if recipe != Recipe::Concat {
+                let asked = Asked {
+                    bound,
+                    values,
+                    types: &statement.types,
+                    bind: Some(bind),
+                };
+                self.merge(&asked, recipe, &hosts, false).await?;
+                return Ok(());
+            }
+        }
         let gathered = self.gather_portals(several, &hosts).await;
         self.end_gather(gathered, false)?;
         Ok(())

@@ -16,6 +16,7 @@ mod extended;
 mod gather;
 mod links;
 mod login;
+mod merge;
 mod prepare;
 mod relay;
 mod replies;

@@ -205,6 +205,9 @@ impl Session {
                 control => Prepared::Control(control),
             };
         }
+        if !by_text && control::hangs_on_literals(text, shape) {
+            return Prepared::ByText;
+        }
         self.make_query(text, shape, schema, by_text)
     }
 

@@ -9,7 +9,7 @@ mod transaction;
 use std::ops::Range;
 
 use self::reader::Reader;
-use super::shape::Shape;
+use super::shape::{Hole, HoleKind, Shape};
 
 /// A control statement. Names are folded or unquoted; ranges are bytes of the text it was read from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -229,6 +229,14 @@ impl Control {
             _ => false,
         }
     }
+}
+
+/// Whether a text in which [`parse`] finds no control statement might be one with other literals. That it is none may
+/// only be kept by the whole text then.
+pub fn hangs_on_literals(text: &[u8], shape: &Shape) -> bool {
+    const KEYWORDS: [&str; 4] = ["set", "prepare", "commit", "rollback"];
+    let literal = |hole: &Hole| hole.kind != HoleKind::Comment;
+    Reader::new(text, shape).one_of(&KEYWORDS).is_some() && shape.holes.iter().any(literal)
 }
 
 /// The control statement that `text` is, `shape` being its shape: one statement, semicolons around it allowed. `None` for all else.

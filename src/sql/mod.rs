@@ -6,10 +6,13 @@ pub mod control;
 pub mod copy;
 pub mod hint;
 pub mod literal;
+#[cfg(test)]
+pub(crate) mod mutate;
 pub mod parse;
 pub mod plan;
 #[cfg(test)]
 mod properties;
 pub mod rewrite;
+pub mod select;
 pub mod shape;
 pub mod token;

@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 
 use super::copy;
 use super::rewrite::Pos;
+use super::select::SelectText;
 
 /// A level's index in [`Plan::levels`].
 pub type LevelId = usize;
@@ -25,6 +26,8 @@ pub struct Plan {
     pub levels: Vec<Level>,
     /// The outermost level; `None` for statements without one.
     pub root: Option<LevelId>,
+    /// How the outermost SELECT is written, if it is one and its parts could be told apart.
+    pub select: Option<SelectText>,
     /// The table of a `COPY table`.
     pub copy: Option<CopyTable>,
     /// Of a COPY: where the data goes to or comes from.
@@ -55,6 +58,7 @@ impl Default for Plan {
             wrap: Wrap::Bare,
             levels: Vec::new(),
             root: None,
+            select: None,
             copy: None,
             copy_end: CopyEnd::Client,
             copy_options: Ok(copy::Options::default()),
@@ -246,6 +250,8 @@ pub struct Join {
     pub kind: JoinKind,
     /// USING and NATURAL; ON is among the level's facts.
     pub using: Using,
+    /// What `USING (...) AS alias` calls the columns that it joined.
+    pub alias: Option<String>,
 }
 
 /// The kind of a join.
@@ -433,9 +439,11 @@ pub struct SchemaRef {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TypeRef {
     /// Its schema, if named.
-    pub schema: Option<String>,
+    pub schema: Option<(String, Place)>,
     /// Its name.
     pub name: String,
+    /// Where the name stands (without the schema).
+    pub place: Place,
 }
 
 /// One place where a parameter stands.

@@ -1,10 +1,11 @@
 //! Writes a schema into a statement: bytes are spliced at identifier positions, SQL is never regenerated.
 
+use super::select::Span;
 use super::shape::{Hole, HoleKind, dollar_tag_end, is_ident_cont};
 
 /// A place in any text of one shape: `offset` bytes after the end of the hole before it.
 /// Texts of one shape have the same bytes between holes, so one `Pos` serves them all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pos {
     /// How many holes lie before this place.
     pub hole: u32,
@@ -145,6 +146,28 @@ pub fn splice(text: &[u8], holes: &[Hole], edits: &[Edit], schema: &str, out: &m
         copied = change.at + change.cut;
     }
     out.extend_from_slice(&text[copied..]);
+}
+
+/// [`splice`] for a stretch of the text.
+pub fn splice_part(
+    text: &[u8],
+    holes: &[Hole],
+    edits: &[Edit],
+    schema: &str,
+    part: Span,
+    out: &mut Vec<u8>,
+) {
+    let (mut copied, end) = (part.from.at(holes), part.to.at(holes));
+    for edit in edits {
+        let change = Change::of(*edit, text, holes);
+        if change.at < copied || change.at + change.cut > end || change.at >= end {
+            continue;
+        }
+        out.extend_from_slice(&text[copied..change.at]);
+        change.write(schema, out);
+        copied = change.at + change.cut;
+    }
+    out.extend_from_slice(&text[copied..end]);
 }
 
 /// How many bytes [`splice`] appends.

@@ -246,6 +246,17 @@ impl<'a> ErrorView<'a> {
             out.push(0);
         });
     }
+
+    /// The message under `tag` without the fields of this type.
+    pub fn without_field(&self, out: &mut Vec<u8>, tag: u8, field: u8) {
+        put(out, tag, |out| {
+            for (f, text) in self.fields().filter(|(f, _)| *f != field) {
+                out.push(f);
+                put_cstr(out, text);
+            }
+            out.push(0);
+        });
+    }
 }
 
 /// CommandComplete: what was done, and to how many rows.

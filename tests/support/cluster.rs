@@ -113,6 +113,25 @@ impl Cluster {
         }
     }
 
+    /// Kills every process of the server with -9: no word to its clients. No-op when it is down.
+    pub fn kill(&mut self) {
+        let Some(server) = self.server.take() else {
+            return;
+        };
+        let postmaster = server.pid().expect("it runs").to_string();
+        let children = fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children"));
+        let children = children.unwrap_or_default();
+        let killed = Command::new("kill")
+            .args(["-9", &postmaster])
+            .args(children.split_whitespace())
+            .stderr(Stdio::null())
+            .status();
+        // A child that has ended meanwhile makes it fail, which is as good.
+        drop(killed);
+        let _ = fs::remove_file(self.dir.join("postmaster.pid"));
+        server.crash().unwrap();
+    }
+
     /// Starts the server again, on the same port with the same data.
     pub fn start(&mut self) {
         self.try_start().unwrap();

@@ -6,6 +6,7 @@ mod cluster;
 mod hosts;
 mod proxy;
 pub mod raw;
+pub mod wire;
 
 pub use cluster::Cluster;
 pub use hosts::Hosts;

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use crate::sql::literal::literal_value;
-use crate::sql::shape::{HoleKind, Shape, is_ident_start};
+use crate::sql::shape::{Hole, HoleKind, Shape, is_ident_start};
 use crate::sql::token::{Token, TokenKind, Tokens, ident_value};
 
 /// Reserved words of Postgres 15 (`pg_get_keywords()`, catcode R): no name without quotes. Sorted.
@@ -249,6 +249,13 @@ impl<'t> Reader<'t> {
         Some(value)
     }
 
+    /// A string whose value concerns nobody. Bits and the like are Postgres' to refuse.
+    pub(super) fn any_string(&mut self) -> Option<()> {
+        let holes = &self.shape.holes;
+        let string = |t: &Token| matches!(t.kind, TokenKind::Literal(hole) if holes[hole as usize].kind != HoleKind::Number);
+        self.take(string).map(|_| ())
+    }
+
     /// `NumericOnly`: its text without white space between sign and number.
     pub(super) fn numeric(&mut self) -> Option<String> {
         let mut ahead = self.clone();
@@ -256,31 +263,31 @@ impl<'t> Reader<'t> {
         if !minus {
             ahead.punct(b'+');
         }
-        let TokenKind::Literal(hole) = ahead.tokens.next()?.kind else {
-            return None;
-        };
-        let hole = &self.shape.holes[hole as usize];
-        let junk = self
-            .text
-            .get(hole.end as usize)
-            .is_some_and(|b| is_ident_start(*b));
-        if hole.kind != HoleKind::Number || junk {
-            return None;
-        }
+        let hole = ahead.number()?;
         let digits = String::from_utf8(literal_value(self.text, hole)?.into_owned()).ok()?;
         *self = ahead;
         Some(if minus { format!("-{digits}") } else { digits })
     }
 
-    /// `SignedIconst`; the number itself concerns nobody.
+    /// A number without its sign. Anything may be taken on `None`.
+    fn number(&mut self) -> Option<&'t Hole> {
+        let TokenKind::Literal(hole) = self.tokens.next()?.kind else {
+            return None;
+        };
+        let hole = &self.shape.holes[hole as usize];
+        let next = self.text.get(hole.end as usize);
+        let junk = next.is_some_and(|b| is_ident_start(*b));
+        (hole.kind == HoleKind::Number && !junk).then_some(hole)
+    }
+
+    /// `SignedIconst`; the number itself concerns nobody. One that is no integer is Postgres' to refuse: what a text is must
+    /// not hang on the values of its literals, for another text of its shape is taken for the same.
     pub(super) fn signed_iconst(&mut self) -> Option<()> {
         let mut ahead = self.clone();
-        // Without its sign, as Postgres reads it: -2147483648 is none.
-        ahead
-            .numeric()?
-            .trim_start_matches('-')
-            .parse::<i32>()
-            .ok()?;
+        if !ahead.punct(b'-') {
+            ahead.punct(b'+');
+        }
+        ahead.number()?;
         *self = ahead;
         Some(())
     }

@@ -124,7 +124,7 @@ pub(super) fn unlisten(r: &mut Reader) -> Option<Control> {
 pub(super) fn notify(r: &mut Reader) -> Option<Control> {
     r.col_id()?;
     if r.punct(b',') {
-        r.sconst()?;
+        r.any_string()?;
     }
     Some(Control::Notify)
 }

@@ -37,6 +37,14 @@ pub(super) fn cut(text: &[u8], holes: &[Hole]) -> Result<Vec<Raw>, String> {
     for token in tokens(text, holes) {
         let (start, end) = (token.span.start, token.span.end);
         if token.kind == TokenKind::Punct && OPERATOR.contains(&text[start]) {
+            if run.is_none() && assigns(text, start, &raws) {
+                raws.push(Raw {
+                    kind: RawKind::Operator,
+                    start,
+                    end,
+                });
+                continue;
+            }
             match &mut run {
                 Some(run) if run.end == start => run.end = end,
                 _ => {
@@ -63,6 +71,15 @@ pub(super) fn cut(text: &[u8], holes: &[Hole]) -> Result<Vec<Raw>, String> {
     }
     finish(&mut run, text, &mut raws);
     Ok(raws)
+}
+
+/// Whether the `=` at `at` is that of `:=`, which ends with it; `::=` is `::` and an operator.
+fn assigns(text: &[u8], at: usize, raws: &[Raw]) -> bool {
+    if text[at] != b'=' || raws.last().is_none_or(|last| last.end != at) {
+        return false;
+    }
+    let colons = text[..at].iter().rev().take_while(|b| **b == b':').count();
+    colons % 2 == 1
 }
 
 /// Ends a run of operator bytes: a `+` or `-` at its end is an operator of its own, unless one of the bytes that may
@@ -137,6 +154,8 @@ mod tests {
             pieces("x::int[1:2]"),
             ["x", ":", ":", "int", "[", "1", ":", "2", "]"]
         );
+        assert_eq!(pieces("f(a:=@b)"), ["f", "(", "a", ":", "=", "@", "b", ")"]);
+        assert_eq!(pieces("a::=@b"), ["a", ":", ":", "=@", "b"]);
         assert_eq!(pieces("count(*)"), ["count", "(", "*", ")"]);
     }
 

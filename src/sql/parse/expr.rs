@@ -330,11 +330,15 @@ impl Lower<'_> {
             DataType::Custom(name, _) => {
                 let idents = self.idents(name)?;
                 let (schema, name) = match idents[..] {
-                    [name] => (None, name.value.clone()),
-                    [schema, name] => (Some(schema.value.clone()), name.value.clone()),
+                    [name] => (None, name),
+                    [schema, name] => (Some((schema.value.clone(), self.place(schema)?)), name),
                     _ => return stop("a type's name of three parts"),
                 };
-                let type_ref = TypeRef { schema, name };
+                let type_ref = TypeRef {
+                    schema,
+                    name: name.value.clone(),
+                    place: self.place(name)?,
+                };
                 if !self.plan.types.contains(&type_ref) {
                     self.plan.types.push(type_ref);
                 }

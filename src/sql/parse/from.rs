@@ -38,6 +38,7 @@ impl Lower<'_> {
                 JoinKind::Right => left.clone(),
                 JoinKind::Full => 0..0,
             };
+            let mut alias = None;
             let using = match constraint {
                 JoinConstraint::On(expr) => {
                     self.walk(expr, level)?;
@@ -48,7 +49,11 @@ impl Lower<'_> {
                     let mut columns = Vec::with_capacity(names.len());
                     for name in names {
                         match self.idents(name)?[..] {
-                            [column] => columns.push(column.value.clone()),
+                            [column] => {
+                                let start = (column.span.start.column as usize).wrapping_sub(1);
+                                alias = alias.or_else(|| self.join_aliases.remove(&start));
+                                columns.push(column.value.clone());
+                            }
                             _ => return stop("USING"),
                         }
                     }
@@ -62,6 +67,7 @@ impl Lower<'_> {
                 right,
                 kind,
                 using,
+                alias,
             });
         }
         Ok(start..self.at(level).items.len())

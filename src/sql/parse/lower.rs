@@ -38,6 +38,10 @@ pub(super) struct Lower<'t> {
     pub(super) known: HashSet<usize>,
     /// Where parameters begin whose use is noted.
     pub(super) params_seen: HashSet<usize>,
+    /// Aliases of USING, by where its first column begins.
+    pub(super) join_aliases: HashMap<usize, String>,
+    /// Where the parentheses of common table expressions close that have columns which SEARCH and CYCLE add.
+    pub(super) widened: HashSet<usize>,
     /// How many FROM items there are.
     pub(super) items: usize,
     /// The levels of the subqueries walked so far, by the address of their syntax tree, which stays in place.
@@ -54,6 +58,8 @@ impl<'t> Lower<'t> {
             plan: Plan::default(),
             known: HashSet::new(),
             params_seen: HashSet::new(),
+            join_aliases: HashMap::new(),
+            widened: HashSet::new(),
             items: 0,
             subqueries: HashMap::new(),
             ctes: Vec::new(),
@@ -126,7 +132,7 @@ impl<'t> Lower<'t> {
     }
 
     /// Where an identifier stands, checked against the text.
-    fn place(&mut self, ident: &Ident) -> Read<Place> {
+    pub(super) fn place(&mut self, ident: &Ident) -> Read<Place> {
         let start = ident
             .span
             .start
@@ -298,6 +304,8 @@ impl<'t> Lower<'t> {
             let inner = self.query(&cte.query, parent)?;
             self.at(inner).refs += 1;
             let columns = self.alias_columns(&cte.alias)?;
+            let end = cte.closing_paren_token.0.span.start.column as usize;
+            let widened = self.widened.contains(&end.wrapping_sub(1));
             let level = self.at(slot);
             level.items.push(Item {
                 source: Source::Level(inner),
@@ -305,6 +313,9 @@ impl<'t> Lower<'t> {
                 columns,
             });
             level.outputs.push(Output::Star(None));
+            if widened {
+                level.outputs.push(Output::Star(Some(String::new())));
+            }
             if !with.recursive {
                 self.ctes.push((name, slot));
             }

@@ -12,12 +12,15 @@ mod from;
 mod keywords;
 mod lower;
 mod objects;
+#[cfg(all(test, feature = "scanner"))]
+mod postgres;
+mod select;
 mod statement;
 mod terms;
 mod tokens;
 mod write;
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use sqlparser::ast::Query;
 use sqlparser::dialect::PostgreSqlDialect;
@@ -116,6 +119,12 @@ fn parens(text: &[u8], raws: &[Raw]) -> usize {
     deepest
 }
 
+/// What the parser says, without the place: the next text of this shape has it elsewhere.
+fn said(error: &str) -> String {
+    let what = error.split(" at Line: ").next().unwrap_or(error);
+    what.trim_start_matches("sql parser error: ").to_owned()
+}
+
 /// Words without cutting the text into our own tokens first.
 fn too_long(text: &str, shape: &Shape, why: String) -> Unreadable {
     use super::token::{TokenKind, ident_value, tokens};
@@ -123,7 +132,7 @@ fn too_long(text: &str, shape: &Shape, why: String) -> Unreadable {
     let names = tokens(text, &shape.holes)
         .filter(|t| matches!(t.kind, TokenKind::Word | TokenKind::QuotedIdent))
         .map(|t| ident_value(text, t.span).into_owned());
-    let names: HashSet<String> = names.collect();
+    let names: BTreeSet<String> = names.collect();
     Unreadable {
         why,
         words: names.into_iter().collect(),
@@ -158,15 +167,19 @@ fn query(
     let mut parser = Parser::new(&dialect)
         .with_recursion_limit(limits.depth + NESTING_BESIDES_BRACKETS)
         .with_tokens_with_locations(feed.tokens);
-    let query: Box<Query> = parser.parse_query().map_err(|e| e.to_string())?;
+    let query: Box<Query> = parser.parse_query().map_err(|e| said(&e.to_string()))?;
     let rest = parser.peek_token();
     if rest.token != sqlparser::tokenizer::Token::EOF {
         return Err(format!("unexpected {}", rest.token));
     }
     let mut lower = Lower::new(text, &shape.holes);
     lower.known.extend(feed.known);
+    lower.join_aliases = feed.join_aliases;
+    lower.widened = feed.widened;
     let root = lower.query(&query, None).map_err(|stop| stop.0)?;
+    let select = select::select_text(&lower, &query, raws);
     let mut plan = lower.finish(raws);
+    plan.select = select;
     plan.root = Some(root);
     plan.wrap = wrap;
     for level in plan.levels.iter_mut().filter(|_| feed.sampled) {

@@ -57,6 +57,9 @@ impl Statement<'_> {
         if from >= to {
             return Err("no query where one is expected".to_owned());
         }
+        if let Some(verb) = self.select_into(from, to) {
+            return Ok(self.nameless(verb.to_owned()));
+        }
         query(
             self.text,
             self.shape,
@@ -64,6 +67,21 @@ impl Statement<'_> {
             self.limits,
             wrap,
         )
+    }
+
+    /// `SELECT ... INTO table`: makes a table. INTO is reserved: it stands nowhere else but in INSERT and MERGE.
+    fn select_into(&self, from: usize, to: usize) -> Option<&'static str> {
+        let is_label =
+            |at: usize| at > 0 && (self.is_punct(at - 1, b'.') || self.word(at - 1) == Some("as"));
+        let at = (from + 1..to).find(|at| {
+            self.word(*at) == Some("into")
+                && !is_label(*at)
+                && !matches!(self.word(at - 1), Some("insert" | "merge"))
+        })?;
+        match self.word(at + 1) {
+            Some("temp" | "temporary" | "local" | "global") => Some("CREATE TEMP"),
+            _ => Some("SELECT INTO"),
+        }
     }
 
     /// `EXPLAIN [ANALYZE] [VERBOSE] statement`, `EXPLAIN (options) statement`.
@@ -142,6 +160,10 @@ impl Statement<'_> {
             Some(first) => first.to_uppercase(),
             None => String::new(),
         };
+        self.nameless(verb)
+    }
+
+    fn nameless(&self, verb: String) -> Plan {
         let words = self
             .raws
             .iter()

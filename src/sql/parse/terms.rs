@@ -267,10 +267,12 @@ impl Lower<'_> {
         }
     }
 
-    /// `a = 1 OR a = 2 OR (a = 3 AND ...)`: a column that every alternative ties to constants equals one of them.
+    /// `a = 1 OR a = 2 OR (a = 3 AND ...)`: a column that every alternative ties to constants equals one of them. What
+    /// ties two columns in every alternative does so in all.
     fn alternatives(&self, expr: &Expr) -> Vec<Condition> {
         let mut open = vec![expr];
         let mut common: Option<Vec<(Column, Vec<Term>)>> = None;
+        let mut shared: Option<Vec<Condition>> = None;
         while let Some(expr) = open.pop() {
             match expr {
                 Expr::BinaryOp {
@@ -280,16 +282,17 @@ impl Lower<'_> {
                 } => open.extend([&**right, &**left]),
                 Expr::Nested(inner) | Expr::IsTrue(inner) => open.push(inner),
                 _ => {
-                    let here: Vec<(Column, Vec<Term>)> = self
-                        .conditions(expr)
-                        .into_iter()
-                        .filter_map(to_constants)
-                        .collect();
+                    let conditions = self.conditions(expr);
+                    let shared = shared.get_or_insert_with(|| conditions.clone());
+                    shared.retain(|one| ties_columns(one) && conditions.contains(one));
+                    let none_shared = shared.is_empty();
+                    let here: Vec<(Column, Vec<Term>)> =
+                        conditions.into_iter().filter_map(to_constants).collect();
                     common = Some(match common {
                         None => here,
                         Some(before) => both(before, &here),
                     });
-                    if common.as_ref().is_some_and(Vec::is_empty) {
+                    if none_shared && common.as_ref().is_some_and(Vec::is_empty) {
                         return Vec::new();
                     }
                 }
@@ -298,6 +301,7 @@ impl Lower<'_> {
         let common = common.unwrap_or_default().into_iter();
         common
             .map(|(column, terms)| Condition::In(Term::Column(column), terms))
+            .chain(shared.unwrap_or_default())
             .collect()
     }
 }
@@ -313,6 +317,14 @@ fn both(
         Some((column, terms))
     };
     before.into_iter().filter_map(with).collect()
+}
+
+/// `a.user_id = b.user_id`: holds if every alternative says so.
+fn ties_columns(condition: &Condition) -> bool {
+    matches!(
+        condition,
+        Condition::Equal(Term::Column(_), Term::Column(_))
+    )
 }
 
 fn to_constants(condition: Condition) -> Option<(Column, Vec<Term>)> {

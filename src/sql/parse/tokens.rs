@@ -2,12 +2,17 @@
 //! where the grammar of Postgres' queries wants one; constructs that it does not know are made into ones that it does.
 //! A token's column is its byte offset in the text plus one, so a name that it hands back can be found again.
 
+use std::collections::{HashMap, HashSet};
+
 use sqlparser::keywords::Keyword;
 use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Word};
 
 use super::cut::{Raw, RawKind, matching};
-use super::keywords::{ends_operand, is_interval_field, keeps, takes_string};
+use super::keywords::{ends_operand, keeps, takes_string};
 use crate::sql::shape::HoleKind;
+
+mod calls;
+mod constructs;
 
 /// The name that `*` goes by in `(row).*`.
 pub(super) const ALL_FIELDS: &str = "*";
@@ -19,6 +24,10 @@ pub(super) struct Feed {
     pub(super) known: Vec<usize>,
     /// A TABLESAMPLE was left out.
     pub(super) sampled: bool,
+    /// Aliases that were left out: of `USING (...) AS alias`, by where the first column of the list begins.
+    pub(super) join_aliases: HashMap<usize, String>,
+    /// SEARCH and CYCLE that were left out: where the parenthesis begins that they stand after.
+    pub(super) widened: HashSet<usize>,
 }
 
 /// Makes the parser's tokens from a run of ours.
@@ -29,11 +38,14 @@ pub(super) fn feed(text: &[u8], raws: &[Raw]) -> Result<Feed, String> {
         at: 0,
         set: Vec::new(),
         close: Vec::new(),
+        instead: HashMap::new(),
         depth: 0,
         out: Feed {
             tokens: Vec::with_capacity(raws.len()),
             known: Vec::new(),
             sampled: false,
+            join_aliases: HashMap::new(),
+            widened: HashSet::new(),
         },
     };
     while feeder.at < raws.len() {
@@ -51,11 +63,17 @@ struct Feeder<'t> {
     set: Vec<usize>,
     /// Closing parentheses before which one more must stand.
     close: Vec<usize>,
+    /// What a token becomes that belongs to a call in a form of its own: `substring(a from 1)`.
+    instead: HashMap<usize, Instead>,
     out: Feed,
 }
 
 impl Feeder<'_> {
     fn next(&mut self) -> Result<(), String> {
+        if let Some(instead) = self.instead.remove(&self.at) {
+            self.instead(instead);
+            return Ok(());
+        }
         let raw = &self.raws[self.at];
         match &raw.kind {
             RawKind::Word(word) => self.word(word),
@@ -78,6 +96,10 @@ impl Feeder<'_> {
                 if *kind != HoleKind::Number && self.is_string_back() {
                     return Err("two strings side by side".to_owned());
                 }
+                if *kind != HoleKind::Number && self.ahead_is(&["uescape"]) && self.is_string(2) {
+                    self.escaped(*kind);
+                    return Ok(());
+                }
                 self.emit(literal(*kind));
                 self.at += 1;
                 Ok(())
@@ -94,6 +116,14 @@ impl Feeder<'_> {
         let token = match self.text[self.raws[self.at].start] {
             b'(' => {
                 self.depth += 1;
+                if self.opens_list_with_subquery() {
+                    // Else `((SELECT ...), ...)` would be taken for a subquery; a null changes no list.
+                    for token in [Token::LParen, keyword("null"), Token::Comma] {
+                        self.emit(token);
+                    }
+                    self.at += 1;
+                    return Ok(());
+                }
                 Token::LParen
             }
             b')' => {
@@ -105,6 +135,9 @@ impl Feeder<'_> {
                     self.close.pop();
                     self.emit(Token::RParen);
                     self.emit(ident("values"));
+                }
+                if self.after_parenthesis()? {
+                    return Ok(());
                 }
                 Token::RParen
             }
@@ -182,6 +215,11 @@ impl Feeder<'_> {
     }
 
     fn operator(&mut self) {
+        if self.operator_is(0, b"*") && self.ahead_is(&["set"]) {
+            // `UPDATE t * SET`: with its children, as without the star.
+            self.at += 1;
+            return;
+        }
         let raw = &self.raws[self.at];
         let bytes = &self.text[raw.start..raw.end];
         let token = match bytes {
@@ -238,7 +276,7 @@ impl Feeder<'_> {
 
     fn word(&mut self, word: &str) -> Result<(), String> {
         let name_here = self.is_punct_back(b'.') || self.is_punct(1, b'.');
-        if !name_here && self.rewritten(word)? {
+        if !name_here && (self.rewritten(word)? || self.call(word)?) {
             return Ok(());
         }
         if !name_here && self.is_string(1) && !takes_string(word) {
@@ -270,197 +308,6 @@ impl Feeder<'_> {
             "conflict" => self.skip_conflict_target(),
             _ => {}
         }
-    }
-
-    /// Constructs that the parser does not know. True: it is done.
-    fn rewritten(&mut self, word: &str) -> Result<bool, String> {
-        match word {
-            "uescape" => return Err("UESCAPE".to_owned()),
-            "table" if !self.back_is(&["as"]) => {
-                for token in [keyword("select"), Token::Mul, keyword("from")] {
-                    self.emit(token);
-                }
-                self.at += 1;
-            }
-            "only" if !self.back_is(&["row", "rows"]) => {
-                self.at += 1;
-                self.unwrap_parens();
-            }
-            "values" if self.at > 1 && self.is_punct_back(b'(') && self.any_before(self.at - 2) => {
-                // `= ANY (VALUES ...)`
-                self.close.extend(self.matching(self.at - 1));
-                for token in [
-                    keyword("select"),
-                    Token::Mul,
-                    keyword("from"),
-                    Token::LParen,
-                    keyword("values"),
-                ] {
-                    self.emit(token);
-                }
-                self.at += 1;
-            }
-            "variadic" | "symmetric" | "asymmetric" => self.at += 1,
-            "isnull" => self.emit_all(&["is", "null"]),
-            "notnull" => self.emit_all(&["is", "not", "null"]),
-            "for" if self.ahead_is(&["no", "key", "update"]) => {
-                self.emit(keyword("for"));
-                self.at += 3;
-                self.lock();
-            }
-            "for" if self.ahead_is(&["key", "share"]) => {
-                self.emit(keyword("for"));
-                self.at += 2;
-                self.lock();
-            }
-            "for" if self.ahead_is(&["update"]) || self.ahead_is(&["share"]) => {
-                self.emit(keyword("for"));
-                self.at += 1;
-                self.lock();
-            }
-            "overriding"
-                if self.ahead_is(&["system", "value"]) || self.ahead_is(&["user", "value"]) =>
-            {
-                self.at += 3
-            }
-            "exclude" if self.ahead_is(&["current", "row"]) || self.ahead_is(&["no", "others"]) => {
-                self.at += 3
-            }
-            "exclude" if self.ahead_is(&["group"]) || self.ahead_is(&["ties"]) => self.at += 2,
-            "current" if self.ahead_is(&["of"]) && self.back_is(&["where"]) => {
-                self.emit(keyword("true"));
-                self.known(self.at + 2);
-                self.at += 3;
-            }
-            "tablesample" => return self.skip_sample().map(|()| true),
-            "rows"
-                if self.ahead_is(&["from"])
-                    && self.is_punct(2, b'(')
-                    && self.back_is(&["from", "join", "lateral"]) =>
-            {
-                self.emit(ident("rows_from"));
-                self.at += 2;
-            }
-            "timestamp" | "time"
-                if (self.ahead_is(&["with", "time", "zone"])
-                    || self.ahead_is(&["without", "time", "zone"]))
-                    && self.is_string(4) =>
-            {
-                let kind = self.raws[self.at + 4].kind.clone();
-                if let RawKind::Literal(_, kind) = kind {
-                    self.emit_at(literal(kind), self.at + 4);
-                    self.emit(Token::DoubleColon);
-                    self.emit(ident("timestamptz"));
-                }
-                self.at += 5;
-            }
-            _ => return Ok(false),
-        }
-        Ok(true)
-    }
-
-    /// `type 'value'` becomes `'value'::type`; the fields of an interval are left out.
-    fn typed_literal(&mut self, name: String) {
-        let interval = name == "interval";
-        if let RawKind::Literal(_, kind) = self.raws[self.at + 1].kind {
-            self.emit_at(literal(kind), self.at + 1);
-        }
-        self.emit(Token::DoubleColon);
-        self.emit(ident(&name));
-        self.at += 2;
-        while interval && self.word_at(self.at).is_some_and(is_interval_field) {
-            self.at += 1;
-            if self.is_punct(0, b'(')
-                && let Some(close) = self.matching(self.at)
-            {
-                self.at = close + 1;
-            }
-            if self.word_at(self.at) == Some("to") {
-                self.at += 1;
-            }
-        }
-    }
-
-    /// At UPDATE or SHARE of a locking clause: emits it and leaves out its OF list.
-    fn lock(&mut self) {
-        let word = self.word_at(self.at).unwrap_or("update").to_owned();
-        self.emit(keyword(&word));
-        self.at += 1;
-        if self.word_at(self.at) != Some("of") {
-            return;
-        }
-        self.at += 1;
-        loop {
-            self.known(self.at);
-            self.at += 1;
-            if !self.is_punct(0, b',') && !self.is_punct(0, b'.') {
-                return;
-            }
-            self.at += 1;
-        }
-    }
-
-    /// `(c) WHERE predicate` before DO: which rows conflict is the shard's own business.
-    fn skip_conflict_target(&mut self) {
-        let from = self.at;
-        if self.is_punct(0, b'(') {
-            match self.matching(self.at) {
-                Some(close) => self.at = close + 1,
-                None => return,
-            }
-        }
-        if self.at > from && self.word_at(self.at) == Some("where") {
-            let mut depth = 0usize;
-            while let Some(raw) = self.raws.get(self.at) {
-                match raw.kind {
-                    RawKind::Word(ref word) if depth == 0 && word == "do" => break,
-                    RawKind::Punct if self.text[raw.start] == b'(' => depth += 1,
-                    RawKind::Punct if self.text[raw.start] == b')' => {
-                        depth = depth.saturating_sub(1)
-                    }
-                    _ => {}
-                }
-                self.at += 1;
-            }
-        }
-        for at in from..self.at {
-            self.known(at);
-        }
-    }
-
-    /// `TABLESAMPLE method (...) REPEATABLE (...)`
-    fn skip_sample(&mut self) -> Result<(), String> {
-        self.out.sampled = true;
-        self.at += 2;
-        let close = self.matching(self.at).ok_or("TABLESAMPLE")?;
-        self.at = close + 1;
-        if self.word_at(self.at) == Some("repeatable") {
-            let close = self.matching(self.at + 1).ok_or("REPEATABLE")?;
-            self.at = close + 1;
-        }
-        Ok(())
-    }
-
-    /// `ONLY (t)`: leaves the parentheses out.
-    fn unwrap_parens(&mut self) {
-        if !self.is_punct(0, b'(') {
-            return;
-        }
-        let Some(close) = self.matching(self.at) else {
-            return;
-        };
-        self.at += 1;
-        while self.at < close {
-            let raw = &self.raws[self.at];
-            match &raw.kind {
-                RawKind::Word(name) | RawKind::Quoted(name) => self.emit(ident(name)),
-                RawKind::Punct if self.text[raw.start] == b'.' => self.emit(Token::Period),
-                // Not a name: the parser will say so.
-                _ => self.emit(Token::RParen),
-            }
-            self.at += 1;
-        }
-        self.at = close + 1;
     }
 
     /// Whether this word is a keyword here.
@@ -615,6 +462,14 @@ impl Feeder<'_> {
     fn matching(&self, open: usize) -> Option<usize> {
         matching(self.text, self.raws, open)
     }
+}
+
+/// What becomes of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Instead {
+    Nothing,
+    Comma,
+    Null,
 }
 
 /// All literals of a family look the same to the parser: what it makes of a text follows from the text's shape alone.

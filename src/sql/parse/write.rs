@@ -281,10 +281,21 @@ impl Lower<'_> {
                 }
             }
         }
-        // The target is the nullable side; both are preserved if rows of the target that match nothing are acted on.
-        if !by_source {
-            self.facts(on, level, 0..1);
-        }
+        // A branch for rows that match nothing preserves its side; only the other's rows must fulfil the condition.
+        let by_target = clauses.iter().any(|clause| {
+            matches!(
+                clause.clause_kind,
+                MergeClauseKind::NotMatched | MergeClauseKind::NotMatchedByTarget
+            )
+        });
+        let all = self.at(level).items.len();
+        let restricts = match (by_source, by_target) {
+            (false, false) => 0..all,
+            (false, true) => 0..1,
+            (true, false) => 1..all,
+            (true, true) => 0..0,
+        };
+        self.facts(on, level, restricts);
         self.at(level).body = Body::Merge {
             inserts,
             sets: all_sets,

@@ -13,8 +13,8 @@ use crate::wire::{frame, frontend};
 
 /// Shards asked in one write.
 const WINDOW: usize = 64;
-/// Signature, flags and extension length of binary data, as servers write them.
-const HEAD: usize = 19;
+/// What binary data begins with, as servers write it: signature, flags, length of the extension.
+const HEAD: &[u8; 19] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 /// What ends binary data.
 const TRAILER: [u8; 2] = [0xff, 0xff];
 
@@ -24,6 +24,8 @@ struct Gathered {
     rows: u64,
     /// How many have begun to answer.
     shards: usize,
+    /// The head of binary data has gone out, with the first row.
+    headed: bool,
     /// What is left out of the data of all shards but the first.
     head: Head,
 }
@@ -48,6 +50,7 @@ impl Gathered {
         Gathered {
             rows: 0,
             shards: 0,
+            headed: false,
             head,
         }
     }
@@ -109,8 +112,10 @@ impl Session {
             }
         }
         let out = &mut self.client.outbox;
-        if gathered.head == Head::Binary {
-            frontend::copy_data(out, &TRAILER);
+        match (gathered.head, gathered.headed) {
+            (Head::Binary, true) => frontend::copy_data(out, &TRAILER),
+            (Head::Binary, false) => frontend::copy_data(out, &[&HEAD[..], &TRAILER].concat()),
+            _ => {}
         }
         frontend::copy_done(out);
         backend::command_complete(out, &format!("COPY {}", gathered.rows));
@@ -199,7 +204,7 @@ impl Session {
         i: usize,
         len: usize,
         at: usize,
-        gathered: &Gathered,
+        gathered: &mut Gathered,
     ) -> Result<(), Fault> {
         let body = len - frame::HEADER;
         match gathered.head {
@@ -215,20 +220,17 @@ impl Session {
             _ => return self.pass_message(i, len).await,
         }
         // The head, and either a row or the trailer.
-        let head = frame::HEADER + HEAD;
+        let head = frame::HEADER + HEAD.len();
         self.have(i, len.min(head + TRAILER.len())).await?;
-        let unread = self.links[i].unread();
-        let empty = body == HEAD + TRAILER.len() && unread[head..len] == TRAILER;
-        if gathered.shards == 1 {
-            let shown = unread[frame::HEADER..head.min(len)].to_vec();
-            frontend::copy_data(&mut self.client.outbox, &shown);
-        }
-        if empty || len <= head {
+        if len <= head || self.links[i].unread()[head..head + TRAILER.len()] == TRAILER {
             return self.skip_message(i, len).await;
+        }
+        if !std::mem::replace(&mut gathered.headed, true) {
+            return self.pass_message(i, len).await;
         }
         self.links[i].take(head);
         self.client.outbox.push(b'd');
-        let stated = (body - HEAD + 4) as u32;
+        let stated = (body - HEAD.len() + 4) as u32;
         self.client.outbox.extend_from_slice(&stated.to_be_bytes());
         self.pass_message(i, len - head).await
     }

@@ -1,6 +1,6 @@
 //! Flags and subcommands, and what they print. Exit code 0: done; 1: it could not be done, or a check failed; 2: bad flags.
 
-use std::io::{IsTerminal, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use presplit::ops::demo::{self, Demo};
 use presplit::ops::{explain, health, provision};
 use presplit::proxy::Proxy;
+use presplit::route::Tables;
 use presplit::shardmap::{Fault, MapHandle, ShardMap, render_faults};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -27,7 +28,8 @@ enum Command {
     Check(Check),
     /// Runs the proxy until SIGTERM or Ctrl-C.
     Serve(Serve),
-    /// Says where a statement would go and why, without running it. Exit code 1 if it would be refused.
+    /// Says where a statement would go and why, without running it. Exit code 1 if it would be refused. With --file, how
+    /// many of a file's statements can be routed, and what the others need.
     Explain(Explain),
     /// Makes the shards' schemas and the app's tables on every host, from one SQL file. Can be repeated.
     Provision(Provision),
@@ -72,7 +74,41 @@ struct Explain {
     #[arg(long = "param", value_name = "VALUE")]
     params: Vec<String>,
     /// The statement.
-    sql: String,
+    #[arg(required_unless_present = "file", conflicts_with = "file")]
+    sql: Option<String>,
+    /// Report on all statements of a file (- is standard input): SQL, a Postgres log, or pg_stat_statements as CSV. Exit code 0
+    /// whatever they are, if --fail-on-refused is not there.
+    #[arg(long, value_name = "FILE", conflicts_with = "params")]
+    file: Option<PathBuf>,
+    /// What the file is; without it, it is told from its beginning.
+    #[arg(long, requires = "file", value_enum)]
+    format: Option<FileFormat>,
+    /// The report as JSON.
+    #[arg(long, requires = "file")]
+    json: bool,
+    /// Exit code 1 if any statement would be refused.
+    #[arg(long, requires = "file")]
+    fail_on_refused: bool,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum FileFormat {
+    Sql,
+    Log,
+    Csvlog,
+    #[value(name = "pg_stat_statements")]
+    PgStatStatements,
+}
+
+impl From<FileFormat> for explain::FileFormat {
+    fn from(format: FileFormat) -> Self {
+        match format {
+            FileFormat::Sql => explain::FileFormat::Sql,
+            FileFormat::Log => explain::FileFormat::Log,
+            FileFormat::Csvlog => explain::FileFormat::Csvlog,
+            FileFormat::PgStatStatements => explain::FileFormat::PgStatStatements,
+        }
+    }
 }
 
 #[derive(Args)]
@@ -228,13 +264,53 @@ fn explain(args: &Explain) -> Result<(), String> {
     for fault in faults {
         eprintln!("presplit: {fault}");
     }
-    let (lines, routed) = explain::explain(&map, &tables, &args.sql, args.params.clone());
+    if let Some(file) = &args.file {
+        return explain_file(args, file, &map, &tables);
+    }
+    let sql = args.sql.as_deref().unwrap_or_default();
+    let (lines, routed) = explain::explain(&map, &tables, sql, args.params.clone());
     for line in lines {
         println!("{line}");
     }
     match routed {
         true => Ok(()),
         false => Err("the statement would be refused".to_owned()),
+    }
+}
+
+fn explain_file(
+    args: &Explain,
+    file: &Path,
+    map: &ShardMap,
+    tables: &Tables,
+) -> Result<(), String> {
+    let name = file.display().to_string();
+    let failed = |e: std::io::Error| format!("{name}: {e}");
+    let bytes = match name.as_str() {
+        "-" => {
+            let mut bytes = Vec::new();
+            std::io::stdin().read_to_end(&mut bytes).map_err(failed)?;
+            bytes
+        }
+        _ => std::fs::read(file).map_err(failed)?,
+    };
+    let text = String::from_utf8_lossy(&bytes);
+    let format = args.format.map(Into::into);
+    let format = format.unwrap_or_else(|| explain::FileFormat::of(&text));
+    let entries = explain::read(&text, format).map_err(|why| format!("{name}: {why}"))?;
+    let report = explain::report(map, tables, &entries);
+    let out = match args.json {
+        true => format!("{:#}\n", report.json(&name, format.name())),
+        false => report.text(&format!("{name} ({})", format.name())),
+    };
+    // Whoever reads may have had enough (`| head`).
+    let _ = std::io::stdout().write_all(out.as_bytes());
+    match report.offenders.is_empty() || !args.fail_on_refused {
+        true => Ok(()),
+        false => Err(format!(
+            "{} statements would be refused",
+            report.count(explain::Outcome::Refused).statements
+        )),
     }
 }
 

@@ -946,8 +946,8 @@ async fn explain_route_says_where_and_why() {
 /// The same tables on one Postgres, nothing sharded.
 pub struct Twins {
     pub proxy: Proxy,
-    hosts: Hosts,
-    plain: Cluster,
+    pub hosts: Hosts,
+    pub plain: Cluster,
 }
 
 const COUNTRIES: &str = "INSERT INTO countries (code, name) VALUES ('at', 'Austria'), ('br', 'Brazil'), ('ke', 'Kenya')";
@@ -959,6 +959,12 @@ fn id(shard: i64, n: i64) -> i64 {
 
 impl Twins {
     pub async fn new() -> Twins {
+        Twins::with("", "").await
+    }
+
+    /// With more DDL, which runs in every shard and on the one Postgres, and more of `[tables]`. `MINE(u)` in it is
+    /// true for the users of the shard.
+    pub async fn with(ddl: &str, rules: &str) -> Twins {
         let hosts = Hosts::provisioned(2, SHARDS as u32).await;
         let plain = Cluster::new();
         let tables = ["users", "photos", "follows", "likes"];
@@ -972,6 +978,12 @@ impl Twins {
                     );
                     client.batch_execute(&sql).await.unwrap();
                 }
+                let sql = format!(
+                    "SET search_path = shard_{shard:04}, public; {}",
+                    ddl.replace("MINE(u)", &format!("u % 8 = {shard}"))
+                );
+                client.batch_execute(&sql).await.unwrap();
+                client.batch_execute("RESET search_path").await.unwrap();
             }
         }
         let client = plain.client().await;
@@ -988,6 +1000,12 @@ impl Twins {
                 .unwrap();
         }
         client.batch_execute(COUNTRIES).await.unwrap();
+        client
+            .batch_execute(&ddl.replace("MINE(u)", "true"))
+            .await
+            .unwrap();
+        let map = hosts.map_text(1, "");
+        hosts.write_map(&map.replacen("\n[users.app]", &format!("{rules}\n[users.app]"), 1));
         let proxy = Proxy::start(&hosts);
         let twins = Twins {
             proxy,
@@ -1088,7 +1106,7 @@ fn essence(sql: &str, answer: &[String]) -> Vec<String> {
     kept
 }
 
-fn is_refusal(answer: &[String]) -> bool {
+pub fn is_refusal(answer: &[String]) -> bool {
     answer
         .iter()
         .any(|l| l.contains(" | CSR0") || (l.contains(" | C0A000") && l.contains(" | H")))

@@ -2,7 +2,7 @@
 
 mod read;
 
-pub use read::{HostSource, read};
+pub use read::{HostSource, Row, SchemaPart, questions, read};
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -89,6 +89,15 @@ pub struct Table {
     pub definition: Option<String>,
 }
 
+/// An index or a sequence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Other {
+    /// It is a sequence.
+    pub sequence: bool,
+    /// The table that it belongs to.
+    pub table: Option<String>,
+}
+
 /// The functions that a statement may call by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Functions {
@@ -109,6 +118,12 @@ pub struct Snapshot {
     pub sharded_sequences: HashSet<String>,
     /// Tables in `public`, by host name, then by table name. A host that could not be read is absent.
     pub public: BTreeMap<String, BTreeMap<String, Table>>,
+    /// Indexes and sequences in the template shard's schema, by name.
+    pub sharded_others: BTreeMap<String, Other>,
+    /// Indexes and sequences in `public`, by host name.
+    pub public_others: BTreeMap<String, BTreeMap<String, Other>>,
+    /// Functions in `public` that no extension owns, by host name.
+    pub public_functions: BTreeMap<String, HashSet<String>>,
     /// Sequences in `public`, by host name.
     pub public_sequences: BTreeMap<String, HashSet<String>>,
     /// Functions, from the template shard's host.

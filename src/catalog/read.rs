@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
-use super::{Collation, Column, Database, Functions, Snapshot, Table, UserType};
+use super::{Collation, Column, Database, Other, Snapshot, Table, UserType};
 
 /// The longest that one host may take to be read, connecting included. A host that hangs must not hold up the others for ever.
 const READ_LIMIT: Duration = Duration::from_secs(20);
@@ -39,29 +39,26 @@ pub async fn read(hosts: &[HostSource], templates: &[(String, String)]) -> (Snap
 
     let mut faults = Vec::new();
     let mut snapshot = Snapshot::default();
-    let mut found: HashMap<String, TemplatePart> = HashMap::new();
+    let mut found: HashMap<String, (String, SchemaPart)> = HashMap::new();
     for (name, result) in read {
         match result {
             Ok(part) => {
-                snapshot.public.insert(name.clone(), part.public);
-                snapshot
-                    .public_sequences
-                    .insert(name.clone(), part.sequences);
-                snapshot.public_types.insert(name.clone(), part.types);
-                snapshot.databases.insert(name.clone(), part.database);
-                found.extend(part.template.map(|part| (name, part)));
+                found.extend(part.template.map(|part| (name.clone(), part)));
+                snapshot.set_public(&name, part.public);
+                snapshot.databases.insert(name, part.database);
             }
             Err(why) => faults.push(format!("host {name}: {why}")),
         }
     }
     for (host, schema) in templates {
-        if found.get(host).is_some_and(|part| part.schema == *schema) {
-            let part = found.remove(host).expect("looked up in the line above");
-            snapshot.sharded = part.tables;
-            snapshot.sharded_sequences = part.sequences;
-            snapshot.sharded_types = part.types;
-            snapshot.functions = part.functions;
-            return (snapshot, faults);
+        match found.remove(host) {
+            Some((of, part)) if of == *schema => {
+                snapshot.set_template(host, part);
+                return (snapshot, faults);
+            }
+            // That of another shard of the host, asked for further down the list.
+            Some(other) => drop(found.insert(host.clone(), other)),
+            None => {}
         }
         if snapshot.public.contains_key(host) {
             faults.push(format!(
@@ -80,19 +77,9 @@ pub async fn read(hosts: &[HostSource], templates: &[(String, String)]) -> (Snap
 /// What one host has to say.
 struct HostPart {
     database: Database,
-    public: BTreeMap<String, Table>,
-    sequences: HashSet<String>,
-    types: HashMap<String, UserType>,
-    /// From the first of the asked schemas that exists here.
-    template: Option<TemplatePart>,
-}
-
-struct TemplatePart {
-    schema: String,
-    tables: BTreeMap<String, Table>,
-    sequences: HashSet<String>,
-    types: HashMap<String, UserType>,
-    functions: Functions,
+    public: SchemaPart,
+    /// The first of the asked schemas that exists here, with its name.
+    template: Option<(String, SchemaPart)>,
 }
 
 async fn read_host(
@@ -120,10 +107,7 @@ async fn read_parts(
         .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         .await?;
     let database = read_database(client).await?;
-    let domains = read_domains(client).await?;
-    let public = read_tables(client, "public", &domains).await?;
-    let sequences = read_sequences(client, "public").await?;
-    let types = read_types(client, "public", &domains).await?;
+    let public = read_schema(client, "public").await?;
     let mut template = None;
     for schema in schemas {
         // What the search_path finds, `pg_get_viewdef` leaves unqualified.
@@ -133,16 +117,10 @@ async fn read_parts(
                 &[&schema],
             )
             .await?;
-        let tables = read_tables(client, &schema, &domains).await?;
+        let part = read_schema(client, &schema).await?;
         // An empty schema has nothing to teach: a shard that is not provisioned yet must not make every table unknown.
-        if !tables.is_empty() {
-            template = Some(TemplatePart {
-                tables,
-                sequences: read_sequences(client, &schema).await?,
-                types: read_types(client, &schema, &domains).await?,
-                functions: read_functions(client, &schema).await?,
-                schema,
-            });
+        if !part.tables.is_empty() {
+            template = Some((schema, part));
             break;
         }
     }
@@ -150,73 +128,25 @@ async fn read_parts(
     Ok(HostPart {
         database,
         public,
-        sequences,
-        types,
         template,
     })
 }
 
-/// Tables of one schema with their columns. A missing schema has none.
-async fn read_tables(
-    client: &Client,
-    schema: &str,
-    domains: &HashMap<u32, u32>,
-) -> Result<BTreeMap<String, Table>, tokio_postgres::Error> {
-    // A table may have no column at all, hence the outer join.
-    let rows = client
-        .query(
-            "SELECT c.relname::text, c.relkind::text, a.attname::text, a.atttypid,
-                    a.atthasdef OR a.attidentity <> '' OR a.attgenerated <> '',
-                    CASE WHEN a.attcollation = 0 THEN 'none'
-                         WHEN o.collname = 'default' AND o.collnamespace = 'pg_catalog'::pg_catalog.regnamespace THEN 'database'
-                         WHEN NOT o.collisdeterministic THEN 'nondeterministic'
-                         WHEN o.collprovider = 'b' OR o.collprovider = 'c' AND o.collcollate IN ('C', 'POSIX') THEN 'bytes'
-                         ELSE 'deterministic' END,
-                    CASE WHEN c.relkind IN ('v', 'm') AND a.attnum = 1 THEN pg_catalog.pg_get_viewdef(c.oid) END,
-                    a.attgenerated <> ''
-             FROM pg_catalog.pg_class c
-             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-             LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-             LEFT JOIN pg_catalog.pg_collation o ON o.oid = a.attcollation
-             WHERE n.nspname = $1::text AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
-             ORDER BY c.relname, a.attnum",
-            &[&schema],
-        )
-        .await?;
-    let mut tables = BTreeMap::new();
-    for row in rows {
-        let name: String = row.get(0);
-        let table: &mut Table = tables.entry(name.clone()).or_insert_with(|| Table {
-            name,
-            relkind: row.get::<_, &str>(1).chars().next().unwrap_or('r'),
-            columns: Vec::new(),
-            definition: None,
-        });
-        if let Some(definition) = row.get(6) {
-            table.definition = Some(definition);
-        }
-        if let Some(name) = row.get(2) {
-            let type_oid = base_type(row.get(3), domains);
-            table.columns.push(Column {
-                name,
-                type_oid,
-                has_default: row.get(4),
-                generated: row.get(7),
-                collation: collation(row.get(5)),
-            });
-        }
+async fn read_schema(client: &Client, schema: &str) -> Result<SchemaPart, tokio_postgres::Error> {
+    let mut answers = Vec::new();
+    for question in questions(schema, schema != "public") {
+        let rows = client.simple_query(&question).await?;
+        let row = |message| match message {
+            SimpleQueryMessage::Row(row) => Some(
+                (0..row.len())
+                    .map(|i| row.get(i).map(str::to_owned))
+                    .collect(),
+            ),
+            _ => None,
+        };
+        answers.push(rows.into_iter().filter_map(row).collect());
     }
-    Ok(tables)
-}
-
-fn collation(word: &str) -> Collation {
-    match word {
-        "none" => Collation::None,
-        "database" => Collation::Database,
-        "bytes" => Collation::Bytes,
-        "nondeterministic" => Collation::Nondeterministic,
-        _ => Collation::Deterministic,
-    }
+    Ok(SchemaPart::of(answers))
 }
 
 /// Through `to_jsonb`, for a column that this version of Postgres lacks is then null.
@@ -240,41 +170,205 @@ async fn read_database(client: &Client) -> Result<Database, tokio_postgres::Erro
     })
 }
 
-/// Types of one schema, those of tables' rows and of arrays left out.
-async fn read_types(
-    client: &Client,
-    schema: &str,
-    domains: &HashMap<u32, u32>,
-) -> Result<HashMap<String, UserType>, tokio_postgres::Error> {
-    let rows = client
-        .query(
+/// A row of an answer, as text.
+pub type Row = Vec<Option<String>>;
+
+/// What is asked of one schema; the answers, in this order and as text, go to [`SchemaPart::of`]. The search_path must be
+/// the schema's own: what it finds, `pg_get_viewdef` leaves unqualified.
+/// `builtin`: the functions of Postgres and of extensions are asked for, too.
+pub fn questions(schema: &str, builtin: bool) -> [String; 5] {
+    let (catalog, extensions) = match builtin {
+        true => ("'pg_catalog', ", "OR d.objid IS NOT NULL"),
+        false => ("", "AND d.objid IS NULL"),
+    };
+    let schema = format!("'{}'::text", schema.replace('\'', "''"));
+    [
+        "SELECT oid, typbasetype FROM pg_catalog.pg_type WHERE typtype = 'd'".to_owned(),
+        // A table may have no column at all, hence the outer join.
+        format!(
+            "SELECT c.relname::text, c.relkind::text, a.attname::text, a.atttypid,
+                    a.atthasdef OR a.attidentity <> '' OR a.attgenerated <> '',
+                    CASE WHEN a.attcollation = 0 THEN 'none'
+                         WHEN o.collname = 'default' AND o.collnamespace = 'pg_catalog'::pg_catalog.regnamespace THEN 'database'
+                         WHEN NOT o.collisdeterministic THEN 'nondeterministic'
+                         WHEN o.collprovider = 'b' OR o.collprovider = 'c' AND o.collcollate IN ('C', 'POSIX') THEN 'bytes'
+                         ELSE 'deterministic' END,
+                    CASE WHEN c.relkind IN ('v', 'm') AND a.attnum = 1 THEN pg_catalog.pg_get_viewdef(c.oid) END,
+                    a.attgenerated <> ''
+             FROM pg_catalog.pg_class c
+             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+             LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+             LEFT JOIN pg_catalog.pg_collation o ON o.oid = a.attcollation
+             WHERE n.nspname = {schema} AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+             ORDER BY c.relname, a.attnum"
+        ),
+        format!(
+            "SELECT c.relname::text, c.relkind = 'S', t.relname::text
+             FROM pg_catalog.pg_class c
+             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+             LEFT JOIN pg_catalog.pg_index i ON i.indexrelid = c.oid
+             LEFT JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid
+                   AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype IN ('a', 'i') AND c.relkind = 'S'
+             LEFT JOIN pg_catalog.pg_class t ON t.oid = coalesce(i.indrelid, d.refobjid)
+             WHERE n.nspname = {schema} AND c.relkind IN ('i', 'I', 'S')"
+        ),
+        format!(
+            "SELECT DISTINCT p.proname::text,
+                    CASE WHEN n.nspname = 'pg_catalog' OR d.objid IS NOT NULL THEN 'builtin' ELSE 'own' END
+             FROM pg_catalog.pg_proc p
+             JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+             LEFT JOIN pg_catalog.pg_depend d
+                    ON d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = p.oid AND d.deptype = 'e'
+             WHERE n.nspname IN ({catalog}{schema}) {extensions}"
+        ),
+        // Those of tables' rows and of arrays are left out.
+        format!(
             "SELECT t.typname::text, t.typtype::text, t.typbasetype,
-                    ARRAY(SELECT e.enumlabel::text FROM pg_catalog.pg_enum e WHERE e.enumtypid = t.oid ORDER BY e.enumsortorder)
+                    (SELECT pg_catalog.string_agg(e.enumlabel, '{LABEL_END}' ORDER BY e.enumsortorder) FROM pg_catalog.pg_enum e WHERE e.enumtypid = t.oid)
              FROM pg_catalog.pg_type t
              JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
              LEFT JOIN pg_catalog.pg_class c ON c.oid = t.typrelid
-             WHERE n.nspname = $1::text AND (c.relkind IS NULL OR c.relkind = 'c') AND t.typcategory <> 'A'",
-            &[&schema],
-        )
-        .await?;
-    let kind = |row: &tokio_postgres::Row| match row.get::<_, &str>(1) {
-        "e" => UserType::Enum(row.get(3)),
-        "c" => UserType::Composite,
-        "d" => UserType::Domain(base_type(row.get(2), domains)),
-        _ => UserType::Other,
-    };
-    Ok(rows.iter().map(|row| (row.get(0), kind(row))).collect())
+             WHERE n.nspname = {schema} AND (c.relkind IS NULL OR c.relkind = 'c') AND t.typcategory <> 'A'"
+        ),
+    ]
 }
 
-/// Every domain and the type that it stands on, which may be a domain again.
-async fn read_domains(client: &Client) -> Result<HashMap<u32, u32>, tokio_postgres::Error> {
-    let rows = client
-        .query(
-            "SELECT oid, typbasetype FROM pg_catalog.pg_type WHERE typtype = 'd'",
-            &[],
-        )
-        .await?;
-    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+/// Stands between the labels of an enum, of which none holds it.
+const LABEL_END: char = '\u{1}';
+
+/// What one schema of one host holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SchemaPart {
+    /// Tables, views and the like.
+    pub tables: BTreeMap<String, Table>,
+    /// Indexes and sequences.
+    pub others: BTreeMap<String, Other>,
+    /// Functions of its own.
+    pub functions: HashSet<String>,
+    /// Functions of Postgres and of extensions, whatever the schema.
+    pub builtin: HashSet<String>,
+    /// Types, but for those of tables' rows and of arrays.
+    pub types: HashMap<String, UserType>,
+}
+
+impl SchemaPart {
+    /// From the answers to [`questions`].
+    pub fn of(answers: Vec<Vec<Row>>) -> SchemaPart {
+        let mut answers = answers.into_iter();
+        let mut next = || answers.next().unwrap_or_default();
+        let domains: HashMap<u32, u32> = next()
+            .iter()
+            .map(|row| (number(row, 0), number(row, 1)))
+            .collect();
+        let mut part = SchemaPart {
+            tables: tables(next(), &domains),
+            ..SchemaPart::default()
+        };
+        for row in next() {
+            let other = Other {
+                sequence: text(&row, 1) == "t",
+                table: row.get(2).cloned().flatten(),
+            };
+            part.others.insert(text(&row, 0).to_owned(), other);
+        }
+        for row in next() {
+            let set = match text(&row, 1) {
+                "builtin" => &mut part.builtin,
+                _ => &mut part.functions,
+            };
+            set.insert(text(&row, 0).to_owned());
+        }
+        for row in next() {
+            let kind = match text(&row, 1) {
+                "e" => UserType::Enum(
+                    text(&row, 3)
+                        .split_terminator(LABEL_END)
+                        .map(str::to_owned)
+                        .collect(),
+                ),
+                "c" => UserType::Composite,
+                "d" => UserType::Domain(base_type(number(&row, 2), &domains)),
+                _ => UserType::Other,
+            };
+            part.types.insert(text(&row, 0).to_owned(), kind);
+        }
+        part
+    }
+
+    fn sequences(&self) -> HashSet<String> {
+        let sequences = self.others.iter().filter(|(_, other)| other.sequence);
+        sequences.map(|(name, _)| name.clone()).collect()
+    }
+}
+
+fn text(row: &Row, at: usize) -> &str {
+    row.get(at).and_then(|v| v.as_deref()).unwrap_or_default()
+}
+
+fn number(row: &Row, at: usize) -> u32 {
+    text(row, at).parse().unwrap_or(0)
+}
+
+fn tables(rows: Vec<Row>, domains: &HashMap<u32, u32>) -> BTreeMap<String, Table> {
+    let mut tables = BTreeMap::new();
+    for row in rows {
+        let name = text(&row, 0).to_owned();
+        let table: &mut Table = tables.entry(name.clone()).or_insert_with(|| Table {
+            name,
+            relkind: text(&row, 1).chars().next().unwrap_or('r'),
+            columns: Vec::new(),
+            definition: None,
+        });
+        if let Some(Some(definition)) = row.get(6) {
+            table.definition = Some(definition.clone());
+        }
+        if let Some(Some(name)) = row.get(2) {
+            table.columns.push(Column {
+                name: name.clone(),
+                type_oid: base_type(number(&row, 3), domains),
+                has_default: text(&row, 4) == "t",
+                generated: text(&row, 7) == "t",
+                collation: collation(text(&row, 5)),
+            });
+        }
+    }
+    tables
+}
+
+fn collation(word: &str) -> Collation {
+    match word {
+        "none" => Collation::None,
+        "database" => Collation::Database,
+        "bytes" => Collation::Bytes,
+        "nondeterministic" => Collation::Nondeterministic,
+        _ => Collation::Deterministic,
+    }
+}
+
+impl Snapshot {
+    /// Takes over what the template shard's schema holds, on this host.
+    pub fn set_template(&mut self, host: &str, part: SchemaPart) {
+        self.sharded_sequences = part.sequences();
+        self.sharded = part.tables;
+        self.sharded_others = part.others;
+        self.sharded_types = part.types;
+        self.functions.sharded = part.functions;
+        if !part.builtin.is_empty() {
+            self.functions.builtin = part.builtin;
+        }
+        self.functions.public = self.public_functions.get(host).cloned().unwrap_or_default();
+    }
+
+    /// Takes over what `public` of a host holds.
+    pub fn set_public(&mut self, host: &str, part: SchemaPart) {
+        self.public_sequences
+            .insert(host.to_owned(), part.sequences());
+        self.public_functions
+            .insert(host.to_owned(), part.functions);
+        self.public_types.insert(host.to_owned(), part.types);
+        self.public_others.insert(host.to_owned(), part.others);
+        self.public.insert(host.to_owned(), part.tables);
+    }
 }
 
 fn base_type(mut oid: u32, domains: &HashMap<u32, u32>) -> u32 {
@@ -283,46 +377,6 @@ fn base_type(mut oid: u32, domains: &HashMap<u32, u32>) -> u32 {
         oid = base;
     }
     oid
-}
-
-async fn read_sequences(
-    client: &Client,
-    schema: &str,
-) -> Result<HashSet<String>, tokio_postgres::Error> {
-    let rows = client
-        .query(
-            "SELECT c.relname::text FROM pg_catalog.pg_class c
-             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-             WHERE n.nspname = $1::text AND c.relkind = 'S'",
-            &[&schema],
-        )
-        .await?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
-}
-
-async fn read_functions(client: &Client, schema: &str) -> Result<Functions, tokio_postgres::Error> {
-    let rows = client
-        .query(
-            "SELECT DISTINCT p.proname::text, n.nspname::text,
-                    n.nspname = 'pg_catalog' OR d.objid IS NOT NULL
-             FROM pg_catalog.pg_proc p
-             JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-             LEFT JOIN pg_catalog.pg_depend d
-                    ON d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = p.oid AND d.deptype = 'e'
-             WHERE n.nspname IN ('pg_catalog', 'public', $1::text) OR d.objid IS NOT NULL",
-            &[&schema],
-        )
-        .await?;
-    let mut functions = Functions::default();
-    for row in rows {
-        let set = match (row.get::<_, bool>(2), row.get::<_, &str>(1)) {
-            (true, _) => &mut functions.builtin,
-            (false, "public") => &mut functions.public,
-            (false, _) => &mut functions.sharded,
-        };
-        set.insert(row.get(0));
-    }
-    Ok(functions)
 }
 
 /// An error with its cause: `tokio_postgres::Error` alone says only "db error" or "error connecting to server".

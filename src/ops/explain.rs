@@ -1,11 +1,21 @@
 //! `presplit explain`: where statements would go, without a proxy, and with `--schema` without a database.
 
+mod csv;
+mod entries;
+mod log;
+mod print;
+mod report;
+mod script;
+
 use crate::catalog::{self, Collation, Column, HostSource, Snapshot, Table};
 use crate::ops::connect;
 use crate::route::{self, Format, Param, Params, Tables};
 use crate::shardmap::{HostId, Kind, ShardMap};
 use crate::sql::parse::{self, ddl};
 use crate::sql::shape::Shape;
+
+pub use entries::{Entry, Format as FileFormat, read};
+pub use report::{Count, Offender, Outcome, Report, report};
 
 /// What the parser may spend on one statement.
 const LIMITS: parse::Limits = parse::Limits {

@@ -25,6 +25,7 @@ const LOOK: Duration = Duration::from_secs(20);
 pub(super) async fn first(context: &Context) -> Keeper {
     let mut known = Known::default();
     let complete = look(context, &mut known).await;
+    context.refresh.done();
     Keeper { known, complete }
 }
 
@@ -58,6 +59,7 @@ pub(super) async fn keep(context: Arc<Context>, keeper: Keeper, end: Cancellatio
                     continue;
                 }
             }
+            () = context.refresh.now.notified() => {}
             () = retry => {}
         }
         complete = look(&context, &mut known).await;
@@ -77,6 +79,13 @@ struct Known {
 /// One look at all hosts. `true`: every host could be read. The tables are replaced only if something is different, so
 /// that a change of the map, or a look that finds nothing new, costs no plan.
 async fn look(context: &Context, known: &mut Known) -> bool {
+    let forced = context.refresh.begin();
+    let complete = look_at(context, known, forced).await;
+    context.refresh.end();
+    complete
+}
+
+async fn look_at(context: &Context, known: &mut Known, forced: bool) -> bool {
     let map = context.map.current();
     let (mut snapshot, mut said) = match tokio::time::timeout(LOOK, read(&map)).await {
         Ok(read) => read,
@@ -97,11 +106,11 @@ async fn look(context: &Context, known: &mut Known) -> bool {
     said.extend(faults);
     say(context, known, said);
     let rules = Some((map.keyspace.clone(), map.tables.clone()));
-    if known.rules != rules || known.snapshot.as_ref() != Some(&snapshot) {
+    if forced || known.rules != rules || known.snapshot.as_ref() != Some(&snapshot) {
         tracing::info!(sharded = snapshot.sharded.len(), "the tables are known");
         context
             .schema
-            .store(Arc::new(Schema::new(&map, Some(tables))));
+            .store(Arc::new(Schema::new(&map, Some(tables), snapshot.clone())));
         known.rules = rules;
         known.snapshot = Some(snapshot);
     }
@@ -129,12 +138,14 @@ fn keep_what_is_down(map: &ShardMap, snapshot: &mut Snapshot, old: &Snapshot) {
             snapshot.public.insert(name.clone(), public.clone());
             keep_one(name, &mut snapshot.public_sequences, &old.public_sequences);
             keep_one(name, &mut snapshot.public_types, &old.public_types);
+            keep_one(name, &mut snapshot.public_others, &old.public_others);
             keep_one(name, &mut snapshot.databases, &old.databases);
         }
     }
     if snapshot.sharded.is_empty() {
         snapshot.sharded = old.sharded.clone();
         snapshot.sharded_sequences = old.sharded_sequences.clone();
+        snapshot.sharded_others = old.sharded_others.clone();
         snapshot.sharded_types = old.sharded_types.clone();
     }
     if snapshot.functions.builtin.is_empty() {

@@ -14,19 +14,23 @@ use super::refusal::{Code, Refusal};
 use super::rules::{Bound, Names, Rule, Sharded};
 use super::spread::Spread;
 use super::tables::{Table, TableKind, Tables};
-use super::{copy, gather, words};
+use super::{copy, ddl, gather, views, words};
 
 /// Looks a plan's names up. Total: what can't be routed becomes a bound statement that [`super::decide()`] refuses.
 pub fn bind(plan: &Plan, tables: &Tables) -> Bound {
     let rule = match &plan.verb {
         Verb::Empty => Rule::Any,
-        Verb::Utility(verb) => utility(verb, plan, tables),
+        Verb::Utility(verb) => utility(verb),
         Verb::CopyFrom | Verb::CopyTo => copy::rule(plan, tables),
         Verb::Select | Verb::Write => return query(plan, tables),
     };
-    let edits = match &plan.copy {
-        Some(copied) => qualify(&copied.table, tables).into_iter().collect(),
-        None => Vec::new(),
+    let (rule, edits) = match (rule, &plan.copy, &plan.ddl) {
+        (rule, Some(copied), _) => {
+            let edit = qualify(&copied.table, tables);
+            (rule, edit.into_iter().collect())
+        }
+        (Rule::Refuse { hintable: true, .. }, None, Some(ddl)) => ddl::bind(ddl, plan, tables),
+        (rule, ..) => (rule, Vec::new()),
     };
     Bound {
         edits,
@@ -161,8 +165,8 @@ const SESSION_COMMANDS: &[&str] = &[
     "UNLISTEN",
 ];
 
-/// CREATE, ALTER, VACUUM ...: they go nowhere without a hint, unless they are all about unsharded tables of one host.
-fn utility(verb: &str, plan: &Plan, tables: &Tables) -> Rule {
+/// CREATE, ALTER, VACUUM ...: what is no DDL that [`ddl`] knows goes nowhere without a hint.
+fn utility(verb: &str) -> Rule {
     let refusal = match verb {
         "CREATE TEMP" => {
             return Rule::Refuse {
@@ -188,34 +192,9 @@ fn utility(verb: &str, plan: &Plan, tables: &Tables) -> Rule {
         _ if !begins_a_command(verb) => return Rule::Template,
         _ => words::utility(verb),
     };
-    let hosts = plan
-        .words
-        .iter()
-        .filter_map(|word| match &tables.get(word)?.kind {
-            TableKind::Unsharded { host } => Some(Some((host, word))),
-            TableKind::Sharded { .. } | TableKind::Reference | TableKind::Unlisted => Some(None),
-        });
-    let hosts: Vec<Option<(&String, &String)>> = hosts.collect();
-    let tame = matches!(
-        verb,
-        "VACUUM" | "ANALYZE" | "TRUNCATE" | "LOCK" | "COMMENT" | "REINDEX" | "CLUSTER"
-    );
-    match hosts[..] {
-        [Some((host, table)), ref rest @ ..]
-            if tame
-                && rest
-                    .iter()
-                    .all(|other| other.is_some_and(|(other, _)| other == host)) =>
-        {
-            Rule::Host {
-                host: host.clone(),
-                table: table.clone(),
-            }
-        }
-        _ => Rule::Refuse {
-            refusal,
-            hintable: true,
-        },
+    Rule::Refuse {
+        refusal,
+        hintable: true,
     }
 }
 
@@ -281,7 +260,13 @@ pub(super) struct Parts<'t> {
     refused: Option<Refusal>,
 }
 
-fn parts<'t>(plan: &Plan, tables: &'t Tables) -> Parts<'t> {
+impl Parts<'_> {
+    pub(super) fn is_refused(&self) -> bool {
+        self.refused.is_some()
+    }
+}
+
+pub(super) fn parts<'t>(plan: &Plan, tables: &'t Tables) -> Parts<'t> {
     let mut parts = Parts::default();
     for (level, of) in plan.levels.iter().enumerate() {
         for (at, item) in of.items.iter().enumerate() {
@@ -399,9 +384,12 @@ fn named_on_a_host<'t>(plan: &Plan, tables: &'t Tables) -> Vec<(&'t str, &'t str
 
 fn query(plan: &Plan, tables: &Tables) -> Bound {
     let mut edits = Vec::new();
-    let mut parts = parts(plan, tables);
+    let with_views = views::expand(plan, tables);
+    let mut parts = parts(&with_views, tables);
     parts.unsharded.extend(named_on_a_host(plan, tables));
-    let needs = needs(plan, tables, &mut edits);
+    let needs = needs(&with_views, tables, &mut edits);
+    // A view of the shards that reads none of their tables is found in any of them.
+    parts.catalog |= parts.sharded.is_empty() && with_views.levels.len() > plan.levels.len();
     for table in plan.levels.iter().flat_map(|level| &level.items) {
         if let Source::Table(table) = &table.source {
             edits.extend(qualify(table, tables));
@@ -419,7 +407,10 @@ fn query(plan: &Plan, tables: &Tables) -> Bound {
         .any(|level| level.writes() || level.features.locking)
         || needs.shard_function.is_some()
         || needs.other_function.is_some()
-        || plan.calls.iter().any(|call| functions::writes(&call.name));
+        || with_views
+            .calls
+            .iter()
+            .any(|call| functions::writes(&call.name));
     let root = plan.root.map(|root| &plan.levels[root]);
     let returns_rows = match plan.wrap {
         Wrap::Explain => true,
@@ -431,7 +422,7 @@ fn query(plan: &Plan, tables: &Tables) -> Bound {
     } else {
         Names::Qualified
     };
-    let mut rule = rule(plan, tables, parts, needs, writes);
+    let mut rule = rule(&with_views, tables, parts, needs, writes);
     if plan.copy_end != CopyEnd::Client && !matches!(rule, Rule::Host { .. } | Rule::Refuse { .. })
     {
         rule = Rule::Refuse {
@@ -453,7 +444,7 @@ fn query(plan: &Plan, tables: &Tables) -> Bound {
 }
 
 /// By place; what two of them would do to the same place is done once.
-fn sort(edits: &mut Vec<Edit>) {
+pub(super) fn sort(edits: &mut Vec<Edit>) {
     // A literal lies where its hole is: after all places that count it out, before those that count it in.
     let place = |edit: &Edit| match edit {
         Edit::Qualify(pos) | Edit::Replace(pos, _) => (pos.hole, 0, pos.offset),

@@ -90,6 +90,7 @@ fn without_hint(bound: &Bound, values: &Values<'_>, map: &ShardMap) -> Result<Ro
                 .ok_or_else(|| words::unknown_host(table, host))?;
             Ok(route(Target::Host(host), Names::Qualified))
         }
+        Rule::Ddl(_) => Ok(route(Target::Everywhere, Names::SearchPath)),
         Rule::Refuse { refusal, .. } | Rule::OnlyHost(refusal) => Err(refusal.clone()),
     }
 }
@@ -123,6 +124,7 @@ pub fn anywhere(
         }
         Rule::Rows(copy) => at(copy.fixed.unwrap_or(any), bound.names),
         Rule::Refuse { refusal, hintable } if !hinted || !hintable => Err(refusal.clone()),
+        Rule::Ddl(_) => at(any, Names::SearchPath),
         Rule::Refuse { .. } => at(any, Names::SearchPath),
         Rule::OnlyHost(refusal) if map.hosts.len() > 1 => Err(refusal.clone()),
         Rule::Any | Rule::OnlyHost(_) => Ok(route(Target::Any, Names::Qualified)),
@@ -330,7 +332,7 @@ fn with_shard(
             refusal,
             hintable: false,
         } => return Err(refusal.clone()),
-        Rule::Refuse { .. } => Names::SearchPath,
+        Rule::Ddl(_) | Rule::Refuse { .. } => Names::SearchPath,
     };
     Ok(Route {
         target: Target::Shard(shard),
@@ -346,6 +348,7 @@ fn all(bound: &Bound, values: &Values<'_>, map: &ShardMap) -> Result<Route, Refu
             (Some(refusal), _) => words::hint_all(&refusal.message),
             (None, Some(_)) => words::hint_all("the statement names a shard's schema"),
         },
+        Rule::Ddl(_) => return Ok(route(Target::Everywhere, Names::SearchPath)),
         Rule::Any | Rule::Template | Rule::Host { .. } | Rule::OnlyHost(_) => {
             words::hint_all("the statement names no sharded table")
         }

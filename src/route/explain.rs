@@ -24,6 +24,8 @@ pub struct Explanation {
     pub sent: String,
     /// Why, in words.
     pub reason: String,
+    /// The places of DDL.
+    places: String,
     /// How the answers of several shards become one.
     pub merged: &'static str,
 }
@@ -60,6 +62,7 @@ pub fn explain(
         Target::Shard(shard) => Some(*shard),
         Target::Shards(shards) => shards.first().copied(),
         Target::Rows(only) => Some(only.unwrap_or_else(|| map.template())),
+        Target::Everywhere => Some(map.template()),
         _ => None,
     };
     let mut sent = Vec::new();
@@ -78,6 +81,7 @@ pub fn explain(
         names: route.names,
         sent: String::from_utf8_lossy(&sent).into_owned(),
         reason,
+        places: super::reason::places(&bound, map),
         merged: merged(&bound, &values)?,
     })
 }
@@ -121,6 +125,7 @@ impl Explanation {
                 map.host(*host).name,
                 map.host(*host).url
             )],
+            Target::Everywhere => vec![format!("Places: {}", self.places)],
             Target::Any => vec!["Host: any; in a transaction, the one that it is on".to_owned()],
             Target::Template => {
                 let template = map.template();
@@ -140,7 +145,13 @@ impl Explanation {
 }
 
 impl Refusal {
-    fn bad_hint(fault: &hint::HintFault) -> Refusal {
+    /// A statement that no proxy of this kind can run.
+    pub fn not_supported(what: impl Into<String>, hint: impl Into<String>) -> Refusal {
+        Refusal::new(super::Code::NotSupported, what, hint)
+    }
+
+    /// A hint that can't be read: it might have meant another shard.
+    pub fn bad_hint(fault: &hint::HintFault) -> Refusal {
         Refusal {
             code: super::Code::Unreadable,
             message: fault.to_string(),

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use crate::sql::plan::{Body, Condition, Const, JoinKind, LevelId, Plan, Source, Term};
+use crate::sql::plan::{Body, Condition, Const, Gives, JoinKind, LevelId, Plan, Source, Term};
 
 use super::columns::{ColumnId, Origin, Scope};
 
@@ -280,7 +280,7 @@ impl<'s, 'p> Knowledge<'s, 'p> {
     /// Of the rows that a level gives, only those matter whose column equals a value.
     fn into(&mut self, level: LevelId, column: usize, known: Known<'p>) {
         let of = &self.plan().levels[level];
-        if of.refs > 1 || !self.is_transparent(level) {
+        if of.refs > 1 || !self.lets_conditions_in(level) {
             return;
         }
         if let Body::SetOp(left, right) = of.body {
@@ -300,9 +300,35 @@ impl<'s, 'p> Knowledge<'s, 'p> {
                 .filter(|c| c.level == level),
             _ => None,
         };
-        if let Some(inside) = inside {
+        if let Some(inside) = inside.filter(|inside| self.is_grouped_by(level, *inside)) {
             self.learn(inside, known);
         }
+    }
+
+    /// A condition on some column that the level gives can as well stand inside it.
+    fn lets_conditions_in(&self, level: LevelId) -> bool {
+        let of = &self.plan().levels[level];
+        let f = &of.features;
+        if f.window || f.limit || f.locking || f.sample || of.gives == Gives::Other {
+            return false;
+        }
+        match of.body {
+            Body::SetOp(..) => true,
+            Body::Select => f.group || !self.aggregates[level],
+            _ => false,
+        }
+    }
+
+    /// The rows that a condition on this column takes away make rows of their own.
+    fn is_grouped_by(&self, level: LevelId, column: ColumnId) -> bool {
+        let Gives::Groups(terms) = &self.plan().levels[level].gives else {
+            return true;
+        };
+        let is = |term: &Term| match term {
+            Term::Column(name) => self.scope.resolve(level, name) == Some(column),
+            _ => false,
+        };
+        terms.iter().any(is)
     }
 
     /// A condition on a column that the level gives can as well stand inside it.

@@ -12,6 +12,8 @@ mod array;
 mod bind;
 mod columns;
 mod copy;
+mod ddl;
+mod ddl_words;
 mod decide;
 mod explain;
 mod functions;
@@ -19,6 +21,7 @@ mod gather;
 mod keys;
 mod known;
 mod order;
+mod outlook;
 mod reason;
 mod recipe;
 mod refusal;
@@ -26,6 +29,7 @@ mod rules;
 mod spread;
 mod tables;
 mod value;
+mod views;
 mod words;
 
 #[cfg(test)]
@@ -33,9 +37,11 @@ mod tests;
 
 pub use bind::{bind, bind_unreadable};
 pub use copy::{CopyIn, RowFault, RowReader};
+pub use ddl::{After, Place, Work};
 pub use decide::{anywhere, decide, recipe};
 pub use explain::{Explanation, explain};
 pub use order::ByteOrder;
+pub use outlook::{Outlook, outlook};
 pub use reason::why;
 pub use recipe::{Final, Piece, Recipe, SortKey, Sorted, TextKey, write_part};
 pub use refusal::{Code, Refusal};
@@ -94,6 +100,8 @@ pub enum Target {
     Any,
     /// The template shard, with its search_path: catalog queries.
     Template,
+    /// DDL: all the places of [`Bound::work`].
+    Everywhere,
 }
 
 /// A decision.

@@ -6,7 +6,7 @@ use crate::sql::plan::{Const, ConstFrom};
 
 use super::rules::{Binding, Bound, Carries, Equals, KeyConst, Rule, Sharded};
 use super::value::with_key;
-use super::{Target, Values, decide, value};
+use super::{Place, Target, Values, decide, value};
 
 /// Why a statement goes where it goes, in one line, such as
 /// `photos.user_id = $1 (42) -> 42 mod 4096 = shard 42 -> host a`. A refusal is given as its code, message and hint.
@@ -25,6 +25,11 @@ pub fn why(bound: &Bound, values: &Values<'_>, map: &ShardMap, hint: Option<&Hin
         (None, Rule::Any) => "no sharded table".to_owned(),
         (None, Rule::Template) => "catalog tables".to_owned(),
         (None, Rule::Host { table, .. }) => format!("table {table} is unsharded"),
+        (None, Rule::Ddl(work)) => match &work.place {
+            Place::Shards => "DDL of sharded tables".to_owned(),
+            Place::Hosts => "DDL of what every host has".to_owned(),
+            Place::Host(_) => "DDL of an unsharded table".to_owned(),
+        },
         (None, Rule::Refuse { refusal, .. }) => refusal.to_string(),
         (None, Rule::Sharded(sharded)) => bindings(sharded, values, map),
     };
@@ -43,6 +48,7 @@ pub fn why(bound: &Bound, values: &Values<'_>, map: &ShardMap, hint: Option<&Hin
         Target::Shards(shards) => format!("{} shards", shards.len()),
         Target::Host(host) => format!("host {}", map.host(*host).name),
         Target::Any => "any host".to_owned(),
+        Target::Everywhere => places(bound, map),
         Target::Template => format!(
             "template shard {} -> host {}",
             map.template().0,
@@ -50,6 +56,24 @@ pub fn why(bound: &Bound, values: &Values<'_>, map: &ShardMap, hint: Option<&Hin
         ),
     };
     format!("{because} -> {to}")
+}
+
+/// Where DDL is run.
+pub(super) fn places(bound: &Bound, map: &ShardMap) -> String {
+    let hosts = |n: usize| if n == 1 { "host" } else { "hosts" };
+    match bound.work().map(|work| &work.place) {
+        None | Some(Place::Shards) => format!(
+            "all {} shards on {} {}",
+            map.shards(),
+            map.hosts.len(),
+            hosts(map.hosts.len())
+        ),
+        Some(Place::Hosts) => {
+            let n = map.hosts.len();
+            format!("public of all {n} {}", hosts(n))
+        }
+        Some(Place::Host(host)) => format!("public of host {host}"),
+    }
 }
 
 fn bindings(sharded: &Sharded, values: &Values<'_>, map: &ShardMap) -> String {

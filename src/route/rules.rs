@@ -10,6 +10,7 @@ use crate::sql::plan::Const;
 use crate::sql::rewrite::Edit;
 
 use super::copy::CopyIn;
+use super::ddl::Work;
 use super::refusal::Refusal;
 use super::spread::Spread;
 
@@ -50,6 +51,14 @@ impl Bound {
             _ => None,
         }
     }
+
+    /// What is to be run in several places, if that is what the statement is.
+    pub fn work(&self) -> Option<&Work> {
+        match &self.rule {
+            Rule::Ddl(work) => Some(work),
+            _ => None,
+        }
+    }
 }
 
 /// What decides.
@@ -67,6 +76,8 @@ pub(super) enum Rule {
     Rows(Arc<CopyIn>),
     /// What is written on all hosts: only while there is but one, else refused.
     OnlyHost(Refusal),
+    /// DDL that is run in several places.
+    Ddl(Box<Work>),
     /// Not without a hint; `hintable`: with one it goes to the hint's shard.
     Refuse { refusal: Refusal, hintable: bool },
 }

@@ -1,9 +1,13 @@
 //! What each name is: the map's `[tables]` rules and the catalog put together.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use crate::catalog::{self, Collation, Column, Snapshot};
 use crate::shardmap::{KeyType, Kind, SchemaPattern, ShardId, ShardMap, TableRule};
+use crate::sql::plan::Plan;
+
+use super::views;
 
 /// All names that a statement may use, and what they are. Made anew with every map and every catalog snapshot.
 #[derive(Clone, Debug)]
@@ -20,6 +24,13 @@ pub struct Tables {
     schema: SchemaPattern,
     shards: u32,
     key_type: Option<KeyType>,
+    /// What `[tables]` says, for tables that are still to be made.
+    rules: BTreeMap<String, TableRule>,
+    key: String,
+    /// The host of the template shard.
+    a_host: String,
+    sharded_others: BTreeMap<String, catalog::Other>,
+    public_others: BTreeMap<String, BTreeMap<String, catalog::Other>>,
     collation: Collation,
     nondeterministic: bool,
 }
@@ -37,6 +48,8 @@ pub struct Table {
     pub view: bool,
     /// It is sharded and has a key column, but this is why that can't be one.
     pub(super) bad_key: Option<String>,
+    /// It is a view of the shards that is no table's equal: what it reads.
+    pub(super) reads: Option<Arc<Plan>>,
 }
 
 impl Table {
@@ -118,7 +131,7 @@ impl Tables {
                 ));
             }
         }
-        let tables = Tables {
+        let mut tables = Tables {
             key_type: common_key_type(&by_name),
             collation: common_collation(snapshot),
             nondeterministic: snapshot.databases.values().any(|d| d.nondeterministic),
@@ -130,13 +143,33 @@ impl Tables {
             functions: snapshot.functions.clone(),
             schema: map.keyspace.schema.clone(),
             shards: map.shards(),
+            rules: map.tables.clone(),
+            key: map.keyspace.key.clone(),
+            a_host: map.host(map.owner(map.template())).name.clone(),
+            sharded_others: snapshot.sharded_others.clone(),
+            public_others: snapshot.public_others.clone(),
         };
+        views::settle(&mut tables);
         (tables, faults)
     }
 
     /// The table, view or the like of this name.
     pub fn get(&self, name: &str) -> Option<&Table> {
         self.by_name.get(name)
+    }
+
+    /// A view has turned out to be as good as a sharded table.
+    pub(super) fn settle(&mut self, view: &str, kind: TableKind) {
+        if let Some(table) = self.by_name.get_mut(view) {
+            table.kind = kind;
+            table.view = false;
+            table.bad_key = None;
+            table.reads = None;
+        }
+    }
+
+    pub(super) fn add(&mut self, table: Table) {
+        self.by_name.insert(table.name.clone(), table);
     }
 
     /// Every table, view or the like, sorted by name.
@@ -163,6 +196,34 @@ impl Tables {
             || self
                 .get(name)
                 .is_some_and(|t| matches!(t.kind, TableKind::Sharded { .. }))
+    }
+
+    /// What `[tables]` says of a name.
+    pub(super) fn rule(&self, name: &str) -> Option<&TableRule> {
+        self.rules.get(name)
+    }
+
+    /// The column by which a table of this name is split, or would be.
+    pub(super) fn key_of(&self, name: &str) -> &str {
+        let rule = self.rules.get(name);
+        rule.and_then(|r| r.key.as_deref()).unwrap_or(&self.key)
+    }
+
+    pub(super) fn a_host(&self) -> &str {
+        &self.a_host
+    }
+
+    /// An index or sequence of the shards has this name.
+    pub(super) fn other_in_shards(&self, name: &str) -> bool {
+        self.sharded_others.contains_key(name)
+    }
+
+    /// The index or sequence of this name in `public`, by host.
+    pub(super) fn others_in_public(&self, name: &str) -> Vec<(&str, &catalog::Other)> {
+        let hosts = self.public_others.iter();
+        hosts
+            .filter_map(|(host, others)| Some((host.as_str(), others.get(name)?)))
+            .collect()
     }
 
     /// A type in the shards' schemas has this name: one made by itself, or that of a table's rows.
@@ -295,6 +356,7 @@ fn unlisted(table: &catalog::Table) -> Table {
         columns: table.columns.clone(),
         view: is_view(table),
         bad_key: None,
+        reads: None,
     }
 }
 
@@ -341,6 +403,7 @@ fn public_table(
         columns: found.columns.clone(),
         view: is_view(found),
         bad_key: None,
+        reads: None,
     }
 }
 
@@ -354,6 +417,9 @@ fn sharded_table(map: &ShardMap, table: &catalog::Table, faults: &mut Vec<String
             table.name
         ));
         return unlisted(table);
+    }
+    if let Some(definition) = &table.definition {
+        return sharded_view(table, definition);
     }
     let name = rule
         .and_then(|r| r.key.as_deref())
@@ -378,6 +444,27 @@ fn sharded_table(map: &ShardMap, table: &catalog::Table, faults: &mut Vec<String
         columns: table.columns.clone(),
         view: is_view(table),
         bad_key,
+        reads: None,
+    }
+}
+
+/// A view, before it is known what kind of tables it reads.
+fn sharded_view(table: &catalog::Table, definition: &str) -> Table {
+    let reads = views::read(definition);
+    let why = match &reads {
+        Some(_) => "it is a view that can't be written to, or not without its key",
+        None => "it is a view, and what it reads is not understood",
+    };
+    Table {
+        name: table.name.clone(),
+        kind: TableKind::Sharded {
+            key: None,
+            ids: Vec::new(),
+        },
+        columns: table.columns.clone(),
+        view: true,
+        bad_key: Some(why.to_owned()),
+        reads,
     }
 }
 

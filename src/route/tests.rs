@@ -71,6 +71,12 @@ fn table(name: &str, relkind: char, columns: &[(&str, u32)]) -> (String, catalog
     )
 }
 
+fn view(name: &str, definition: &str, columns: &[(&str, u32)]) -> (String, catalog::Table) {
+    let (name, mut view) = table(name, 'v', columns);
+    view.definition = Some(definition.to_owned());
+    (name, view)
+}
+
 fn snapshot() -> Snapshot {
     let photos = [
         ("id", INT8),
@@ -149,7 +155,43 @@ fn snapshot() -> Snapshot {
             'r',
             &[("id", INT8), ("userId", INT8), ("photoId", INT8)],
         ),
-        table("photo_view", 'v', &[("id", INT8), ("user_id", INT8)]),
+        view(
+            "photo_view",
+            "SELECT id, user_id FROM photos WHERE caption <> 'x'::text;",
+            &[("id", INT8), ("user_id", INT8)],
+        ),
+        view(
+            "captions",
+            " SELECT v.user_id, p.caption, u.name FROM photo_view v JOIN photos p ON p.id = v.id AND p.user_id = v.user_id LEFT JOIN users u ON u.id = p.user_id;",
+            &[("user_id", INT8), ("caption", TEXT), ("name", TEXT)],
+        ),
+        view(
+            "fans",
+            "SELECT target_id AS user_id, source_id AS fan FROM follows",
+            &[("user_id", INT8), ("fan", INT8)],
+        ),
+        view(
+            "admirers",
+            "SELECT target_id AS user_id FROM follows",
+            &[("user_id", INT8)],
+        ),
+        view(
+            "totals",
+            "SELECT user_id, count(*) AS n FROM photos GROUP BY user_id",
+            &[("user_id", INT8), ("n", INT8)],
+        ),
+        view(
+            "newest",
+            "SELECT id, user_id FROM photos ORDER BY id DESC LIMIT 10",
+            &[("id", INT8), ("user_id", INT8)],
+        ),
+        view(
+            "of_five",
+            "SELECT caption FROM photos WHERE user_id = 5",
+            &[("caption", TEXT)],
+        ),
+        view("names", "SELECT name FROM countries", &[("name", TEXT)]),
+        view("odd", "SELECT 1 = ANY OF (2)", &[("user_id", INT8)]),
     ]);
     let on = |tables: Vec<(String, catalog::Table)>| tables.into_iter().collect::<BTreeMap<_, _>>();
     let countries = || table("countries", 'r', &[("code", TEXT), ("name", TEXT)]);
@@ -328,7 +370,9 @@ pub(super) fn in_words(route: Result<Route, Refusal>) -> String {
             return refusal.code.sqlstate().to_owned();
         }
     };
-    let path = if route.names == Names::SearchPath && route.target != Target::Template {
+    let path = if route.names == Names::SearchPath
+        && !matches!(route.target, Target::Template | Target::Everywhere)
+    {
         " path"
     } else {
         ""
@@ -343,6 +387,7 @@ pub(super) fn in_words(route: Result<Route, Refusal>) -> String {
             .join(","),
         Target::Host(host) => format!("host {}", ["a", "b"][usize::from(host.0)]),
         Target::Any => "any".to_owned(),
+        Target::Everywhere => "everywhere".to_owned(),
         Target::Template => "template".to_owned(),
         Target::Rows(None) => "rows".to_owned(),
         Target::Rows(Some(only)) => format!("rows {only}"),
@@ -1451,7 +1496,6 @@ fn spread() {
             "SELECT * FROM countries c WHERE EXISTS (SELECT 1 FROM users u WHERE u.country = c.code)",
             "SR004",
         ),
-        ("SELECT * FROM photo_view", "SR004"),
         ("SELECT * FROM photos, pg_class", "SR004"),
         ("EXPLAIN SELECT * FROM photos", "SR004"),
         (
@@ -1528,15 +1572,15 @@ fn other_tables_and_none() {
 #[test]
 fn utilities() {
     check(&[
-        ("CREATE TABLE photos (id int)", "SR001"),
-        ("ALTER TABLE photos ADD COLUMN x int", "SR001"),
-        ("DROP TABLE photos", "SR001"),
-        ("TRUNCATE photos", "SR001"),
+        ("CREATE TABLE photos (id int)", "everywhere"),
+        ("ALTER TABLE photos ADD COLUMN x int", "everywhere"),
+        ("DROP TABLE photos", "everywhere"),
+        ("TRUNCATE photos", "everywhere"),
         ("TRUNCATE invoices", "host b"),
-        ("LOCK TABLE photos IN SHARE MODE", "SR001"),
+        ("LOCK TABLE photos IN SHARE MODE", "everywhere"),
         ("VACUUM", "SR001"),
         ("VACUUM invoices", "host b"),
-        ("VACUUM invoices, rates", "SR001"),
+        ("VACUUM invoices, rates", "SR002"),
         ("CREATE TEMP TABLE t AS SELECT 1", "0A000"),
         ("CREATE TEMPORARY TABLE t (x int)", "0A000"),
         ("DO $$ BEGIN END $$", "SR001"),
@@ -1743,6 +1787,75 @@ fn edits_are_of_the_shape() {
     assert_eq!(
         String::from_utf8_lossy(&out),
         "SELECT 'something longer' FROM s.photos WHERE user_id = 1234567 AND caption = 'y'''"
+    );
+}
+
+#[test]
+fn outlooks_without_values() {
+    let world = world();
+    let of = |sql: &str, params: Option<&Given>| {
+        let (bound, shape) = world.bound(sql);
+        let values = Values {
+            text: sql.as_bytes(),
+            holes: &shape.holes,
+            params: params.map(|p| p as &dyn Params),
+        };
+        let hint = hint::find(sql.as_bytes(), &shape).expect("a hint");
+        match outlook(&bound, &values, true, &world.map, hint.as_ref()) {
+            Ok(outlook) => format!("{outlook:?}"),
+            Err(refusal) => refusal.code.sqlstate().to_owned(),
+        }
+    };
+    for (sql, expected) in [
+        ("SELECT * FROM photos WHERE user_id = $1", "OneShard"),
+        (
+            "SELECT * FROM photos WHERE user_id = 5 AND id = $1",
+            "OneShard",
+        ),
+        (
+            "SELECT * FROM photos WHERE user_id IN ($1, $2)",
+            "SeveralShards",
+        ),
+        (
+            "SELECT * FROM photos WHERE user_id IN (1, 2)",
+            "SeveralShards",
+        ),
+        ("SELECT * FROM photos WHERE user_id IN (1, 17)", "OneShard"),
+        (
+            "SELECT * FROM photos WHERE user_id = ANY($1)",
+            "SeveralShards",
+        ),
+        (
+            "INSERT INTO photos (user_id, caption) VALUES ($1, $2)",
+            "OneShard",
+        ),
+        (
+            "INSERT INTO photos (id, user_id) VALUES ($1, $2)",
+            "OneShard",
+        ),
+        ("INSERT INTO photos (user_id) VALUES ($1), ($2)", "SR002"),
+        ("UPDATE photos SET caption = $1 WHERE id > $2", "SR001"),
+        (
+            "/* presplit: key=5 */ SELECT * FROM photos WHERE user_id = $1",
+            "OneShard",
+        ),
+        ("SELECT * FROM photos WHERE caption = $1", "AllShards"),
+        ("SELECT id FROM photos ORDER BY id LIMIT $1", "AllShards"),
+        (
+            "SELECT id FROM photos WHERE user_id IN ($1, $2) ORDER BY id LIMIT $3 OFFSET $4",
+            "SeveralShards",
+        ),
+        ("SELECT caption::mood FROM photos", "SR004"),
+        ("SELECT * FROM countries WHERE code = $1", "AnyHost"),
+        ("SELECT * FROM invoices WHERE id = $1", "Unsharded"),
+        ("SELECT * FROM pg_class WHERE relname = $1", "Catalog"),
+    ] {
+        assert_eq!(of(sql, None), expected, "{sql}");
+    }
+    let given = Given(vec![text("x")]);
+    assert_eq!(
+        of("SELECT * FROM photos WHERE user_id = $1", Some(&given)),
+        "SR007"
     );
 }
 
@@ -1977,4 +2090,95 @@ fn a_key_whose_equal_values_differ_in_bytes_is_refused() {
         "{}",
         refused.message
     );
+}
+
+#[test]
+fn views() {
+    check(&[
+        // As good as a table: rows of one shard each, with their key.
+        ("SELECT * FROM photo_view WHERE user_id = 5", "5"),
+        ("SELECT * FROM photo_view WHERE id = 5120", "5"),
+        ("SELECT * FROM photo_view", "all"),
+        ("SELECT * FROM photo_view ORDER BY id LIMIT 3", "all"),
+        (
+            "SELECT v.id FROM public.photo_view v WHERE v.user_id = 5",
+            "5",
+        ),
+        (
+            "SELECT * FROM photo_view v JOIN users u ON u.id = v.user_id WHERE u.id = 5",
+            "5",
+        ),
+        ("UPDATE photo_view SET id = id WHERE user_id = 5", "5"),
+        ("INSERT INTO photo_view (user_id) VALUES (5)", "5"),
+        ("DELETE FROM photo_view", "SR001"),
+        ("SELECT name FROM captions WHERE user_id = 5", "5"),
+        ("SELECT caption FROM captions", "all"),
+        ("SELECT user_id FROM fans WHERE fan = 5", "5"),
+        // A column called like the key need not be one.
+        ("SELECT fan FROM fans WHERE user_id = 5", "all"),
+        ("SELECT * FROM admirers WHERE user_id = 5", "SR004"),
+        ("INSERT INTO admirers (user_id) VALUES (5)", "SR003"),
+        // Read as the query that it is.
+        ("SELECT n FROM totals WHERE user_id = 5", "5"),
+        ("SELECT n FROM totals t WHERE t.user_id IN (5, 21)", "5"),
+        (
+            "SELECT totals.n, u.name FROM users u LEFT JOIN totals ON totals.user_id = u.id WHERE u.id = 5",
+            "5",
+        ),
+        ("SELECT user_id, n FROM totals", "SR004"),
+        ("SELECT b FROM totals AS t (a, b) WHERE a = 5", "5"),
+        ("SELECT * FROM newest WHERE user_id = 5", "SR004"),
+        ("SELECT * FROM of_five", "SR004"),
+        ("SELECT * FROM of_five, photos WHERE user_id = 5", "SR001"),
+        ("SELECT name FROM names", "template"),
+        (
+            "SELECT n.name FROM names n, photos p WHERE p.user_id = 5 AND p.caption = n.name",
+            "5",
+        ),
+        ("SELECT * FROM odd WHERE user_id = 5", "SR003"),
+        ("/* presplit: key=5 */ SELECT * FROM odd", "5 path"),
+    ]);
+    let world = world();
+    assert_eq!(
+        world.rewritten("SELECT totals.n FROM totals WHERE totals.user_id = 5"),
+        "SELECT totals.n FROM shard_0005.totals WHERE totals.user_id = 5"
+    );
+}
+
+#[test]
+fn a_condition_on_what_is_grouped_by_reaches_the_table() {
+    check(&[
+        (
+            "SELECT x.c FROM (SELECT user_id, count(*) AS c FROM photos GROUP BY user_id) x WHERE x.user_id = 5",
+            "5",
+        ),
+        (
+            "SELECT x.c FROM (SELECT p.user_id AS u, caption, max(id) AS c FROM photos p GROUP BY caption, p.user_id HAVING count(*) > 1) x WHERE x.u = 5",
+            "5",
+        ),
+        (
+            "SELECT * FROM (SELECT DISTINCT user_id, caption FROM photos) x WHERE user_id = 5",
+            "5",
+        ),
+        (
+            "SELECT x.c FROM (SELECT caption, max(user_id) AS c FROM photos GROUP BY caption) x WHERE x.c = 5",
+            "SR004",
+        ),
+        (
+            "SELECT x.c FROM (SELECT user_id, count(*) AS c FROM photos GROUP BY ROLLUP (user_id)) x WHERE x.user_id = 5",
+            "SR004",
+        ),
+        (
+            "SELECT x.c FROM (SELECT user_id, count(*) AS c FROM photos GROUP BY user_id LIMIT 3) x WHERE x.user_id = 5",
+            "SR004",
+        ),
+        (
+            "SELECT * FROM (SELECT DISTINCT ON (caption) caption, user_id FROM photos) x WHERE user_id = 5",
+            "SR004",
+        ),
+        (
+            "SELECT * FROM (SELECT user_id FROM photos HAVING count(*) > 0) x WHERE user_id = 5",
+            "SR004",
+        ),
+    ]);
 }

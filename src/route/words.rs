@@ -27,6 +27,14 @@ pub(super) fn unreadable(word: &str, why: &str) -> Refusal {
     .detail(why)
 }
 
+pub(super) fn path_of_several() -> Refusal {
+    Refusal::new(
+        Code::NotMergeable,
+        "a statement whose names need the shard's search_path can't be asked of several shards",
+        "Ask one shard at a time: put /* presplit: key=VALUE */ or /* presplit: shard=N */ into the statement.",
+    )
+}
+
 pub(super) fn unlisted(table: &str) -> Refusal {
     let hint = format!(
         "List it in shardmap.toml: [tables] {table} = {{ host = \"...\" }} if it is on one host, {{ kind = \"reference\" }} if every host has the same rows; or create it in the shards."

@@ -104,7 +104,7 @@ impl Session {
         }
         if std::mem::take(&mut seen.stale) {
             // The tables are read again, and with that all statements are made anew.
-            self.context.refresh.asked.notify_one();
+            self.context.refresh.renew_soon();
         }
         if std::mem::take(&mut seen.until_sync) {
             self.batch.server_refused();
@@ -290,7 +290,7 @@ impl Session {
     }
 
     /// A Sync of which the client sees nothing but an error (`true`).
-    async fn sync_link(&mut self, i: usize) -> Result<bool, Fault> {
+    pub(super) async fn sync_link(&mut self, i: usize) -> Result<bool, Fault> {
         self.active = i;
         frontend::sync(&mut self.links[i].outbox);
         self.replies.push(Reply::Sync(Pass::Keep));

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use super::Session;
+use super::ddl_block::BlockTables;
 use super::ends::Link;
 use super::errors::Fault;
 use super::replies::{Pass, Reply};
@@ -42,6 +43,8 @@ pub(super) struct Block {
     /// The session's settings and hint before it.
     pub(super) settings_before: Settings,
     pub(super) hint_before: Option<Hint>,
+    /// The tables as it sees them.
+    pub(super) tables: BlockTables,
     /// `SET LOCAL presplit.key`; it may also have been set to nothing.
     pub(super) local_hint: Option<Option<Hint>>,
 }
@@ -205,6 +208,7 @@ impl Session {
             settings_before,
             hint_before: self.hint.clone(),
             local_hint: None,
+            tables: BlockTables::Same,
         }));
     }
 
@@ -234,6 +238,7 @@ impl Session {
             ));
         };
         let commit = commit && !block.failed;
+        let changed = !matches!(block.tables, BlockTables::Same);
         let begin = block.begin.clone();
         let one_snapshot = block.one_snapshot;
         if self.links.is_empty() {
@@ -273,6 +278,10 @@ impl Session {
         }
         self.links.retain(|l| l.conn.is_some());
         self.close_block(commit && committed);
+        if changed && commit && committed {
+            // Before the client hears of it: its next statement may name what was made.
+            self.context.refresh.renew().await;
+        }
         self.release_links().await;
         if chain {
             self.open_block(begin, one_snapshot);
@@ -302,6 +311,9 @@ impl Session {
                 conn.doubt(conn.settings.changed_names(&link.settings_at_begin));
                 conn.settings = link.settings_at_begin.clone();
             }
+        }
+        if committed && !matches!(block.tables, BlockTables::Same) {
+            self.context.refresh.renew_soon();
         }
         if !committed {
             self.settings = block.settings_before;
@@ -391,6 +403,9 @@ impl Session {
         block.replay.truncate(replay);
         block.savepoints.truncate(at + 1);
         block.failed = false;
+        if !matches!(block.tables, BlockTables::Same) {
+            block.tables = BlockTables::Changed;
+        }
         // What was set when on which connection, and what of it is undone, is not worked out: all of it is set anew.
         for link in self.links.iter_mut().filter(|link| link.settings_touched) {
             if let Some(conn) = &mut link.conn {

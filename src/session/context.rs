@@ -11,6 +11,7 @@ use tokio::sync::{Notify, watch};
 use super::buffers::Buffers;
 use super::cancel::CancelKeys;
 use super::clients::Clients;
+use crate::catalog::Snapshot;
 use crate::pool::{Pools, Worker};
 use crate::route::{Bound, Tables};
 use crate::shardmap::{MapHandle, ShardMap};
@@ -47,7 +48,7 @@ pub struct Context {
 impl Context {
     /// A context for a proxy with this map; the tables are not known yet.
     pub fn new(map: MapHandle, stats: Stats) -> Arc<Context> {
-        let schema = Schema::new(&map.current(), None);
+        let schema = Schema::new(&map.current(), None, Snapshot::default());
         Arc::new(Context {
             map,
             schema: ArcSwap::from_pointee(schema),
@@ -72,10 +73,27 @@ impl Context {
 pub struct Refresh {
     /// Somebody asks.
     pub asked: Notify,
-    looks: watch::Sender<u64>,
+    /// Somebody needs a look that begins after he asked.
+    pub now: Notify,
+    looks: watch::Sender<Looks>,
+    /// What was made from the tables is to be made anew, even if they look the same.
+    forced: AtomicBool,
     /// What the last look found wrong.
     said: Mutex<Vec<String>>,
 }
+
+/// How many looks there have been.
+#[derive(Clone, Copy, Debug, Default)]
+struct Looks {
+    begun: u64,
+    /// The number of the last one that has ended.
+    ended: u64,
+    /// Answers to [`Refresh::ask`], looks that were refused too.
+    answers: u64,
+}
+
+/// The longest that DDL waits for the catalog to be read: longer than any look takes.
+const NEW_LOOK_WAIT: Duration = Duration::from_secs(25);
 
 /// The longest that a statement waits for the catalog to be read.
 const LOOK_WAIT: Duration = Duration::from_secs(2);
@@ -85,9 +103,43 @@ impl Refresh {
     /// been told "no such table" by a fresh look is told so again at once, see [`Refresh::done`].
     pub(crate) async fn ask(&self) {
         let mut looks = self.looks.subscribe();
+        let answers = looks.borrow_and_update().answers;
         self.asked.notify_one();
         // Too late is as good as unchanged: the statement is refused as it would have been.
-        let _ = tokio::time::timeout(LOOK_WAIT, looks.changed()).await;
+        let answered = looks.wait_for(|looks| looks.answers > answers);
+        let _ = tokio::time::timeout(LOOK_WAIT, answered).await;
+    }
+
+    /// Waits for a look that begins now. If none comes to an end, the tables stay as they are known.
+    pub(crate) async fn look(&self) {
+        let mut looks = self.looks.subscribe();
+        let wanted = looks.borrow_and_update().begun + 1;
+        self.now.notify_one();
+        let ended = looks.wait_for(|looks| looks.ended >= wanted);
+        let _ = tokio::time::timeout(NEW_LOOK_WAIT, ended).await;
+    }
+
+    /// As [`Refresh::look`], and all that was made from the tables before is not used any more.
+    pub(crate) async fn renew(&self) {
+        self.forced.store(true, Ordering::Relaxed);
+        self.look().await;
+    }
+
+    /// Has all that was made from the tables made anew, some time soon.
+    pub(crate) fn renew_soon(&self) {
+        self.forced.store(true, Ordering::Relaxed);
+        self.asked.notify_one();
+    }
+
+    /// A look begins. `true`: the tables are to be replaced whatever it finds.
+    pub fn begin(&self) -> bool {
+        self.looks.send_modify(|looks| looks.begun += 1);
+        self.forced.swap(false, Ordering::Relaxed)
+    }
+
+    /// The look that began last is done.
+    pub fn end(&self) {
+        self.looks.send_modify(|looks| looks.ended = looks.begun);
     }
 
     /// What the last look at the catalogs found wrong, in words: hosts that could not be read, tables that can't be used.
@@ -108,7 +160,7 @@ impl Refresh {
 
     /// A look is done, or was refused because the last one is fresh.
     pub fn done(&self) {
-        self.looks.send_modify(|n| *n += 1);
+        self.looks.send_modify(|looks| looks.answers += 1);
     }
 }
 
@@ -117,13 +169,15 @@ impl Refresh {
 pub struct Schema {
     /// `None` until a host could be read.
     pub tables: Option<Tables>,
+    /// What they were made from.
+    pub(crate) snapshot: Snapshot,
     pub(crate) plans: Shared<Prepared>,
     pub(crate) statements: Shared<Statement>,
 }
 
 impl Schema {
     /// A schema with empty caches.
-    pub fn new(map: &ShardMap, tables: Option<Tables>) -> Schema {
+    pub fn new(map: &ShardMap, tables: Option<Tables>, snapshot: Snapshot) -> Schema {
         let limits = &map.proxy.limits;
         let limits = || cache::Limits {
             entries: limits.plan_cache as usize,
@@ -132,6 +186,7 @@ impl Schema {
         };
         Schema {
             tables,
+            snapshot,
             plans: Shared::new(limits()),
             statements: Shared::new(limits()),
         }

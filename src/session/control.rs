@@ -120,7 +120,7 @@ impl Session {
     pub(super) fn host_of(way: &Way) -> Option<HostId> {
         match way {
             Way::One { host, .. } => Some(*host),
-            Way::Several(_) | Way::Rows(_) => None,
+            Way::Several(_) | Way::Rows(_) | Way::Everywhere => None,
         }
     }
 }
@@ -142,35 +142,11 @@ pub(super) fn declared_cursor(text: &[u8]) -> Option<String> {
     }
 }
 
-/// Why some statements are refused, and what to do instead.
+/// Why a statement is refused, and what to do instead.
 fn unsupported(control: &Control) -> Fault {
-    let (what, hint) = match control {
-        Control::Prepare { .. } | Control::Execute { .. } => (
-            "SQL PREPARE and EXECUTE are not supported",
-            "Prepare through the driver (extended protocol): such statements are kept on the server and routed by their parameters.",
-        ),
-        Control::Declare { .. } => (
-            "cursors WITH HOLD are not supported: they would outlive the transaction that owns the server connection",
-            "Declare the cursor inside a transaction without WITH HOLD; in Django set DISABLE_SERVER_SIDE_CURSORS.",
-        ),
-        Control::Listen(_) => (
-            "LISTEN is not supported under transaction pooling: the server connection is another one in the next transaction",
-            "Connect directly to one host for LISTEN.",
-        ),
-        Control::PrepareTransaction(_)
-        | Control::CommitPrepared(_)
-        | Control::RollbackPrepared(_) => (
-            "two-phase commit by the client is not supported",
-            "Connect directly to the host, or use one transaction per user.",
-        ),
-        Control::SetTransactionSnapshot(_) => (
-            "SET TRANSACTION SNAPSHOT is not supported: a snapshot belongs to one host",
-            "Connect directly to the host.",
-        ),
-        _ => (
-            "this statement is not for an app's connection",
-            "Connect to the database \"presplit\" for the proxy's own commands.",
-        ),
-    };
+    let (what, hint) = control.refused().unwrap_or((
+        "this statement is not for an app's connection",
+        "Connect to the database \"presplit\" for the proxy's own commands.",
+    ));
     Fault::unsupported(what, hint)
 }

@@ -17,7 +17,7 @@ pub(super) const COLUMN: &str = "QUERY PLAN";
 impl Session {
     /// The answer to `EXPLAIN (ROUTE)` of the statement at `query`. A refusal is an answer too, not an error.
     pub(super) fn explain_route(&self, text: &str, query: &Range<usize>) -> Result<Acted, Fault> {
-        let schema = self.context.schema.load();
+        let schema = self.schema();
         let Some(tables) = &schema.tables else {
             return Err(Self::no_tables());
         };

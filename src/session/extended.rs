@@ -259,7 +259,7 @@ impl Session {
                 message,
             )));
         };
-        let schema = self.context.schema.load();
+        let schema = self.schema();
         if std::ptr::eq(statement.schema.as_ptr(), Arc::as_ptr(&schema))
             && statement.reading == reading
         {
@@ -351,7 +351,7 @@ impl Session {
                     .await?;
                 return self.send_bind(i, &statement, shard, names, set);
             }
-            None => {
+            None | Some(Way::Everywhere) => {
                 let bind = Bind::decode(self.body(len))?;
                 no_parameters(&bind)?;
                 Portal::Own(statement)
@@ -442,7 +442,7 @@ impl Session {
         }
         // Looked up by the bytes in the inbox; copied only if the statement has to be made anew.
         let reading = self.reading();
-        let schema = self.context.schema.load();
+        let schema = self.schema();
         let known = self
             .statements
             .get(&self.client.inbox[names.statement.clone()]);
@@ -838,6 +838,9 @@ impl Session {
                     }
                     Acted::Passed => {}
                 }
+            }
+            Prepared::Query(bound) if bound.work().is_some() => {
+                Box::pin(self.ddl_extended(&own)).await?;
             }
             _ => return Err(no_portal(name)),
         }

@@ -145,10 +145,12 @@ impl Session {
         describe: bool,
     ) -> Step<u64> {
         self.replies.clear();
-        let Some((_, first)) = hosts.first() else {
+        let (Some((_, shards)), Some(link)) =
+            (hosts.first(), self.asked_links(hosts).first().copied())
+        else {
             return Ok(Ok(0));
         };
-        let first = first[0];
+        let first = shards[0];
         let schema = self.map.schema(first).to_owned();
         let mut text = Vec::new();
         rewrite::splice(
@@ -159,7 +161,7 @@ impl Session {
             &mut text,
         );
         let Ok(whole) = self
-            .describe_text(&text, asked.types, Some((asked, &schema)))
+            .describe_text(link, &text, asked.types, Some((asked, &schema)))
             .await?
         else {
             return Ok(Err(Failed));
@@ -176,7 +178,7 @@ impl Session {
         };
         text.clear();
         write_part(part, &asked.values, &asked.bound.edits, &schema, &mut text);
-        let Ok(parts) = self.describe_text(&text, &whole.params, None).await? else {
+        let Ok(parts) = self.describe_text(link, &text, &whole.params, None).await? else {
             return Ok(Err(Failed));
         };
         if describe {
@@ -201,11 +203,12 @@ impl Session {
     /// Has the first link's server read a text: the types of its parameters and columns.
     async fn describe_text(
         &mut self,
+        i: usize,
         text: &[u8],
         types: &[u32],
         original: Option<(&Asked<'_>, &str)>,
     ) -> Step<Described> {
-        let link = &mut self.links[0];
+        let link = &mut self.links[i];
         frontend::parse(&mut link.outbox, b"", text, types.iter().copied());
         frontend::describe(&mut link.outbox, Kind::Statement, b"");
         frontend::sync(&mut link.outbox);
@@ -217,9 +220,9 @@ impl Session {
         };
         let mut failed = false;
         loop {
-            let (tag, len) = self.next_message(0).await?;
-            self.have(0, len).await?;
-            let message = self.links[0].unread()[..len].to_vec();
+            let (tag, len) = self.next_message(i).await?;
+            self.have(i, len).await?;
+            let message = self.links[i].unread()[..len].to_vec();
             let body = &message[frame::HEADER..];
             match tag {
                 b't' => described.params = oids(body)?,
@@ -233,9 +236,9 @@ impl Session {
                 }
                 _ => {}
             }
-            self.skip_message(0, len).await?;
+            self.skip_message(i, len).await?;
             if tag == b'Z' {
-                self.links[0].unsynced = false;
+                self.links[i].unsynced = false;
                 return Ok(if failed { Err(Failed) } else { Ok(described) });
             }
         }
@@ -316,13 +319,18 @@ impl Session {
         let mut statements = 0;
         for shards in shards.chunks(arms) {
             text.clear();
-            for (n, shard) in shards.iter().enumerate() {
-                text.extend_from_slice(if n == 0 { b"(" } else { b") UNION ALL (" });
+            if let [shard] = shards {
                 let schema = self.map.schema(*shard);
                 write_part(part, &asked.values, &asked.bound.edits, schema, &mut text);
+            } else {
+                for (n, shard) in shards.iter().enumerate() {
+                    text.extend_from_slice(if n == 0 { b"(" } else { b") UNION ALL (" });
+                    let schema = self.map.schema(*shard);
+                    write_part(part, &asked.values, &asked.bound.edits, schema, &mut text);
+                }
+                text.push(b')');
+                text.extend_from_slice(tail.as_bytes());
             }
-            text.push(b')');
-            text.extend_from_slice(tail.as_bytes());
             let out = &mut self.links[i].outbox;
             frontend::parse(out, b"", &text, params.iter().copied());
             asked.write_bind(&[], results, out);
@@ -674,11 +682,16 @@ impl Session {
             .zip(&parts.columns)
             .map(|(column, oid)| column.array(*oid))
             .collect();
-        self.run_last(asked, &text, &arrays, &values, whole).await
+        let Some(first) = self.asked_links(hosts).first().copied() else {
+            return Ok(Ok(0));
+        };
+        self.run_last(first, asked, &text, &arrays, &values, whole)
+            .await
     }
 
     async fn run_last(
         &mut self,
+        i: usize,
         asked: &Asked<'_>,
         text: &str,
         arrays: &[u32],
@@ -690,7 +703,7 @@ impl Session {
             .collect();
         let types = whole.params.iter().chain(arrays).copied();
         let types: Vec<u32> = types.collect();
-        let link = &mut self.links[0];
+        let link = &mut self.links[i];
         frontend::parse(
             &mut link.outbox,
             b"",
@@ -703,27 +716,27 @@ impl Session {
         frontend::sync(&mut link.outbox);
         link.unsynced = true;
         loop {
-            let (tag, len) = self.next_message(0).await?;
+            let (tag, len) = self.next_message(i).await?;
             if tag == b'T' {
-                self.have(0, len).await?;
-                let types = column_types(&self.links[0].unread()[frame::HEADER..len])?;
+                self.have(i, len).await?;
+                let types = column_types(&self.links[i].unread()[frame::HEADER..len])?;
                 if types != whole.columns {
                     return Err(cannot(
                         "the columns made of the parts have other types than the statement's"
                             .to_owned(),
                     ));
                 }
-                self.skip_message(0, len).await?;
+                self.skip_message(i, len).await?;
                 break;
             }
             if tag == b'E' {
                 break;
             }
-            self.skip_message(0, len).await?;
+            self.skip_message(i, len).await?;
         }
         let mut given = 0;
         loop {
-            match self.next_row(0).await? {
+            match self.next_row(i).await? {
                 Err(Failed) => return Ok(Err(Failed)),
                 Ok(None) => return Ok(Ok(given)),
                 Ok(Some(row)) => {
@@ -833,10 +846,13 @@ fn array_of(element: u32) -> Option<u32> {
     if matches!(Type::from_oid(element)?.kind(), TypeKind::Array(_)) {
         return None;
     }
-    // Types of Postgres' catalog have OIDs below this (access/transam.h, FirstGenbkiObjectId).
-    (1..10_000u32).find(|oid| match Type::from_oid(*oid) {
-        Some(array) => matches!(array.kind(), TypeKind::Array(of) if of.oid() == element),
-        None => false,
+    // Types of Postgres' catalog have OIDs below this (access/transam.h, FirstGenbkiObjectId). `int2vector` and
+    // `oidvector` have elements too, but are no arrays of their types.
+    (1..10_000u32).find(|oid| {
+        Type::from_oid(*oid).is_some_and(|array| {
+            array.name().starts_with('_')
+                && matches!(array.kind(), TypeKind::Array(of) if of.oid() == element)
+        })
     })
 }
 

@@ -9,6 +9,9 @@ mod clients;
 mod context;
 mod control;
 mod copy;
+mod ddl;
+mod ddl_block;
+mod ddl_lanes;
 mod ends;
 mod errors;
 mod explain;
@@ -185,6 +188,7 @@ impl Session {
             b'Q' | b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'F' if self.batch.skipping() => {
                 Now::Done(Ok(()))
             }
+            b'Q' | b'P' | b'B' | b'D' if self.must_read_tables() => Now::Slowly,
             b'Q' => self.query_now(header.len),
             b'S' => self.sync_now(header.len),
             b'P' => Now::Done(self.parse(header.len)),
@@ -225,6 +229,10 @@ impl Session {
             // The COPY that they belong to may not have been asked for its answer yet.
             b'd' | b'c' | b'f' => self.drain_replies().await?,
             b'Q' | b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'F' if self.batch.skipping() => {}
+            b'Q' | b'P' | b'B' | b'D' if self.must_read_tables() => {
+                Box::pin(self.read_block_tables()).await?;
+                return Box::pin(self.dispatch(header)).await;
+            }
             b'Q' => self.query(header.len).await?,
             b'S' => self.sync(header.len).await?,
             b'P' => self.parse(header.len)?,

@@ -8,7 +8,7 @@ use super::Session;
 use super::context::{Prepared, Routed, Schema, Scratch, Statement};
 use super::errors::Fault;
 use super::links::Need;
-use crate::route::{self, Bound, Code, Names, Refusal, Route, Target, Values};
+use crate::route::{self, Bound, Names, Refusal, Route, Target, Values};
 use crate::shardmap::{HostId, ShardId};
 use crate::sql::control::{self, Control};
 use crate::sql::hint::{self, Hint};
@@ -25,17 +25,6 @@ pub(super) const PARSE: parse::Limits = parse::Limits {
     depth: 100,
 };
 
-/// Advisory locks that a session holds until it gives them back. Under transaction pooling they would be held by a server
-/// connection that the next transaction does not have. (pg_advisory_unlock_all does no harm, and drivers send it.)
-const SESSION_LOCKS: &[&str] = &[
-    "pg_advisory_lock",
-    "pg_advisory_lock_shared",
-    "pg_try_advisory_lock",
-    "pg_try_advisory_lock_shared",
-    "pg_advisory_unlock",
-    "pg_advisory_unlock_shared",
-];
-
 /// Where one execution goes.
 pub(super) enum Way {
     /// One server connection.
@@ -46,6 +35,8 @@ pub(super) enum Way {
         /// Whose search_path the connection must have.
         path: Option<ShardId>,
     },
+    /// DDL: all the places that its plan says.
+    Everywhere,
     /// Several shards, whose rows one after the other are the answer.
     Several(Vec<ShardId>),
     /// The rows that the client sends, each to its own shard, or all to this one.
@@ -64,7 +55,7 @@ pub(super) struct Read {
 impl Session {
     /// Reads a text of the simple protocol and decides.
     pub(super) fn read(&self, text: &[u8]) -> Result<Read, Fault> {
-        let schema = self.context.schema.load();
+        let schema = self.schema();
         let mut scratch = self
             .worker
             .scratch
@@ -232,9 +223,8 @@ impl Session {
         if bound.per_text && !by_text {
             return Prepared::ByText;
         }
-        let mut words = tokens(text, &shape.holes);
-        if let Some(lock) = words.find(|t| SESSION_LOCKS.iter().any(|name| t.is_word(text, name))) {
-            return Prepared::SessionLock(ident_value(text, lock.span).into_owned());
+        if let Some(lock) = control::session_lock(text, &shape.holes) {
+            return Prepared::SessionLock(lock);
         }
         let mut words = tokens(text, &shape.holes);
         Prepared::Query(Routed {
@@ -250,7 +240,7 @@ impl Session {
         types: impl ExactSizeIterator<Item = u32>,
         reading: Arc<[u8]>,
     ) -> Result<Arc<Statement>, Fault> {
-        let schema = self.context.schema.load_full();
+        let schema = self.schema();
         let mut scratch = self
             .worker
             .scratch
@@ -330,15 +320,7 @@ impl Session {
         values: &Values<'_>,
         hint: Option<&Hint>,
     ) -> Result<Way, Refusal> {
-        let Route { target, names } = route::decide(bound, values, &self.map, hint)?;
-        if names == Names::SearchPath && matches!(target, Target::Shards(_)) {
-            return Err(Refusal {
-                code: Code::NotMergeable,
-                message: "a statement whose names need the shard's search_path can't be asked of several shards".to_owned(),
-                detail: None,
-                hint: "Ask one shard at a time: put /* presplit: key=VALUE */ or /* presplit: shard=N */ into the statement.".to_owned(),
-            });
-        }
+        let Route { target, names } = route::decide(bound, values, &self.map, hint)?.sendable()?;
         Ok(self.way(target, names))
     }
 
@@ -362,6 +344,7 @@ impl Session {
                 path: None,
             },
             Target::Template => self.template_way(),
+            Target::Everywhere => Way::Everywhere,
         }
     }
 
@@ -414,14 +397,10 @@ impl Session {
         }))
     }
 
-    /// The error for a function of [`SESSION_LOCKS`].
+    /// The error for [`control::session_lock`].
     pub(super) fn no_session_lock(function: &str) -> Fault {
-        Fault::unsupported(
-            format!(
-                "{function} is not supported under transaction pooling: the lock would stay with a server connection"
-            ),
-            "Take pg_advisory_xact_lock inside a transaction. In Rails set advisory_locks: false for migrations.",
-        )
+        let (what, hint) = control::no_session_lock(function);
+        Fault::unsupported(what, hint)
     }
 
     /// The error while no host's catalog has been read yet.

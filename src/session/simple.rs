@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use super::block::{Acted, aborted};
 use super::context::Prepared;
 use super::control::declared_cursor;
+use super::ddl::{Item, Wrap};
 use super::ends::SentPiece;
 use super::errors::Fault;
 use super::links::Need;
@@ -140,6 +141,13 @@ impl Session {
                 }
                 self.settle().await;
             }
+            (Prepared::Query(_), Some(Way::Everywhere)) => {
+                Box::pin(self.ddl_simple(&text, read.prepared.clone())).await?;
+                if self.block.is_none() {
+                    self.release_links().await;
+                }
+                self.ready();
+            }
             (Prepared::Query(bound), Some(Way::Several(shards))) => {
                 self.check_failed()?;
                 self.context.stats.scattered(shards.len());
@@ -239,6 +247,11 @@ impl Session {
     /// rules for such texts. Else, if nothing in it writes, one after the other.
     async fn several(&mut self, text: &Range<usize>, pieces: &[Range<usize>]) -> Result<(), Fault> {
         let whole = self.client.inbox[text.clone()].to_vec();
+        if let Some(ddl) = Box::pin(self.ddl_text(&whole, pieces)).await? {
+            Box::pin(self.run_ddl_text(ddl)).await?;
+            self.ready();
+            return Ok(());
+        }
         let mut plan = Pieces::default();
         for (n, piece) in pieces.iter().enumerate() {
             let from = char_count(&plan.message);
@@ -323,7 +336,7 @@ impl Session {
             }
             (Prepared::Query(_), way) => {
                 plan.mixed = true;
-                plan.writes |= matches!(way, Some(Way::Rows(_)));
+                plan.writes |= matches!(way, Some(Way::Rows(_) | Way::Everywhere));
             }
             (
                 Prepared::Control(
@@ -353,6 +366,9 @@ impl Session {
         let mut failed = false;
         for piece in pieces {
             let text = &whole[piece.clone()];
+            if self.must_read_tables() {
+                Box::pin(self.read_block_tables()).await?;
+            }
             let read = self.read(text)?;
             let mut error = false;
             match (&*read.prepared, read.way) {
@@ -388,6 +404,11 @@ impl Session {
                     if !error {
                         self.note_set_config(set).await?;
                     }
+                }
+                (Prepared::Query(_), Some(Way::Everywhere)) => {
+                    let from = char_count(&whole[..piece.start]);
+                    let items = [Item::new(text, read.prepared.clone(), from)];
+                    Box::pin(self.run_ddl(&items, Wrap::Bare)).await?;
                 }
                 (Prepared::Query(bound), Some(Way::Several(shards))) => {
                     self.check_failed()?;

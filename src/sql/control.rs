@@ -2,6 +2,7 @@
 //! Read by Postgres' grammar (gram.y); what isn't exactly of it is no control statement, so that Postgres reports the error.
 
 mod reader;
+mod refused;
 mod setting;
 mod statement;
 mod transaction;
@@ -9,6 +10,7 @@ mod transaction;
 use std::ops::Range;
 
 use self::reader::Reader;
+pub use self::refused::{no_session_lock, session_lock};
 use super::shape::{Hole, HoleKind, Shape};
 
 /// A control statement. Names are folded or unquoted; ranges are bytes of the text it was read from.

@@ -4,6 +4,7 @@
 pub mod cache;
 pub mod control;
 pub mod copy;
+pub mod ddl;
 pub mod hint;
 pub mod literal;
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::ops::Range;
 use smallvec::SmallVec;
 
 use super::copy;
+use super::ddl::Ddl;
 use super::rewrite::Pos;
 use super::select::SelectText;
 
@@ -47,6 +48,8 @@ pub struct Plan {
     /// Words of the text to which no part of the plan gave a meaning: keywords mostly. A table's name among them means
     /// that the statement was not understood.
     pub words: Vec<String>,
+    /// What a statement of DDL says, if it could be read.
+    pub ddl: Option<Box<Ddl>>,
     /// The plan holds the value of some literal: it serves this very text only.
     pub per_text: bool,
 }
@@ -68,6 +71,7 @@ impl Default for Plan {
             types: Vec::new(),
             params: Vec::new(),
             words: Vec::new(),
+            ddl: None,
             per_text: false,
         }
     }
@@ -165,12 +169,28 @@ pub struct Level {
     pub facts: Vec<Fact>,
     /// The columns that it gives: SELECT list or RETURNING.
     pub outputs: Vec<Output>,
+    /// What makes one row that it gives.
+    pub gives: Gives,
     /// What else is in it.
     pub features: Features,
     /// How many FROM items are this level (0 for the outermost level and for subqueries in expressions).
     pub refs: u32,
     /// A common table expression that names itself.
     pub recursive: bool,
+}
+
+/// What makes one row that a level gives.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Gives {
+    /// One row of its items (or all of them, if it calls an aggregate).
+    #[default]
+    Rows,
+    /// Those rows whose outputs are alike: DISTINCT.
+    Alike,
+    /// Those rows for which these terms are alike: GROUP BY.
+    Groups(Vec<Term>),
+    /// Something else: grouping sets, DISTINCT ON.
+    Other,
 }
 
 /// What a level does.

@@ -89,7 +89,7 @@ fn extended(
     }
     let limited = statement.order == Order::Total
         && statement.effect == Effect::Read
-        && rng.random_bool(0.08);
+        && rng.random_bool(0.04);
     let twice = statement.effect == Effect::Read && rng.random_bool(0.1);
     for _ in 0..=usize::from(twice) {
         bytes.extend(bind(name, params, way));

@@ -6,12 +6,15 @@
 //! `DIFFERENTIAL_LANE` (such as `16x2`: shards and hosts), `DIFFERENTIAL_EPOCH`, `DIFFERENTIAL_LOOK`, `DIFFERENTIAL_TRACE`.
 
 mod compare;
+mod found;
 mod generator;
 mod lane;
+mod levels;
 mod message;
 mod reads;
 mod report;
 mod runner;
+mod styles;
 mod tables;
 mod values;
 mod writes;

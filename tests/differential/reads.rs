@@ -5,9 +5,9 @@ use super::tables::*;
 use super::values::{Type, Value};
 
 /// What a SELECT ends with, and what then is sure of its rows.
-struct End {
-    text: String,
-    order: Order,
+pub struct End {
+    pub text: String,
+    pub order: Order,
 }
 
 impl Gen<'_> {
@@ -30,7 +30,7 @@ impl Gen<'_> {
         make(self)
     }
 
-    fn read_of(&mut self, label: &str, scope: &Scope, order: Order, text: String) -> Statement {
+    pub fn read_of(&mut self, label: &str, scope: &Scope, order: Order, text: String) -> Statement {
         self.statement(
             format!("{label}, {}", scope.name()),
             Effect::Read,
@@ -40,7 +40,7 @@ impl Gen<'_> {
     }
 
     /// Columns of one table as apps ask for them.
-    fn columns(&mut self, item: &Item) -> String {
+    pub fn columns(&mut self, item: &Item) -> String {
         let columns = item.table.columns();
         match self.below(10) {
             0..3 => "*".to_owned(),
@@ -63,7 +63,7 @@ impl Gen<'_> {
     }
 
     /// ORDER BY and LIMIT, or nothing. `total` makes any order total.
-    fn end(&mut self, items: &[&Item], total: Vec<String>) -> End {
+    pub fn end(&mut self, items: &[&Item], total: Vec<String>) -> End {
         if self.chance(45) {
             return End {
                 text: String::new(),
@@ -111,17 +111,18 @@ impl Gen<'_> {
         directed.collect::<Vec<_>>().join(", ")
     }
 
-    fn limit(&mut self) -> String {
+    pub fn limit(&mut self) -> String {
         match self.below(20) {
             0..10 => String::new(),
             10..15 => format!(" LIMIT {}", self.count(8)),
             15..18 => format!(" LIMIT {} OFFSET {}", self.count(8), self.count(4)),
-            18 => format!(" OFFSET {}", self.count(5)),
+            18 if self.chance(70) => format!(" OFFSET {}", self.count(5)),
+            18 => " LIMIT ALL OFFSET 0".to_owned(),
             _ => " FETCH FIRST 3 ROWS ONLY".to_owned(),
         }
     }
 
-    fn conditions(&mut self, scope: &Scope, item: &Item) -> Vec<String> {
+    pub fn conditions(&mut self, scope: &Scope, item: &Item) -> Vec<String> {
         let mut conditions: Vec<String> = self.within(scope, &item.key()).into_iter().collect();
         conditions.extend(self.predicates(item));
         conditions
@@ -224,7 +225,8 @@ impl Gen<'_> {
             })
             .collect();
         let any = item.col(self.pick(&columns).name);
-        let call = match self.below(20) {
+        let mut may_filter = true;
+        let call = match self.below(22) {
             0..7 => "count(*)".to_owned(),
             7 => format!("count({any})"),
             8 => format!("count(DISTINCT {any})"),
@@ -248,19 +250,51 @@ impl Gen<'_> {
                 let order = item.primary().join(", ");
                 format!("string_agg({}::text, ',' ORDER BY {order})", any)
             }
-            _ => match self.below(4) {
-                0 => "coalesce(sum(1), 0)".to_owned(),
-                1 => format!("count({any}) = 0 AND count(*) > 1"),
-                2 if !numbers.is_empty() => {
-                    format!("round(avg({}), 2)", item.col(self.pick(&numbers).name))
-                }
-                _ => format!("count(*) + count({any})"),
-            },
+            _ => {
+                may_filter = false;
+                self.rarer_aggregate(item)
+            }
         };
-        let composed = !call.ends_with(')') || call.starts_with("round") || call.contains(" + ");
-        match self.chance(12) && !composed && !call.starts_with("coalesce") {
+        match self.chance(12) && may_filter {
             true => format!("{call} FILTER (WHERE {})", self.predicate(item)),
             false => call,
+        }
+    }
+
+    /// Aggregates in expressions, and those that apps seldom call.
+    fn rarer_aggregate(&mut self, item: &Item) -> String {
+        let columns = item.table.columns();
+        let numbers: Vec<_> = columns
+            .iter()
+            .filter(|c| c.of.is_number() && c.of != Type::Float8)
+            .collect();
+        let number = match numbers.is_empty() {
+            true => "1".to_owned(),
+            false => item.col(numbers[self.below(numbers.len())].name),
+        };
+        let any = item.col(self.pick(&columns).name);
+        let order = item.primary().join(", ");
+        match self.below(20) {
+            0 => "coalesce(sum(1), 0)".to_owned(),
+            1 => format!("count({any}) = 0 AND count(*) > 1"),
+            2 => format!("round(avg({number}), 2)"),
+            3 => format!("count(*) + count({any})"),
+            4 => format!("coalesce(max({number}), 0)"),
+            5 => format!("sum({number})::bigint"),
+            6 => format!("sum(CASE WHEN {} THEN 1 ELSE 0 END)", self.predicate(item)),
+            7 => format!("max({number}) - min({number})"),
+            8 => format!("sum({number} * 2 + 1)"),
+            9 => format!("sum(DISTINCT {number})"),
+            10 => format!("avg(DISTINCT {number})"),
+            11 => format!("stddev({number})"),
+            12 => format!("percentile_cont(0.5) WITHIN GROUP (ORDER BY {number})"),
+            13 => format!("json_agg({number} ORDER BY {order})"),
+            14 => format!("jsonb_object_agg(concat_ws('/', {order}), {number})"),
+            15 => format!("array_agg(DISTINCT {any} ORDER BY {any})"),
+            16 => format!("min({any}::text) || '!'"),
+            17 => format!("bit_or({number}::bigint)"),
+            18 => format!("100.0 * count({any}) / nullif(count(*), 0)"),
+            _ => format!("avg({number}) > {}", self.any(Type::Int4)),
         }
     }
 
@@ -304,6 +338,22 @@ impl Gen<'_> {
             1 => format!(" HAVING {} IS NOT NULL", self.aggregate_call(&item)),
             _ => String::new(),
         };
+        if self.chance(6) {
+            let other = item.col(self.pick(&table.columns()).name);
+            let sets = self.pick(&[
+                "ROLLUP (<1>, <2>)",
+                "<1>, <2>",
+                "<2>, <1>",
+                "CUBE (<1>, <2>)",
+                "GROUPING SETS ((<1>), ())",
+            ]);
+            let sets = sets.replace("<1>", &by).replace("<2>", &other);
+            let text = format!(
+                "SELECT {by}, count(*) AS n FROM {}{filter} GROUP BY {sets}",
+                item.from
+            );
+            return self.read_of("group by two", &scope, Order::Any, text);
+        }
         let grouped = self.pick(&["1", "by", "by"]);
         let grouped = if grouped == "1" { "1" } else { &by };
         let (end, order) = match self.below(4) {
@@ -439,561 +489,4 @@ impl Gen<'_> {
         let text = format!("SELECT {columns} FROM {from}{filter}{}", end.text);
         self.read_of(&label, &scope, end.order, text)
     }
-
-    fn subquery(&mut self) -> Statement {
-        let scope = self.scope();
-        let (outer, inner) = self.pick(&[
-            (USERS, PHOTOS),
-            (PHOTOS, LIKES),
-            (USERS, FOLLOWS),
-            (PHOTOS, USERS),
-            (USERS, ORDERS),
-        ]);
-        let (a, b) = (self.named(outer, "a"), self.named(inner, "b"));
-        let mut conditions: Vec<String> = self.within(&scope, &a.key()).into_iter().collect();
-        let inner_condition = self.predicate(&b);
-        let tie = format!("{} = {}", b.key(), a.key());
-        let mut end = self.end(&[&a], a.primary());
-        let columns = item_columns(&a);
-        let (label, text) = match self.below(8) {
-            0..2 => {
-                let not = self.pick(&["", "", "NOT "]);
-                conditions.push(format!(
-                    "{not}EXISTS (SELECT 1 FROM {} WHERE {tie} AND {inner_condition})",
-                    b.from
-                ));
-                let filter = self.filter(conditions);
-                (
-                    "EXISTS",
-                    format!("SELECT {columns} FROM {}{filter}{}", a.from, end.text),
-                )
-            }
-            2 => {
-                let again = self.within(&scope, &b.key());
-                let mut inside = vec![inner_condition];
-                inside.extend(again);
-                let inside = self.filter(inside);
-                conditions.push(format!(
-                    "{} IN (SELECT {} FROM {}{inside})",
-                    a.key(),
-                    b.key(),
-                    b.from
-                ));
-                let filter = self.filter(conditions);
-                (
-                    "IN subquery",
-                    format!("SELECT {columns} FROM {}{filter}{}", a.from, end.text),
-                )
-            }
-            3 => {
-                let call = self.aggregate_call(&b);
-                let filter = self.filter(conditions);
-                let text = format!(
-                    "SELECT {}, (SELECT {call} FROM {} WHERE {tie}) AS n FROM {}{filter}{}",
-                    a.key(),
-                    b.from,
-                    a.from,
-                    end.text
-                );
-                ("scalar subquery", text)
-            }
-            4..6 => {
-                let inside = self.conditions(&scope, &b);
-                let inside = self.filter(inside);
-                let sub = Item {
-                    table: inner,
-                    from: String::new(),
-                    prefix: "s.".to_owned(),
-                };
-                end = self.end(&[&sub], sub.primary());
-                let more = if self.chance(40) {
-                    format!(" WHERE {}", self.predicate(&sub))
-                } else {
-                    String::new()
-                };
-                let text = format!(
-                    "SELECT s.* FROM (SELECT * FROM {}{inside}) AS s{more}{}",
-                    b.from, end.text
-                );
-                ("FROM subquery", text)
-            }
-            6 => {
-                let inside = self.conditions(&scope, &b);
-                let inside = self.filter(inside);
-                let group = format!(
-                    "SELECT {} AS k, count(*) AS n FROM {}{inside} GROUP BY {}",
-                    b.key(),
-                    b.from,
-                    b.key()
-                );
-                let filter = self.filter(conditions);
-                let join = self.pick(&["JOIN", "LEFT JOIN"]);
-                let text = format!(
-                    "SELECT {}, g.n FROM {} {join} ({group}) g ON g.k = {}{filter}{}",
-                    a.key(),
-                    a.from,
-                    a.key(),
-                    end.text
-                );
-                ("join of grouped subquery", text)
-            }
-            _ => {
-                let filter = self.filter(conditions);
-                let order = self.directions(b.primary());
-                let text = format!(
-                    "SELECT {}, l.* FROM {} CROSS JOIN LATERAL (SELECT * FROM {} WHERE {tie} ORDER BY {order} LIMIT 2) l{filter}",
-                    a.key(),
-                    a.from,
-                    b.from
-                );
-                end.order = Order::Any;
-                ("LATERAL", text)
-            }
-        };
-        self.read_of(label, &scope, end.order, text)
-    }
-
-    fn cte(&mut self) -> Statement {
-        let scope = self.scope();
-        let table = self.sharded_table();
-        let b = self.named(table, "b");
-        let inside = self.conditions(&scope, &b);
-        let inside = self.filter(inside);
-        let own = Item {
-            table,
-            from: "mine m".to_owned(),
-            prefix: "m.".to_owned(),
-        };
-        let with = format!("WITH mine AS (SELECT * FROM {}{inside})", b.from);
-        let (order, text) = match self.below(4) {
-            0 => {
-                let end = self.end(&[&own], own.primary());
-                (
-                    end.order,
-                    format!("{with} SELECT m.* FROM mine m{}", end.text),
-                )
-            }
-            1 => {
-                let call = self.aggregate_call(&own);
-                (Order::Total, format!("{with} SELECT {call} FROM mine m"))
-            }
-            2 => {
-                let u = self.named(USERS, "u");
-                let end = self.end(&[&own], [own.primary(), u.primary()].concat());
-                let text = format!(
-                    "{with} SELECT u.name, m.* FROM mine m JOIN {} ON u.id = {}{}",
-                    u.from,
-                    own.key(),
-                    end.text
-                );
-                (end.order, text)
-            }
-            _ => {
-                let text = format!(
-                    "{with}, counted AS (SELECT {} AS k, count(*) AS n FROM mine m GROUP BY 1) SELECT k, n FROM counted ORDER BY n DESC, k",
-                    own.key()
-                );
-                (Order::Total, text)
-            }
-        };
-        self.read_of("WITH", &scope, order, text)
-    }
-
-    fn set_operation(&mut self) -> Statement {
-        let scope = self.scope();
-        let (one, other) = self.pick(&[
-            (PHOTOS, LIKES),
-            (FOLLOWS, ORDERS),
-            (USERS, PHOTOS),
-            (PHOTOS, PHOTOS),
-        ]);
-        let (a, b) = (self.named(one, "a"), self.named(other, "b"));
-        let (left, right) = (self.conditions(&scope, &a), self.conditions(&scope, &b));
-        let (left, right) = (self.filter(left), self.filter(right));
-        let op = self.weighted(&[
-            (45, "UNION ALL"),
-            (35, "UNION"),
-            (10, "INTERSECT"),
-            (10, "EXCEPT"),
-        ]);
-        let end = if self.chance(50) {
-            format!(" ORDER BY 1, 2{}", self.limit())
-        } else {
-            String::new()
-        };
-        let order = if end.is_empty() {
-            Order::Any
-        } else {
-            Order::Total
-        };
-        let text = format!(
-            "SELECT {} AS k, 'one' AS what FROM {}{left} {op} SELECT {}, 'two' FROM {}{right}{end}",
-            a.key(),
-            a.from,
-            b.key(),
-            b.from
-        );
-        self.read_of(op, &scope, order, text)
-    }
-
-    fn window(&mut self) -> Statement {
-        let (table, scope) = (self.sharded_table(), self.scope());
-        let item = self.alone(table);
-        let conditions = self.conditions(&scope, &item);
-        let filter = self.filter(conditions);
-        let order = self.directions(item.primary());
-        let partition = if self.chance(60) {
-            format!("PARTITION BY {} ", item.key())
-        } else {
-            String::new()
-        };
-        let call = self.pick(&[
-            "row_number()",
-            "rank()",
-            "count(*)",
-            "lag(KEY)",
-            "first_value(KEY)",
-            "ntile(2)",
-        ]);
-        let call = call.replace("KEY", &item.key());
-        let mut text = format!(
-            "SELECT {}, {call} OVER ({partition}ORDER BY {order}) AS w FROM {}{filter}",
-            item.primary().join(", "),
-            item.from
-        );
-        if !partition.is_empty() && self.chance(30) {
-            text = format!("SELECT * FROM ({text}) s WHERE w IS NOT NULL");
-        }
-        let label = if partition.is_empty() {
-            "window over all"
-        } else {
-            "window by key"
-        };
-        self.read_of(label, &scope, Order::Any, text)
-    }
-
-    fn distinct(&mut self) -> Statement {
-        let (table, scope) = (self.sharded_table(), self.scope());
-        let item = self.alone(table);
-        let conditions = self.conditions(&scope, &item);
-        let filter = self.filter(conditions);
-        if self.chance(25) {
-            let order = item.primary().join(", ");
-            let text = format!(
-                "SELECT DISTINCT ON ({}) {} FROM {}{filter} ORDER BY {order}",
-                item.key(),
-                item.primary().join(", "),
-                item.from
-            );
-            return self.read_of("DISTINCT ON", &scope, Order::Total, text);
-        }
-        let columns = table.columns();
-        let mut list: Vec<String> = (0..self.below(2) + 1)
-            .map(|_| item.col(self.pick(&columns).name))
-            .collect();
-        list.dedup();
-        let (end, order) = match self.chance(50) {
-            true => (
-                format!(
-                    " ORDER BY {}{}",
-                    self.directions(list.clone()),
-                    self.limit()
-                ),
-                Order::Total,
-            ),
-            false => (String::new(), Order::Any),
-        };
-        let text = format!(
-            "SELECT DISTINCT {} FROM {}{filter}{end}",
-            list.join(", "),
-            item.from
-        );
-        self.read_of("DISTINCT", &scope, order, text)
-    }
-
-    /// What ORMs and query builders make of one table, in their styles of quoting.
-    fn as_orms_write(&mut self) -> Statement {
-        let (table, scope) = (
-            self.pick(&[PHOTOS, PHOTOS, USERS, LIKES, FOLLOWS]),
-            self.scope(),
-        );
-        let quoted = Item {
-            table,
-            from: format!("\"{}\"", table.name),
-            prefix: format!("\"{}\".", table.name),
-        };
-        let quote = |name: &str| format!("\"{}\".\"{name}\"", table.name);
-        let key = quote(table.key);
-        let mut conditions: Vec<String> = self.within(&scope, &key).into_iter().collect();
-        conditions.extend(self.predicates(&quoted));
-        let filter = self.filter(conditions);
-        let primary: Vec<String> = table.primary().iter().map(|c| quote(c)).collect();
-        let columns: Vec<String> = table.columns().iter().map(|c| quote(c.name)).collect();
-        let (columns, total) = (columns.join(", "), primary.join(" DESC, "));
-        let from = &quoted.from;
-        let (style, order, text) = match self.below(12) {
-            0..2 => {
-                let n = self.count(21);
-                (
-                    "Django list",
-                    Order::Total,
-                    format!("SELECT {columns} FROM {from}{filter} ORDER BY {total} DESC LIMIT {n}"),
-                )
-            }
-            2 => (
-                "Django count",
-                Order::Total,
-                format!("SELECT COUNT(*) AS \"__count\" FROM {from}{filter}"),
-            ),
-            3 => (
-                "Django exists",
-                Order::Total,
-                format!("SELECT (1) AS \"a\" FROM {from}{filter} LIMIT 1"),
-            ),
-            4 => (
-                "Rails exists",
-                Order::Total,
-                format!(
-                    "SELECT 1 AS one FROM {from}{filter} LIMIT {}",
-                    self.mark(Value::new(Type::Int8, 1))
-                ),
-            ),
-            5 => (
-                "SELECT EXISTS",
-                Order::Total,
-                format!("SELECT EXISTS (SELECT 1 FROM {from}{filter}) AS there"),
-            ),
-            6 => {
-                let public = format!("\"public\".\"{}\"", table.name);
-                let filter = filter.replace(from, &public);
-                let total = total.replace(from, &public);
-                let columns = columns.replace(from, &public);
-                (
-                    "Prisma list",
-                    Order::Total,
-                    format!(
-                        "SELECT {columns} FROM {public}{filter} ORDER BY {total} ASC LIMIT {} OFFSET {}",
-                        self.count(10),
-                        self.mark(Value::new(Type::Int8, 0))
-                    ),
-                )
-            }
-            7 => {
-                let item = Item {
-                    table,
-                    from: format!("{} p1_0", table.name),
-                    prefix: "p1_0.".to_owned(),
-                };
-                let n = self.count(10);
-                let mut conditions: Vec<String> =
-                    self.within(&scope, &item.key()).into_iter().collect();
-                conditions.extend(self.predicates(&item));
-                let filter = self.filter(conditions);
-                (
-                    "Hibernate list",
-                    Order::Total,
-                    format!(
-                        "select {} from {}{filter} order by {} fetch first {n} rows only",
-                        item.primary().join(","),
-                        item.from,
-                        item.primary().join(",")
-                    ),
-                )
-            }
-            8 => {
-                let time = self.any(Type::Timestamptz);
-                let last = self.any(Type::Int8);
-                let (by, id) = match table.name {
-                    "photos" | "users" => (quote("created_at"), quote("id")),
-                    _ => (key.clone(), primary[1].clone()),
-                };
-                let than = match by == key {
-                    true => format!("({by}, {id}) > ({last}, {last})"),
-                    false => format!("({by}, {id}) < ({time}, {last})"),
-                };
-                let more = if filter.is_empty() {
-                    " WHERE "
-                } else {
-                    " AND "
-                };
-                (
-                    "keyset page",
-                    Order::Total,
-                    format!(
-                        "SELECT {} FROM {from}{filter}{more}{than} ORDER BY {by} DESC, {id} DESC, {total} LIMIT {}",
-                        primary.join(", "),
-                        self.count(10)
-                    ),
-                )
-            }
-            9 => (
-                "ORDER BY alias",
-                Order::Total,
-                format!(
-                    "SELECT {} AS k, {} AS n FROM {from}{filter} ORDER BY n DESC, k, {}",
-                    key,
-                    primary.last().unwrap(),
-                    primary.join(", ")
-                ),
-            ),
-            10 => {
-                let column = self.pick(table.others).name;
-                let c = quote(column);
-                (
-                    "ORDER BY expression",
-                    Order::Total,
-                    format!(
-                        "SELECT {} FROM {from}{filter} ORDER BY {c} IS NULL, lower({c}::text) DESC, {}",
-                        primary.join(", "),
-                        primary.join(", ")
-                    ),
-                )
-            }
-            _ => {
-                let column = self.pick(table.others).name;
-                (
-                    "count by column",
-                    Order::Total,
-                    format!(
-                        "SELECT {c}, COUNT(*) AS \"count\" FROM {from}{filter} GROUP BY {c} ORDER BY \"count\" DESC, {c} ASC",
-                        c = quote(column)
-                    ),
-                )
-            }
-        };
-        self.read_of(style, &scope, order, text)
-    }
-
-    /// Tables that are not sharded, alone and with one that is.
-    fn beside(&mut self) -> Statement {
-        let scope = Scope::One(self.random_key());
-        match self.below(5) {
-            0..2 => {
-                let item = self.alone(COUNTRIES);
-                let columns = self.columns(&item);
-                let conditions = self.predicates(&item);
-                let filter = self.filter(conditions);
-                let end = self.end(&[&item], item.primary());
-                let text = format!("SELECT {columns} FROM {}{filter}{}", item.from, end.text);
-                self.statement("reference table".to_owned(), Effect::Read, end.order, text)
-            }
-            2..4 => {
-                let item = self.alone(INVOICES);
-                let columns = self.columns(&item);
-                let mut conditions = self.predicates(&item);
-                conditions.extend(self.within(&scope, &item.col("user_id")));
-                let filter = self.filter(conditions);
-                let end = self.end(&[&item], item.primary());
-                let text = format!("SELECT {columns} FROM {}{filter}{}", item.from, end.text);
-                self.statement("unsharded table".to_owned(), Effect::Read, end.order, text)
-            }
-            _ => {
-                let filter = self.within(&scope, "u.id").unwrap();
-                let text = format!(
-                    "SELECT u.name, i.cents FROM users u JOIN invoices i ON i.user_id = u.id WHERE {filter}"
-                );
-                self.read_of("sharded with unsharded", &scope, Order::Any, text)
-            }
-        }
-    }
-
-    /// What apps and people send now and then, errors among it.
-    fn odd(&mut self) -> Statement {
-        let key = self.random_key();
-        let scope = Scope::One(key);
-        let v = self.key(key);
-        let (label, order, text) = match self.below(16) {
-            0 => (
-                "no table",
-                Order::Total,
-                "SELECT 1 AS one, 'x'::text, NULL, true".to_owned(),
-            ),
-            1 => (
-                "no table",
-                Order::Total,
-                format!("SELECT {v}::bigint + 1, {}::text", self.any(Type::Text)),
-            ),
-            2 => ("VALUES", Order::Any, format!("VALUES (1, 'a'), ({v}, 'b')")),
-            3 => (
-                "undefined column",
-                Order::Any,
-                format!("SELECT nope FROM photos WHERE user_id = {v}"),
-            ),
-            4 => (
-                "undefined table",
-                Order::Any,
-                format!("SELECT * FROM nope WHERE user_id = {v}"),
-            ),
-            5 => (
-                "division by zero",
-                Order::Any,
-                format!("SELECT 1 / (age - age) FROM users WHERE id = {v} AND age IS NOT NULL"),
-            ),
-            6 => (
-                "bad cast",
-                Order::Any,
-                format!("SELECT name::integer FROM users WHERE id = {v} AND name = 'sea'"),
-            ),
-            7 => (
-                "syntax error",
-                Order::Any,
-                format!("SELECT FROM WHERE photos user_id = {v}"),
-            ),
-            8 => (
-                "undefined function",
-                Order::Any,
-                format!("SELECT nope(id) FROM users WHERE id = {v}"),
-            ),
-            9 => (
-                "ONLY",
-                Order::Any,
-                format!(
-                    "SELECT * FROM ONLY photos WHERE user_id = {v} /* a comment; 'with quote */"
-                ),
-            ),
-            10 => ("TABLE", Order::Any, "TABLE countries".to_owned()),
-            11 => (
-                "row value",
-                Order::Any,
-                format!("SELECT p FROM photos p WHERE user_id = {v}"),
-            ),
-            12 => (
-                "json",
-                Order::Any,
-                format!(
-                    "SELECT row_to_json(u) FROM (SELECT id, name, tags FROM users WHERE id = {v}) u"
-                ),
-            ),
-            13 => (
-                "series",
-                Order::Any,
-                format!(
-                    "SELECT g, count(p.id) FROM generate_series(1, 3) g LEFT JOIN photos p ON p.user_id = {v} AND p.likes > g GROUP BY g"
-                ),
-            ),
-            14 => {
-                let other = self.random_key();
-                let other = self.key(other);
-                (
-                    "two users",
-                    Order::Any,
-                    format!(
-                        "SELECT a.name, b.name FROM users a, users b WHERE a.id = {v} AND b.id = {other}"
-                    ),
-                )
-            }
-            _ => (
-                "recursive",
-                Order::Any,
-                format!(
-                    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3) SELECT i, u.name FROM n JOIN users u ON u.id = {v}"
-                ),
-            ),
-        };
-        self.read_of(label, &scope, order, text)
-    }
-}
-
-fn item_columns(item: &Item) -> String {
-    format!("{}*", item.prefix)
 }

@@ -121,7 +121,7 @@ fn writes(unit: &Unit) -> bool {
 }
 
 /// The statement through presplit, and on the plain side unless it was refused. Whether to go on with its unit.
-fn both(
+pub fn both(
     lane: &mut Lane,
     statement: &Statement,
     message: &Sent,

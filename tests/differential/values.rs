@@ -261,13 +261,13 @@ impl Value {
         };
         match self.of {
             Type::Key | Type::Id | Type::Int2 | Type::Stars | Type::Int4 | Type::Int8 => {
-                match rng.random_range(0..20) {
-                    0..14 => text,
-                    14 => format!("'{text}'"),
-                    15 => format!("'{text}'::bigint"),
-                    16 => format!("CAST({text} AS bigint)"),
-                    17 => format!("({text})"),
-                    18 => format!("{text}::bigint"),
+                match rng.random_range(0..24) {
+                    0..18 => text,
+                    18 => format!("'{text}'"),
+                    19 => format!("'{text}'::bigint"),
+                    20 => format!("CAST({text} AS bigint)"),
+                    21 => format!("({text})"),
+                    22 => format!("{text}::bigint"),
                     _ => format!("bigint '{text}'"),
                 }
             }

@@ -12,8 +12,8 @@ use sqlparser::ast::{
 use super::cut::Raw;
 use super::{expr, name};
 use crate::sql::plan::{
-    Body, Fact, Features, Item, Level, LevelId, Output, ParamUse, Place, Plan, SchemaRef, Source,
-    TableRef, TypedBy,
+    Body, Fact, Features, Gives, Item, Level, LevelId, Output, ParamUse, Place, Plan, SchemaRef,
+    Source, TableRef, TypedBy,
 };
 use crate::sql::rewrite::Pos;
 use crate::sql::shape::{Hole, HoleKind};
@@ -210,6 +210,7 @@ impl<'t> Lower<'t> {
             joins: Vec::new(),
             facts: Vec::new(),
             outputs: Vec::new(),
+            gives: Gives::default(),
             features: Features::default(),
             refs: 0,
             recursive: false,
@@ -415,16 +416,20 @@ impl<'t> Lower<'t> {
         self.outputs(projection, level)?;
         match distinct {
             None | Some(Distinct::All) => {}
-            Some(Distinct::Distinct) => self.at(level).features.distinct = true,
+            Some(Distinct::Distinct) => {
+                self.at(level).features.distinct = true;
+                self.at(level).gives = Gives::Alike;
+            }
             Some(Distinct::On(exprs)) => {
                 self.walk_all(exprs, level)?;
                 self.at(level).features.distinct = true;
+                self.at(level).gives = Gives::Other;
             }
         }
         self.group_by(group_by, level)?;
         if let Some(having) = having {
             self.walk(having, level)?;
-            self.at(level).features.group = true;
+            self.grouped(level, Gives::Groups(Vec::new()));
         }
         for window in named_window {
             self.ident(&window.0)?;
@@ -450,9 +455,29 @@ impl<'t> Lower<'t> {
             }
         }
         if !exprs.is_empty() || !modifiers.is_empty() {
-            self.at(level).features.group = true;
+            let sets = |e: &ast::Expr| {
+                use ast::Expr::{Cube, GroupingSets, Rollup};
+                matches!(
+                    e,
+                    GroupingSets(_) | Cube(_) | Rollup(_) | ast::Expr::Tuple(_)
+                )
+            };
+            let gives = match modifiers.is_empty() && !exprs.iter().any(sets) {
+                true => Gives::Groups(exprs.iter().map(|expr| self.term(expr)).collect()),
+                false => Gives::Other,
+            };
+            self.grouped(level, gives);
         }
         Ok(())
+    }
+
+    /// GROUP BY, or HAVING alone.
+    fn grouped(&mut self, level: LevelId, gives: Gives) {
+        let level = self.at(level);
+        if !level.features.group && level.gives != Gives::Other {
+            level.gives = gives;
+        }
+        level.features.group = true;
     }
 
     /// WHERE: restricts all items of the level.

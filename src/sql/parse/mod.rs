@@ -18,6 +18,7 @@ mod select;
 mod statement;
 mod terms;
 mod tokens;
+mod utility;
 mod write;
 
 use std::collections::BTreeSet;

@@ -173,6 +173,7 @@ impl Statement<'_> {
             .collect();
         Plan {
             verb: Verb::Utility(verb.trim_end().to_owned()),
+            ddl: super::utility::read(self.text, &self.shape.holes, self.raws),
             words,
             ..Plan::default()
         }

@@ -49,9 +49,10 @@ pub fn bind(plan: &Plan, tables: &Tables) -> Bound {
 }
 
 /// How the data of a COPY TO STDOUT is written.
-fn copy_out(plan: &Plan) -> Option<Options> {
+fn copy_out(plan: &Plan) -> Option<Box<Options>> {
     let out = plan.verb == Verb::CopyTo || plan.wrap == Wrap::CopyOut;
-    plan.copy_options.as_ref().ok().filter(|_| out).cloned()
+    let options = plan.copy_options.as_ref().ok().filter(|_| out);
+    options.cloned().map(Box::new)
 }
 
 /// Binds a text that has no plan. If no word of it names anything of ours it can do no harm: the template shard's

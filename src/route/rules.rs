@@ -36,7 +36,7 @@ pub struct Bound {
     /// Its answer has rows (SELECT, RETURNING, EXPLAIN, ...).
     pub returns_rows: bool,
     /// Of a COPY TO STDOUT: how its data is written.
-    pub copy_out: Option<Options>,
+    pub copy_out: Option<Box<Options>>,
     pub(super) names: Names,
     pub(super) rule: Rule,
     /// Of a key in a hint.

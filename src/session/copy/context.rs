@@ -60,12 +60,12 @@ impl Lines {
                     line: run.line.saturating_add_signed(more),
                 },
                 _ => Run {
-                    at: at.saturating_sub_signed(more),
+                    at: at.saturating_add_signed(-more),
                     line: run.line,
                 },
             });
         }
-        self.count = (self.count + other.count).saturating_sub_signed(more);
+        self.count = (self.count + other.count).saturating_add_signed(-more);
     }
 
     /// The client's number of the server's line.

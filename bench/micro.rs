@@ -77,6 +77,7 @@ fn table(name: &str, columns: &[(&str, u32)]) -> (String, catalog::Table) {
             type_oid: *type_oid,
             generated: false,
             has_default: false,
+            default: None,
             collation: catalog::Collation::None,
         })
         .collect();

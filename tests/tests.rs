@@ -13,6 +13,7 @@ mod differential;
 mod drivers;
 mod explain;
 mod hostile;
+mod keys;
 mod layers;
 mod leak;
 mod lifecycle;
@@ -28,3 +29,4 @@ mod settings;
 #[allow(dead_code, unused_imports)]
 mod support;
 mod syntax;
+mod writes;

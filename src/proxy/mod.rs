@@ -2,6 +2,7 @@
 //! when it is told to stop.
 
 mod janitor;
+mod keys;
 mod listen;
 mod tables;
 
@@ -92,6 +93,7 @@ impl Proxy {
         chores.spawn(shardmap::watch_file(context.map.clone(), end.clone()));
         let keeper = tables::first(&context).await;
         chores.spawn(tables::keep(context.clone(), keeper, end.clone()));
+        chores.spawn(keys::run(context.clone(), end.clone()));
         chores.spawn(janitor::run(context.clone(), end.clone()));
         if let Some(http) = self.http {
             chores.spawn(crate::admin::serve_http(

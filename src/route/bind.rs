@@ -11,10 +11,10 @@ use super::functions;
 use super::keys::Keys;
 use super::known::Knowledge;
 use super::refusal::{Code, Refusal};
-use super::rules::{Bound, Names, Rule, Sharded};
+use super::rules::{Bound, Names, Reach, Rule, Sharded};
 use super::spread::Spread;
 use super::tables::{Table, TableKind, Tables};
-use super::{copy, ddl, gather, views, words};
+use super::{copy, ddl, gather, reach, views, words};
 
 /// Looks a plan's names up. Total: what can't be routed becomes a bound statement that [`super::decide()`] refuses.
 pub fn bind(plan: &Plan, tables: &Tables) -> Bound {
@@ -253,10 +253,12 @@ pub(super) struct Parts<'t> {
     /// Sharded tables that must be bound: level and item.
     pub(super) sharded: Vec<(LevelId, usize, &'t Table)>,
     /// Sharded tables whose shard the text names.
-    fixed: Vec<(LevelId, usize, &'t Table, crate::shardmap::ShardId)>,
+    pub(super) fixed: Vec<(LevelId, usize, &'t Table, crate::shardmap::ShardId)>,
     /// Host and name.
     pub(super) unsharded: Vec<(&'t str, &'t str)>,
     reference: bool,
+    /// A reference table that is written.
+    reference_written: Option<String>,
     pub(super) catalog: bool,
     refused: Option<Refusal>,
 }
@@ -279,9 +281,7 @@ pub(super) fn parts<'t>(plan: &Plan, tables: &'t Tables) -> Parts<'t> {
                 Class::Fixed(table, shard) => parts.fixed.push((level, at, table, shard)),
                 Class::Unsharded(table, host) => parts.unsharded.push((host, &table.name)),
                 Class::Reference(table) if at == 0 && of.writes() => {
-                    parts
-                        .refused
-                        .get_or_insert(words::reference_written(&table.name));
+                    parts.reference_written.get_or_insert(table.name.clone());
                 }
                 Class::Reference(_) => parts.reference = true,
                 Class::Catalog => parts.catalog = true,
@@ -488,6 +488,19 @@ fn rule(plan: &Plan, tables: &Tables, parts: Parts<'_>, needs: Needs, writes: bo
             hintable: false,
         };
     }
+    if let Some(table) = &parts.reference_written {
+        let alone =
+            parts.sharded.is_empty() && parts.fixed.is_empty() && parts.unsharded.is_empty();
+        if alone && needs.object.is_none() && needs.shard_function.is_none() {
+            return Rule::Everywhere {
+                table: table.clone(),
+            };
+        }
+        return Rule::Refuse {
+            refusal: words::reference_written_among(table),
+            hintable: false,
+        };
+    }
     if parts.sharded.is_empty() && parts.fixed.is_empty() {
         return rule_without_shards(&parts, needs);
     }
@@ -544,6 +557,7 @@ fn sharded(plan: &Plan, tables: &Tables, parts: &Parts<'_>, needs: &Needs, write
         one_shard_only: None,
         spread: None,
         unbound: None,
+        reach: Reach::OneShard,
     };
     for (level, item, table, shard) in &parts.fixed {
         if found.fixed.is_some_and(|other| other != *shard) {
@@ -563,12 +577,16 @@ fn sharded(plan: &Plan, tables: &Tables, parts: &Parts<'_>, needs: &Needs, write
             Ok(Some(binding)) => found.push(binding),
             Ok(None) if found.fixed.is_some() => {}
             Ok(None) => open.push((*level, *item, *table)),
-            Err(refusal) => {
-                return Rule::Refuse {
-                    refusal,
-                    hintable: true,
-                };
-            }
+            Err(refusal) => match reach::find(&keys, parts, None) {
+                // The key is left to the database.
+                Ok(Reach::Rows(rows)) if rows.to_make() > 0 && found.fixed.is_none() => {}
+                _ => {
+                    return Rule::Refuse {
+                        refusal,
+                        hintable: true,
+                    };
+                }
+            },
         }
     }
     let unbound = keys.untied(&parts.sharded, open).first().copied();
@@ -585,7 +603,13 @@ fn sharded(plan: &Plan, tables: &Tables, parts: &Parts<'_>, needs: &Needs, write
         .shard_function
         .as_ref()
         .or(needs.other_function.as_ref());
-    let reason = gather::reason(&scope, &knowledge, parts, app_function, writes);
+    let mut reason = gather::reason(&scope, &knowledge, parts, app_function, writes);
+    if plan.verb == Verb::Write && found.fixed.is_none() {
+        match reach::find(&keys, parts, app_function) {
+            Ok(reach) => found.reach = reach,
+            Err(why) => reason = Some(why),
+        }
+    }
     if let Some((level, item, table)) = unbound {
         let some_bound = !found.bindings.is_empty() || found.fixed.is_some();
         found.unbound = Some(words::unbound(

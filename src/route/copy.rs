@@ -9,7 +9,7 @@ use crate::sql::rewrite::Pos;
 
 use super::bind::{Class, classify};
 use super::refusal::Refusal;
-use super::rules::{Carries, Rule, Sharded};
+use super::rules::{Carries, Reach, Rule, Sharded};
 use super::tables::{Table, TableKind, Tables};
 use super::value::{self, Fault, oid};
 use super::words;
@@ -227,7 +227,9 @@ pub(super) fn rule(plan: &Plan, tables: &Tables) -> Rule {
             table: table.name.clone(),
         },
         Class::Reference(_) if !from => Rule::Any,
-        Class::Reference(table) => Rule::OnlyHost(words::reference_written(&table.name)),
+        Class::Reference(table) => Rule::Everywhere {
+            table: table.name.clone(),
+        },
         Class::Catalog => Rule::Template,
         Class::Sharded(table) if from => copy_in(plan, copied, table, None, tables),
         Class::Fixed(table, shard) if from => copy_in(plan, copied, table, Some(shard), tables),
@@ -251,6 +253,7 @@ fn copy_out(plan: &Plan, table: &Table) -> Rule {
         fixed: None,
         beside: None,
         spread: None,
+        reach: Reach::OneShard,
         one_shard_only: plan.copy_options.as_ref().err().map(unreadable),
         unbound: Some(plan.copy_options.as_ref().err().map_or(unbound, unreadable)),
     }))
@@ -301,7 +304,7 @@ fn copy_in(
     };
     found.sort_by_key(|(at, _)| *at);
     let (wanted, roles): (SmallVec<_>, SmallVec<_>) = found.into_iter().unzip();
-    Rule::Rows(std::sync::Arc::new(CopyIn {
+    Rule::Data(std::sync::Arc::new(CopyIn {
         table: table.name.clone(),
         options: options.clone(),
         list: (copied.columns.is_none() && !columns.is_empty())

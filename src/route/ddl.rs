@@ -530,6 +530,7 @@ impl Tables {
             type_oid: 0,
             has_default: c.counts,
             generated: false,
+            default: None,
             collation: catalog::Collation::None,
         };
         let columns = ddl.columns.iter().map(column).collect();

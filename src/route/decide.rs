@@ -3,13 +3,14 @@
 
 use smallvec::SmallVec;
 
-use crate::shardmap::{KeyType, ShardId, ShardMap};
+use crate::shardmap::{HostId, KeyType, ShardId, ShardMap};
 use crate::sql::hint::Hint;
 
 use super::recipe::{self, Recipe};
 use super::refusal::Refusal;
-use super::rules::{Binding, Bound, Carries, Equals, Names, Null, Rule, Sharded};
-use super::{Route, Target, Values, value, words};
+use super::rules::{Binding, Bound, Carries, Check, Equals, Names, Null, Reach, Rule, Sharded};
+use super::tables::Maker;
+use super::{Make, Route, Target, Values, split, value, words};
 
 type Shards = SmallVec<[ShardId; 8]>;
 
@@ -50,6 +51,40 @@ pub fn recipe(bound: &Bound, values: &Values<'_>) -> Result<Recipe, Refusal> {
     }
 }
 
+/// Where the rows of an INSERT go whose keys ([`Target::Make`]) are these.
+///
+/// # Errors
+/// Other values of the rows say otherwise.
+pub fn with_keys(
+    bound: &Bound,
+    values: &Values<'_>,
+    map: &ShardMap,
+    keys: &[i64],
+) -> Result<Route, Refusal> {
+    if let Rule::Sharded(sharded) = &bound.rule
+        && let Reach::Rows(rows) = &sharded.reach
+    {
+        let shards = split::shards(rows, sharded, values, map, keys)?;
+        let mut split = split::split(rows, &shards)?;
+        split.keys = keys.to_vec();
+        return Ok(route(Target::Rows(Box::new(split)), bound.names));
+    }
+    without_hint(bound, values, map)
+}
+
+/// Where the rows of an INSERT go whose keys this shard is to make.
+///
+/// # Errors
+/// Other values of the rows say otherwise.
+pub fn made_by_shard(
+    bound: &Bound,
+    values: &Values<'_>,
+    map: &ShardMap,
+    shard: ShardId,
+) -> Result<Route, Refusal> {
+    with_shard(bound, values, map, shard)
+}
+
 /// The route to several shards, if their answers can become one.
 fn several(
     sharded: &Sharded,
@@ -66,6 +101,23 @@ fn several(
 fn without_hint(bound: &Bound, values: &Values<'_>, map: &ShardMap) -> Result<Route, Refusal> {
     match &bound.rule {
         Rule::Sharded(sharded) => {
+            if let Reach::Rows(rows) = &sharded.reach {
+                if let keys @ 1.. = rows.to_make() {
+                    let make = Make {
+                        table: rows.table.clone(),
+                        keys,
+                        maker: rows.maker,
+                    };
+                    return Ok(route(Target::Make(Box::new(make)), bound.names));
+                }
+                let shards = split::shards(rows, sharded, values, map, &[])?;
+                let one = shards.iter().all(|shard| *shard == shards[0]);
+                let target = match one {
+                    true => Target::Shard(shards[0]),
+                    false => Target::Rows(Box::new(split::split(rows, &shards)?)),
+                };
+                return Ok(route(target, bound.names));
+            }
             let shards = match &sharded.unbound {
                 Some(refusal) if sharded.one_shard_only.is_some() => return Err(refusal.clone()),
                 Some(_) => return several(sharded, every_shard(map), bound.names, values),
@@ -78,11 +130,14 @@ fn without_hint(bound: &Bound, values: &Values<'_>, map: &ShardMap) -> Result<Ro
                     names: bound.names,
                 });
             }
+            if let Reach::Each = sharded.reach {
+                return each(sharded, values, map, shards, bound.names);
+            }
             several(sharded, Target::Shards(shards), bound.names, values)
         }
-        Rule::Rows(copy) => Ok(route(Target::Rows(copy.fixed), bound.names)),
+        Rule::Data(copy) => Ok(route(Target::Data(copy.fixed), bound.names)),
+        Rule::Everywhere { table } => everywhere(table, map),
         Rule::Any => Ok(route(Target::Any, Names::Qualified)),
-        Rule::OnlyHost(_) if map.hosts.len() == 1 => Ok(route(Target::Any, Names::Qualified)),
         Rule::Template => Ok(route(Target::Template, Names::SearchPath)),
         Rule::Host { host, table } => {
             let host = map
@@ -91,7 +146,7 @@ fn without_hint(bound: &Bound, values: &Values<'_>, map: &ShardMap) -> Result<Ro
             Ok(route(Target::Host(host), Names::Qualified))
         }
         Rule::Ddl(_) => Ok(route(Target::Everywhere, Names::SearchPath)),
-        Rule::Refuse { refusal, .. } | Rule::OnlyHost(refusal) => Err(refusal.clone()),
+        Rule::Refuse { refusal, .. } => Err(refusal.clone()),
     }
 }
 
@@ -122,12 +177,12 @@ pub fn anywhere(
                 .and_then(|(host, _)| map.shards_of(map.host_named(host)?).next());
             at(sharded.fixed.or(beside).unwrap_or(any), bound.names)
         }
-        Rule::Rows(copy) => at(copy.fixed.unwrap_or(any), bound.names),
+        Rule::Data(copy) => at(copy.fixed.unwrap_or(any), bound.names),
         Rule::Refuse { refusal, hintable } if !hinted || !hintable => Err(refusal.clone()),
         Rule::Ddl(_) => at(any, Names::SearchPath),
         Rule::Refuse { .. } => at(any, Names::SearchPath),
-        Rule::OnlyHost(refusal) if map.hosts.len() > 1 => Err(refusal.clone()),
-        Rule::Any | Rule::OnlyHost(_) => Ok(route(Target::Any, Names::Qualified)),
+        Rule::Everywhere { .. } => Ok(route(Target::Any, Names::Qualified)),
+        Rule::Any => Ok(route(Target::Any, Names::Qualified)),
         Rule::Template => Ok(route(Target::Template, Names::SearchPath)),
         Rule::Host { host, table } => {
             let host = map
@@ -146,6 +201,32 @@ fn every_shard(map: &ShardMap) -> Target {
     match map.shards() {
         1 => Target::Shard(ShardId(0)),
         shards => Target::Shards((0..shards).map(ShardId).collect()),
+    }
+}
+
+/// Several shards that are written to by the same text.
+fn each(
+    sharded: &Sharded,
+    values: &Values<'_>,
+    map: &ShardMap,
+    shards: Shards,
+    names: Names,
+) -> Result<Route, Refusal> {
+    for shard in &shards {
+        check(sharded, values, map, *shard)?;
+    }
+    let target = match shards[..] {
+        [shard] => Target::Shard(shard),
+        _ => Target::Each(shards),
+    };
+    Ok(route(target, names))
+}
+
+/// A reference table is written on every host.
+fn everywhere(table: &str, map: &ShardMap) -> Result<Route, Refusal> {
+    match map.hosts.len() {
+        1 => Ok(route(Target::Host(HostId(0)), Names::Qualified)),
+        _ => Err(words::reference_written(table)),
     }
 }
 
@@ -194,10 +275,10 @@ fn sharded_shards(
         }
         return Ok(SmallVec::from_slice(&[fixed]));
     }
-    match (&shards[..], &sharded.one_shard_only) {
-        ([], _) => Ok(SmallVec::from_slice(&[map.template()])),
-        ([_], _) | (_, None) => Ok(shards),
-        (_, Some(refusal)) => Err(refusal.clone()),
+    match (&shards[..], &sharded.one_shard_only, &sharded.reach) {
+        ([], ..) => Ok(SmallVec::from_slice(&[map.template()])),
+        ([_], ..) | (_, None, _) | (_, _, Reach::Each) => Ok(shards),
+        (_, Some(refusal), _) => Err(refusal.clone()),
     }
 }
 
@@ -263,6 +344,52 @@ fn push(shards: &mut Shards, shard: ShardId) {
     }
 }
 
+/// What each row holds belongs to its shard, and what may be written to all of them to all their shards.
+pub(super) fn check_rows(
+    sharded: &Sharded,
+    values: &Values<'_>,
+    map: &ShardMap,
+    shards: &[ShardId],
+) -> Result<(), Refusal> {
+    for check in &sharded.checks {
+        match check.row {
+            Some(row) => check_value(check, values, map, shards[row])?,
+            None => {
+                let mut last = None;
+                for shard in shards
+                    .iter()
+                    .filter(|shard| last.replace(**shard) != Some(**shard))
+                {
+                    check_value(check, values, map, *shard)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A value that is written belongs to the shard.
+fn check_value(
+    check: &Check,
+    values: &Values<'_>,
+    map: &ShardMap,
+    shard: ShardId,
+) -> Result<(), Refusal> {
+    let of = match value::shard(&check.value, check.carries, values, map) {
+        Ok(of) => of,
+        // An id that is to be made, as some drivers ask for it.
+        Err(value::Fault::Null) if check.carries == Carries::Id && !check.changes => return Ok(()),
+        Err(fault) => return Err(words::bad_value(&check.table, &check.column, fault)),
+    };
+    if of == shard {
+        return Ok(());
+    }
+    Err(match check.changes {
+        true => words::moves_row(&check.table, &check.column),
+        false => words::foreign_value(&check.table, &check.column, of.0, shard.0),
+    })
+}
+
 /// What the statement writes belongs to the shard, and what it joins is on the shard's host.
 fn check(
     sharded: &Sharded,
@@ -271,18 +398,7 @@ fn check(
     shard: ShardId,
 ) -> Result<(), Refusal> {
     for check in &sharded.checks {
-        let of = match value::shard(&check.value, check.carries, values, map) {
-            Ok(of) => of,
-            // An id that is to be made, as some drivers ask for it.
-            Err(value::Fault::Null) if check.carries == Carries::Id && !check.changes => continue,
-            Err(fault) => return Err(words::bad_value(&check.table, &check.column, fault)),
-        };
-        if of != shard {
-            return Err(match check.changes {
-                true => words::moves_row(&check.table, &check.column),
-                false => words::foreign_value(&check.table, &check.column, of.0, shard.0),
-            });
-        }
+        check_value(check, values, map, shard)?;
     }
     if let Some((host, table)) = &sharded.beside {
         let owner = map.owner(shard);
@@ -314,20 +430,26 @@ fn with_shard(
             if let Some((what, other)) = other {
                 return Err(words::hint_disagrees(shard.0, &what, other.0));
             }
+            if let Reach::Rows(rows) = &sharded.reach
+                && rows.to_make() > 0
+                && rows.maker != Maker::Shard
+            {
+                return Err(words::insert_without_key(&rows.table, &rows.column));
+            }
             check(sharded, values, map, shard)?;
             bound.names
         }
-        Rule::Rows(copy) => {
+        Rule::Data(copy) => {
             if let Some(fixed) = copy.fixed.filter(|fixed| *fixed != shard) {
                 let what = "the schema in the statement";
                 return Err(words::hint_disagrees(shard.0, what, fixed.0));
             }
-            return Ok(route(Target::Rows(Some(shard)), bound.names));
+            return Ok(route(Target::Data(Some(shard)), bound.names));
         }
         Rule::Any => Names::Qualified,
         Rule::Template => Names::SearchPath,
         // The table is where it is, whatever the session's key.
-        Rule::Host { .. } | Rule::OnlyHost(_) => return without_hint(bound, values, map),
+        Rule::Host { .. } | Rule::Everywhere { .. } => return without_hint(bound, values, map),
         Rule::Refuse {
             refusal,
             hintable: false,
@@ -340,19 +462,23 @@ fn with_shard(
     })
 }
 
-/// For reads that may be spread.
+/// For reads and writes that may be spread.
 fn all(bound: &Bound, values: &Values<'_>, map: &ShardMap) -> Result<Route, Refusal> {
     let refusal = match &bound.rule {
+        Rule::Sharded(sharded) if matches!(sharded.reach, Reach::Each) => {
+            let shards = (0..map.shards()).map(ShardId).collect();
+            return each(sharded, values, map, shards, bound.names);
+        }
         Rule::Sharded(sharded) => match (&sharded.one_shard_only, sharded.fixed) {
             (None, None) => return several(sharded, every_shard(map), bound.names, values),
             (Some(refusal), _) => words::hint_all(&refusal.message),
             (None, Some(_)) => words::hint_all("the statement names a shard's schema"),
         },
         Rule::Ddl(_) => return Ok(route(Target::Everywhere, Names::SearchPath)),
-        Rule::Any | Rule::Template | Rule::Host { .. } | Rule::OnlyHost(_) => {
+        Rule::Any | Rule::Template | Rule::Host { .. } | Rule::Everywhere { .. } => {
             words::hint_all("the statement names no sharded table")
         }
-        Rule::Rows(_) => words::hint_all("each row of a COPY goes to its own shard"),
+        Rule::Data(_) => words::hint_all("each row of a COPY goes to its own shard"),
         Rule::Refuse { refusal, .. } => words::hint_all(&refusal.message),
     };
     Err(refusal)

@@ -60,8 +60,9 @@ pub fn explain(
     let reason = why(&bound, &values, map, hint);
     let first = match &route.target {
         Target::Shard(shard) => Some(*shard),
-        Target::Shards(shards) => shards.first().copied(),
-        Target::Rows(only) => Some(only.unwrap_or_else(|| map.template())),
+        Target::Shards(shards) | Target::Each(shards) => shards.first().copied(),
+        Target::Rows(split) => split.parts.first().map(|part| part.shard),
+        Target::Data(only) => Some(only.unwrap_or_else(|| map.template())),
         Target::Everywhere => Some(map.template()),
         _ => None,
     };
@@ -112,14 +113,25 @@ impl Explanation {
                     format!("Hosts: {}", names.join(", ")),
                 ]
             }
-            Target::Rows(None) => vec!["Shards: that of each row".to_owned()],
-            Target::Rows(Some(only)) => vec![
+            Target::Data(None) => vec!["Shards: that of each row".to_owned()],
+            Target::Data(Some(only)) => vec![
                 format!(
                     "Shard: {only} (schema {}); rows of others are refused",
                     map.schema(*only)
                 ),
                 format!("Host: {} ({})", host_of(*only).name, host_of(*only).url),
             ],
+            Target::Each(shards) => {
+                vec![format!("Shards: {}, each by the same text", shards.len())]
+            }
+            Target::Make(make) => vec![format!(
+                "Shard: that of the key, which is made when it runs ({} keys)",
+                make.keys
+            )],
+            Target::Rows(split) => vec![format!(
+                "Shards: the rows in {} parts, each to its shard",
+                split.parts.len()
+            )],
             Target::Host(host) => vec![format!(
                 "Host: {} ({})",
                 map.host(*host).name,

@@ -98,6 +98,14 @@ pub(super) fn reason(
     colocated(scope, knowledge, parts, root_id)
 }
 
+/// Each row of the level stands by itself: it is not made of several, and none is left out because of others.
+pub(super) fn is_row_by_row(scope: &Scope<'_>, level: LevelId) -> bool {
+    let f = &scope.plan.levels[level].features;
+    let mut calls = scope.plan.calls.iter();
+    !(f.distinct || f.group || f.window || f.limit)
+        && !calls.any(|call| call.level == level && functions::is_aggregate(&call.name))
+}
+
 /// All sharded tables are tied together by equality of their keys, and rows without one are not kept.
 fn colocated(
     scope: &Scope<'_>,

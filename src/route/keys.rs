@@ -44,6 +44,7 @@ fn deciding(table: &Table) -> Result<(Deciding<'_>, Vec<Deciding<'_>>), Refusal>
         name,
         index,
         key_type,
+        ..
     }) = key
     else {
         return Err(words::no_key_column(table));
@@ -150,6 +151,29 @@ impl<'a, 'p> Keys<'a, 'p> {
             .of_level(source, at)
             .filter(|_| self.is_certain(source, at));
         known.ok_or_else(|| words::insert_with_expression(&table.name, key.name))
+    }
+
+    /// The key of each row that a level inserts, if it inserts given rows; `None` for one that is left to the database.
+    pub(super) fn row_keys(&self, level: LevelId, table: &Table) -> Option<Vec<Option<KeyConst>>> {
+        let (key, _) = deciding(table).ok()?;
+        let Body::Insert { source, .. } = &self.plan.levels[level].body else {
+            return None;
+        };
+        let Some(source) = source else {
+            return Some(vec![None]);
+        };
+        let Body::Values(rows) = &self.plan.levels[*source].body else {
+            return None;
+        };
+        let Some((_, at)) = insert_source(self.plan, level, key.name, key.index) else {
+            return Some(vec![None; rows.len()]);
+        };
+        let value = |row: &Vec<Term>| match row.get(at)? {
+            Term::Const(value) => Some(Some(self.key_const(value, key.carries.key_type()))),
+            Term::Default => Some(None),
+            _ => None,
+        };
+        rows.iter().map(value).collect()
     }
 
     /// Of the tables in `open`, which no value binds, those that are not tied to a bound one either: joined to it by
@@ -389,10 +413,13 @@ impl<'a, 'p> Keys<'a, 'p> {
         };
         let refusal = || words::id_of_unknown_shard(&table.name, id.name);
         if let Body::Values(rows) = &self.plan.levels[source].body {
-            for row in rows {
+            for (n, row) in rows.iter().enumerate() {
                 match row.get(at) {
                     None | Some(Term::Default | Term::Call) => {}
-                    Some(Term::Const(value)) => checks.push(self.check(table, id, value, false)),
+                    Some(Term::Const(value)) => checks.push(Check {
+                        row: Some(n),
+                        ..self.check(table, id, value, false)
+                    }),
                     Some(_) => return Err(refusal()),
                 }
             }
@@ -488,6 +515,7 @@ impl<'a, 'p> Keys<'a, 'p> {
             carries: column.carries,
             value: self.key_const(value, column.carries.key_type()),
             changes,
+            row: None,
         }
     }
 

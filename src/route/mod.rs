@@ -22,10 +22,12 @@ mod keys;
 mod known;
 mod order;
 mod outlook;
+mod reach;
 mod reason;
 mod recipe;
 mod refusal;
 mod rules;
+mod split;
 mod spread;
 mod tables;
 mod value;
@@ -38,7 +40,7 @@ mod tests;
 pub use bind::{bind, bind_unreadable};
 pub use copy::{CopyIn, RowFault, RowReader};
 pub use ddl::{After, Place, Work};
-pub use decide::{anywhere, decide, recipe};
+pub use decide::{anywhere, decide, made_by_shard, recipe, with_keys};
 pub use explain::{Explanation, explain};
 pub use order::ByteOrder;
 pub use outlook::{Outlook, outlook};
@@ -46,7 +48,8 @@ pub use reason::why;
 pub use recipe::{Final, Piece, Recipe, SortKey, Sorted, TextKey, write_part};
 pub use refusal::{Code, Refusal};
 pub use rules::{Bound, Names};
-pub use tables::{KeyColumn, Table, TableKind, Tables};
+pub use split::{Part, Split};
+pub use tables::{KeyColumn, Maker, Table, TableKind, Tables};
 
 /// The values of one execution.
 #[derive(Clone, Copy)]
@@ -93,7 +96,13 @@ pub enum Target {
     /// Several shards, lowest first: their rows one after the other are the answer.
     Shards(SmallVec<[ShardId; 8]>),
     /// The shard of each row of the data that the client sends. `.0`: all of them must be of this one.
-    Rows(Option<ShardId>),
+    Data(Option<ShardId>),
+    /// Several shards, lowest first, that are written to: each by the same text.
+    Each(SmallVec<[ShardId; 8]>),
+    /// The rows of an INSERT, each to its shard.
+    Rows(Box<Split>),
+    /// Rows whose keys are to be made first.
+    Make(Box<Make>),
     /// A host: its unsharded tables, in `public`.
     Host(HostId),
     /// Any host: no table, or reference tables that are read.
@@ -102,6 +111,17 @@ pub enum Target {
     Template,
     /// DDL: all the places of [`Bound::work`].
     Everywhere,
+}
+
+/// The keys that an INSERT leaves to the database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Make {
+    /// The table.
+    pub table: String,
+    /// How many.
+    pub keys: usize,
+    /// By whom.
+    pub maker: Maker,
 }
 
 /// A decision.

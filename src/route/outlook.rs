@@ -101,11 +101,13 @@ fn without_values(sharded: &Sharded, values: &Values<'_>) -> Result<Outlook, Ref
 
 fn of_target(target: &Target, map: &ShardMap) -> Outlook {
     match target {
-        Target::Shard(_) | Target::Rows(Some(_)) => Outlook::OneShard,
+        Target::Shard(_) | Target::Data(Some(_)) => Outlook::OneShard,
         Target::Shards(shards) if shards.len() == map.shards() as usize => Outlook::AllShards,
-        Target::Shards(_) => Outlook::SeveralShards,
         // How many shards the data of a COPY is of is not known before it comes.
-        Target::Rows(None) => Outlook::SeveralShards,
+        Target::Data(None) => Outlook::SeveralShards,
+        Target::Each(shards) if shards.len() == map.shards() as usize => Outlook::AllShards,
+        Target::Shards(_) | Target::Each(_) | Target::Rows(_) => Outlook::SeveralShards,
+        Target::Make(_) => Outlook::OneShard,
         Target::Everywhere => Outlook::AllShards,
         Target::Host(_) => Outlook::Unsharded,
         Target::Any => Outlook::AnyHost,

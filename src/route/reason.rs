@@ -20,8 +20,7 @@ pub fn why(bound: &Bound, values: &Values<'_>, map: &ShardMap, hint: Option<&Hin
         (Some(Hint::Shard(_)), Rule::Host { table, .. }) => format!("table {table} is unsharded"),
         (Some(Hint::Shard(shard)), _) => format!("hint shard={shard}"),
         (Some(Hint::All), _) => "hint all".to_owned(),
-        (None, Rule::Rows(copy)) => copy.describe(),
-        (None, Rule::OnlyHost(_)) => "there is only one host".to_owned(),
+        (None, Rule::Data(copy)) => copy.describe(),
         (None, Rule::Any) => "no sharded table".to_owned(),
         (None, Rule::Template) => "catalog tables".to_owned(),
         (None, Rule::Host { table, .. }) => format!("table {table} is unsharded"),
@@ -30,6 +29,7 @@ pub fn why(bound: &Bound, values: &Values<'_>, map: &ShardMap, hint: Option<&Hin
             Place::Hosts => "DDL of what every host has".to_owned(),
             Place::Host(_) => "DDL of an unsharded table".to_owned(),
         },
+        (None, Rule::Everywhere { table }) => format!("reference table {table} is written"),
         (None, Rule::Refuse { refusal, .. }) => refusal.to_string(),
         (None, Rule::Sharded(sharded)) => bindings(sharded, values, map),
     };
@@ -39,13 +39,19 @@ pub fn why(bound: &Bound, values: &Values<'_>, map: &ShardMap, hint: Option<&Hin
             shard.0,
             map.host(map.owner(*shard)).name
         ),
-        Target::Rows(None) => "the shard of each row".to_owned(),
-        Target::Rows(Some(only)) => format!(
+        Target::Data(None) => "the shard of each row".to_owned(),
+        Target::Data(Some(only)) => format!(
             "shard {} -> host {}, rows of others are refused",
             only.0,
             map.host(map.owner(*only)).name
         ),
         Target::Shards(shards) => format!("{} shards", shards.len()),
+        Target::Each(shards) => format!("{} shards, each by the same text", shards.len()),
+        Target::Make(_) => "the shard of a key that is made when it runs".to_owned(),
+        Target::Rows(split) => format!(
+            "{} parts, each with the rows of one shard",
+            split.parts.len()
+        ),
         Target::Host(host) => format!("host {}", map.host(*host).name),
         Target::Any => "any host".to_owned(),
         Target::Everywhere => places(bound, map),

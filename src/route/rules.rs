@@ -6,13 +6,14 @@ use smallvec::SmallVec;
 
 use crate::shardmap::{KeyType, ShardId};
 use crate::sql::copy::Options;
-use crate::sql::plan::Const;
+use crate::sql::plan::{Const, InsertText};
 use crate::sql::rewrite::Edit;
 
 use super::copy::CopyIn;
 use super::ddl::Work;
 use super::refusal::Refusal;
 use super::spread::Spread;
+use super::tables::Maker;
 
 /// What must hold of the search_path of the server connection that runs the statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,10 +45,10 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// The COPY whose rows each go to their own shard ([`super::Target::Rows`]).
+    /// The COPY whose rows each go to their own shard ([`super::Target::Data`]).
     pub fn copy_in(&self) -> Option<&Arc<CopyIn>> {
         match &self.rule {
-            Rule::Rows(copy) => Some(copy),
+            Rule::Data(copy) => Some(copy),
             _ => None,
         }
     }
@@ -70,12 +71,12 @@ pub(super) enum Rule {
     Template,
     /// Unsharded tables, all of one host.
     Host { host: String, table: String },
+    /// Reference tables that are written: every host.
+    Everywhere { table: String },
     /// Sharded tables.
     Sharded(Box<Sharded>),
     /// The rows of a COPY, each by its own key.
-    Rows(Arc<CopyIn>),
-    /// What is written on all hosts: only while there is but one, else refused.
-    OnlyHost(Refusal),
+    Data(Arc<CopyIn>),
     /// DDL that is run in several places.
     Ddl(Box<Work>),
     /// Not without a hint; `hintable`: with one it goes to the hint's shard.
@@ -99,6 +100,35 @@ pub(super) struct Sharded {
     pub(super) spread: Option<Box<Spread>>,
     /// Some table's key is not bound: to all shards if it may be spread, else this is why not.
     pub(super) unbound: Option<Refusal>,
+    /// How far a write may reach.
+    pub(super) reach: Reach,
+}
+
+/// Which shards a statement that writes may go to.
+#[derive(Clone, Debug)]
+pub(super) enum Reach {
+    /// One.
+    OneShard,
+    /// Several, with the same text: every row that it reads or writes is of the shard that it is in.
+    Each,
+    /// Several, each with its rows.
+    Rows(Box<Rows>),
+}
+
+/// The rows of an INSERT, and what decides where each of them goes.
+#[derive(Clone, Debug)]
+pub(super) struct Rows {
+    pub(super) table: String,
+    pub(super) column: String,
+    pub(super) carries: Carries,
+    /// Of each row; `None`: it is to be made.
+    pub(super) keys: Vec<Option<KeyConst>>,
+    /// Who makes keys.
+    pub(super) maker: Maker,
+    /// Where in its row a key stands that is to be made.
+    pub(super) made_at: MadeAt,
+    pub(super) text: InsertText,
+    pub(super) returning: bool,
 }
 
 impl Sharded {
@@ -117,6 +147,7 @@ impl Sharded {
             one_shard_only: Some(only),
             spread: None,
             unbound: None,
+            reach: Reach::OneShard,
         }
     }
 
@@ -128,6 +159,24 @@ impl Sharded {
         if !self.bindings.iter().any(same) {
             self.bindings.push(binding);
         }
+    }
+}
+
+/// Where keys that are made go into the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum MadeAt {
+    /// At the end of each row: the column is not named.
+    End,
+    /// In place of the DEFAULT in this column of the rows.
+    Column(u32),
+    /// In place of DEFAULT VALUES.
+    Whole,
+}
+
+impl Rows {
+    /// How many keys are to be made.
+    pub(super) fn to_make(&self) -> usize {
+        self.keys.iter().filter(|key| key.is_none()).count()
     }
 }
 
@@ -205,4 +254,6 @@ pub(super) struct Check {
     pub(super) value: KeyConst,
     /// It changes rows that are there (UPDATE), rather than being part of a new one.
     pub(super) changes: bool,
+    /// It is of this row of an INSERT alone.
+    pub(super) row: Option<usize>,
 }

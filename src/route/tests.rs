@@ -54,6 +54,7 @@ fn table(name: &str, relkind: char, columns: &[(&str, u32)]) -> (String, catalog
         type_oid: *oid,
         has_default: *name == "id",
         generated: false,
+        default: (*name == "id").then(|| "next_id()".to_owned()),
         collation: match *oid {
             TEXT => Collation::Database,
             _ => Collation::None,
@@ -385,12 +386,28 @@ pub(super) fn in_words(route: Result<Route, Refusal>) -> String {
             .map(ToString::to_string)
             .collect::<Vec<_>>()
             .join(","),
+        Target::Each(shards) if shards.len() == 16 => "each of all".to_owned(),
+        Target::Each(shards) => {
+            let shards: Vec<_> = shards.iter().map(ToString::to_string).collect();
+            format!("each of {}", shards.join(","))
+        }
+        Target::Make(make) => format!("make {} by {:?}", make.keys, make.maker),
+        Target::Rows(split) => {
+            let parts = split.parts.iter();
+            let parts: Vec<_> = parts.map(|p| format!("{}:{:?}", p.shard, p.rows)).collect();
+            let turns: Vec<_> = split
+                .turns
+                .iter()
+                .map(|(p, n)| format!(" {p}x{n}"))
+                .collect();
+            format!("rows {}{}", parts.join(" "), turns.concat())
+        }
         Target::Host(host) => format!("host {}", ["a", "b"][usize::from(host.0)]),
         Target::Any => "any".to_owned(),
         Target::Everywhere => "everywhere".to_owned(),
         Target::Template => "template".to_owned(),
-        Target::Rows(None) => "rows".to_owned(),
-        Target::Rows(Some(only)) => format!("rows {only}"),
+        Target::Data(None) => "rows".to_owned(),
+        Target::Data(Some(only)) => format!("rows {only}"),
     };
     format!("{to}{path}")
 }
@@ -591,7 +608,7 @@ fn what_is_no_binding() {
             "SR001",
         ),
         ("DELETE FROM photos WHERE like_count = 5", "SR001"),
-        ("DELETE FROM photos WHERE user_id IN (1, 2)", "SR002"),
+        ("DELETE FROM photos WHERE user_id IN (1, 2)", "each of 1,2"),
         ("DELETE FROM photos WHERE user_id IN (1, 17)", "1"),
         ("SELECT * FROM keyless WHERE x = 5", "SR003"),
     ]);
@@ -1228,7 +1245,10 @@ fn inserts() {
         ("INSERT INTO photos VALUES (5120, 5, 'x')", "5"),
         ("INSERT INTO photos VALUES (DEFAULT, 5, 'x')", "5"),
         ("INSERT INTO photos (user_id) VALUES (5), (21)", "5"),
-        ("INSERT INTO photos (user_id) VALUES (5), (6)", "SR002"),
+        (
+            "INSERT INTO photos (user_id) VALUES (5), (6)",
+            "rows 5:[0] 6:[1]",
+        ),
         ("INSERT INTO photos (caption) VALUES ('x')", "SR001"),
         ("INSERT INTO photos (id) VALUES (5120)", "SR001"),
         ("INSERT INTO photos VALUES (5120)", "SR001"),
@@ -1238,7 +1258,7 @@ fn inserts() {
         ("INSERT INTO photos (user_id) VALUES ((SELECT 5))", "SR001"),
         (
             "INSERT INTO users (name) VALUES ('x') RETURNING id",
-            "SR001",
+            "make 1 by Sequence",
         ),
         // An id that carries another shard could not be found again.
         ("INSERT INTO photos (id, user_id) VALUES (1, 5)", "SR002"),
@@ -1710,7 +1730,7 @@ fn hints() {
         ("/* presplit: all */ SELECT count(*) FROM photos", "all"),
         (
             "/* presplit: all */ UPDATE photos SET caption = 'x'",
-            "SR004",
+            "each of all",
         ),
         ("/* presplit: all */ SELECT 1", "SR004"),
     ]);

@@ -49,6 +49,12 @@ pub(super) fn shard(
     })
 }
 
+/// The shard of a key that was made.
+pub(super) fn shard_of_made(key: Option<i64>, map: &ShardMap) -> Result<ShardId, Fault> {
+    let key = key.ok_or(Fault::Null)?;
+    shard_of(&KeyValue::Int(key), Carries::Key(KeyType::Int), map)
+}
+
 /// The shard of each element of an array; nulls are left out, as they equal nothing.
 pub(super) fn shards_of_array(
     key: &KeyConst,

@@ -13,7 +13,7 @@ use crate::sql::shape::Shape;
 use super::bind::{Class, classify, parts};
 use super::columns::{ColumnId, Scope};
 use super::known::Knowledge;
-use super::tables::{KeyColumn, Table, TableKind, Tables};
+use super::tables::{KeyColumn, Maker, Table, TableKind, Tables};
 use super::{functions, gather};
 
 /// The most query levels that a statement may have with its views written out.
@@ -110,7 +110,8 @@ fn as_table(view: &Table, tables: &Tables) -> Option<TableKind> {
     }
     let scope = Scope::new(plan, tables);
     let knowledge = Knowledge::find(&scope);
-    if gather::reason(&scope, &knowledge, &parts, None, false).is_some()
+    if !gather::is_row_by_row(&scope, root)
+        || gather::reason(&scope, &knowledge, &parts, None, false).is_some()
         || scope.width(root) != Some(view.columns.len())
     {
         return None;
@@ -125,6 +126,7 @@ fn as_table(view: &Table, tables: &Tables) -> Option<TableKind> {
             name: view.columns[index].name.clone(),
             index,
             key_type: key.key_type,
+            maker: Maker::Nobody,
         })
     })?;
     let ids =

@@ -131,6 +131,24 @@ pub(super) fn last_value(function: &str) -> Refusal {
     Refusal::new(Code::NotSupported, message, "Add RETURNING to the INSERT.")
 }
 
+pub(super) fn reference_written_among(table: &str) -> Refusal {
+    let message =
+        format!("the statement writes reference table {table} beside tables of another kind");
+    Refusal::new(
+        Code::ManyShards,
+        message,
+        "Read the rows first, and write them in a statement of their own.",
+    )
+}
+
+pub(super) fn order_of_rows() -> Refusal {
+    Refusal::new(
+        Code::ManyShards,
+        "rows of several shards take turns in the INSERT, and ON CONFLICT DO UPDATE ... WHERE may leave some out of RETURNING, so that their order can't be kept",
+        "Sort the rows by key in the statement, or leave out WHERE or RETURNING.",
+    )
+}
+
 pub(super) fn sequence_alone(to: &str, name: &str) -> Refusal {
     let message = format!("{to}('{name}') does not say of which shard");
     let hint = format!("Let the table's default call it in the INSERT, or {GIVE_HINT}.");
@@ -357,7 +375,7 @@ pub(super) fn not_merged(reason: &str) -> Refusal {
 /// Several shards where only one will do.
 pub(super) fn not_mergeable(reason: &str, writes: bool) -> Refusal {
     if writes {
-        let message = "the statement writes to more than one shard, which is not supported yet";
+        let message = format!("the statement writes to more than one shard, but {reason}");
         return Refusal::new(
             Code::ManyShards,
             message,

@@ -39,6 +39,8 @@ pub struct Context {
     pub cancel_keys: CancelKeys,
     /// What a server reports at login under given settings.
     pub welcomes: super::login::Welcomes,
+    /// Keys for rows that are inserted without one.
+    pub keys: super::keys::Keys,
     /// Asks the catalog reader for a new look (a statement names a table that we don't know).
     pub refresh: Refresh,
     pub(crate) mock: Mock,
@@ -57,6 +59,7 @@ impl Context {
             clients: Clients::default(),
             cancel_keys: CancelKeys::default(),
             welcomes: Default::default(),
+            keys: Default::default(),
             refresh: Refresh::default(),
             mock: Mock::new(),
             statement_ids: AtomicU64::new(1),
@@ -260,6 +263,28 @@ pub(crate) struct Statement {
     pub(crate) schema: Weak<Schema>,
     /// Some server has parsed it: a later ParseComplete may be made up.
     pub(crate) accepted: AtomicBool,
+}
+
+impl Statement {
+    /// Of a Query: known by no name, and not kept.
+    pub(crate) fn unnamed(
+        id: u64,
+        text: &[u8],
+        shape: &Shape,
+        prepared: &Arc<Prepared>,
+    ) -> Statement {
+        Statement {
+            id,
+            text: text.into(),
+            types: Box::default(),
+            holes: shape.holes.as_slice().into(),
+            hint: Ok(None),
+            prepared: prepared.clone(),
+            reading: Arc::from([]),
+            schema: Weak::new(),
+            accepted: AtomicBool::new(false),
+        }
+    }
 }
 
 /// What the sessions of one event loop share, so that the hot path meets no other core's cache lines.

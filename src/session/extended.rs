@@ -13,6 +13,7 @@ use super::links::Need;
 use super::prepare::{Way, bad_hint};
 use super::replies::{Made, Pass, Reply};
 use super::set::{SetConfig, read_set_config};
+use super::writes::{Writing, spent};
 use super::{Now, Session};
 use foldhash::quality::RandomState;
 
@@ -42,7 +43,11 @@ pub(super) enum Portal {
     /// It is to be asked of several shards.
     Several(Arc<Several>),
     /// A COPY whose rows go to their own shards, or all to this one.
-    Rows(Arc<Statement>, Option<ShardId>),
+    Data(Arc<Statement>, Option<ShardId>),
+    /// It writes to several shards.
+    Write(Arc<Writing>),
+    /// It has done so.
+    Written(Arc<Writing>),
 }
 
 /// What the several shards are asked.
@@ -118,14 +123,32 @@ impl Prepareds {
 
 /// The parameters of a Bind, with the types that Parse stated.
 pub(super) struct BindParams<'a> {
-    pub(super) bind: Bind<'a>,
-    pub(super) types: &'a [u32],
+    bind: Bind<'a>,
+    types: &'a [u32],
+    /// All of them, if they are many: to find one in the message takes a walk over those before it.
+    all: Vec<frontend::Param<'a>>,
+}
+
+/// So many parameters are walked over.
+const FEW: usize = 16;
+
+impl<'a> BindParams<'a> {
+    pub(super) fn new(bind: Bind<'a>, types: &'a [u32]) -> BindParams<'a> {
+        let all = match bind.param_count() {
+            0..=FEW => Vec::new(),
+            _ => bind.params().collect(),
+        };
+        BindParams { bind, types, all }
+    }
 }
 
 impl Params for BindParams<'_> {
     fn get(&self, n: u16) -> Option<Param<'_>> {
         let n = usize::from(n).checked_sub(1)?;
-        let (format, value) = self.bind.param(n)?;
+        let (format, value) = match self.all.is_empty() {
+            true => self.bind.param(n)?,
+            false => *self.all.get(n)?,
+        };
         let format = if format == 1 {
             Format::Binary
         } else {
@@ -337,6 +360,18 @@ impl Session {
         };
         // Made anew if the tables have changed meanwhile.
         let statement = self.bind_statement(&names)?;
+        let way = match way {
+            Some(Way::Make(make)) => {
+                let params = BindParams::new(Bind::decode(self.body(len))?, &statement.types);
+                let values = Values {
+                    text: &statement.text,
+                    holes: &statement.holes,
+                    params: Some(&params),
+                };
+                Some(Box::pin(self.way_of_made(&make, &statement.prepared, &values)).await?)
+            }
+            way => way,
+        };
         let portal = match way {
             Some(Way::One { host, shard, path }) => {
                 let key = (statement.id, shard.map_or(NO_SHARD, |s| s.0));
@@ -351,15 +386,25 @@ impl Session {
                     .await?;
                 return self.send_bind(i, &statement, shard, names, set);
             }
-            None | Some(Way::Everywhere) => {
+            None | Some(Way::Everywhere | Way::Make(_)) => {
                 let bind = Bind::decode(self.body(len))?;
                 no_parameters(&bind)?;
                 Portal::Own(statement)
             }
-            Some(Way::Rows(only)) => {
+            Some(Way::Data(only)) => {
                 self.settle_unparsed().await?;
                 no_parameters(&Bind::decode(self.body(len))?)?;
-                Portal::Rows(statement, only)
+                Portal::Data(statement, only)
+            }
+            Some(Way::Write(write)) => {
+                let bind = [b"\0\0", &self.client.inbox[names.rest]].concat().into();
+                let writing = Writing {
+                    statement,
+                    bind,
+                    write: *write,
+                };
+                self.bind_write(&writing).await?;
+                Portal::Write(Arc::new(writing))
             }
             Some(Way::Several(shards)) => {
                 let bind = self.client.inbox[names.rest].into();
@@ -389,7 +434,13 @@ impl Session {
         set: Vec<SetConfig>,
     ) -> Result<(), Fault> {
         if !names.portal.is_empty()
-            && let Some(Portal::Own(_) | Portal::Several(_) | Portal::Rows(..)) = self
+            && let Some(
+                Portal::Own(_)
+                | Portal::Several(_)
+                | Portal::Write(_)
+                | Portal::Written(_)
+                | Portal::Data(..),
+            ) = self
                 .statements
                 .portal(&self.client.inbox[names.portal.clone()])
         {
@@ -493,10 +544,7 @@ impl Session {
             }
             _ => return Ok((None, Vec::new())),
         };
-        let params = BindParams {
-            bind: Bind::decode(self.body(len))?,
-            types: &statement.types,
-        };
+        let params = BindParams::new(Bind::decode(self.body(len))?, &statement.types);
         let values = Values {
             text: &statement.text,
             holes: &statement.holes,
@@ -514,6 +562,14 @@ impl Session {
         Ok((Some(way), set))
     }
 
+    /// Whether the statement's Parse waits to be confirmed; from here on it does not.
+    pub(super) fn take_unparsed(&mut self, statement: &Arc<Statement>) -> bool {
+        let unparsed = &mut self.batch.unparsed;
+        unparsed
+            .take_if(|unparsed| Arc::ptr_eq(unparsed, statement))
+            .is_some()
+    }
+
     /// The number of the server-side statement on a link, parsed there in the same write if it is not there yet.
     /// If the client waits for its ParseComplete, this is where it comes from.
     pub(super) fn server_statement(
@@ -522,11 +578,7 @@ impl Session {
         statement: &Arc<Statement>,
         shard: Option<ShardId>,
     ) -> Result<u32, Fault> {
-        let waits = self
-            .batch
-            .unparsed
-            .take_if(|unparsed| Arc::ptr_eq(unparsed, statement))
-            .is_some();
+        let waits = self.take_unparsed(statement);
         let key = (statement.id, shard.map_or(NO_SHARD, |s| s.0));
         if let Some(n) = self.links[i].conn()?.statements.get(key) {
             if waits {
@@ -702,7 +754,7 @@ impl Session {
                 self.replies.push(Reply::Made(Made::Bytes(made.into())));
                 return Ok(());
             }
-            Some(Portal::Rows(..)) => {
+            Some(Portal::Data(..)) => {
                 let mut made = Vec::new();
                 backend::no_data(&mut made);
                 self.replies.push(Reply::Made(Made::Bytes(made.into())));
@@ -711,6 +763,10 @@ impl Session {
             Some(Portal::Several(several)) => {
                 let several = several.clone();
                 return Box::pin(self.describe_several(&several)).await;
+            }
+            Some(Portal::Write(writing) | Portal::Written(writing)) => {
+                let writing = writing.clone();
+                return Box::pin(self.describe_write(&writing)).await;
             }
         };
         let i = self.link_of_portal(host, name).await?;
@@ -813,7 +869,7 @@ impl Session {
                 }
                 return Ok(());
             }
-            Some(Portal::Rows(statement, only)) => {
+            Some(Portal::Data(statement, only)) => {
                 let (statement, only) = (statement.clone(), *only);
                 self.settle_replies().await?;
                 return Box::pin(self.copy_rows_of_portal(&statement, only)).await;
@@ -822,6 +878,14 @@ impl Session {
                 let several = several.clone();
                 return self.execute_several(&several, max_rows).await;
             }
+            Some(Portal::Write(writing)) => {
+                let writing = writing.clone();
+                // What is written must not be written twice.
+                self.statements
+                    .put_portal(name, Portal::Written(writing.clone()));
+                return Box::pin(self.execute_write(&writing, max_rows)).await;
+            }
+            Some(Portal::Written(_)) => return Err(spent(name)),
             Some(Portal::Own(statement)) => statement.clone(),
         };
         match &*own.prepared {

@@ -132,14 +132,7 @@ impl Session {
     /// Checks out all hosts of the shards, in the order of their ids: two sessions that need the same hosts then never
     /// wait for each other.
     pub(super) async fn enlist_hosts(&mut self, shards: &[ShardId]) -> Result<Vec<Shards>, Fault> {
-        let most = self.map.proxy.limits.scatter_shards;
-        if shards.len() > most as usize {
-            return Err(Fault::limit(
-                &format!("a statement for {} shards", shards.len()),
-                "scatter_shards",
-                u64::from(most),
-            ));
-        }
+        self.limit_scatter(shards.len())?;
         let mut hosts: Vec<Shards> = Vec::new();
         for shard in shards {
             let host = self.map.owner(*shard);
@@ -155,6 +148,18 @@ impl Session {
             self.drain_replies().await?;
         }
         Ok(hosts)
+    }
+
+    pub(super) fn limit_scatter(&self, shards: usize) -> Result<(), Fault> {
+        let most = self.map.proxy.limits.scatter_shards;
+        if shards > most as usize {
+            return Err(Fault::limit(
+                &format!("a statement for {shards} shards"),
+                "scatter_shards",
+                u64::from(most),
+            ));
+        }
+        Ok(())
     }
 
     async fn gather_link(&mut self, host: HostId) -> Result<usize, Fault> {
@@ -313,10 +318,7 @@ impl Session {
             let statement = &several.statement;
             let body = [&[0, 0], &several.bind[..]].concat();
             let bind = Bind::decode(&body)?;
-            let params = BindParams {
-                bind,
-                types: &statement.types,
-            };
+            let params = BindParams::new(bind, &statement.types);
             let values = Values {
                 text: &statement.text,
                 holes: &statement.holes,

@@ -117,13 +117,43 @@ impl Session {
         Ok(())
     }
 
-    /// Refuses a second writing host, and a second host at all where one snapshot was asked for.
-    fn check_writer(&self, need: &Need) -> Result<(), Fault> {
-        let writer = match &self.block {
+    /// The host that the transaction has written on.
+    pub(super) fn writer(&self) -> Option<HostId> {
+        match &self.block {
             Some(block) => block.writer,
             None => self.batch.writer,
+        }
+    }
+
+    /// The one host of shards that a statement writes to. This, with [`Session::check_writer`], is where a transaction over
+    /// several hosts would begin.
+    pub(super) fn writers(
+        &self,
+        mut shards: impl Iterator<Item = ShardId>,
+    ) -> Result<HostId, Fault> {
+        let first = shards.next().unwrap_or(self.map.template());
+        let host = self.map.owner(first);
+        let Some(other) = shards.find(|shard| self.map.owner(*shard) != host) else {
+            return Ok(host);
         };
-        if let Some(writer) = writer
+        let name = |shard| &self.map.host(self.map.owner(shard)).name;
+        let message = format!(
+            "the statement writes to shard {first} on host {:?} and to shard {other} on host {:?}",
+            name(first),
+            name(other)
+        );
+        Err(Fault::statement(
+            ErrorFields::error(SqlState::MORE_THAN_ONE_SHARD, message)
+                .detail("Committing on two hosts one after the other could lose one half.")
+                .hint(
+                    "Write one statement for the keys of each host, in transactions of their own.",
+                ),
+        ))
+    }
+
+    /// Refuses a second writing host, and a second host at all where one snapshot was asked for.
+    fn check_writer(&self, need: &Need) -> Result<(), Fault> {
+        if let Some(writer) = self.writer()
             && need.writes
             && writer != need.host
         {

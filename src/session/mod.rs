@@ -17,6 +17,7 @@ mod errors;
 mod explain;
 mod extended;
 mod gather;
+mod keys;
 mod links;
 mod login;
 mod merge;
@@ -26,6 +27,7 @@ mod replies;
 mod set;
 mod simple;
 mod syntax;
+mod writes;
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -34,6 +36,7 @@ use std::task::Poll;
 pub use cancel::{CancelKeys, CancelSlot};
 pub use clients::{Activity, ClientInfo, Clients, Database, Order};
 pub use context::{CacheCounts, Context, Schema, WorkerContext};
+pub use keys::Keys;
 pub(crate) use login::admit;
 pub use login::{Welcomes, serve};
 

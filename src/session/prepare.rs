@@ -40,7 +40,43 @@ pub(super) enum Way {
     /// Several shards, whose rows one after the other are the answer.
     Several(Vec<ShardId>),
     /// The rows that the client sends, each to its own shard, or all to this one.
-    Rows(Option<ShardId>),
+    Data(Option<ShardId>),
+    /// Several shards that are written to.
+    Write(Box<Write>),
+    /// Keys must be made before it is known.
+    Make(Box<route::Make>),
+}
+
+/// What is written to several shards.
+pub(super) struct Write {
+    pub(super) what: Parts,
+    pub(super) names: Names,
+}
+
+/// The parts of a write.
+pub(super) enum Parts {
+    /// The same text to each.
+    Each(Vec<ShardId>),
+    /// Each gets its rows.
+    Rows(route::Split),
+}
+
+impl Write {
+    /// How many parts there are.
+    pub(super) fn len(&self) -> usize {
+        match &self.what {
+            Parts::Each(shards) => shards.len(),
+            Parts::Rows(split) => split.parts.len(),
+        }
+    }
+
+    /// The shard of each part.
+    pub(super) fn shard(&self, part: usize) -> ShardId {
+        match &self.what {
+            Parts::Each(shards) => shards[part],
+            Parts::Rows(split) => split.parts[part].shard,
+        }
+    }
 }
 
 /// A statement read in the simple protocol.
@@ -320,11 +356,17 @@ impl Session {
         values: &Values<'_>,
         hint: Option<&Hint>,
     ) -> Result<Way, Refusal> {
-        let Route { target, names } = route::decide(bound, values, &self.map, hint)?.sendable()?;
+        let mut route = route::decide(bound, values, &self.map, hint)?;
+        if let Target::Make(make) = &route.target
+            && make.maker == route::Maker::Shard
+        {
+            route = route::made_by_shard(bound, values, &self.map, self.shard_for_new())?;
+        }
+        let Route { target, names } = route.sendable()?;
         Ok(self.way(target, names))
     }
 
-    fn way(&self, target: Target, names: Names) -> Way {
+    pub(super) fn way(&self, target: Target, names: Names) -> Way {
         match target {
             Target::Shard(shard) => Way::One {
                 host: self.map.owner(shard),
@@ -332,7 +374,16 @@ impl Session {
                 path: Need::path(names, Some(shard)),
             },
             Target::Shards(shards) => Way::Several(shards.to_vec()),
-            Target::Rows(only) => Way::Rows(only),
+            Target::Data(only) => Way::Data(only),
+            Target::Each(shards) => Way::Write(Box::new(Write {
+                what: Parts::Each(shards.to_vec()),
+                names,
+            })),
+            Target::Make(make) => Way::Make(make),
+            Target::Rows(split) => Way::Write(Box::new(Write {
+                what: Parts::Rows(*split),
+                names,
+            })),
             Target::Host(host) => Way::One {
                 host,
                 shard: None,

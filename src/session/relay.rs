@@ -11,7 +11,7 @@ use super::errors::Fault;
 use super::replies::{Made, Pass, Replies, Reply};
 use crate::pool::ServerConn;
 use crate::sql::shape::Shape;
-use crate::wire::backend::{ErrorView, ParameterStatus};
+use crate::wire::backend::{CommandComplete, ErrorView, ParameterStatus};
 use crate::wire::frame;
 
 /// A message that we must see whole before passing it on (errors, parameter changes). Errors quote values, however long,
@@ -306,7 +306,7 @@ fn walk(
 fn skip_rows(inbox: &[u8], mut at: usize, owed: &Reply) -> usize {
     let query = match owed {
         Reply::Query(Pass::On) | Reply::Part => true,
-        Reply::Execute(Pass::On) => false,
+        Reply::Execute(Pass::On) | Reply::Share { .. } => false,
         _ => return at,
     };
     while let Some(&[tag, a, b, c, d]) = inbox.get(at..at + frame::HEADER) {
@@ -345,7 +345,7 @@ fn pass_of(owed: &Reply) -> Pass {
         | Reply::Execute(p)
         | Reply::Sync(p) => *p,
         Reply::Parse { pass, .. } => *pass,
-        Reply::Part | Reply::Made(_) => Pass::On,
+        Reply::Part | Reply::Share { .. } | Reply::Made(_) => Pass::On,
     }
 }
 
@@ -364,6 +364,8 @@ fn judge(tag: u8, owed: &Reply) -> Verdict {
         (b'T' | b'n', Reply::Describe(_)) => Verdict::Answers(pass),
         (b'C' | b's' | b'I', Reply::Execute(_)) => Verdict::Answers(pass),
         (b'D' | b'd' | b'H' | b'c', Reply::Execute(_)) => Verdict::Pass(pass),
+        (b'C' | b's', Reply::Share { .. }) => Verdict::Look,
+        (b'D', Reply::Share { .. }) => Verdict::Pass(pass),
         _ => Verdict::Unexpected,
     }
 }
@@ -397,6 +399,12 @@ fn look(
         b'G' => {
             client.outbox.extend_from_slice(message);
             return Ok(true);
+        }
+        tag @ (b'C' | b's') => {
+            if let Some(Reply::Share { asked }) = replies.pop() {
+                let complete = (tag == b'C').then(|| CommandComplete::decode(body).ok());
+                replies.add_share(complete.flatten().as_ref(), asked);
+            }
         }
         _ => {
             let Ok(view) = ErrorView::decode(body) else {

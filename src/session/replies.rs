@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::context::Statement;
 use crate::shardmap::ShardId;
+use crate::wire::backend::{self, CommandComplete};
 
 /// What a message sent to a server will be answered with, and what to do with the answer.
 pub(crate) enum Reply {
@@ -28,6 +29,11 @@ pub(crate) enum Reply {
     Describe(Pass),
     /// Execute: rows, then CommandComplete, EmptyQueryResponse or PortalSuspended.
     Execute(Pass),
+    /// Execute of a part of a statement: its rows are passed on, its CommandComplete is added to the others'.
+    Share {
+        /// The most rows that it was asked for; 0: all.
+        asked: u32,
+    },
     /// Sync: ReadyForQuery.
     Sync(Pass),
     /// Not sent to a server: these bytes are the answer.
@@ -39,6 +45,8 @@ pub(crate) enum Made {
     ParseComplete,
     BindComplete,
     CloseComplete,
+    /// The CommandComplete that the [`Reply::Share`]s before it add up to.
+    Total,
     /// Any other whole messages.
     Bytes(Box<[u8]>),
 }
@@ -60,6 +68,15 @@ pub(crate) struct Replies {
     asked: usize,
     /// How many there have been, ever: the next one's number.
     pushed: u64,
+    /// What the shares answered so far come to.
+    total: Option<Total>,
+}
+
+/// What the parts of a statement have done together.
+struct Total {
+    /// The command's tag without its number.
+    command: Box<str>,
+    rows: u64,
 }
 
 impl Replies {
@@ -106,18 +123,53 @@ impl Replies {
     pub(crate) fn pop(&mut self) -> Option<Reply> {
         let reply = self.queue.pop_front()?;
         self.asked -= usize::from(!matches!(reply, Reply::Made(_)));
-        Some(reply)
+        match reply {
+            Reply::Made(Made::Total) => {
+                let mut bytes = Vec::new();
+                if let Some(tag) = self.take_total() {
+                    backend::command_complete(&mut bytes, &tag);
+                }
+                Some(Reply::Made(Made::Bytes(bytes.into())))
+            }
+            reply => Some(reply),
+        }
+    }
+
+    /// Adds what a CommandComplete says of a share; `None`: it has given all rows that it was asked for, and has more.
+    pub(crate) fn add_share(&mut self, complete: Option<&CommandComplete<'_>>, asked: u32) {
+        let rows = match complete {
+            Some(complete) => complete.rows().unwrap_or(0),
+            None => u64::from(asked),
+        };
+        let total = self.total.get_or_insert_with(|| Total {
+            command: "".into(),
+            rows: 0,
+        });
+        total.rows += rows;
+        if let Some(complete) = complete
+            && total.command.is_empty()
+        {
+            total.command = String::from_utf8_lossy(complete.command()).into();
+        }
+    }
+
+    /// The tag that the shares add up to.
+    pub(crate) fn take_total(&mut self) -> Option<String> {
+        let total = self.total.take()?;
+        Some(format!("{} {}", total.command, total.rows))
     }
 
     pub(crate) fn clear(&mut self) {
         self.queue.clear();
         self.asked = 0;
+        self.total = None;
     }
 
     /// The server answered with an error: it answers nothing more until the next Sync (or the end of the Query), so
     /// whatever stands before that is dropped, made-up replies too. Returns whether a Sync or Query was found; if not,
     /// the client has not sent its Sync yet.
     pub(crate) fn drop_until_sync(&mut self, dropped: &mut dyn FnMut(&Reply)) -> bool {
+        self.total = None;
         while let Some(reply) = self.queue.front() {
             if matches!(reply, Reply::Query(_) | Reply::Part | Reply::Sync(_)) {
                 return true;
@@ -135,6 +187,8 @@ impl Made {
             Made::ParseComplete => out.extend_from_slice(b"1\0\0\0\x04"),
             Made::BindComplete => out.extend_from_slice(b"2\0\0\0\x04"),
             Made::CloseComplete => out.extend_from_slice(b"3\0\0\0\x04"),
+            // Made of bytes when it is taken out of the queue.
+            Made::Total => {}
             Made::Bytes(bytes) => out.extend_from_slice(bytes),
         }
     }

@@ -118,7 +118,15 @@ impl Session {
             }
             other => other?,
         };
-        match (&*read.prepared, read.way) {
+        let way = match read.way {
+            Some(Way::Make(make)) => {
+                self.check_failed()?;
+                let text = self.client.inbox[text.clone()].to_vec();
+                Some(Box::pin(self.way_of_text(&make, &read.prepared, &text)).await?)
+            }
+            way => way,
+        };
+        match (&*read.prepared, way) {
             (
                 prepared @ (Prepared::Query(_) | Prepared::Pass(_)),
                 Some(Way::One { host, shard, path }),
@@ -160,7 +168,7 @@ impl Session {
                     self.release_links().await;
                 }
             }
-            (Prepared::Query(bound), Some(Way::Rows(only))) => {
+            (Prepared::Query(bound), Some(Way::Data(only))) => {
                 self.check_failed()?;
                 let text = self.client.inbox[text].to_vec();
                 let error = Box::pin(self.copy_rows_of_text(bound, &text, only)).await?;
@@ -169,6 +177,20 @@ impl Session {
                 if self.block.is_none() {
                     self.release_links().await;
                 }
+            }
+            (Prepared::Query(_), Some(Way::Write(write))) => {
+                self.check_failed()?;
+                let text = self.client.inbox[text].to_vec();
+                let writing = self.write_text_parts(&read.prepared, &text, *write);
+                let error = Box::pin(writing).await?;
+                if error && let Some(block) = &mut self.block {
+                    block.failed = true;
+                }
+                self.end_implicit(!error);
+                if self.block.is_none() {
+                    self.release_links().await;
+                }
+                self.ready();
             }
             (Prepared::Query(_) | Prepared::Pass(_), _) => {}
             (Prepared::Control(control), _) => {
@@ -334,9 +356,9 @@ impl Session {
                 plan.message
                     .extend_from_slice(&read.message[frame::HEADER..read.message.len() - 1]);
             }
-            (Prepared::Query(_), way) => {
+            (Prepared::Query(bound), _) => {
                 plan.mixed = true;
-                plan.writes |= matches!(way, Some(Way::Rows(_) | Way::Everywhere));
+                plan.writes |= bound.writes;
             }
             (
                 Prepared::Control(
@@ -371,7 +393,14 @@ impl Session {
             }
             let read = self.read(text)?;
             let mut error = false;
-            match (&*read.prepared, read.way) {
+            let way = match read.way {
+                Some(Way::Make(make)) => {
+                    self.check_failed()?;
+                    Some(Box::pin(self.way_of_text(&make, &read.prepared, text)).await?)
+                }
+                way => way,
+            };
+            match (&*read.prepared, way) {
                 (
                     prepared @ (Prepared::Query(_) | Prepared::Pass(_)),
                     Some(Way::One { host, shard, path }),
@@ -421,9 +450,14 @@ impl Session {
                     };
                     error = self.gather_text(bound, &values, &shards).await?;
                 }
-                (Prepared::Query(bound), Some(Way::Rows(only))) => {
+                (Prepared::Query(bound), Some(Way::Data(only))) => {
                     self.check_failed()?;
                     error = Box::pin(self.copy_rows_of_text(bound, text, only)).await?;
+                }
+                (Prepared::Query(_), Some(Way::Write(write))) => {
+                    self.check_failed()?;
+                    let writing = self.write_text_parts(&read.prepared, text, *write);
+                    error = Box::pin(writing).await?;
                 }
                 (Prepared::Control(Control::Set { local: true, .. }), _)
                     if self.block.is_none() =>

@@ -32,6 +32,8 @@ pub(super) struct KeyspaceConfig {
     pub(super) key: String,
     pub(super) function: Option<At<Function>>,
     pub(super) schema: Option<At<SchemaPattern>>,
+    pub(super) key_host: Option<At<String>>,
+    pub(super) key_block: u32,
 }
 
 /// `[hosts.NAME]`.
@@ -166,9 +168,13 @@ impl KeyspaceConfig {
         let schema = section
             .find("schema")
             .and_then(|e| pattern(&mut section, e));
+        let key_host = section.find("key_host").and_then(|e| section.identifier(e));
+        let key_block = section.count("key_block", 0..=10_000, 100);
         let at = section.at;
         section.finish();
         KeyspaceConfig {
+            key_host,
+            key_block,
             at,
             shards,
             key: key.map_or("user_id".into(), |k| k.value),

@@ -25,6 +25,10 @@ pub struct Keyspace {
     pub function: Function,
     /// From shard to schema.
     pub schema: SchemaPattern,
+    /// The host that counts the keys that the database is to make; `None`: that of the template shard.
+    pub key_host: Option<String>,
+    /// How many such keys the proxy takes at once; 0: it makes none. Default 100.
+    pub key_block: u32,
 }
 
 /// A physical host.
@@ -169,6 +173,14 @@ impl ShardMap {
     /// The bare name is `keyspace.schema.name(s)`.
     pub fn schema(&self, s: ShardId) -> &str {
         &self.schemas[s.0 as usize]
+    }
+
+    /// The host that counts the keys that the database is to make.
+    pub fn key_host(&self) -> HostId {
+        let named = self.keyspace.key_host.as_deref();
+        named
+            .and_then(|name| self.host_named(name))
+            .unwrap_or_else(|| self.owner(self.template()))
     }
 
     /// The shard of a key value, by `keyspace.function`.

@@ -56,6 +56,18 @@ fn mean(config: Config, faults: &mut Faults<'_>) -> Option<ShardMap> {
     check_hosts(&host_configs, hosts_at, faults);
     let names: Vec<String> = host_configs.iter().map(|h| h.name.value.clone()).collect();
     let shards = keyspace.shards.as_ref().map(|n| n.value);
+    if let Some(host) = keyspace
+        .key_host
+        .as_ref()
+        .filter(|h| !names.contains(&h.value))
+    {
+        faults.add(
+            host.at,
+            "[keyspace] key_host",
+            format!("names host {:?}, which is not there", host.value),
+            format!("write one of {}", names.join(", ")),
+        );
+    }
     let owners = owners(&map, map_at, shards, &names, faults);
     let tables = tables
         .into_iter()
@@ -113,6 +125,8 @@ fn mean(config: Config, faults: &mut Faults<'_>) -> Option<ShardMap> {
             key: keyspace.key,
             function: keyspace.function.map_or(Function::Modulo, |f| f.value),
             schema,
+            key_host: keyspace.key_host.map(|host| host.value),
+            key_block: keyspace.key_block,
         },
         hosts,
         tables,

@@ -52,6 +52,38 @@ pub struct Plan {
     pub ddl: Option<Box<Ddl>>,
     /// The plan holds the value of some literal: it serves this very text only.
     pub per_text: bool,
+    /// Where the parts of an `INSERT ... VALUES` stand that is the whole statement.
+    pub insert: Option<Box<InsertText>>,
+}
+
+/// An `INSERT` of given rows, by place: what is needed to write one for some of its rows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InsertText {
+    /// Each row, from its opening parenthesis to behind its closing one. Empty: `DEFAULT VALUES`.
+    pub rows: Vec<Range<Pos>>,
+    /// `DEFAULT VALUES`, if that is what it says.
+    pub default_values: Option<Range<Pos>>,
+    /// The closing parenthesis of the column list, or where one would have to stand.
+    pub columns_end: Pos,
+    /// Cells that are DEFAULT: row, column, place.
+    pub defaults: Vec<(u32, u32, Place)>,
+    /// Every parameter of the statement, in order.
+    pub params: Vec<(Place, u16)>,
+    /// ON CONFLICT.
+    pub conflict: OnConflict,
+}
+
+/// What an INSERT does about rows that are there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnConflict {
+    /// It fails.
+    Fail,
+    /// DO NOTHING.
+    Nothing,
+    /// DO UPDATE.
+    Update,
+    /// DO UPDATE ... WHERE.
+    UpdateSome,
 }
 
 impl Default for Plan {
@@ -72,6 +104,7 @@ impl Default for Plan {
             params: Vec::new(),
             words: Vec::new(),
             ddl: None,
+            insert: None,
             per_text: false,
         }
     }

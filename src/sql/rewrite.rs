@@ -1,5 +1,7 @@
 //! Writes a schema into a statement: bytes are spliced at identifier positions, SQL is never regenerated.
 
+use std::ops::Range;
+
 use super::select::Span;
 use super::shape::{Hole, HoleKind, dollar_tag_end, is_ident_cont};
 
@@ -138,14 +140,30 @@ fn after_quote(text: &[u8], start: usize) -> usize {
 /// `holes` are those of `text`, `edits` those of a plan of its shape.
 pub fn splice(text: &[u8], holes: &[Hole], edits: &[Edit], schema: &str, out: &mut Vec<u8>) {
     out.reserve(text.len() + edits.len() * (schema.len() + 1));
-    let mut copied = 0;
-    for edit in edits {
+    splice_range(text, holes, edits, schema, 0..text.len(), out);
+}
+
+/// [`splice`] of a part of the text that cuts through nothing that is changed.
+pub fn splice_range(
+    text: &[u8],
+    holes: &[Hole],
+    edits: &[Edit],
+    schema: &str,
+    range: Range<usize>,
+    out: &mut Vec<u8>,
+) {
+    let first = edits.partition_point(|edit| Change::of(*edit, text, holes).at < range.start);
+    let mut copied = range.start;
+    for edit in &edits[first..] {
         let change = Change::of(*edit, text, holes);
+        if change.at >= range.end {
+            break;
+        }
         out.extend_from_slice(&text[copied..change.at]);
         change.write(schema, out);
         copied = change.at + change.cut;
     }
-    out.extend_from_slice(&text[copied..]);
+    out.extend_from_slice(&text[copied..range.end]);
 }
 
 /// [`splice`] for a stretch of the text.
@@ -157,17 +175,8 @@ pub fn splice_part(
     part: Span,
     out: &mut Vec<u8>,
 ) {
-    let (mut copied, end) = (part.from.at(holes), part.to.at(holes));
-    for edit in edits {
-        let change = Change::of(*edit, text, holes);
-        if change.at < copied || change.at + change.cut > end || change.at >= end {
-            continue;
-        }
-        out.extend_from_slice(&text[copied..change.at]);
-        change.write(schema, out);
-        copied = change.at + change.cut;
-    }
-    out.extend_from_slice(&text[copied..end]);
+    let range = part.from.at(holes)..part.to.at(holes);
+    splice_range(text, holes, edits, schema, range, out);
 }
 
 /// How many bytes [`splice`] appends.

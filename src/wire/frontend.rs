@@ -389,6 +389,32 @@ pub fn bind_renamed(out: &mut Vec<u8>, portal: &[u8], statement: &[u8], rest: &[
     });
 }
 
+/// Appends a Bind of these parameters; `results` are the format codes of the result columns.
+pub fn bind<'a>(
+    out: &mut Vec<u8>,
+    portal: &[u8],
+    statement: &[u8],
+    params: &[Param<'a>],
+    results: impl ExactSizeIterator<Item = i16>,
+) {
+    // Both came as 16-bit counts.
+    let count = (params.len() as u16).to_be_bytes();
+    put(out, b'B', |out| {
+        put_cstr(out, portal);
+        put_cstr(out, statement);
+        out.extend_from_slice(&count);
+        out.extend(params.iter().flat_map(|(format, _)| format.to_be_bytes()));
+        out.extend_from_slice(&count);
+        for (_, value) in params {
+            let len = value.map_or(-1, |value| value.len() as i32);
+            out.extend_from_slice(&len.to_be_bytes());
+            out.extend_from_slice(value.unwrap_or_default());
+        }
+        out.extend_from_slice(&(results.len() as u16).to_be_bytes());
+        out.extend(results.flat_map(i16::to_be_bytes));
+    });
+}
+
 /// Appends Describe.
 pub fn describe(out: &mut Vec<u8>, kind: Kind, name: &[u8]) {
     put(out, b'D', |out| {

@@ -29,7 +29,7 @@ CREATE TABLE IF NOT EXISTS presplit.shard (shard int PRIMARY KEY, epoch bigint N
 
 /// A host that was reached, and what it holds of shards.
 pub(super) struct Host {
-    id: HostId,
+    pub(super) id: HostId,
     name: String,
     config: Config,
     /// Holds the lock of the run as long as it lives.

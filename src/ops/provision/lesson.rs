@@ -9,7 +9,7 @@ use super::next_id;
 use super::objects::{self, Objects, telling};
 use super::schema_file::Statement;
 use crate::ops::connect::said;
-use crate::shardmap::{ShardId, ShardMap};
+use crate::shardmap::{Function, ShardId, ShardMap};
 
 /// The schema that the file is tried in. Never committed.
 const SCRATCH: &str = "presplit_trial";
@@ -296,21 +296,29 @@ impl Trial<'_> {
         Ok(alters.collect::<Vec<_>>().join(";\n"))
     }
 
-    /// Columns that the map lists as `ids` and that take their values from a sequence take them from `next_id()`.
+    /// Columns that the map lists as `ids` (with `embedded`, keys too) and that take their values from a sequence take them from `next_id()`.
     async fn finish_ids(&mut self) -> Result<Vec<String>, tokio_postgres::Error> {
         let mut faults = Vec::new();
         for (table, rule) in &self.map.tables {
             let Some(maker) = self.maker_of_table(table) else {
                 continue;
             };
-            for column in &rule.ids {
+            // A key that carries its shard is made as such an id is.
+            let key = rule.key.as_ref().filter(|key| {
+                self.map.keyspace.function == Function::Embedded && !rule.ids.contains(key)
+            });
+            for column in rule.ids.iter().chain(key) {
                 let Some(found) = self.id_column(table, column).await? else {
+                    // Of the key that is said elsewhere.
+                    if key == Some(column) {
+                        continue;
+                    }
                     faults.push(format!(
                         "[tables] {table}: ids names {column:?}, and the table has no such column"
                     ));
                     continue;
                 };
-                if found.type_name != "bigint" {
+                if found.type_name != "bigint" && (key != Some(column) || found.from_sequence) {
                     faults.push(format!(
                         "{table}.{column} is {}: an id that carries its shard takes a bigint",
                         found.type_name

@@ -4,11 +4,13 @@
 //! 2. Reach every host, and see that no shard is open on another host than the map says.
 //! 3. Run the file once in a transaction that is rolled back, to learn what each statement makes.
 //! 4. On all hosts at once: what belongs to `public`, then the shards, each in one transaction, several side by side.
+//! 5. Make the sequences from which keys are made.
 //!
 //! Until step 4 nothing is changed. What is there already stays as it is, so a run can be repeated and goes on where
 //! another was cut off.
 
 mod host;
+mod keys;
 mod lesson;
 mod next_id;
 mod objects;
@@ -18,6 +20,7 @@ pub mod schema_file;
 
 use futures_util::future::{join_all, try_join_all};
 
+pub use keys::key_sequence;
 pub use report::{Failure, HostReport, Report};
 
 use crate::shardmap::{HostId, ShardMap};
@@ -83,8 +86,12 @@ pub async fn run(map: &ShardMap, sql: &str, options: Options) -> Result<Report, 
         options,
     };
     let reports = join_all(hosts.iter().map(|host| work.host(host, &progress))).await;
-    Ok(Report {
+    let report = Report {
         dry_run: options.dry_run,
         hosts: reports,
-    })
+    };
+    if !options.dry_run && report.is_complete() {
+        keys::make(map, &hosts).await.map_err(|why| vec![why])?;
+    }
+    Ok(report)
 }

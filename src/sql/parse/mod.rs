@@ -14,6 +14,7 @@ mod lower;
 mod objects;
 #[cfg(all(test, feature = "scanner"))]
 mod postgres;
+mod rows;
 mod select;
 mod statement;
 mod terms;
@@ -183,6 +184,9 @@ fn query(
     plan.select = select;
     plan.root = Some(root);
     plan.wrap = wrap;
+    if wrap == Wrap::Bare {
+        plan.insert = rows::insert_text(text, &shape.holes, raws, &plan).map(Box::new);
+    }
     for level in plan.levels.iter_mut().filter(|_| feed.sampled) {
         level.features.sample = true;
     }

@@ -75,6 +75,7 @@ fn table(name: &str, columns: &[(&str, u32)]) -> (String, catalog::Table) {
         .map(|(name, type_oid)| Column {
             name: (*name).to_owned(),
             type_oid: *type_oid,
+            generated: false,
             has_default: false,
             not_null: false,
             default: None,

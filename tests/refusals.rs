@@ -229,17 +229,24 @@ const CASES: &[Case] = &[
         GIVE,
     ),
     case(
-        "copy",
-        "COPY photos FROM STDIN",
+        "copy_without_key",
+        "COPY photos (caption) FROM STDIN",
         "SR001",
-        "COPY photos does not say",
-        "COPY (SELECT",
+        "the COPY gives no value for photos.user_id",
+        "Give user_id in the column list",
     ),
     case(
-        "copy",
-        "COPY photos TO STDOUT",
-        "SR001",
-        "COPY photos does not say",
+        "server_file",
+        "COPY photos FROM '/tmp/photos'",
+        "0A000",
+        "COPY with a file on the database host",
+        "\\copy",
+    ),
+    case(
+        "unreadable",
+        "COPY photos FROM STDIN (FORMAT xml)",
+        "SR006",
+        "names photos",
         GIVE,
     ),
     case(
@@ -454,9 +461,9 @@ const CASES: &[Case] = &[
     ),
     case(
         "unbound",
-        "COPY (SELECT * FROM photos) TO STDOUT",
+        "COPY (SELECT * FROM photos ORDER BY id) TO STDOUT",
         "SR004",
-        "COPY is of one shard",
+        "DISTINCT, GROUP BY, ORDER BY or LIMIT",
         "Add photos.user_id",
     ),
     case(
@@ -745,6 +752,18 @@ const CASES: &[Case] = &[
 
 /// Refusals that no statement can bring about while the map is valid.
 const NEVER: &[(&str, &str)] = &[
+    (
+        "copy",
+        "a COPY of all shards is never refused for want of a key",
+    ),
+    (
+        "copied_null",
+        "it is about a row of the data: see tests/copy.rs",
+    ),
+    (
+        "row_of_another_shard",
+        "it is about a row of the data: see tests/copy.rs",
+    ),
     (
         "unknown_host",
         "a map whose [tables] names an unknown host is not loaded",

@@ -66,6 +66,7 @@ pub fn tables_of_file(map: &ShardMap, sql: &str) -> (Tables, Vec<String>) {
                     type_oid: oid(kind),
                     has_default: *has_default,
                     not_null: false,
+                    generated: false,
                     default: has_default.then(|| "next_id()".to_owned()),
                     collation: match oid(kind) {
                         25 | 1042 | 1043 => Collation::Database,

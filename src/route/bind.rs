@@ -2,7 +2,8 @@
 
 use smallvec::SmallVec;
 
-use crate::sql::plan::{LevelId, Plan, Source, TableRef, Unreadable, Verb, Wrap};
+use crate::sql::copy::Options;
+use crate::sql::plan::{CopyEnd, LevelId, Plan, Source, TableRef, Unreadable, Verb, Wrap};
 use crate::sql::rewrite::Edit;
 
 use super::columns::Scope;
@@ -14,19 +15,20 @@ use super::refusal::{Code, Refusal};
 use super::rules::{Bound, Names, Reach, Rule, Sharded};
 use super::spread::Spread;
 use super::tables::{Table, TableKind, Tables};
-use super::{ddl, gather, reach, views, words};
+use super::{copy, ddl, gather, reach, views, words};
 
 /// Looks a plan's names up. Total: what can't be routed becomes a bound statement that [`super::decide()`] refuses.
 pub fn bind(plan: &Plan, tables: &Tables) -> Bound {
     let rule = match &plan.verb {
         Verb::Empty => Rule::Any,
         Verb::Utility(verb) => utility(verb),
-        Verb::CopyFrom | Verb::CopyTo => copy(plan, tables),
+        Verb::CopyFrom | Verb::CopyTo => copy::rule(plan, tables),
         Verb::Select | Verb::Write => return query(plan, tables),
     };
     let (rule, edits) = match (rule, &plan.copy, &plan.ddl) {
-        (rule @ Rule::Refuse { .. }, Some(table), _) => {
-            (rule, qualify(table, tables).into_iter().collect())
+        (rule, Some(copied), _) => {
+            let edit = qualify(&copied.table, tables);
+            (rule, edit.into_iter().collect())
         }
         (Rule::Refuse { hintable: true, .. }, None, Some(ddl)) => ddl::bind(ddl, plan, tables),
         (rule, ..) => (rule, Vec::new()),
@@ -41,9 +43,17 @@ pub fn bind(plan: &Plan, tables: &Tables) -> Bound {
         } else {
             Names::SearchPath
         },
+        copy_out: copy_out(plan),
         rule,
         key_type: tables.key_type(),
     }
+}
+
+/// How the data of a COPY TO STDOUT is written.
+fn copy_out(plan: &Plan) -> Option<Box<Options>> {
+    let out = plan.verb == Verb::CopyTo || plan.wrap == Wrap::CopyOut;
+    let options = plan.copy_options.as_ref().ok().filter(|_| out);
+    options.cloned().map(Box::new)
 }
 
 /// Binds a text that has no plan. If no word of it names anything of ours it can do no harm: the template shard's
@@ -63,6 +73,7 @@ pub fn bind_unreadable(text: &Unreadable, tables: &Tables) -> Bound {
         writes: true,
         returns_rows: true,
         names: Names::SearchPath,
+        copy_out: None,
         rule,
         key_type: tables.key_type(),
     }
@@ -186,33 +197,6 @@ fn utility(verb: &str) -> Rule {
     Rule::Refuse {
         refusal,
         hintable: true,
-    }
-}
-
-fn copy(plan: &Plan, tables: &Tables) -> Rule {
-    let Some(copied) = &plan.copy else {
-        return Rule::Template;
-    };
-    match classify(copied, tables) {
-        Class::Unsharded(table, host) => Rule::Host {
-            host: host.to_owned(),
-            table: table.name.clone(),
-        },
-        Class::Reference(_) if plan.verb == Verb::CopyTo => Rule::Any,
-        Class::Reference(table) => Rule::Refuse {
-            refusal: words::reference_written(&table.name),
-            hintable: false,
-        },
-        Class::Catalog => Rule::Template,
-        Class::Sharded(table) => Rule::Refuse {
-            refusal: words::copy(&table.name),
-            hintable: true,
-        },
-        Class::Fixed(_, shard) => Rule::Sharded(Box::new(Sharded::fixed(shard))),
-        Class::Refused(refusal) => Rule::Refuse {
-            refusal,
-            hintable: true,
-        },
     }
 }
 
@@ -349,7 +333,14 @@ fn query(plan: &Plan, tables: &Tables) -> Bound {
     } else {
         Names::Qualified
     };
-    let rule = rule(&with_views, tables, parts, needs, writes);
+    let mut rule = rule(&with_views, tables, parts, needs, writes);
+    if plan.copy_end != CopyEnd::Client && !matches!(rule, Rule::Host { .. } | Rule::Refuse { .. })
+    {
+        rule = Rule::Refuse {
+            refusal: words::server_file(plan.copy_end),
+            hintable: false,
+        };
+    }
     let per_text = plan.per_text;
     Bound {
         edits,
@@ -357,6 +348,7 @@ fn query(plan: &Plan, tables: &Tables) -> Bound {
         writes,
         returns_rows,
         names,
+        copy_out: copy_out(plan),
         rule,
         key_type: tables.key_type(),
     }
@@ -540,7 +532,8 @@ fn sharded(plan: &Plan, tables: &Tables, parts: &Parts<'_>, needs: &Needs, write
             reason.as_deref(),
         ));
     }
-    if let (None, Some(root), Some(select)) = (&reason, plan.root, &plan.select) {
+    let select = plan.select.as_ref().filter(|_| plan.wrap != Wrap::CopyOut);
+    if let (None, Some(root), Some(select)) = (&reason, plan.root, select) {
         found.spread = Some(Box::new(Spread::new(&scope, root, select)));
     }
     found.one_shard_only = reason.map(|reason| words::not_mergeable(&reason, writes));

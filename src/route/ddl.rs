@@ -528,6 +528,7 @@ impl Tables {
             type_oid: 0,
             has_default: c.counts,
             not_null: false,
+            generated: false,
             default: None,
             collation: catalog::Collation::None,
         };

@@ -135,6 +135,7 @@ fn without_hint(bound: &Bound, values: &Values<'_>, map: &ShardMap) -> Result<Ro
             }
             several(sharded, Target::Shards(shards), bound.names, values)
         }
+        Rule::Data(copy) => Ok(route(Target::Data(copy.fixed), bound.names)),
         Rule::Reference { table } => everywhere(table, map),
         Rule::Any => Ok(route(Target::Any, Names::Qualified)),
         Rule::Template => Ok(route(Target::Template, Names::SearchPath)),
@@ -176,6 +177,7 @@ pub fn anywhere(
                 .and_then(|(host, _)| map.shards_of(map.host_named(host)?).next());
             at(sharded.fixed.or(beside).unwrap_or(any), bound.names)
         }
+        Rule::Data(copy) => at(copy.fixed.unwrap_or(any), bound.names),
         Rule::Refuse { refusal, hintable } if !hinted || !hintable => Err(refusal.clone()),
         Rule::Ddl(_) => at(any, Names::SearchPath),
         Rule::Refuse { .. } => at(any, Names::SearchPath),
@@ -437,6 +439,13 @@ fn with_shard(
             check(sharded, values, map, shard)?;
             bound.names
         }
+        Rule::Data(copy) => {
+            if let Some(fixed) = copy.fixed.filter(|fixed| *fixed != shard) {
+                let what = "the schema in the statement";
+                return Err(words::hint_disagrees(shard.0, what, fixed.0));
+            }
+            return Ok(route(Target::Data(Some(shard)), bound.names));
+        }
         Rule::Any => Names::Qualified,
         Rule::Template => Names::SearchPath,
         // The table is where it is, whatever the session's key.
@@ -469,6 +478,7 @@ fn all(bound: &Bound, values: &Values<'_>, map: &ShardMap) -> Result<Route, Refu
         Rule::Any | Rule::Template | Rule::Host { .. } | Rule::Reference { .. } => {
             words::hint_all("the statement names no sharded table")
         }
+        Rule::Data(_) => words::hint_all("each row of a COPY goes to its own shard"),
         Rule::Refuse { refusal, .. } => words::hint_all(&refusal.message),
     };
     Err(refusal)

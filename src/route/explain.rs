@@ -62,6 +62,7 @@ pub fn explain(
         Target::Shard(shard) => Some(*shard),
         Target::Shards(shards) | Target::Each(shards) => shards.first().copied(),
         Target::Rows(split) => split.parts.first().map(|part| part.shard),
+        Target::Data(only) => Some(only.unwrap_or_else(|| map.template())),
         Target::Everywhere => Some(map.template()),
         _ => None,
     };
@@ -112,6 +113,14 @@ impl Explanation {
                     format!("Hosts: {}", names.join(", ")),
                 ]
             }
+            Target::Data(None) => vec!["Shards: that of each row".to_owned()],
+            Target::Data(Some(only)) => vec![
+                format!(
+                    "Shard: {only} (schema {}); rows of others are refused",
+                    map.schema(*only)
+                ),
+                format!("Host: {} ({})", host_of(*only).name, host_of(*only).url),
+            ],
             Target::Each(shards) => {
                 vec![format!("Shards: {}, each by the same text", shards.len())]
             }

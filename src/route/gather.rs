@@ -28,7 +28,9 @@ pub(super) fn reason(
         Wrap::Bare => None,
         Wrap::Explain => Some("EXPLAIN"),
         Wrap::Cursor => Some("a cursor"),
-        Wrap::CopyOut => Some("COPY"),
+        // Data behind data is data; what is said once for all of it is seen to when it is gathered.
+        Wrap::CopyOut if plan.copy_options.is_ok() => None,
+        Wrap::CopyOut => Some("a COPY with an option that is not understood"),
     };
     if let Some(wrap) = wrap {
         return Some(format!("{wrap} is of one shard"));
@@ -42,6 +44,8 @@ pub(super) fn reason(
     if parts.catalog {
         return Some("catalog tables differ from host to host".to_owned());
     }
+    // The data of a COPY is not read: it can only be put one behind the other.
+    let can_merge = plan.select.is_some() && plan.wrap != Wrap::CopyOut;
     let f = &root.features;
     let set = matches!(root.body, Body::SetOp(..));
     let merges = f.distinct || f.group || f.order || f.limit;
@@ -56,7 +60,7 @@ pub(super) fn reason(
             "a window function that is not PARTITION BY the key",
         ),
         (
-            merges && plan.select.is_none(),
+            merges && !can_merge,
             "a SELECT of this form with DISTINCT, GROUP BY, ORDER BY or LIMIT",
         ),
         (f.locking, "FOR UPDATE or FOR SHARE"),
@@ -86,7 +90,7 @@ pub(super) fn reason(
     let aggregate = plan.calls.iter().find(|call| {
         functions::is_aggregate(&call.name)
             && match call.level == root_id {
-                true => plan.select.is_none() && !call.window,
+                true => !can_merge && !call.window,
                 false => !is_of_its_level(scope, call),
             }
     });
@@ -112,7 +116,7 @@ fn is_of_its_level(scope: &Scope<'_>, call: &Call) -> bool {
 /// Each row of the level stands by itself: it is not made of several, and none is left out because of others.
 pub(super) fn is_row_by_row(scope: &Scope<'_>, level: LevelId) -> bool {
     let f = &scope.plan.levels[level].features;
-    !(f.distinct || f.group || f.window || f.limit) && !local::aggregates(scope, level)
+    !(f.distinct || f.group || f.window || f.limit || local::aggregates(scope, level))
 }
 
 /// All sharded tables are tied together by equality of their keys, and rows without one are not kept.

@@ -11,6 +11,7 @@ use crate::sql::shape::Hole;
 mod array;
 mod bind;
 mod columns;
+mod copy;
 mod ddl;
 mod ddl_words;
 mod decide;
@@ -40,6 +41,7 @@ mod words;
 mod tests;
 
 pub use bind::{bind, bind_unreadable};
+pub use copy::{CopyIn, RowFault, RowReader};
 pub use ddl::{After, Place, Work};
 pub use decide::{anywhere, decide, made_by_shard, recipe, with_keys};
 pub use explain::{Explanation, explain};
@@ -96,6 +98,8 @@ pub enum Target {
     Shard(ShardId),
     /// Several shards, lowest first: their rows one after the other are the answer.
     Shards(SmallVec<[ShardId; 8]>),
+    /// The shard of each row of the data that the client sends. `.0`: all of them must be of this one.
+    Data(Option<ShardId>),
     /// Several shards, lowest first, that are written to: each by the same text.
     Each(SmallVec<[ShardId; 8]>),
     /// The rows of an INSERT, each to its shard.

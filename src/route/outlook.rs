@@ -104,8 +104,10 @@ fn without_values(sharded: &Sharded, values: &Values<'_>) -> Result<Outlook, Ref
 
 fn of_target(target: &Target, map: &ShardMap) -> Outlook {
     match target {
-        Target::Shard(_) => Outlook::OneShard,
+        Target::Shard(_) | Target::Data(Some(_)) => Outlook::OneShard,
         Target::Shards(shards) if shards.len() == map.shards() as usize => Outlook::AllShards,
+        // How many shards the data of a COPY is of is not known before it comes.
+        Target::Data(None) => Outlook::SeveralShards,
         Target::Each(shards) if shards.len() == map.shards() as usize => Outlook::AllShards,
         Target::Shards(_) | Target::Each(_) => Outlook::SeveralShards,
         Target::Rows(split) if split.parts.len() == 1 => Outlook::OneShard,

@@ -20,6 +20,7 @@ pub fn why(bound: &Bound, values: &Values<'_>, map: &ShardMap, hint: Option<&Hin
         (Some(Hint::Shard(_)), Rule::Host { table, .. }) => format!("table {table} is unsharded"),
         (Some(Hint::Shard(shard)), _) => format!("hint shard={shard}"),
         (Some(Hint::All), _) => "hint all".to_owned(),
+        (None, Rule::Data(copy)) => copy.describe(),
         (None, Rule::Any) => "no sharded table".to_owned(),
         (None, Rule::Template) => "catalog tables".to_owned(),
         (None, Rule::Host { table, .. }) => format!("table {table} is unsharded"),
@@ -37,6 +38,12 @@ pub fn why(bound: &Bound, values: &Values<'_>, map: &ShardMap, hint: Option<&Hin
             "shard {} -> host {}",
             shard.0,
             map.host(map.owner(*shard)).name
+        ),
+        Target::Data(None) => "the shard of each row".to_owned(),
+        Target::Data(Some(only)) => format!(
+            "shard {} -> host {}, rows of others are refused",
+            only.0,
+            map.host(map.owner(*only)).name
         ),
         Target::Shards(shards) => format!("{} shards", shards.len()),
         Target::Each(shards) => format!("{} shards, each by the same text", shards.len()),

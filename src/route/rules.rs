@@ -1,11 +1,15 @@
 //! A plan bound to the catalog: what [`super::decide()`] needs for each execution, and no more.
 
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 
 use crate::shardmap::{KeyType, ShardId};
+use crate::sql::copy::Options;
 use crate::sql::plan::{Const, InsertText};
 use crate::sql::rewrite::Edit;
 
+use super::copy::CopyIn;
 use super::ddl::Work;
 use super::refusal::Refusal;
 use super::spread::Spread;
@@ -32,6 +36,8 @@ pub struct Bound {
     pub writes: bool,
     /// Its answer has rows (SELECT, RETURNING, EXPLAIN, ...).
     pub returns_rows: bool,
+    /// Of a COPY TO STDOUT: how its data is written.
+    pub copy_out: Option<Box<Options>>,
     pub(super) names: Names,
     pub(super) rule: Rule,
     /// Of a key in a hint.
@@ -39,6 +45,14 @@ pub struct Bound {
 }
 
 impl Bound {
+    /// The COPY whose rows each go to their own shard ([`super::Target::Data`]).
+    pub fn copy_in(&self) -> Option<&Arc<CopyIn>> {
+        match &self.rule {
+            Rule::Data(copy) => Some(copy),
+            _ => None,
+        }
+    }
+
     /// What is to be run in several places, if that is what the statement is.
     pub fn work(&self) -> Option<&Work> {
         match &self.rule {
@@ -61,6 +75,8 @@ pub(super) enum Rule {
     Reference { table: String },
     /// Sharded tables.
     Sharded(Box<Sharded>),
+    /// The rows of a COPY, each by its own key.
+    Data(Arc<CopyIn>),
     /// DDL that is run in several places.
     Ddl(Box<Work>),
     /// Not without a hint; `hintable`: with one it goes to the hint's shard.

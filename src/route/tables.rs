@@ -52,6 +52,14 @@ pub struct Table {
     pub(super) reads: Option<Arc<Plan>>,
 }
 
+impl Table {
+    /// The columns that a COPY without a list is of.
+    pub(super) fn copied_columns(&self) -> impl Iterator<Item = &str> {
+        let given = self.columns.iter().filter(|column| !column.generated);
+        given.map(|column| column.name.as_str())
+    }
+}
+
 /// Where a table's rows are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TableKind {

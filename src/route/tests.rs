@@ -56,6 +56,7 @@ fn table(name: &str, relkind: char, columns: &[(&str, u32)]) -> (String, catalog
         type_oid: *oid,
         has_default: *name == "id",
         not_null: *name == "user_id",
+        generated: false,
         default: (*name == "id").then(|| "next_id()".to_owned()),
         collation: match *oid {
             TEXT => Collation::Database,
@@ -440,6 +441,8 @@ pub(super) fn in_words(route: Result<Route, Refusal>) -> String {
         Target::Any => "any".to_owned(),
         Target::Everywhere => "everywhere".to_owned(),
         Target::Template => "template".to_owned(),
+        Target::Data(None) => "rows".to_owned(),
+        Target::Data(Some(only)) => format!("rows {only}"),
     };
     format!("{to}{path}")
 }
@@ -1558,7 +1561,10 @@ fn spread() {
             "EXPLAIN SELECT * FROM photos WHERE user_id IN (1, 2)",
             "SR004",
         ),
-        ("COPY (SELECT * FROM photos) TO STDOUT", "SR004"),
+        ("COPY (SELECT * FROM photos) TO STDOUT", "all"),
+        ("COPY (SELECT * FROM photos ORDER BY id) TO STDOUT", "SR004"),
+        ("COPY (SELECT * FROM photos) TO STDOUT (on_magic)", "SR004"),
+        ("COPY (SELECT * FROM photos) TO '/tmp/x'", "0A000"),
         ("DECLARE c CURSOR FOR SELECT * FROM photos", "SR004"),
     ]);
 }
@@ -1674,8 +1680,39 @@ fn utilities() {
             "0A000",
         ),
         ("EXPLAIN ANALYZE SELECT 1 AS into INTO x", "SR001"),
-        ("COPY photos TO STDOUT", "SR001"),
-        ("COPY photos (id, user_id) FROM STDIN", "SR001"),
+        ("COPY photos TO STDOUT", "all"),
+        ("COPY photos (id) TO STDOUT (FORMAT csv, HEADER)", "all"),
+        ("COPY photos TO STDOUT (FORMAT other)", "SR006"),
+        ("COPY photos TO PROGRAM 'x'", "0A000"),
+        ("COPY photos (id, user_id) FROM STDIN", "rows"),
+        ("COPY photos FROM STDIN", "rows"),
+        ("COPY public.photos FROM STDOUT", "rows"),
+        ("COPY BINARY photos FROM STDIN", "rows"),
+        (
+            "COPY photos FROM STDIN WITH CSV HEADER QUOTE AS '|' FORCE NOT NULL caption, tags",
+            "rows",
+        ),
+        ("COPY photos FROM STDIN DELIMITERS ';' WITH NULL ''", "rows"),
+        (
+            "COPY photos FROM STDIN (FORMAT 'csv', HEADER match, DELIMITER ';', FORCE_NULL (caption), FREEZE 1)",
+            "rows",
+        ),
+        ("COPY photos FROM STDIN WHERE user_id > 5", "rows"),
+        (
+            "COPY photos FROM STDIN (FORMAT csv) WHERE photos.user_id > 5",
+            "rows",
+        ),
+        ("COPY photos FROM STDIN WHERE next_id() > 5", "SR006"),
+        ("COPY photos FROM STDIN (FORMAT xml)", "SR006"),
+        ("COPY photos FROM STDIN (ON_ERROR ignore)", "SR006"),
+        ("COPY photos FROM '/tmp/x'", "0A000"),
+        ("COPY photos FROM PROGRAM 'cat'", "0A000"),
+        // The id carries the shard, too.
+        ("COPY photos (id, caption) FROM STDIN", "rows"),
+        ("COPY photos (caption) FROM STDIN", "SR001"),
+        ("COPY likes (photo_id) FROM STDIN", "SR001"),
+        ("COPY keyless FROM STDIN", "SR003"),
+        ("COPY shard_0003.photos FROM STDIN", "rows 3"),
         ("COPY invoices FROM STDIN", "host b"),
         ("COPY countries TO STDOUT", "any"),
         ("COPY countries FROM STDIN", "SR002"),
@@ -1736,7 +1773,14 @@ fn hints() {
             "5 path",
         ),
         ("/* presplit: key=5 */ TRUNCATE photos", "5 path"),
-        ("/* presplit: key=5 */ COPY photos FROM STDIN", "5 path"),
+        ("/* presplit: key=5 */ COPY photos FROM STDIN", "rows 5"),
+        ("/* presplit: key=5 */ COPY photos TO STDOUT", "5"),
+        ("/* presplit: all */ COPY photos TO STDOUT", "all"),
+        ("/* presplit: all */ COPY photos FROM STDIN", "SR004"),
+        (
+            "/* presplit: shard=5 */ COPY shard_0003.photos FROM STDIN",
+            "SR002",
+        ),
         (
             "/* presplit: key=5 */ SELECT * FROM photos WHERE (",
             "5 path",

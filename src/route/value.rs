@@ -93,7 +93,11 @@ pub(super) fn shards_of_array(
     }
 }
 
-fn shard_of(value: &KeyValue<'_>, carries: Carries, map: &ShardMap) -> Result<ShardId, Fault> {
+pub(super) fn shard_of(
+    value: &KeyValue<'_>,
+    carries: Carries,
+    map: &ShardMap,
+) -> Result<ShardId, Fault> {
     match (carries, value) {
         (Carries::Id, KeyValue::Int(id)) => map.shard_of_id(*id).ok_or(Fault::NoSuchId(*id)),
         (Carries::Id, _) => Err(Fault::Unusable("an id is a bigint".to_owned())),

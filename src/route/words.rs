@@ -1,6 +1,6 @@
 //! The refusals in words: what is wrong, with the table and column that it is about, and what would make it work.
 
-use crate::sql::plan::{LevelId, Plan};
+use crate::sql::plan::{CopyEnd, LevelId, Plan};
 
 use super::refusal::{Code, Refusal};
 use super::tables::{Table, TableKind};
@@ -238,14 +238,51 @@ pub(super) fn utility(verb: &str) -> Refusal {
 }
 
 pub(super) fn copy(table: &str) -> Refusal {
-    let hint = format!(
-        "Read with COPY (SELECT ... WHERE key = ...) TO STDOUT, write with INSERT, or {GIVE_HINT} if all rows are of one shard."
-    );
+    let hint = format!("Read with COPY (SELECT ... WHERE key = ...) TO STDOUT, or {GIVE_HINT}.");
     Refusal::new(
         Code::NoKey,
         format!("COPY {table} does not say in which shard"),
         hint,
     )
+}
+
+pub(super) fn copy_without_key(table: &Table) -> Refusal {
+    let (table, key) = (&table.name, key_of(table));
+    let hint = format!("Give {key} in the column list and the data.");
+    Refusal::new(
+        Code::NoKey,
+        format!("no shard key: the COPY gives no value for {table}.{key}"),
+        hint,
+    )
+}
+
+pub(super) fn copied_null(table: &str, column: &str) -> Refusal {
+    Refusal::new(
+        Code::BadKey,
+        format!("{table}.{column} is NULL, which is the key of no row"),
+        "Give a value in every row.",
+    )
+}
+
+pub(super) fn row_of_another_shard(table: &str, column: &str, of: u32, only: u32) -> Refusal {
+    let message = format!(
+        "the row's {table}.{column} is of shard {of}, and the statement says that all rows are of shard {only}"
+    );
+    let hint = "Leave the hint, or the schema, out: each row then goes to its own shard.";
+    Refusal::new(Code::ManyShards, message, hint)
+}
+
+pub(super) fn server_file(end: CopyEnd) -> Refusal {
+    let what = match end {
+        CopyEnd::Program => "a program",
+        CopyEnd::File | CopyEnd::Client => "a file",
+    };
+    let message = format!(
+        "COPY with {what} on the database host is not supported: it says nothing of which host"
+    );
+    let hint =
+        "Use COPY ... FROM STDIN or TO STDOUT, or psql's \\copy, with a file on the client's side.";
+    Refusal::new(Code::NotSupported, message, hint)
 }
 
 pub(super) fn insert_without_key(table: &str, key: &str) -> Refusal {

@@ -120,7 +120,7 @@ impl Session {
     pub(super) fn host_of(way: &Way) -> Option<HostId> {
         match way {
             Way::One { host, .. } => Some(*host),
-            Way::Several(_) | Way::Write(_) | Way::Make(_) | Way::Everywhere => None,
+            Way::Several(_) | Way::Data(_) | Way::Everywhere | Way::Write(_) | Way::Make(_) => None,
         }
     }
 }

@@ -128,12 +128,17 @@ impl Fault {
 
 impl From<Refusal> for Fault {
     fn from(refusal: Refusal) -> Fault {
-        let mut fields =
-            ErrorFields::error(sqlstate(refusal.code), refusal.message).hint(refusal.hint);
-        if let Some(detail) = refusal.detail {
-            fields = fields.detail(detail);
+        Fault::statement(refusal.into())
+    }
+}
+
+impl From<Refusal> for ErrorFields {
+    fn from(refusal: Refusal) -> ErrorFields {
+        let fields = ErrorFields::error(sqlstate(refusal.code), refusal.message).hint(refusal.hint);
+        match refusal.detail {
+            Some(detail) => fields.detail(detail),
+            None => fields,
         }
-        Fault::statement(fields)
     }
 }
 

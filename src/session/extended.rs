@@ -43,6 +43,8 @@ pub(super) enum Portal {
     Own(Arc<Statement>),
     /// It is to be asked of several shards.
     Several(Arc<Several>),
+    /// A COPY whose rows go to their own shards, or all to this one.
+    Data(Arc<Statement>, Option<ShardId>),
     /// It writes to several shards.
     Write(Arc<Writing>),
     /// It has done so.
@@ -390,6 +392,11 @@ impl Session {
                 no_parameters(&bind)?;
                 Portal::Own(statement)
             }
+            Some(Way::Data(only)) => {
+                self.settle_unparsed().await?;
+                no_parameters(&Bind::decode(self.body(len))?)?;
+                Portal::Data(statement, only)
+            }
             Some(Way::Write(write)) => {
                 let bind = [b"\0\0", &self.client.inbox[names.rest]].concat().into();
                 let writing = Writing {
@@ -428,9 +435,15 @@ impl Session {
         set: Vec<SetConfig>,
     ) -> Result<(), Fault> {
         if !names.portal.is_empty()
-            && let Some(Portal::Own(_) | Portal::Several(_) | Portal::Write(_) | Portal::Written(_)) =
-                self.statements
-                    .portal(&self.client.inbox[names.portal.clone()])
+            && let Some(
+                Portal::Own(_)
+                | Portal::Several(_)
+                | Portal::Write(_)
+                | Portal::Written(_)
+                | Portal::Data(..),
+            ) = self
+                .statements
+                .portal(&self.client.inbox[names.portal.clone()])
         {
             self.check_portal_is_new(&self.client.inbox[names.portal.clone()])?;
         }
@@ -755,6 +768,12 @@ impl Session {
                 self.replies.push(Reply::Made(Made::Bytes(made.into())));
                 return Ok(());
             }
+            Some(Portal::Data(..)) => {
+                let mut made = Vec::new();
+                backend::no_data(&mut made);
+                self.replies.push(Reply::Made(Made::Bytes(made.into())));
+                return Ok(());
+            }
             Some(Portal::Several(several)) => {
                 let several = several.clone();
                 return Box::pin(self.describe_several(&several)).await;
@@ -863,6 +882,11 @@ impl Session {
                     self.note_set_config(set).await?;
                 }
                 return Ok(());
+            }
+            Some(Portal::Data(statement, only)) => {
+                let (statement, only) = (statement.clone(), *only);
+                self.settle_replies().await?;
+                return Box::pin(self.copy_rows_of_portal(&statement, only)).await;
             }
             Some(Portal::Several(several)) => {
                 let several = several.clone();

@@ -65,6 +65,9 @@ impl Session {
         values: &Values<'_>,
         shards: &[ShardId],
     ) -> Result<bool, Fault> {
+        if let Some(options) = &bound.copy_out {
+            return self.copy_out(bound, options, values, shards).await;
+        }
         let recipe = route::recipe(bound, values)?;
         let hosts = self.enlist_hosts(shards).await?;
         if recipe != Recipe::Concat {
@@ -128,7 +131,7 @@ impl Session {
 
     /// Checks out all hosts of the shards, in the order of their ids: two sessions that need the same hosts then never
     /// wait for each other.
-    async fn enlist_hosts(&mut self, shards: &[ShardId]) -> Result<Vec<Shards>, Fault> {
+    pub(super) async fn enlist_hosts(&mut self, shards: &[ShardId]) -> Result<Vec<Shards>, Fault> {
         self.limit_scatter(shards.len())?;
         let mut hosts: Vec<Shards> = Vec::new();
         for shard in shards {
@@ -307,6 +310,9 @@ impl Session {
         }
         self.settle_replies().await?;
         self.context.stats.scattered(several.shards.len());
+        if self.copy_out_of_portal(several).await? {
+            return Ok(());
+        }
         let hosts = self.enlist_hosts(&several.shards).await?;
         if let Prepared::Query(bound) = &*several.statement.prepared {
             let statement = &several.statement;
@@ -413,7 +419,7 @@ impl Session {
     }
 
     /// Passes a message of `len` bytes on, however long it is.
-    async fn pass_message(&mut self, i: usize, len: usize) -> Result<(), Fault> {
+    pub(super) async fn pass_message(&mut self, i: usize, len: usize) -> Result<(), Fault> {
         let mut rest = len;
         while rest > 0 {
             let bytes = self.links[i].unread();

@@ -39,6 +39,20 @@ struct Described {
     columns: Vec<u32>,
 }
 
+/// What the shards of a host are asked.
+struct Arms<'a> {
+    /// For each shard.
+    part: &'a [Piece],
+    /// Behind the UNION ALL of several.
+    tail: &'a str,
+    /// The most shards in one statement.
+    most: usize,
+    /// Types of the parameters.
+    params: &'a [u32],
+    /// Formats of the columns.
+    results: &'a [i16],
+}
+
 /// A message that says that a server failed the statement: the client has it.
 struct Failed;
 
@@ -303,21 +317,17 @@ impl Session {
         .collect()
     }
 
-    /// Writes the statements for the shards of a host into its link's outbox, closed by one Sync; how many there are.
-    fn ask_arms(
-        &mut self,
-        i: usize,
-        asked: &Asked<'_>,
-        part: &[Piece],
-        tail: &str,
-        arms: usize,
-        shards: &[ShardId],
-        params: &[u32],
-        results: &[i16],
-    ) -> usize {
+    /// Writes the statements for the shards of a host into its link's outbox, closed by one Sync.
+    fn ask_arms(&mut self, i: usize, asked: &Asked<'_>, arms: &Arms<'_>, shards: &[ShardId]) {
+        let Arms {
+            part,
+            tail,
+            most,
+            params,
+            results,
+        } = *arms;
         let mut text = Vec::new();
-        let mut statements = 0;
-        for shards in shards.chunks(arms) {
+        for shards in shards.chunks(most) {
             text.clear();
             if let [shard] = shards {
                 let schema = self.map.schema(*shard);
@@ -335,12 +345,10 @@ impl Session {
             frontend::parse(out, b"", &text, params.iter().copied());
             asked.write_bind(&[], results, out);
             frontend::execute(out, b"", 0);
-            statements += 1;
         }
         let link = &mut self.links[i];
         frontend::sync(&mut link.outbox);
         link.unsynced = true;
-        statements
     }
 
     async fn merge_sorted(
@@ -371,16 +379,14 @@ impl Session {
             } else {
                 shards.len()
             };
-            self.ask_arms(
-                i,
-                asked,
-                &sorted.part,
-                &tail,
-                arms,
-                shards,
-                &whole.params,
-                &results,
-            );
+            let arms = Arms {
+                part: &sorted.part,
+                tail: &tail,
+                most: arms,
+                params: &whole.params,
+                results: &results,
+            };
+            self.ask_arms(i, asked, &arms, shards);
         }
         let outputs = whole.columns.len();
         if sorted.keys.is_empty() {
@@ -644,7 +650,14 @@ impl Session {
             let Some(i) = self.links.iter().position(|l| l.host == *host) else {
                 continue;
             };
-            self.ask_arms(i, asked, &last.part, "", ARMS, shards, &whole.params, &[1]);
+            let arms = Arms {
+                part: &last.part,
+                tail: "",
+                most: ARMS,
+                params: &whole.params,
+                results: &[1],
+            };
+            self.ask_arms(i, asked, &arms, shards);
         }
         let mut columns = vec![Column::default(); parts.columns.len()];
         let (mut rows, mut bytes) = (0u32, 0);

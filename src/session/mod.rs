@@ -160,6 +160,11 @@ impl Session {
             return Ok(Some(header));
         }
         let most = self.map.proxy.limits.frame_held_bytes;
+        if header.tag == b'd' && (!self.replies.are_asked() || self.batch.skipping()) {
+            // The rest of a COPY that has failed, which is ignored however long it is.
+            self.swallow = header.len;
+            return self.next_frame();
+        }
         if header.len > most {
             return Err(self.too_long(header, most));
         }

@@ -39,6 +39,8 @@ pub(super) enum Way {
     Everywhere,
     /// Several shards, whose rows one after the other are the answer.
     Several(Vec<ShardId>),
+    /// The rows that the client sends, each to its own shard, or all to this one.
+    Data(Option<ShardId>),
     /// Several shards that are written to.
     Write(Box<Write>),
     /// Keys must be made before it is known.
@@ -372,6 +374,7 @@ impl Session {
                 path: Need::path(names, Some(shard)),
             },
             Target::Shards(shards) => Way::Several(shards.to_vec()),
+            Target::Data(only) => Way::Data(only),
             Target::Each(shards) => Way::Write(Box::new(Write {
                 what: Parts::Each(shards.to_vec()),
                 names,

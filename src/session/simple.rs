@@ -168,6 +168,16 @@ impl Session {
                     self.release_links().await;
                 }
             }
+            (Prepared::Query(bound), Some(Way::Data(only))) => {
+                self.check_failed()?;
+                let text = self.client.inbox[text].to_vec();
+                let error = Box::pin(self.copy_rows_of_text(bound, &text, only)).await?;
+                self.end_implicit(!error);
+                self.ready();
+                if self.block.is_none() {
+                    self.release_links().await;
+                }
+            }
             (Prepared::Query(_), Some(Way::Write(write))) => {
                 self.check_failed()?;
                 let text = self.client.inbox[text].to_vec();
@@ -346,10 +356,6 @@ impl Session {
                 plan.message
                     .extend_from_slice(&read.message[frame::HEADER..read.message.len() - 1]);
             }
-            (Prepared::Query(_), Some(Way::Everywhere)) => {
-                plan.mixed = true;
-                plan.writes = true;
-            }
             (Prepared::Query(bound), _) => {
                 plan.mixed = true;
                 plan.writes |= bound.writes;
@@ -443,6 +449,10 @@ impl Session {
                         params: None,
                     };
                     error = self.gather_text(bound, &values, &shards).await?;
+                }
+                (Prepared::Query(bound), Some(Way::Data(only))) => {
+                    self.check_failed()?;
+                    error = Box::pin(self.copy_rows_of_text(bound, text, only)).await?;
                 }
                 (Prepared::Query(_), Some(Way::Write(write))) => {
                     self.check_failed()?;

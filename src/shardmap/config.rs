@@ -361,6 +361,7 @@ fn limits(mut section: Section<'_, '_>) -> (Limits, usize) {
         ),
         gather_rows: section.count("gather_rows", 1..=1_000_000_000, d.gather_rows),
         gather_bytes: section.bytes("gather_bytes", 64 << 10..=1 << 30, d.gather_bytes),
+        copy_held_bytes: section.bytes("copy_held_bytes", 64 << 10..=1 << 30, d.copy_held_bytes),
         scatter_shards: section.count("scatter_shards", 1..=MAX_SHARDS, d.scatter_shards),
     };
     section.finish();

@@ -48,6 +48,9 @@ pub struct Limits {
     pub gather_rows: u32,
     /// Bytes of rows that a gather may hold at once; beyond, the query is refused (54000). Default 32 MB.
     pub gather_bytes: usize,
+    /// Rows of one COPY that may be held while they wait for others of their shard, bytes; a longer row is refused
+    /// (54000). Default 16 MB.
+    pub copy_held_bytes: usize,
     /// Shards that one statement may be sent to; beyond, it is refused (SR001). Default 8,192: all of them.
     pub scatter_shards: u32,
 }
@@ -103,6 +106,7 @@ impl Default for Limits {
             statement_cache_per_connection: 500,
             gather_rows: 100_000,
             gather_bytes: 32 << 20,
+            copy_held_bytes: 16 << 20,
             scatter_shards: 8192,
         }
     }
@@ -170,6 +174,7 @@ impl ProxySettings {
             ),
             ("limits.gather_rows", l.gather_rows.to_string()),
             ("limits.gather_bytes", l.gather_bytes.to_string()),
+            ("limits.copy_held_bytes", l.copy_held_bytes.to_string()),
             ("limits.scatter_shards", l.scatter_shards.to_string()),
             ("timeouts.handshake", duration(t.handshake)),
             ("timeouts.connect", duration(t.connect)),

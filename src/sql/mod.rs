@@ -3,6 +3,7 @@
 
 pub mod cache;
 pub mod control;
+pub mod copy;
 pub mod ddl;
 pub mod hint;
 pub mod literal;

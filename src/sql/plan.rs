@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
+use super::copy;
 use super::ddl::Ddl;
 use super::rewrite::Pos;
 use super::select::SelectText;
@@ -16,7 +17,7 @@ use super::select::SelectText;
 pub type LevelId = usize;
 
 /// What one statement says. Serves every text of its shape, unless [`Plan::per_text`].
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// What kind of statement it is.
     pub verb: Verb,
@@ -28,8 +29,12 @@ pub struct Plan {
     pub root: Option<LevelId>,
     /// How the outermost SELECT is written, if it is one and its parts could be told apart.
     pub select: Option<SelectText>,
-    /// The table of a `COPY table`, and whether rows come in.
-    pub copy: Option<TableRef>,
+    /// The table of a `COPY table`.
+    pub copy: Option<CopyTable>,
+    /// Of a COPY: where the data goes to or comes from.
+    pub copy_end: CopyEnd,
+    /// Of a COPY: how the data is written, or what of it is not understood.
+    pub copy_options: Result<copy::Options, String>,
     /// Functions called, wherever they stand.
     pub calls: Vec<Call>,
     /// String literals that name a table, sequence or function (`'photos'::regclass`).
@@ -79,6 +84,55 @@ pub enum OnConflict {
     Update,
     /// DO UPDATE ... WHERE.
     UpdateSome,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Plan {
+            verb: Verb::Empty,
+            wrap: Wrap::Bare,
+            levels: Vec::new(),
+            root: None,
+            select: None,
+            copy: None,
+            copy_end: CopyEnd::Client,
+            copy_options: Ok(copy::Options::default()),
+            calls: Vec::new(),
+            objects: Vec::new(),
+            schemas: Vec::new(),
+            types: Vec::new(),
+            params: Vec::new(),
+            words: Vec::new(),
+            ddl: None,
+            insert: None,
+            per_text: false,
+        }
+    }
+}
+
+/// The table of a COPY.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CopyTable {
+    /// The table.
+    pub table: TableRef,
+    /// Where its name ends.
+    pub name_end: Pos,
+    /// The columns named, if they are.
+    pub columns: Option<Vec<String>>,
+    /// The words of WHERE.
+    pub filter: Vec<String>,
+}
+
+/// The other end of a COPY.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CopyEnd {
+    /// The client: STDIN, STDOUT.
+    #[default]
+    Client,
+    /// A file of the server's.
+    File,
+    /// A program that the server runs.
+    Program,
 }
 
 /// What kind of statement a plan is of.

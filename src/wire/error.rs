@@ -42,6 +42,8 @@ states! {
     CHARACTER_NOT_IN_REPERTOIRE = b"22021";
     /// Text that is no value of the type.
     INVALID_TEXT_REPRESENTATION = b"22P02";
+    /// COPY data that is not written as it should be.
+    BAD_COPY_FILE_FORMAT = b"22P04";
     /// BEGIN inside a transaction.
     ACTIVE_TRANSACTION = b"25001";
     /// COMMIT, SAVEPOINT ... outside one.
@@ -188,6 +190,8 @@ pub struct ErrorFields {
     pub hint: Option<Cow<'static, str>>,
     /// Where in the client's text, in characters, counted from 1.
     pub position: Option<u32>,
+    /// What was being done.
+    pub context: Option<Cow<'static, str>>,
 }
 
 impl ErrorFields {
@@ -200,6 +204,7 @@ impl ErrorFields {
             detail: None,
             hint: None,
             position: None,
+            context: None,
         }
     }
 
@@ -231,6 +236,12 @@ impl ErrorFields {
         self
     }
 
+    /// Adds the CONTEXT lines.
+    pub fn context(mut self, text: impl Into<Cow<'static, str>>) -> Self {
+        self.context = Some(text.into());
+        self
+    }
+
     /// Appends it as ErrorResponse, or as NoticeResponse if nothing failed.
     pub fn write(&self, out: &mut Vec<u8>) {
         let tag = match self.severity {
@@ -250,6 +261,9 @@ impl ErrorFields {
             }
             if let Some(position) = self.position {
                 put_field(out, b'P', &position.to_string());
+            }
+            if let Some(context) = &self.context {
+                put_field(out, b'W', context);
             }
             out.push(0);
         });

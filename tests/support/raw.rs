@@ -20,6 +20,8 @@ pub struct Raw {
     pub parameters: Vec<(String, String)>,
     /// Show ParameterStatus messages, too.
     pub show_parameters: bool,
+    /// Show the CONTEXT of errors, too.
+    pub show_context: bool,
 }
 
 /// A message of tag and body.
@@ -174,6 +176,7 @@ impl Raw {
             key: Vec::new(),
             parameters: Vec::new(),
             show_parameters: false,
+            show_context: false,
         };
         raw.send(bytes);
         raw
@@ -223,7 +226,7 @@ impl Raw {
                     self.parameters.push((name, value));
                 }
                 _ => {
-                    let line = show(tag, &body);
+                    let line = show(tag, &body, self.show_context);
                     let end = last(&line);
                     lines.push(line);
                     if end {
@@ -288,12 +291,14 @@ fn text(bytes: &[u8]) -> String {
 
 /// A backend message in words. Left out is what differs between two servers with the same data: source lines of errors,
 /// OIDs of tables, schemas.
-fn show(tag: u8, body: &[u8]) -> String {
+fn show(tag: u8, body: &[u8], context: bool) -> String {
     let shown = match tag {
         b'E' | b'N' => {
             let fields = body.split(|b| *b == 0).filter(|f| !f.is_empty()).map(text);
             let kept: Vec<_> = fields
-                .filter(|f| b"VCMDHPtcn".contains(&f.as_bytes()[0]))
+                .filter(|f| {
+                    b"VCMDHPtcn".contains(&f.as_bytes()[0]) || context && f.starts_with('W')
+                })
                 .collect();
             kept.join(" | ")
         }

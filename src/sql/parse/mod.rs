@@ -4,6 +4,7 @@
 //! exceptions (a literal that names a table) are marked in the plan. What is not understood is not guessed at: it is
 //! [`Unreadable`], or words remain in [`Plan::words`] by which `route` sees that a table was missed.
 
+mod copy;
 mod cut;
 pub mod ddl;
 mod expr;

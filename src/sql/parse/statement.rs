@@ -1,4 +1,4 @@
-//! What kind of statement a text is, by its first words; the query inside EXPLAIN, DECLARE and COPY is found here.
+//! What kind of statement a text is, by its first words; the query inside EXPLAIN and DECLARE is found here.
 
 use super::cut::{Raw, RawKind, matching};
 use super::{Limits, name, query};
@@ -32,28 +32,28 @@ pub(super) fn read(
     }
 }
 
-struct Statement<'t> {
-    text: &'t [u8],
-    shape: &'t Shape,
-    raws: &'t [Raw],
+pub(super) struct Statement<'t> {
+    pub(super) text: &'t [u8],
+    pub(super) shape: &'t Shape,
+    pub(super) raws: &'t [Raw],
     limits: &'t Limits,
 }
 
 impl Statement<'_> {
-    fn word(&self, at: usize) -> Option<&str> {
+    pub(super) fn word(&self, at: usize) -> Option<&str> {
         match &self.raws.get(at)?.kind {
             RawKind::Word(word) => Some(word),
             _ => None,
         }
     }
 
-    fn is_punct(&self, at: usize, byte: u8) -> bool {
+    pub(super) fn is_punct(&self, at: usize, byte: u8) -> bool {
         self.raws
             .get(at)
             .is_some_and(|r| r.kind == RawKind::Punct && self.text[r.start] == byte)
     }
 
-    fn query(&self, from: usize, to: usize, wrap: Wrap) -> Result<Plan, String> {
+    pub(super) fn query(&self, from: usize, to: usize, wrap: Wrap) -> Result<Plan, String> {
         if from >= to {
             return Err("no query where one is expected".to_owned());
         }
@@ -113,45 +113,7 @@ impl Statement<'_> {
         self.query(body + 1, self.raws.len(), Wrap::Cursor)
     }
 
-    /// `COPY (query) TO ...`, `COPY table [(columns)] FROM|TO ...`.
-    fn copy(&self) -> Result<Plan, String> {
-        if self.is_punct(1, b'(') {
-            let close = matching(self.text, self.raws, 1).ok_or("unbalanced parentheses")?;
-            return self.query(2, close, Wrap::CopyOut);
-        }
-        let mut at = if self.word(1) == Some("binary") { 2 } else { 1 };
-        let mut parts = vec![at];
-        while self.is_punct(at + 1, b'.') {
-            at += 2;
-            parts.push(at);
-        }
-        let table = self.table(&parts)?;
-        at += 1;
-        let mut known = parts;
-        if self.is_punct(at, b'(') {
-            let close = matching(self.text, self.raws, at).ok_or("unbalanced parentheses")?;
-            known.extend(at..close);
-            at = close + 1;
-        }
-        let verb = match self.word(at) {
-            Some("from") => Verb::CopyFrom,
-            Some("to") => Verb::CopyTo,
-            _ => return Err("COPY without FROM or TO".to_owned()),
-        };
-        let rest = (0..self.raws.len()).filter(|at| !known.contains(at));
-        let words = rest
-            .filter_map(|at| name(&self.raws[at]))
-            .map(str::to_owned)
-            .collect();
-        Ok(Plan {
-            verb,
-            copy: Some(table),
-            words,
-            ..Plan::default()
-        })
-    }
-
-    fn table(&self, parts: &[usize]) -> Result<TableRef, String> {
+    pub(super) fn table(&self, parts: &[usize]) -> Result<TableRef, String> {
         let part = |at: usize| -> Result<(String, Place), String> {
             let raw = self.raws.get(at).ok_or("a table's name is missing")?;
             let name = name(raw).ok_or("a table's name is missing")?;

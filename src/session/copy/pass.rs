@@ -3,8 +3,8 @@
 use std::future::poll_fn;
 use std::task::{Poll, ready};
 
-use super::Session;
-use super::errors::Fault;
+use super::super::Session;
+use super::super::errors::Fault;
 use crate::wire::frame;
 use crate::wire::frontend;
 
@@ -13,7 +13,7 @@ const ENOUGH: usize = 64 * 1024;
 
 impl Session {
     /// The server waits for CopyData. Returns when the client has said CopyDone or CopyFail.
-    pub(super) async fn copy_in(&mut self) -> Result<(), Fault> {
+    pub(in crate::session) async fn copy_in(&mut self) -> Result<(), Fault> {
         let now = self.batch.now;
         if !matches!(now, 0 | b'Q' | b'S' | b'H' | b'd' | b'c' | b'f') {
             return Err(unexpected(now));
@@ -142,7 +142,7 @@ impl Session {
     }
 }
 
-fn unexpected(tag: u8) -> Fault {
+pub(super) fn unexpected(tag: u8) -> Fault {
     Fault::violation(format!(
         "unexpected message type 0x{tag:02X} during COPY from stdin"
     ))

@@ -1,0 +1,644 @@
+//! COPY FROM STDIN of a sharded table: the client's data is cut into rows, and each goes to its own shard, all in one
+//! transaction of one host. What can't be done fails the whole COPY, and nothing of it stays.
+
+use super::super::Session;
+use super::super::context::{self, Prepared};
+use super::super::errors::Fault;
+use super::super::links::Need;
+use super::data::{Bad, Cut, Cutter, Data};
+use super::feed::{Feed, Hold};
+use super::pass::unexpected;
+use super::server::{Heard, Until};
+use crate::route::{Bound, CopyIn, Refusal, Values};
+use crate::shardmap::{HostId, ShardId, ShardMap};
+use crate::sql::copy::{Format, Splitter};
+use crate::sql::rewrite::{position_back, splice};
+use crate::sql::shape::Shape;
+use crate::wire::backend::{self, ErrorView};
+use crate::wire::error::{ErrorFields, SqlState};
+use crate::wire::{frame, frontend};
+
+/// A COPY statement.
+#[derive(Clone, Copy)]
+pub(in crate::session) struct Statement<'a> {
+    pub(in crate::session) bound: &'a Bound,
+    pub(in crate::session) copy: &'a CopyIn,
+    pub(in crate::session) values: Values<'a>,
+    /// Rows of other shards are refused.
+    pub(in crate::session) only: Option<ShardId>,
+    /// It came in a Query: what is done of it is settled with it.
+    pub(in crate::session) simple: bool,
+}
+
+/// How the data came to its end.
+enum End {
+    /// All of it has been read.
+    Whole,
+    /// The client gave up: its CopyFail.
+    Fail(Vec<u8>),
+    /// The server refused something.
+    Refused,
+    /// We refuse it.
+    Bad(Bad),
+}
+
+impl Statement<'_> {
+    /// The statement for a shard.
+    fn write(&self, map: &ShardMap, shard: ShardId, out: &mut Vec<u8>) {
+        let Values { text, holes, .. } = self.values;
+        let end = self
+            .copy
+            .list
+            .as_ref()
+            .map_or(text.len(), |(at, _)| at.at(holes));
+        splice(
+            &text[..end],
+            holes,
+            &self.bound.edits,
+            map.schema(shard),
+            out,
+        );
+        if let Some((_, list)) = &self.copy.list {
+            out.extend_from_slice(list.as_bytes());
+        }
+        out.extend_from_slice(&text[end..]);
+    }
+
+    /// Begins the COPY of a shard.
+    fn begin(&self, map: &ShardMap, shard: ShardId, outbox: &mut Vec<u8>) {
+        let mut text = Vec::with_capacity(self.values.text.len() + 64);
+        self.write(map, shard, &mut text);
+        frontend::parse(outbox, b"", &text, std::iter::empty());
+        frontend::bind_renamed(outbox, b"", b"", &[0; 6]);
+        frontend::execute(outbox, b"", 0);
+    }
+
+    /// An error of the statement itself, its position that of the client's text.
+    fn position_back(&self, map: &ShardMap, shard: ShardId, error: &[u8]) -> Vec<u8> {
+        let body = &error[frame::HEADER.min(error.len())..];
+        let Ok(view) = ErrorView::decode(body) else {
+            return error.to_vec();
+        };
+        let position = view
+            .get(b'P')
+            .and_then(|p| std::str::from_utf8(p).ok()?.parse::<u32>().ok());
+        let Some(position) = position else {
+            return error.to_vec();
+        };
+        let Values { text, holes, .. } = self.values;
+        let chars = |text: &[u8]| text.iter().filter(|b| **b & 0xc0 != 0x80).count() as u32;
+        let mut before = Vec::new();
+        let list = self.copy.list.as_ref().map_or(0, |(at, list)| {
+            splice(
+                &text[..at.at(holes)],
+                holes,
+                &self.bound.edits,
+                map.schema(shard),
+                &mut before,
+            );
+            chars(list.as_bytes())
+        });
+        let position = match position > chars(&before) {
+            true => position.saturating_sub(list).max(chars(&before)),
+            false => position,
+        };
+        let position = position_back(position, text, holes, &self.bound.edits, map.schema(shard));
+        let mut out = Vec::new();
+        view.with_field_replaced(&mut out, b'E', b'P', position.to_string().as_bytes());
+        out
+    }
+}
+
+impl Session {
+    /// A COPY of a Query.
+    pub(in crate::session) async fn copy_rows_of_text(
+        &mut self,
+        bound: &Bound,
+        text: &[u8],
+        only: Option<ShardId>,
+    ) -> Result<bool, Fault> {
+        let mut shape = Shape::default();
+        // It was scanned before.
+        let _ = shape.scan(text);
+        let values = Values {
+            text,
+            holes: &shape.holes,
+            params: None,
+        };
+        let Some(copy) = bound.copy_in() else {
+            return Ok(false);
+        };
+        let error = self
+            .copy_rows(Statement {
+                bound,
+                copy,
+                values,
+                only,
+                simple: true,
+            })
+            .await?;
+        if let Some(block) = &mut self.block {
+            block.failed |= error;
+        }
+        Ok(error)
+    }
+
+    /// A COPY of a portal.
+    pub(in crate::session) async fn copy_rows_of_portal(
+        &mut self,
+        statement: &context::Statement,
+        only: Option<ShardId>,
+    ) -> Result<(), Fault> {
+        let Prepared::Query(bound) = &*statement.prepared else {
+            return Ok(());
+        };
+        let Some(copy) = bound.copy_in() else {
+            return Ok(());
+        };
+        let values = Values {
+            text: &statement.text,
+            holes: &statement.holes,
+            params: None,
+        };
+        self.copy_rows(Statement {
+            bound,
+            copy,
+            values,
+            only,
+            simple: false,
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Runs the COPY whose message lies at the front of the inbox. `true`: it failed, and the client has the error.
+    /// ReadyForQuery is the caller's.
+    pub(in crate::session) async fn copy_rows(
+        &mut self,
+        statement: Statement<'_>,
+    ) -> Result<bool, Fault> {
+        // What follows the message is the data; the message itself is consumed by the caller.
+        let len = frame::header(self.client.pending())
+            .ok()
+            .flatten()
+            .map_or(0, |h| h.len);
+        let message = self.client.pending()[..len].to_vec();
+        self.client.consume(len);
+        let mut data = Data::default();
+        let done = self.copy_rows_with(statement, &mut data).await;
+        // The rest of the data is ignored as it comes, like Postgres does after an error.
+        self.swallow += data.coming;
+        self.client
+            .inbox
+            .splice(self.client.read..self.client.read, message);
+        done
+    }
+
+    async fn copy_rows_with(
+        &mut self,
+        statement: Statement<'_>,
+        data: &mut Data,
+    ) -> Result<bool, Fault> {
+        let (mut feed, fresh) = self.probe(&statement).await?;
+        let mut heard = Heard::default();
+        let table = &*statement.copy.table;
+        self.feed_until(Until::Response, &mut feed, &mut heard, table)
+            .await?;
+        let response = heard.response.clone().unwrap_or_default();
+        self.client.outbox.extend_from_slice(&response);
+        if let Some(error) = heard.error.take() {
+            let shard = self.first_shard(feed.host, statement.only);
+            heard.error = Some(statement.position_back(&self.map, shard, &error));
+            return self.copy_failed(&statement, &mut feed, heard, None).await;
+        }
+        let end = match self.splitter(&statement) {
+            Ok(mut cutter) => {
+                let taken =
+                    self.take_rows(&statement, &mut cutter, data, &mut feed, &mut heard, fresh);
+                taken.await?
+            }
+            Err(refusal) => End::Bad(Bad::refusal(refusal)),
+        };
+        match end {
+            End::Whole => self.finish_rows(&statement, feed, heard).await,
+            End::Refused => self.copy_failed(&statement, &mut feed, heard, None).await,
+            End::Fail(message) => {
+                heard.at_line = Some(data.lines + 1);
+                self.links[self.active].outbox.extend_from_slice(&message);
+                self.feed_until(Until::Done, &mut feed, &mut heard, table)
+                    .await?;
+                self.copy_failed(&statement, &mut feed, heard, None).await
+            }
+            End::Bad(bad) => {
+                self.refuse_rows(&statement, feed, heard, bad, data.lines + 1)
+                    .await
+            }
+        }
+    }
+
+    /// Begins the COPY on some shard: the server checks the statement before the client sends any data.
+    /// `true`: the host was enlisted for it.
+    async fn probe(&mut self, statement: &Statement<'_>) -> Result<(Feed, bool), Fault> {
+        let writer = self
+            .block
+            .as_ref()
+            .map_or(self.batch.writer, |block| block.writer);
+        let host = match (statement.only, writer) {
+            (Some(only), _) => self.map.owner(only),
+            (None, Some(writer)) => writer,
+            (None, None) => self.any_host_with_shards(),
+        };
+        let fresh = self.links.iter().all(|link| link.host != host);
+        let feed = self
+            .begin_on(statement, host, statement.only.is_some())
+            .await?;
+        Ok((feed, fresh))
+    }
+
+    /// The host of the transaction, if it owns a shard, else that of the template.
+    fn any_host_with_shards(&self) -> HostId {
+        let host = self.any_host();
+        match self.map.shards_of(host).next() {
+            Some(_) => host,
+            None => self.map.owner(self.map.template()),
+        }
+    }
+
+    fn first_shard(&self, host: HostId, only: Option<ShardId>) -> ShardId {
+        only.or_else(|| self.map.shards_of(host).next())
+            .unwrap_or_else(|| self.map.template())
+    }
+
+    async fn begin_on(
+        &mut self,
+        statement: &Statement<'_>,
+        host: HostId,
+        writes: bool,
+    ) -> Result<Feed, Fault> {
+        self.link(Need {
+            writes,
+            ..Need::plain(host)
+        })
+        .await?;
+        // BEGIN and settings are dealt with first: what the COPY is answered is read here.
+        self.drain_replies().await?;
+        let shard = self.first_shard(host, statement.only);
+        let link = &mut self.links[self.active];
+        statement.begin(&self.map, shard, &mut link.outbox);
+        frontend::flush(&mut link.outbox);
+        link.unsynced = true;
+        Ok(Feed::new(host, shard))
+    }
+
+    /// What cuts the data; a refusal if it is written in a way that can't be followed.
+    fn splitter(&mut self, statement: &Statement<'_>) -> Result<Cutter, Refusal> {
+        let options = &statement.copy.options;
+        let version = self.links[self.active].conn.as_ref().and_then(|conn| {
+            let (_, version) = conn
+                .parameters
+                .iter()
+                .find(|(name, _)| name == "server_version")?;
+            version
+                .split(|c: char| !c.is_ascii_digit())
+                .next()?
+                .parse::<u32>()
+                .ok()
+        });
+        let encoding = self.data_encoding(statement);
+        let safe = options.format == Format::Binary || keeps_ascii(&encoding);
+        let splitter = Splitter::new(options, version.is_none_or(|version| version < 18));
+        Ok(Cutter {
+            splitter: splitter
+                .filter(|_| safe)
+                .ok_or_else(|| statement.copy.unsplittable(&encoding))?,
+            map: self.map.clone(),
+            only: statement.only,
+            ascii: !matches!(&*encoding, "utf8" | "unicode" | "sqlascii"),
+            most: self.map.proxy.limits.copy_held_bytes,
+        })
+    }
+
+    /// The encoding of the data: lower case, letters and digits only, as Postgres compares names of encodings.
+    fn data_encoding(&self, statement: &Statement<'_>) -> String {
+        let set = self
+            .client
+            .reported
+            .iter()
+            .find(|(name, _)| name == "client_encoding");
+        let given = statement.copy.options.encoding.as_deref();
+        let name = given
+            .or(set.map(|(_, value)| value.as_bytes()))
+            .unwrap_or(b"utf8");
+        name.iter()
+            .filter(|b| b.is_ascii_alphanumeric())
+            .map(|b| char::from(b.to_ascii_lowercase()))
+            .collect()
+    }
+
+    /// Takes rows from the client until there are no more, or something is wrong.
+    async fn take_rows(
+        &mut self,
+        statement: &Statement<'_>,
+        cutter: &mut Cutter,
+        data: &mut Data,
+        feed: &mut Feed,
+        heard: &mut Heard,
+        fresh: bool,
+    ) -> Result<End, Fault> {
+        let hold = Hold::Below(cutter.most / 2);
+        loop {
+            let fail = self.take_data(data)?;
+            loop {
+                match data.cut(cutter, statement.copy, feed) {
+                    Cut::More => break,
+                    Cut::End => return Ok(End::Whole),
+                    Cut::Bad(bad) => return Ok(End::Bad(bad)),
+                    Cut::Full => self.send(statement, feed, heard, hold).await?,
+                    Cut::Host(host) => match data.host {
+                        None => {
+                            self.turn_feed(statement, feed, heard, host, fresh).await?;
+                            data.host = Some(host);
+                        }
+                        Some(first) => {
+                            return Ok(End::Bad(self.second_host(statement, data, first, host)));
+                        }
+                    },
+                }
+                if heard.error.is_some() {
+                    return Ok(End::Refused);
+                }
+            }
+            if let Some(fail) = fail {
+                return Ok(End::Fail(fail));
+            }
+            self.write_due(statement, feed, hold);
+            self.feed_until(Until::Client, feed, heard, &statement.copy.table)
+                .await?;
+            if heard.error.is_some() {
+                return Ok(End::Refused);
+            }
+        }
+    }
+
+    /// What the client has said so far; its CopyFail if that is among it.
+    fn take_data(&mut self, data: &mut Data) -> Result<Option<Vec<u8>>, Fault> {
+        while !data.whole {
+            let here = data.coming.min(self.client.pending().len());
+            data.add(&self.client.inbox[self.client.read..self.client.read + here]);
+            self.client.consume(here);
+            data.coming -= here;
+            let pending = self.client.pending();
+            let header =
+                frame::frontend_header(pending).map_err(|e| Fault::violation(e.to_string()))?;
+            let Some(header) = header.filter(|_| data.coming == 0) else {
+                return Ok(None);
+            };
+            if header.tag == b'd' {
+                data.coming = header.body_len();
+                self.client.consume(frame::HEADER);
+                continue;
+            }
+            if pending.len() < header.len {
+                return Ok(None);
+            }
+            match header.tag {
+                b'f' => {
+                    let message = pending[..header.len].to_vec();
+                    self.client.consume(header.len);
+                    return Ok(Some(message));
+                }
+                b'c' => data.whole = true,
+                // Postgres ignores them while it copies.
+                b'S' | b'H' => {}
+                b'X' => return Err(Fault::client(std::io::ErrorKind::UnexpectedEof.into())),
+                tag => return Err(unexpected(tag)),
+            }
+            self.client.consume(header.len);
+        }
+        Ok(None)
+    }
+
+    /// The first row says which host is written on. If that is not where the COPY was begun, it is begun anew.
+    async fn turn_feed(
+        &mut self,
+        statement: &Statement<'_>,
+        feed: &mut Feed,
+        heard: &mut Heard,
+        host: HostId,
+        fresh: bool,
+    ) -> Result<(), Fault> {
+        if host != feed.host {
+            self.leave(statement, feed, heard, fresh).await?;
+            if heard.error.is_some() {
+                return Ok(());
+            }
+            let new = self.begin_on(statement, host, true).await?;
+            feed.move_to(new);
+            return Ok(());
+        }
+        self.batch.writer.get_or_insert(host);
+        if let Some(block) = &mut self.block {
+            block.writer.get_or_insert(host);
+        }
+        Ok(())
+    }
+
+    /// Ends the COPY on a host that gets no rows, as if it had not been begun.
+    async fn leave(
+        &mut self,
+        statement: &Statement<'_>,
+        feed: &mut Feed,
+        heard: &mut Heard,
+        fresh: bool,
+    ) -> Result<(), Fault> {
+        let table = &statement.copy.table;
+        let outbox = &mut self.links[self.active].outbox;
+        if !fresh {
+            feed.close(outbox);
+            frontend::flush(outbox);
+            self.feed_until(Until::Done, feed, heard, table).await?;
+            return Ok(());
+        }
+        frontend::copy_fail(outbox, b"another host is meant");
+        frontend::sync(outbox);
+        self.feed_until(Until::Ready, feed, heard, table).await?;
+        (heard.error, heard.ready) = (None, false);
+        if self.block.is_some() {
+            // The block on it has failed; it has not taken part in anything.
+            let mut link = self.links.remove(self.active);
+            link.discard();
+            self.active = 0;
+        }
+        Ok(())
+    }
+
+    /// Two-phase commit would make this one possible.
+    fn second_host(
+        &self,
+        statement: &Statement<'_>,
+        data: &Data,
+        first: HostId,
+        second: HostId,
+    ) -> Bad {
+        let (first, second) = (&self.map.host(first).name, &self.map.host(second).name);
+        let fields = ErrorFields::error(
+            SqlState::MORE_THAN_ONE_SHARD,
+            format!("the rows of the COPY are of shards on host {first:?} and on host {second:?}"),
+        )
+        .detail("Committing on two hosts one after the other could lose one half.")
+        .hint("Copy the rows of one host at a time (SHOW SHARDS in the database \"presplit\" tells which shard is where), or one user's rows.")
+        .context(format!("COPY {}, line {}", statement.copy.table, data.lines + 1));
+        Bad {
+            fields: Box::new(fields),
+            raw: None,
+        }
+    }
+
+    /// Writes the next piece for the server, if one is due and the one before has gone.
+    fn write_due(&mut self, statement: &Statement<'_>, feed: &mut Feed, hold: Hold) -> bool {
+        let link = &mut self.links[self.active];
+        let begin = |out: &mut Vec<u8>, shard| statement.begin(&self.map, shard, out);
+        link.outbox.is_empty() && feed.write(&mut link.outbox, hold, begin)
+    }
+
+    /// Sends until no more is held than may be, unless the server refuses something.
+    async fn send(
+        &mut self,
+        statement: &Statement<'_>,
+        feed: &mut Feed,
+        heard: &mut Heard,
+        hold: Hold,
+    ) -> Result<(), Fault> {
+        loop {
+            self.feed_until(Until::Written, feed, heard, &statement.copy.table)
+                .await?;
+            if heard.error.is_some() || !self.write_due(statement, feed, hold) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Ends the last COPY and waits for the answers to all of them.
+    async fn end_feed(
+        &mut self,
+        statement: &Statement<'_>,
+        feed: &mut Feed,
+        heard: &mut Heard,
+    ) -> Result<(), Fault> {
+        let outbox = &mut self.links[self.active].outbox;
+        feed.close(outbox);
+        frontend::flush(outbox);
+        self.feed_until(Until::Done, feed, heard, &statement.copy.table)
+            .await?;
+        Ok(())
+    }
+
+    /// All rows are there.
+    async fn finish_rows(
+        &mut self,
+        statement: &Statement<'_>,
+        mut feed: Feed,
+        mut heard: Heard,
+    ) -> Result<bool, Fault> {
+        self.send(statement, &mut feed, &mut heard, Hold::None)
+            .await?;
+        if heard.error.is_none() {
+            self.end_feed(statement, &mut feed, &mut heard).await?;
+        }
+        if heard.error.is_none() && statement.simple {
+            // Commits what is no part of a block: only then is it done.
+            frontend::sync(&mut self.links[self.active].outbox);
+            self.feed_until(Until::Ready, &mut feed, &mut heard, &statement.copy.table)
+                .await?;
+        }
+        if heard.error.is_some() {
+            return self.copy_failed(statement, &mut feed, heard, None).await;
+        }
+        self.context.stats.scattered(feed.shards());
+        backend::command_complete(&mut self.client.outbox, &format!("COPY {}", heard.rows));
+        Ok(false)
+    }
+
+    /// We refuse a row, or the data. If the server, too, refuses what it is asked about, its error is the better one.
+    async fn refuse_rows(
+        &mut self,
+        statement: &Statement<'_>,
+        mut feed: Feed,
+        mut heard: Heard,
+        bad: Bad,
+        line: u64,
+    ) -> Result<bool, Fault> {
+        let table = &statement.copy.table;
+        if let Some(raw) = &bad.raw {
+            self.send(statement, &mut feed, &mut heard, Hold::None)
+                .await?;
+            if heard.error.is_none() {
+                feed.write_odd(&mut self.links[self.active].outbox, raw, line);
+                self.end_feed(statement, &mut feed, &mut heard).await?;
+            }
+            if heard.error.is_some() {
+                return self.copy_failed(statement, &mut feed, heard, None).await;
+            }
+        }
+        // The server is content: its transaction must fail all the same.
+        let shard = self.first_shard(feed.host, statement.only);
+        let outbox = &mut self.links[self.active].outbox;
+        if feed.open.is_none() {
+            statement.begin(&self.map, shard, outbox);
+        }
+        frontend::copy_fail(outbox, b"refused by presplit");
+        frontend::flush(outbox);
+        feed.segments.push_back(Default::default());
+        self.feed_until(Until::Done, &mut feed, &mut heard, table)
+            .await?;
+        self.copy_failed(statement, &mut feed, heard, Some(bad.fields))
+            .await
+    }
+
+    /// The server has refused something, by itself or because it was told to. The client hears of it.
+    async fn copy_failed(
+        &mut self,
+        statement: &Statement<'_>,
+        feed: &mut Feed,
+        mut heard: Heard,
+        ours: Option<Box<ErrorFields>>,
+    ) -> Result<bool, Fault> {
+        if !statement.simple {
+            self.batch.server_refused();
+        } else if !heard.ready {
+            frontend::sync(&mut self.links[self.active].outbox);
+            self.feed_until(Until::Ready, feed, &mut heard, &statement.copy.table)
+                .await?;
+        }
+        match ours {
+            Some(fields) => {
+                self.context.stats.refused(fields.code);
+                fields.write(&mut self.client.outbox);
+            }
+            None => {
+                self.context.stats.server_error();
+                let error = heard.error.unwrap_or_default();
+                self.client.outbox.extend_from_slice(&error);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Whether a byte below 128 is always a character of its own in this encoding.
+fn keeps_ascii(encoding: &str) -> bool {
+    const SAFE: &[&str] = &[
+        "utf8",
+        "unicode",
+        "sqlascii",
+        "latin",
+        "iso8859",
+        "win12",
+        "win8",
+        "windows12",
+        "windows8",
+        "koi8",
+        "euc",
+    ];
+    SAFE.iter().any(|name| encoding.starts_with(name))
+}

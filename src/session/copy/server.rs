@@ -1,0 +1,175 @@
+//! What a server says while rows are fed to it, and waiting for it and for the client at once.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+
+use super::super::Session;
+use super::super::ends::{READ_MOST, poll_fill};
+use super::super::errors::Fault;
+use super::context::write_back;
+use super::feed::Feed;
+use crate::wire::backend::{CommandComplete, ErrorView, ParameterStatus};
+use crate::wire::frame;
+
+/// What has been heard.
+#[derive(Default)]
+pub(super) struct Heard {
+    /// The first CopyInResponse.
+    pub(super) response: Option<Vec<u8>>,
+    /// Rows of the COPYs that are done.
+    pub(super) rows: u64,
+    /// The ErrorResponse, its line put right.
+    pub(super) error: Option<Vec<u8>>,
+    /// ReadyForQuery.
+    pub(super) ready: bool,
+    /// The line of the client's data that an error is in, if not the one that the server counts.
+    pub(super) at_line: Option<u64>,
+}
+
+/// What is waited for. An error of the server always ends the wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Until {
+    /// CopyInResponse.
+    Response,
+    /// All that was written has gone to the server.
+    Written,
+    /// The client says more, or all that was written has gone.
+    Client,
+    /// Every COPY has been answered.
+    Done,
+    /// ReadyForQuery.
+    Ready,
+}
+
+impl Session {
+    /// Waits, meanwhile writing to the server and hearing what it says. `true`: the client has said more.
+    pub(super) async fn feed_until(
+        &mut self,
+        until: Until,
+        feed: &mut Feed,
+        heard: &mut Heard,
+        table: &str,
+    ) -> Result<bool, Fault> {
+        poll_fn(|cx| self.poll_feed(cx, until, feed, heard, table)).await
+    }
+
+    fn poll_feed(
+        &mut self,
+        cx: &mut Context<'_>,
+        until: Until,
+        feed: &mut Feed,
+        heard: &mut Heard,
+        table: &str,
+    ) -> Poll<Result<bool, Fault>> {
+        let i = self.active;
+        let had_something = !self.links[i].outbox.is_empty();
+        let link = &mut self.links[i];
+        if let Poll::Ready(Err(e)) = link.poll_flush(cx) {
+            return Poll::Ready(Err(Fault::lost(&link.pool.host, Some(e))));
+        }
+        let over = |heard: &Heard| heard.error.is_some() && until != Until::Ready;
+        loop {
+            self.hear(feed, heard, table)?;
+            let flushed = self.client.poll_flush(cx).map_err(Fault::client)?;
+            if over(heard) || heard.ready {
+                return Poll::Ready(Ok(false));
+            }
+            if flushed.is_pending() && self.client.outbox.len() > READ_MOST {
+                // Back-pressure: the client does not take what the server says.
+                return Poll::Pending;
+            }
+            let link = &mut self.links[i];
+            match poll_fill(cx, link) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(0)) => {
+                    return Poll::Ready(Err(Fault::lost(&link.pool.host, None)));
+                }
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(e)) => {
+                    return Poll::Ready(Err(Fault::lost(&link.pool.host, Some(e))));
+                }
+            }
+        }
+        let written = self.links[i].outbox.is_empty();
+        match until {
+            Until::Response if heard.response.is_some() => Poll::Ready(Ok(false)),
+            Until::Written if written => Poll::Ready(Ok(false)),
+            Until::Done if feed.segments.is_empty() => Poll::Ready(Ok(false)),
+            Until::Client if written && had_something => Poll::Ready(Ok(false)),
+            Until::Client => match self.client.poll_fill(cx) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(Ok(0)) => {
+                    Poll::Ready(Err(Fault::client(std::io::ErrorKind::UnexpectedEof.into())))
+                }
+                Poll::Ready(Ok(_)) => Poll::Ready(Ok(true)),
+                Poll::Ready(Err(e)) => Poll::Ready(Err(Fault::client(e))),
+            },
+            _ => Poll::Pending,
+        }
+    }
+
+    /// Deals with the whole messages that have come from the server.
+    fn hear(&mut self, feed: &mut Feed, heard: &mut Heard, table: &str) -> Result<(), Fault> {
+        let (client, link) = (&mut self.client, &mut self.links[self.active]);
+        loop {
+            let header = match frame::header(link.unread()) {
+                Ok(Some(header)) if link.unread().len() >= header.len => header,
+                Ok(_) => return Ok(()),
+                Err(_) => return Err(Fault::protocol(&link.pool.host, 0)),
+            };
+            let message = link.unread()[..header.len].to_vec();
+            link.take(header.len);
+            let body = &message[frame::HEADER..];
+            let line = |at: u64| {
+                let sent = feed.segments.front().map(|segment| segment.lines.back(at));
+                heard.at_line.or(sent).unwrap_or(at)
+            };
+            match header.tag {
+                b'1' | b'2' | b'3' => {}
+                b'G' => drop(heard.response.get_or_insert(message)),
+                b'C' => {
+                    let rows = CommandComplete::decode(body).ok().and_then(|c| c.rows());
+                    heard.rows += rows.unwrap_or(0);
+                    feed.done();
+                }
+                b'N' => match ErrorView::decode(body) {
+                    Ok(view) => write_back(&mut client.outbox, &message, &view, table, line),
+                    Err(_) => return Err(Fault::protocol(&link.pool.host, b'N')),
+                },
+                b'A' => client.outbox.extend_from_slice(&message),
+                b'S' => {
+                    let Ok(status) = ParameterStatus::decode(body) else {
+                        return Err(Fault::protocol(&link.pool.host, b'S'));
+                    };
+                    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                    let (name, value) = (text(status.name), text(status.value));
+                    link.conn()?.report(&name, &value);
+                    if client.report(&name, &value) {
+                        client.outbox.extend_from_slice(&message);
+                    }
+                }
+                b'E' => {
+                    let Ok(view) = ErrorView::decode(body) else {
+                        return Err(Fault::protocol(&link.pool.host, b'E'));
+                    };
+                    let severity = view.get(b'V').or(view.get(b'S'));
+                    if severity.is_some_and(|s| s == b"FATAL" || s == b"PANIC") {
+                        return Err(Fault::ended(&link.pool.host, &view));
+                    }
+                    let mut error = Vec::new();
+                    write_back(&mut error, &message, &view, table, line);
+                    heard.error.get_or_insert(error);
+                    // All up to the Sync is skipped.
+                    (feed.open, heard.at_line) = (None, None);
+                    feed.segments.clear();
+                }
+                b'Z' => {
+                    link.status = body.first().copied().unwrap_or(b'E');
+                    link.unsynced = false;
+                    heard.ready = true;
+                }
+                tag => return Err(Fault::protocol(&link.pool.host, tag)),
+            }
+        }
+    }
+}

@@ -33,6 +33,7 @@ mod rules;
 mod split;
 mod spread;
 mod tables;
+mod ties;
 mod value;
 mod views;
 mod words;

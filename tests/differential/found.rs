@@ -11,7 +11,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 /// The statement, and the keys that stand in it.
-const FOUND: [(&str, &[i64]); 4] = [
+const FOUND: [(&str, &[i64]); 9] = [
     // One shard of a host: Postgres takes no second ORDER BY behind `(SELECT ... ORDER BY ...)`.
     (
         "SELECT * FROM photos WHERE user_id IN (K, K) ORDER BY user_id DESC, id DESC LIMIT 12",
@@ -31,9 +31,31 @@ const FOUND: [(&str, &[i64]); 4] = [
         "SELECT user_id, count(DISTINCT width) FROM photos GROUP BY 1 ORDER BY 1 LIMIT 2",
         &[],
     ),
+    // A third table tied to both of two does not tie them to each other.
+    (
+        "SELECT count(*) FROM users u CROSS JOIN photos p LEFT JOIN likes l ON l.user_id = p.user_id AND l.user_id = u.id",
+        &[],
+    ),
+    (
+        "SELECT u.id, p.id, (SELECT count(*) FROM likes l WHERE l.user_id = u.id AND l.user_id = p.user_id) FROM users u, photos p ORDER BY 1, 2",
+        &[],
+    ),
+    (
+        "SELECT u.id, x.n FROM users u, LATERAL (SELECT count(*) AS n FROM photos p LEFT JOIN likes l ON l.user_id = p.user_id AND l.user_id = u.id) x ORDER BY 1",
+        &[],
+    ),
+    // Nor does it tie two tables that one query in FROM reads both.
+    (
+        "WITH a AS (SELECT p.user_id, u.id FROM photos p, users u) SELECT count(*) FROM a",
+        &[],
+    ),
+    (
+        "SELECT user_id FROM (SELECT user_id FROM photos UNION ALL SELECT p.user_id FROM photos p, users v) x ORDER BY 1",
+        &[],
+    ),
 ];
 
-fn statement(text: &str, keys: &[i64]) -> Statement {
+pub fn statement(text: &str, keys: &[i64]) -> Statement {
     let mut pieces = text.split('K');
     let mut marked = pieces.next().unwrap().to_owned();
     for (n, piece) in pieces.enumerate() {

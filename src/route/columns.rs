@@ -103,6 +103,12 @@ impl<'p> Scope<'p> {
         }
     }
 
+    /// No item of the level has a column of this name, nor one of Postgres' own.
+    pub(super) fn is_no_column(&self, level: LevelId, column: &Column) -> bool {
+        let system = ["tableoid", "ctid", "xmin", "xmax", "cmin", "cmax"];
+        !system.contains(&column.name.as_str()) && self.resolve_here(level, column).is_none()
+    }
+
     fn is_shadowing(&self, parent: Option<LevelId>, column: &Column) -> bool {
         let mut outer = parent;
         while let Some(level) = outer {

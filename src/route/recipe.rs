@@ -60,6 +60,8 @@ pub enum TextKey {
     Bytes,
     /// By a collation that can't be said again.
     Other,
+    /// So too, and texts of other bytes may be equal: they can't be put together at all.
+    Loose,
 }
 
 /// Parts of several shards and what is made of them.
@@ -260,7 +262,7 @@ impl<'a> Cook<'a> {
         if expr.whole != Whole::Column || column.table.is_some() {
             return expr;
         }
-        if !output_first && self.spread.column(part.span.from).is_some() {
+        if !output_first && !self.spread.is_no_column(part.span.from) {
             return expr;
         }
         let named = self.select.items.iter().find_map(|item| match item {
@@ -280,10 +282,20 @@ impl<'a> Cook<'a> {
             None => {}
         }
         let by = self.output_or(expr, true);
-        if by.whole == Whole::Column && self.spread.whole_column(by).is_none() {
+        let nameless = |item: &OutputText| matches!(item, OutputText::Expr(_, None));
+        let might_be_output = std::ptr::eq(by, expr)
+            && expr.whole == Whole::Column
+            && !self.is_qualified(expr)
+            && self.select.items.iter().any(nameless);
+        if might_be_output || by.whole == Whole::Column && self.spread.whole_column(by).is_none() {
             return refuse("which column ORDER BY means is not sure: put its table before it");
         }
         Ok(by)
+    }
+
+    /// It is a column with its table before it.
+    fn is_qualified(&self, expr: &ExprText) -> bool {
+        matches!(&expr.parts[..], [part] if matches!(&part.what, PartKind::Column(c) if c.table.is_some()))
     }
 
     /// The two expressions of this text are the same.
@@ -325,6 +337,7 @@ impl<'a> Cook<'a> {
             match self.spread.column(part.span.from).map(|c| c.order) {
                 Some(TextOrder::Default) => {}
                 Some(TextOrder::Bytes) => text = TextKey::Bytes,
+                Some(TextOrder::Loose) => return TextKey::Loose,
                 Some(TextOrder::Other) | None => return TextKey::Other,
             }
         }
@@ -361,7 +374,13 @@ impl<'a> Cook<'a> {
 
     fn distinct(&self, limits: &Limits) -> Result<Final, Refusal> {
         let mut orders = Vec::new();
-        let mut texts = Vec::new();
+        let plain = (0..self.select.items.len()).map_while(|at| self.plain_output(at));
+        let mut texts: Vec<TextKey> = plain
+            .map(|output| match self.text_key(output, &output.span) {
+                TextKey::Loose => TextKey::Loose,
+                _ => TextKey::Default,
+            })
+            .collect();
         for order in &self.select.orders {
             let by = self.ordered_by(&order.expr)?;
             let mut plain =
@@ -371,9 +390,6 @@ impl<'a> Cook<'a> {
                     "ORDER BY of a SELECT DISTINCT is merged only if it names one of its columns, none of which is *",
                 );
             };
-            if texts.len() <= at {
-                texts.resize(at + 1, TextKey::Default);
-            }
             texts[at] = self.text_key(by, &by.span);
             orders.push((Piece::Compared(at), order.desc, order.nulls_first));
         }
@@ -433,7 +449,8 @@ impl<'a> Cook<'a> {
             let by = match self.output_of_number(&order.expr) {
                 Some(Some(expr)) => expr,
                 Some(None) => return refuse("ORDER BY names no column of the SELECT"),
-                None => self.output_or(&order.expr, true),
+                None if order.expr.whole == Whole::Column => self.ordered_by(&order.expr)?,
+                None => &order.expr,
             };
             let items = self.select.items.iter().enumerate();
             let mut outputs = items.filter_map(|(at, item)| match item {
@@ -764,13 +781,13 @@ fn direction(desc: bool, nulls_first: bool) -> &'static str {
 }
 
 impl Sorted {
-    /// The order of the merged rows, for one statement over several arms; empty without keys.
-    pub fn order(&self) -> String {
-        let keys = self
-            .keys
-            .iter()
-            .enumerate()
-            .map(|(n, key)| format!("{KEY}{}{}", n + 1, direction(key.desc, key.nulls_first)));
+    /// The order of the merged rows, for one statement over several arms; empty without keys. `outputs`: how many
+    /// columns the client gets.
+    pub fn order(&self, outputs: usize) -> String {
+        let keys = self.keys.iter().enumerate().map(|(n, key)| {
+            let place = outputs + n + 1;
+            format!("{place}{}", direction(key.desc, key.nulls_first))
+        });
         let keys: Vec<String> = keys.collect();
         match keys.is_empty() {
             true => String::new(),

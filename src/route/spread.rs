@@ -1,7 +1,7 @@
 //! What a read over several shards needs of the catalog to be written anew: which of its columns are keys, and how its
 //! texts are sorted. Made once per shape; [`super::recipe`] does the rest for each execution.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::catalog::Collation;
 use crate::sql::plan::{Column, LevelId, Source};
@@ -17,6 +17,8 @@ pub(super) struct Spread {
     pub(super) select: SelectText,
     /// What is known of the columns in it, by where they begin.
     columns: BTreeMap<Pos, Known>,
+    /// Names that are surely no columns of FROM, by where they begin.
+    no_columns: BTreeSet<Pos>,
     /// `*` or `table.*` gives a key, by its place among the outputs.
     key_stars: Vec<usize>,
 }
@@ -39,17 +41,23 @@ pub(super) enum TextOrder {
     Bytes,
     /// In a way that can't be said again.
     Other,
+    /// So too, and texts of other bytes may be equal.
+    Loose,
 }
 
 impl Spread {
     pub(super) fn new(scope: &Scope<'_>, root: LevelId, select: &SelectText) -> Spread {
         let mut columns = BTreeMap::new();
+        let mut no_columns = BTreeSet::new();
         for expr in exprs(select) {
             for part in &expr.parts {
-                if let PartKind::Column(column) = &part.what
-                    && let Some(known) = known(scope, root, column)
-                {
+                let PartKind::Column(column) = &part.what else {
+                    continue;
+                };
+                if let Some(known) = known(scope, root, column) {
                     columns.insert(part.span.from, known);
+                } else if scope.is_no_column(root, column) {
+                    no_columns.insert(part.span.from);
                 }
             }
         }
@@ -60,6 +68,7 @@ impl Spread {
         });
         Spread {
             columns,
+            no_columns,
             key_stars: key_stars.map(|(at, _)| at).collect(),
             select: select.clone(),
         }
@@ -68,6 +77,11 @@ impl Spread {
     /// The column that begins there.
     pub(super) fn column(&self, at: Pos) -> Option<&Known> {
         self.columns.get(&at)
+    }
+
+    /// The name that begins there is surely no column of FROM.
+    pub(super) fn is_no_column(&self, at: Pos) -> bool {
+        self.no_columns.contains(&at)
     }
 
     pub(super) fn is_key_star(&self, output: usize) -> bool {
@@ -122,7 +136,8 @@ fn text_order(scope: &Scope<'_>, column: ColumnId) -> TextOrder {
         Some(column) => match column.collation {
             Collation::None | Collation::Database => TextOrder::Default,
             Collation::Bytes => TextOrder::Bytes,
-            Collation::Deterministic | Collation::Nondeterministic => TextOrder::Other,
+            Collation::Deterministic => TextOrder::Other,
+            Collation::Nondeterministic => TextOrder::Loose,
         },
         None => TextOrder::Other,
     }

@@ -233,6 +233,7 @@ impl Session {
             columns: Vec::new(),
         };
         let mut failed = false;
+        let mut refused = None;
         loop {
             let (tag, len) = self.next_message(i).await?;
             self.have(i, len).await?;
@@ -244,6 +245,8 @@ impl Session {
                     described.columns = column_types(body)?;
                     described.message = message.clone();
                 }
+                // What is wrong with a text of our own is no fault of the client's.
+                b'E' if original.is_none() => refused = Some(refused_text(body)),
                 b'E' => {
                     self.pass_error(body, original);
                     failed = true;
@@ -253,6 +256,9 @@ impl Session {
             self.skip_message(i, len).await?;
             if tag == b'Z' {
                 self.links[i].unsynced = false;
+                if let Some(refused) = refused {
+                    return Err(refused);
+                }
                 return Ok(if failed { Err(Failed) } else { Ok(described) });
             }
         }
@@ -310,7 +316,7 @@ impl Session {
             let by_bytes = match key.text {
                 TextKey::Bytes => true,
                 TextKey::Default => by_bytes,
-                TextKey::Other => false,
+                TextKey::Other | TextKey::Loose => false,
             };
             ByteOrder::of(*oid, by_bytes)
         })
@@ -364,7 +370,7 @@ impl Session {
             .collect();
         results.extend(orders.iter().map(|_| 1i16));
         let needed = sorted.needed();
-        let mut tail = sorted.order();
+        let mut tail = sorted.order(whole.columns.len());
         if let Some(needed) = needed.filter(|n| *n <= i64::MAX as u64) {
             tail.push_str(&format!(" LIMIT {needed}"));
         }
@@ -776,6 +782,16 @@ fn cannot(what: String) -> Fault {
     )
 }
 
+fn own_collation() -> Fault {
+    cannot("texts with a collation of their own are compared".to_owned())
+}
+
+fn refused_text(error: &[u8]) -> Fault {
+    let view = ErrorView::decode(error).ok();
+    let message = view.as_ref().and_then(|view| view.get(b'M'));
+    cannot(String::from_utf8_lossy(message.unwrap_or_default()).into_owned())
+}
+
 /// The text of the last statement: the parts are parameters behind those of the client.
 fn last_text(
     last: &Final,
@@ -784,6 +800,10 @@ fn last_text(
     params: usize,
     by_bytes: bool,
 ) -> Result<String, Fault> {
+    let mut columns = last.texts.iter().zip(types);
+    if columns.any(|(text, oid)| *text == TextKey::Loose && is_text(*oid)) {
+        return Err(own_collation());
+    }
     let mut text = String::new();
     for piece in &last.last {
         match piece {
@@ -827,9 +847,7 @@ fn compared(n: usize, last: &Final, types: &[u32], by_bytes: bool) -> Result<Str
         TextKey::Bytes if is_text(types[n]) && !by_bytes => {
             Ok(format!("(c{} COLLATE pg_catalog.\"C\")", n + 1))
         }
-        TextKey::Other if is_text(types[n]) => Err(cannot(
-            "texts with a collation of their own are compared".to_owned(),
-        )),
+        TextKey::Other | TextKey::Loose if is_text(types[n]) => Err(own_collation()),
         _ => Ok(format!("c{}", n + 1)),
     }
 }

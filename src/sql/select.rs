@@ -72,7 +72,7 @@ pub struct DistinctText {
 pub enum OutputText {
     /// `*`, `table.*`, `(row).*`: the table, if it is named.
     Star(Option<String>),
-    /// An expression and the name by which ORDER BY may call it.
+    /// An expression and the name by which ORDER BY may call it; `None`: which that is, is not known.
     Expr(ExprText, Option<String>),
 }
 

@@ -11,7 +11,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 /// The statement, and the keys that stand in it.
-const FOUND: [(&str, &[i64]); 9] = [
+const FOUND: [(&str, &[i64]); 15] = [
     // One shard of a host: Postgres takes no second ORDER BY behind `(SELECT ... ORDER BY ...)`.
     (
         "SELECT * FROM photos WHERE user_id IN (K, K) ORDER BY user_id DESC, id DESC LIMIT 12",
@@ -51,6 +51,25 @@ const FOUND: [(&str, &[i64]); 9] = [
     ),
     (
         "SELECT user_id FROM (SELECT user_id FROM photos UNION ALL SELECT p.user_id FROM photos p, users v) x ORDER BY 1",
+        &[],
+    ),
+    // Numbers in brackets and behind two signs are places of outputs.
+    ("SELECT id, name FROM users ORDER BY (2), id", &[]),
+    ("SELECT id, age FROM users ORDER BY - -2, id", &[]),
+    // Outputs that have their names from what is inside.
+    (
+        "SELECT CASE WHEN id < 5 THEN -1 ELSE age END FROM users ORDER BY age, users.id",
+        &[],
+    ),
+    ("SELECT (SELECT -u.id AS id) FROM users u ORDER BY id", &[]),
+    // A name in GROUP BY is a column of FROM before it is an output.
+    (
+        "SELECT public AS g, count(*) FROM photos, generate_series(1, 2) g GROUP BY g, public ORDER BY 1, 2",
+        &[],
+    ),
+    // An output called as a column of our own.
+    (
+        "SELECT id AS presplit_key1, likes FROM photos ORDER BY likes, id",
         &[],
     ),
 ];

@@ -11,6 +11,7 @@ mod expr;
 mod from;
 mod keywords;
 mod lower;
+mod names;
 mod objects;
 #[cfg(all(test, feature = "scanner"))]
 mod postgres;

@@ -7,12 +7,14 @@ use std::ops::{ControlFlow, Range};
 use sqlparser::ast::{
     Distinct, DuplicateTreatment, Expr, Function, FunctionArgumentClause, FunctionArguments,
     GroupByExpr, Ident, LimitClause, ObjectNamePart, OrderByExpr, OrderByKind, OrderBySort, Query,
-    Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, Value, Visit, Visitor,
+    Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, UnaryOperator, Value, Visit,
+    Visitor,
 };
 
 use super::cut::{Raw, RawKind, matching};
-use super::expr::{is_all_fields, natural_name};
+use super::expr::is_all_fields;
 use super::lower::Lower;
+use super::names;
 use super::terms::strip;
 use crate::sql::plan::{Column, Term};
 use crate::sql::rewrite::Pos;
@@ -218,9 +220,10 @@ impl Reader<'_, '_> {
             SelectItem::UnnamedExpr(expr) if is_all_fields(expr) => {
                 Some(OutputText::Star(Some(String::new())))
             }
-            SelectItem::UnnamedExpr(expr) => {
-                Some(OutputText::Expr(self.expr(expr, range), natural_name(expr)))
-            }
+            SelectItem::UnnamedExpr(expr) => Some(OutputText::Expr(
+                self.expr(expr, range),
+                names::of_output(expr),
+            )),
             SelectItem::ExprWithAlias { expr, alias } => {
                 let mut end = range.end.checked_sub(1)?;
                 (self.index(alias)? == end).then_some(())?;
@@ -374,12 +377,16 @@ impl Reader<'_, '_> {
             collations,
             ..
         } = parts;
-        let whole = match strip(expr) {
-            Expr::Identifier(_) | Expr::CompoundIdentifier(_) => Whole::Column,
+        let whole = match strip_signs(expr) {
+            Expr::Identifier(_) | Expr::CompoundIdentifier(_)
+                if strip(expr) == strip_signs(expr) =>
+            {
+                Whole::Column
+            }
             Expr::Value(value) if matches!(value.value, Value::Number(..)) => {
                 match self.lower.hole_at(value.span.start.column) {
-                    Some(hole) if range.len() == 1 => Whole::Number(hole),
-                    _ => Whole::Other,
+                    Some(hole) => Whole::Number(hole),
+                    None => Whole::Other,
                 }
             }
             _ => Whole::Other,
@@ -430,6 +437,18 @@ impl Reader<'_, '_> {
             RawKind::Word(name) | RawKind::Quoted(name) if *name == ident.value => Some(at),
             _ => None,
         }
+    }
+}
+
+/// Without brackets and minus signs: to Postgres' grammar `- -2` and `(2)` are the number 2 (gram.y, doNegate). What is
+/// below zero is no output's place, which Postgres says by itself.
+fn strip_signs(expr: &Expr) -> &Expr {
+    match strip(expr) {
+        Expr::UnaryOp {
+            op: UnaryOperator::Minus,
+            expr,
+        } => strip_signs(expr),
+        expr => expr,
     }
 }
 

@@ -58,6 +58,8 @@ pub enum TextKey {
     Default,
     /// By their bytes.
     Bytes,
+    /// By their bytes or by the database's collation; which, is not known.
+    Either,
     /// By a collation that can't be said again.
     Other,
     /// So too, and texts of other bytes may be equal: they can't be put together at all.
@@ -324,8 +326,12 @@ impl<'a> Cook<'a> {
         }
         let bytes = |name: &String| matches!(name.as_str(), "C" | "POSIX" | "ucs_basic");
         if !expr.collations.is_empty() {
+            // In the middle of an expression COLLATE may be of a condition, say of CASE.
+            let mut tokens = expr.tokens.rsplit(|byte| *byte == 0).skip(2);
+            let at_end = *within == expr.span && tokens.next() == Some(b"\"collate");
             return match expr.collations.iter().all(bytes) {
-                true => TextKey::Bytes,
+                true if at_end => TextKey::Bytes,
+                true => TextKey::Either,
                 false => TextKey::Other,
             };
         }
@@ -336,7 +342,10 @@ impl<'a> Cook<'a> {
             };
             match self.spread.column(part.span.from).map(|c| c.order) {
                 Some(TextOrder::Default) => {}
-                Some(TextOrder::Bytes) => text = TextKey::Bytes,
+                Some(TextOrder::Bytes) if part.span == *within || expr.whole == Whole::Column => {
+                    text = TextKey::Bytes;
+                }
+                Some(TextOrder::Bytes) => text = TextKey::Either,
                 Some(TextOrder::Loose) => return TextKey::Loose,
                 Some(TextOrder::Other) | None => return TextKey::Other,
             }

@@ -315,7 +315,7 @@ impl Session {
         keys.map(|(key, oid)| {
             let by_bytes = match key.text {
                 TextKey::Bytes => true,
-                TextKey::Default => by_bytes,
+                TextKey::Default | TextKey::Either => by_bytes,
                 TextKey::Other | TextKey::Loose => false,
             };
             ByteOrder::of(*oid, by_bytes)
@@ -847,6 +847,7 @@ fn compared(n: usize, last: &Final, types: &[u32], by_bytes: bool) -> Result<Str
         TextKey::Bytes if is_text(types[n]) && !by_bytes => {
             Ok(format!("(c{} COLLATE pg_catalog.\"C\")", n + 1))
         }
+        TextKey::Either if is_text(types[n]) && !by_bytes => Err(own_collation()),
         TextKey::Other | TextKey::Loose if is_text(types[n]) => Err(own_collation()),
         _ => Ok(format!("c{}", n + 1)),
     }

@@ -1114,17 +1114,6 @@ async fn what_the_protocol_allows_and_we_do_not() {
         "fast-path function call",
         "SELECT",
     );
-    check(
-        &[
-            p("", "SELECT id FROM photos"),
-            b("", "", &[]),
-            e("", 5),
-            s(),
-        ],
-        "0A000",
-        "cannot be read in parts",
-        "fetch size 0",
-    );
     let write = "INSERT INTO likes (user_id, photo_id) VALUES (12, 1)";
     check(
         &[pbe(write, &[]), pbe("SELECT id FROM photos", &[]), s()],

@@ -62,12 +62,15 @@ fn essence(sql: &str, answer: &[String]) -> Vec<String> {
             Some(code) => rest.push(format!("E {code}")),
             None if line.starts_with("D ") && loose => rows.push("D".to_owned()),
             None if line.starts_with("D ") => rows.push(line.clone()),
+            None if line.starts_with("d ") => rows.push(line.clone()),
             None if loose && line.starts_with("T ") => {}
             None if loose && sql.to_lowercase().starts_with("explain") => {}
             None => rest.push(line.clone()),
         }
     }
-    if !sql.to_lowercase().contains("order by") {
+    // The order of a window is not that of the rows.
+    let lower = sql.to_lowercase();
+    if !lower.contains("order by") || lower.contains(" over ") {
         rows.sort();
     }
     if loose {

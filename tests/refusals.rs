@@ -384,9 +384,9 @@ const CASES: &[Case] = &[
     ),
     case(
         "unbound",
-        "SELECT id FROM users UNION SELECT user_id FROM photos",
+        "SELECT id FROM users UNION SELECT user_id FROM photos ORDER BY 1",
         "SR004",
-        "UNION",
+        "ORDER BY or LIMIT of UNION",
         "= ...",
     ),
     case(
@@ -433,9 +433,9 @@ const CASES: &[Case] = &[
     ),
     case(
         "unbound",
-        "SELECT * FROM (SELECT * FROM photos) x",
+        "SELECT * FROM (SELECT * FROM photos LIMIT 1) x",
         "SR004",
-        "subquery in FROM",
+        "LIMIT of a query in FROM",
         "Add photos.user_id",
     ),
     case(

@@ -22,6 +22,8 @@ use crate::wire::frontend::{self, Bind, Kind};
 
 /// Shards asked in one write; more of them only after their answers, so that memory stays bounded.
 const WINDOW: usize = 256;
+/// Of the first write: so few that the first rows are on their way at once.
+const FIRST: usize = 4;
 /// Bytes for the client gathered before they are written.
 pub(super) const ENOUGH: usize = 32 * 1024;
 
@@ -36,6 +38,11 @@ struct Gathered {
     rows: u64,
     /// A shard failed; its error has gone out.
     failed: bool,
+}
+
+/// How many shards are asked in one write, `from` of them having been asked before.
+fn window(from: usize) -> usize {
+    if from == 0 { FIRST } else { WINDOW }
 }
 
 impl Session {
@@ -120,7 +127,7 @@ impl Session {
         shards: &[ShardId],
         from: usize,
     ) -> usize {
-        let to = shards.len().min(from + WINDOW);
+        let to = shards.len().min(from + window(from));
         let mut outbox = std::mem::take(&mut self.links[i].outbox);
         for shard in &shards[from..to] {
             self.write_query(&mut outbox, bound, values, Some(*shard));
@@ -386,7 +393,7 @@ impl Session {
         shards: &[ShardId],
         from: usize,
     ) -> Result<usize, Fault> {
-        let to = shards.len().min(from + WINDOW);
+        let to = shards.len().min(from + window(from));
         for shard in &shards[from..to] {
             let n = self.server_statement(i, &several.statement, Some(*shard))?;
             let link = &mut self.links[i];
@@ -458,8 +465,23 @@ impl Session {
         }
     }
 
-    /// Reads from a link while every link's outbox goes out.
+    /// Reads from a link while every link's outbox goes out. Before it waits, the client gets what there is for it.
     async fn fill_link(&mut self, i: usize) -> Result<(), Fault> {
+        if !self.client.outbox.is_empty() {
+            let link = &mut self.links[i];
+            let come = poll_fn(|cx| {
+                let sent = link.poll_flush(cx);
+                Poll::Ready(match (sent, super::ends::poll_fill(cx, link)) {
+                    (_, Poll::Ready(Ok(n))) => n > 0,
+                    _ => false,
+                })
+            });
+            if come.await {
+                self.active = i;
+                return Ok(());
+            }
+            self.client.flush().await.map_err(Fault::client)?;
+        }
         self.active = i;
         let links = &mut self.links;
         poll_fn(|cx| {

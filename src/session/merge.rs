@@ -444,11 +444,14 @@ impl Session {
     /// Reads what the links still have to say, so that they can be used again.
     async fn settle_links(&mut self, hosts: &[Shards]) -> Result<(), Fault> {
         for i in self.asked_links(hosts) {
+            // Another server's error would come after the one that the client has.
             while self.links[i].unsynced {
-                // Another server's error comes after the one that the client has.
-                let before = self.client.outbox.len();
-                let _ = self.next_row(i).await?;
-                self.client.outbox.truncate(before);
+                let (tag, len) = self.next_message(i).await?;
+                if tag == b'Z' {
+                    self.have(i, len).await?;
+                    self.links[i].unsynced = false;
+                }
+                self.skip_message(i, len).await?;
             }
         }
         Ok(())

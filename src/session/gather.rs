@@ -465,9 +465,10 @@ impl Session {
         }
     }
 
-    /// Reads from a link while every link's outbox goes out. Before it waits, the client gets what there is for it.
+    /// Reads from a link while every link's outbox goes out. Before it waits, the client gets what there is for it,
+    /// unless it is held.
     async fn fill_link(&mut self, i: usize) -> Result<(), Fault> {
-        if !self.client.outbox.is_empty() {
+        if !self.client.outbox.is_empty() && self.holding.is_none() {
             let link = &mut self.links[i];
             let come = poll_fn(|cx| {
                 let sent = link.poll_flush(cx);

@@ -36,7 +36,11 @@ pub(super) fn reason(
         return Some(format!("{wrap} is of one shard"));
     }
     if writes {
-        return Some("it writes".to_owned());
+        let what = match plan.levels.iter().any(|level| level.writes()) {
+            true => "such a write",
+            false => "FOR UPDATE or FOR SHARE",
+        };
+        return Some(format!("{what} is of one shard"));
     }
     if let Some((_, table)) = parts.unsharded.first() {
         return Some(format!("{table} is on one host only"));

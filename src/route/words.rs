@@ -260,7 +260,7 @@ pub(super) fn utility(verb: &str) -> Refusal {
         (
             format!("{verb} does not say in which shard"),
             format!(
-                "To run it in one, {GIVE_HINT}; for all, run it in the shards' schemas on the hosts."
+                "To run it in one, {GIVE_HINT}; for all, run it on the hosts, in each shard's schema."
             ),
         )
     };
@@ -412,7 +412,9 @@ pub(super) fn not_merged(reason: &str) -> Refusal {
 /// Several shards where only one will do.
 pub(super) fn not_mergeable(reason: &str, writes: bool) -> Refusal {
     if writes {
-        let message = format!("the statement writes to more than one shard, but {reason}");
+        let message = format!(
+            "the statement writes to more than one shard, or locks rows there, but {reason}"
+        );
         return Refusal::new(
             Code::ManyShards,
             message,

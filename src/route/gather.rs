@@ -60,6 +60,10 @@ pub(super) fn reason(
             "a window function that is not PARTITION BY the key",
         ),
         (
+            merges && plan.wrap == Wrap::CopyOut,
+            "a COPY of a SELECT with DISTINCT, GROUP BY, ORDER BY or LIMIT",
+        ),
+        (
             merges && !can_merge,
             "a SELECT of this form with DISTINCT, GROUP BY, ORDER BY or LIMIT",
         ),
@@ -95,6 +99,10 @@ pub(super) fn reason(
             }
     });
     if let Some(call) = aggregate {
+        if plan.wrap == Wrap::CopyOut && call.level == root_id {
+            let of = format!("a COPY of {}()", call.name);
+            return Some(format!("{of} over several shards is not supported yet"));
+        }
         return Some(format!("it is not sure what {}() counts", call.name));
     }
     if let Some((_, _, table)) = parts.sharded.iter().find(|(_, _, table)| table.view) {

@@ -119,6 +119,8 @@ async fn compare(scripts: Vec<Script>, proxy: &Proxy) {
 
 const ONE: &str = "SELECT caption FROM photos WHERE user_id = 1 ORDER BY caption";
 const BY_KEY: &str = "SELECT caption FROM photos WHERE user_id = $1 ORDER BY caption";
+const SOME: &str = "SELECT user_id, caption FROM photos WHERE user_id IN (1, 5) ORDER BY caption";
+const ALL: &str = "SELECT caption FROM photos WHERE user_id IN (1, 5)";
 const NONE: &str = "SELECT count(*) FROM photos WHERE user_id = 1 AND caption = 'written'";
 const WRITE: &str = "INSERT INTO photos (user_id, caption) VALUES (1, 'written')";
 const CLEAN: &str = "DELETE FROM photos WHERE user_id = 1 AND caption = 'written'";
@@ -1037,6 +1039,123 @@ fn portals() -> Vec<Script> {
             vec![
                 step(&[p("", ONE), b("", "", &[]), e("", 2), e("", 2), s()], 1),
                 step(&[e("", 2), s()], 1),
+            ],
+        ),
+        (
+            "row limits over several shards",
+            vec![
+                step(
+                    &[
+                        p("", SOME),
+                        b("", "", &[]),
+                        dp(""),
+                        e("", 2),
+                        e("", 3),
+                        e("", 5),
+                        e("", 5),
+                        e("", 0),
+                        s(),
+                    ],
+                    1,
+                ),
+                step(&[e("", 2), s()], 1),
+                step(&[p("", SOME), b("", "", &[]), e("", 6), e("", 1), s()], 1),
+                step(&[p("", SOME), b("", "", &[]), e("", 7), e("", 7), s()], 1),
+                step(
+                    &[
+                        p("", SOME),
+                        b("", "", &[]),
+                        e("", 0),
+                        e("", 0),
+                        e("", 1),
+                        s(),
+                    ],
+                    1,
+                ),
+                step(&[p("", SOME), b("", "", &[]), e("", u32::MAX), s()], 1),
+                step(
+                    &[
+                        p("", "SELECT caption FROM photos WHERE false"),
+                        b("", "", &[]),
+                        e("", 1),
+                        s(),
+                    ],
+                    1,
+                ),
+                step(&[p("", ALL), b("", "", &[]), e("", 4), e("", 0), s()], 1),
+                step(
+                    &[
+                        p("", "SELECT count(*) FROM photos WHERE user_id IN (1, 5)"),
+                        b("", "", &[]),
+                        e("", 1),
+                        e("", 1),
+                        s(),
+                    ],
+                    1,
+                ),
+            ],
+        ),
+        (
+            "row limits over several shards in a transaction",
+            vec![
+                step(&[q("BEGIN")], 1),
+                step(
+                    &[
+                        p("a", SOME),
+                        b("c", "a", &[]),
+                        b("d", "a", &[]),
+                        e("c", 1),
+                        s(),
+                    ],
+                    1,
+                ),
+                step(&[e("d", 4), e("c", 1), s()], 1),
+                step(&[q(WRITE), e("c", 1), dp("c"), e("d", 1), s()], 2),
+                step(&[b("c", "a", &[]), s()], 1),
+                step(&[e("c", 0), s()], 1),
+                step(&[q("ROLLBACK")], 1),
+                step(
+                    &[
+                        q("BEGIN"),
+                        b("c", "a", &[]),
+                        e("c", 1),
+                        cp("c"),
+                        e("c", 1),
+                        s(),
+                    ],
+                    2,
+                ),
+                step(&[q("ROLLBACK")], 1),
+                step(&[q("BEGIN"), b("c", "a", &[]), e("c", 1), s()], 2),
+                step(&[q("COMMIT"), e("c", 1), s()], 2),
+            ],
+        ),
+        (
+            "a failure while portals over several shards are read in parts",
+            vec![
+                step(
+                    &[q("BEGIN"), p("a", SOME), b("c", "a", &[]), e("c", 1), s()],
+                    2,
+                ),
+                step(&[q("SELECT 1 / 0"), e("c", 1), s()], 2),
+                step(&[q("ROLLBACK")], 1),
+                step(
+                    &[
+                        p(
+                            "",
+                            "SELECT 1 / (user_id - 5) FROM photos WHERE user_id IN (1, 5) ORDER BY user_id DESC",
+                        ),
+                        b("", "", &[]),
+                        e("", 2),
+                        e("", 2),
+                        s(),
+                    ],
+                    1,
+                ),
+                step(
+                    &[p("", SOME), b("", "", &[]), e("", 2), s(), q("SELECT 1")],
+                    2,
+                ),
             ],
         ),
         (

@@ -52,6 +52,20 @@ const CASES: &[Case] = &[
         GIVE,
     ),
     case(
+        "utility",
+        "CREATE ROLE bob",
+        "SR001",
+        "CREATE ROLE is of a whole host",
+        "on each host itself",
+    ),
+    case(
+        "utility",
+        "ANALYZE",
+        "SR001",
+        "ANALYZE does not say of which tables",
+        "Name them",
+    ),
+    case(
         "temporary",
         "SELECT 1 INTO TEMP t",
         "0A000",
@@ -1114,17 +1128,6 @@ async fn what_the_protocol_allows_and_we_do_not() {
         "fast-path function call",
         "SELECT",
     );
-    check(
-        &[
-            p("", "SELECT id FROM photos"),
-            b("", "", &[]),
-            e("", 5),
-            s(),
-        ],
-        "0A000",
-        "cannot be read in parts",
-        "fetch size 0",
-    );
     let write = "INSERT INTO likes (user_id, photo_id) VALUES (12, 1)";
     check(
         &[pbe(write, &[]), pbe("SELECT id FROM photos", &[]), s()],
@@ -1202,7 +1205,7 @@ async fn what_the_protocol_allows_and_we_do_not() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_limit_is_named() {
-    let limits = "[proxy.limits]\nframe_held_bytes = 100000\nstatement_text_bytes = 50000\nstatements_per_session = 3\nportals_per_session = 2\nscatter_shards = 4\n";
+    let limits = "[proxy.limits]\nframe_held_bytes = 100000\nstatement_text_bytes = 50000\nstatements_per_session = 3\nportals_per_session = 2\nscatter_shards = 4\ngather_bytes = 65536\n";
     let (_dir, proxy) = proxy_with(limits).await;
     let mut raw = Raw::connect(proxy.addr());
     let limit = |lines: &[String], setting: &str| {
@@ -1257,6 +1260,17 @@ async fn every_limit_is_named() {
         "Postgres' own: out of range for type bigint: {:.200?}",
         answer
     );
+    // Rows of a portal over several shards that is read in parts; all at once they go through.
+    raw.query("INSERT INTO likes (user_id, photo_id) VALUES (1, 901), (2, 901)");
+    for order in ["", " ORDER BY user_id"] {
+        let read = format!(
+            "SELECT repeat('x', 40000) FROM likes WHERE user_id IN (1, 2) AND photo_id = 901{order}"
+        );
+        let ask = |rows| [p("", &read), b("", "", &[]), e("", rows), s()].concat();
+        limit(&raw.ask(&ask(1), 1), "gather_bytes");
+        assert!(raw.ask(&ask(0), 1).contains(&"C SELECT 2".to_owned()));
+    }
+    raw.query("DELETE FROM likes WHERE user_id IN (1, 2) AND photo_id = 901");
     // Named statements and portals.
     for name in ["a", "b", "c"] {
         assert_eq!(

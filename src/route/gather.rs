@@ -35,7 +35,11 @@ pub(super) fn reason(
         return Some(format!("{wrap} is of one shard"));
     }
     if writes {
-        return Some("it writes".to_owned());
+        let what = match plan.levels.iter().any(|level| level.writes()) {
+            true => "such a write",
+            false => "FOR UPDATE or FOR SHARE",
+        };
+        return Some(format!("{what} is of one shard"));
     }
     if let Some((_, table)) = parts.unsharded.first() {
         return Some(format!("{table} is on one host only"));
@@ -57,6 +61,10 @@ pub(super) fn reason(
         (
             !local::windows_by_key(scope, root_id),
             "a window function that is not PARTITION BY the key",
+        ),
+        (
+            merges && plan.wrap == Wrap::CopyOut,
+            "a COPY of a SELECT with DISTINCT, GROUP BY, ORDER BY or LIMIT",
         ),
         (
             merges && !can_merge,
@@ -94,6 +102,10 @@ pub(super) fn reason(
             }
     });
     if let Some(call) = aggregate {
+        if plan.wrap == Wrap::CopyOut && call.level == root_id {
+            let of = format!("a COPY of {}()", call.name);
+            return Some(format!("{of} over several shards is not supported yet"));
+        }
         return Some(format!("it is not sure what {}() counts", call.name));
     }
     if let Some((_, _, table)) = parts.sharded.iter().find(|(_, _, table)| table.view) {

@@ -84,7 +84,9 @@ pub(super) fn is_sharded(scope: &Scope<'_>, level: LevelId, item: usize) -> bool
 pub(super) fn reason(scope: &Scope<'_>, level: LevelId) -> Option<String> {
     let of = &scope.plan.levels[level];
     if of.features.limit {
-        return Some("LIMIT of a query in FROM or WITH looks at the rows of all shards".to_owned());
+        return Some(
+            "LIMIT of a query in FROM, WITH or UNION looks at the rows of all shards".to_owned(),
+        );
     }
     match of.body {
         Body::SetOp(left, right) => {
@@ -104,14 +106,14 @@ fn select_reason(scope: &Scope<'_>, level: LevelId) -> Option<String> {
     let of = &scope.plan.levels[level];
     let keyed = |terms: &[Term]| terms.iter().any(|term| is_key_term(scope, level, term));
     if of.gives == Gives::Other {
-        return Some("grouping sets or DISTINCT ON in a query in FROM or WITH".to_owned());
+        return Some("grouping sets or DISTINCT ON in a query in FROM, WITH or UNION".to_owned());
     }
     let by_key = matches!(&of.gives, Gives::Groups(terms) if keyed(terms));
     if (of.features.group || aggregates(scope, level)) && !by_key {
-        return Some("a query in FROM or WITH groups rows of several shards".to_owned());
+        return Some("a query in FROM, WITH or UNION groups rows of several shards".to_owned());
     }
     if of.features.distinct && !gives_key(scope, level) {
-        return Some("DISTINCT in a query in FROM or WITH without the key".to_owned());
+        return Some("DISTINCT in a query in FROM, WITH or UNION without the key".to_owned());
     }
     if !windows_by_key(scope, level) {
         return Some("a window function over rows of several shards".to_owned());

@@ -227,14 +227,44 @@ pub(super) fn session_command(verb: &str) -> Refusal {
     )
 }
 
+/// What is of a host or a database as a whole, and so of no shard.
+const OF_A_HOST: &[&str] = &[
+    "DATABASE",
+    "ROLE",
+    "USER",
+    "GROUP",
+    "TABLESPACE",
+    "SYSTEM",
+    "PUBLICATION",
+    "SUBSCRIPTION",
+    "SERVER",
+];
+
+/// What is of all tables, if it names none.
+const OF_ALL_TABLES: &[&str] = &["ANALYZE", "VACUUM", "REINDEX", "CLUSTER"];
+
 pub(super) fn utility(verb: &str) -> Refusal {
-    let hint =
-        format!("To change all shards use presplit provision; to run it in one, {GIVE_HINT}.");
-    Refusal::new(
-        Code::NoKey,
-        format!("{verb} does not say in which shard"),
-        hint,
-    )
+    let (message, hint) = if verb.split(' ').any(|word| OF_A_HOST.contains(&word)) {
+        (
+            format!("{verb} is of a whole host, and a host is not said"),
+            format!(
+                "Run it on each host itself, past the proxy; or, for the host of one shard, {GIVE_HINT}."
+            ),
+        )
+    } else if OF_ALL_TABLES.contains(&verb) {
+        (
+            format!("{verb} does not say of which tables"),
+            format!("Name them: {verb} users; or, for the host of one shard, {GIVE_HINT}."),
+        )
+    } else {
+        (
+            format!("{verb} does not say in which shard"),
+            format!(
+                "To run it in one, {GIVE_HINT}; for all, run it on the hosts, in each shard's schema."
+            ),
+        )
+    };
+    Refusal::new(Code::NoKey, message, hint)
 }
 
 pub(super) fn copy(table: &str) -> Refusal {
@@ -382,7 +412,9 @@ pub(super) fn not_merged(reason: &str) -> Refusal {
 /// Several shards where only one will do.
 pub(super) fn not_mergeable(reason: &str, writes: bool) -> Refusal {
     if writes {
-        let message = format!("the statement writes to more than one shard, but {reason}");
+        let message = format!(
+            "the statement writes to more than one shard, or locks rows there, but {reason}"
+        );
         return Refusal::new(
             Code::ManyShards,
             message,

@@ -11,6 +11,7 @@ use super::control::declared_cursor;
 use super::ends::Again;
 use super::errors::Fault;
 use super::links::Need;
+use super::portions::Rows;
 use super::prepare::{Way, bad_hint};
 use super::replies::{Made, Pass, Reply};
 use super::set::{SetConfig, read_set_config};
@@ -43,6 +44,8 @@ pub(super) enum Portal {
     Own(Arc<Statement>),
     /// It is to be asked of several shards.
     Several(Arc<Several>),
+    /// They have been asked; these rows the client has not fetched yet.
+    Held(Arc<Several>, Rows),
     /// A COPY whose rows go to their own shards, or all to this one.
     Data(Arc<Statement>, Option<ShardId>),
     /// It writes to several shards.
@@ -93,7 +96,25 @@ impl Prepareds {
         }
     }
 
-    fn put_portal(&mut self, name: &[u8], portal: Portal) {
+    pub(super) fn portal_mut(&mut self, name: &[u8]) -> Option<&mut Portal> {
+        if name.is_empty() {
+            self.unnamed_portal.as_mut()
+        } else {
+            self.portals.get_mut(name)
+        }
+    }
+
+    /// Bytes of rows that portals hold.
+    pub(super) fn held_bytes(&self) -> usize {
+        let portals = self.portals.values().chain(&self.unnamed_portal);
+        let bytes = portals.map(|portal| match portal {
+            Portal::Held(_, rows) => rows.bytes(),
+            _ => 0,
+        });
+        bytes.sum()
+    }
+
+    pub(super) fn put_portal(&mut self, name: &[u8], portal: Portal) {
         if name.is_empty() {
             self.unnamed_portal = Some(portal);
         } else {
@@ -438,6 +459,7 @@ impl Session {
             && let Some(
                 Portal::Own(_)
                 | Portal::Several(_)
+                | Portal::Held(..)
                 | Portal::Write(_)
                 | Portal::Written(_)
                 | Portal::Data(..),
@@ -774,7 +796,7 @@ impl Session {
                 self.replies.push(Reply::Made(Made::Bytes(made.into())));
                 return Ok(());
             }
-            Some(Portal::Several(several)) => {
+            Some(Portal::Several(several) | Portal::Held(several, _)) => {
                 let several = several.clone();
                 return Box::pin(self.describe_several(&several)).await;
             }
@@ -890,8 +912,9 @@ impl Session {
             }
             Some(Portal::Several(several)) => {
                 let several = several.clone();
-                return self.execute_several(&several, max_rows).await;
+                return Box::pin(self.execute_several(&several, name, max_rows)).await;
             }
+            Some(Portal::Held(..)) => return self.execute_held(name, max_rows).await,
             Some(Portal::Write(writing)) => {
                 let writing = writing.clone();
                 // What is written must not be written twice.

@@ -240,7 +240,9 @@ impl Session {
             backend::command_complete(&mut self.client.outbox, &format!("SELECT {rows}"));
             return Ok(false);
         }
-        let cut = gathered.is_err() && self.links.get(self.active).is_some_and(|l| l.in_message());
+        let cut = gathered.is_err()
+            && self.holding.is_none()
+            && self.links.get(self.active).is_some_and(|l| l.in_message());
         for link in &mut self.links {
             link.discard();
         }
@@ -297,18 +299,14 @@ impl Session {
         Ok(())
     }
 
-    /// Execute of a portal for several shards.
+    /// Execute of a portal for several shards that has not been executed yet.
     pub(super) async fn execute_several(
         &mut self,
         several: &Arc<Several>,
+        name: &[u8],
         max_rows: i32,
     ) -> Result<(), Fault> {
-        if max_rows > 0 {
-            return Err(Fault::unsupported(
-                "a portal over several shards cannot be read in parts",
-                "Ask for all rows at once (fetch size 0), or for one user.",
-            ));
-        }
+        self.check_runs()?;
         if self.block.is_none() && self.batch.writer.is_some() {
             return Err(Fault::unsupported(
                 "a statement over several shards cannot follow a write in one pipeline",
@@ -317,10 +315,20 @@ impl Session {
         }
         self.settle_replies().await?;
         self.context.stats.scattered(several.shards.len());
+        // As in Postgres, a COPY knows no row limit.
         if self.copy_out_of_portal(several).await? {
             return Ok(());
         }
         let hosts = self.enlist_hosts(&several.shards).await?;
+        self.execute_first(several, &hosts, name, max_rows).await
+    }
+
+    /// Asks all shards. `true`: one failed and the client has its error.
+    pub(super) async fn gather_portal(
+        &mut self,
+        several: &Several,
+        hosts: &[Shards],
+    ) -> Result<bool, Fault> {
         if let Prepared::Query(bound) = &*several.statement.prepared {
             let statement = &several.statement;
             let body = [&[0, 0], &several.bind[..]].concat();
@@ -339,13 +347,11 @@ impl Session {
                     types: &statement.types,
                     bind: Some(bind),
                 };
-                self.merge(&asked, recipe, &hosts, false).await?;
-                return Ok(());
+                return self.merge(&asked, recipe, hosts, false).await;
             }
         }
-        let gathered = self.gather_portals(several, &hosts).await;
-        self.end_gather(gathered, false)?;
-        Ok(())
+        let gathered = self.gather_portals(several, hosts).await;
+        self.end_gather(gathered, false)
     }
 
     async fn gather_portals(
@@ -435,9 +441,7 @@ impl Session {
             self.links[i].take(n);
             rest -= n;
             self.links[i].pass_rest(rest);
-            if self.client.outbox.len() >= ENOUGH {
-                self.client.flush().await.map_err(Fault::client)?;
-            }
+            self.pass_gathered().await?;
             if rest > 0 {
                 self.fill_link(i).await?;
             }
@@ -461,9 +465,10 @@ impl Session {
         }
     }
 
-    /// Reads from a link while every link's outbox goes out. Before it waits, the client gets what there is for it.
+    /// Reads from a link while every link's outbox goes out. Before it waits, the client gets what there is for it,
+    /// unless it is held.
     async fn fill_link(&mut self, i: usize) -> Result<(), Fault> {
-        if !self.client.outbox.is_empty() {
+        if !self.client.outbox.is_empty() && self.holding.is_none() {
             let link = &mut self.links[i];
             let come = poll_fn(|cx| {
                 let sent = link.poll_flush(cx);

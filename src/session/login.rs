@@ -242,6 +242,7 @@ async fn open(
         block: None,
         batch: Batch::default(),
         statements: Prepareds::default(),
+        holding: None,
         settings: startup.clone(),
         reading: (Settings::default(), Arc::from([])),
         startup,

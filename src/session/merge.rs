@@ -481,10 +481,7 @@ impl Session {
         if let (Some(n), Some(count)) = (outputs, out.get_mut(from..from + 2)) {
             count.copy_from_slice(&(n as u16).to_be_bytes());
         }
-        if out.len() >= super::gather::ENOUGH {
-            self.client.flush().await.map_err(Fault::client)?;
-        }
-        Ok(())
+        self.pass_gathered().await
     }
 
     /// LIMIT without an order: the rows that come first.

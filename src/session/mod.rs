@@ -21,6 +21,7 @@ mod keys;
 mod links;
 mod login;
 mod merge;
+mod portions;
 mod prepare;
 mod relay;
 mod replies;
@@ -45,6 +46,7 @@ use block::Block;
 use ends::{Client, Link};
 use errors::Fault;
 use extended::Prepareds;
+use portions::Holding;
 use relay::{Relayed, Seen};
 use replies::Replies;
 
@@ -76,6 +78,8 @@ pub(crate) struct Session {
     block: Option<Box<Block>>,
     batch: Batch,
     statements: Prepareds,
+    /// The rows that a gather is writing for the client are held for it.
+    holding: Option<Holding>,
     /// What the client has set, and what it asked for at startup (RESET goes back to that).
     settings: Settings,
     startup: Settings,

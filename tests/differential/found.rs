@@ -74,7 +74,7 @@ const FOUND: [(&str, &[i64]); 15] = [
     ),
 ];
 
-pub fn statement(text: &str, keys: &[i64]) -> Statement {
+fn statement(text: &str, keys: &[i64]) -> Statement {
     let mut pieces = text.split('K');
     let mut marked = pieces.next().unwrap().to_owned();
     for (n, piece) in pieces.enumerate() {

@@ -154,7 +154,7 @@ pub struct CallText {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Count {
     /// A literal or parameter.
-    Const(Const, Span),
+    Const(Const),
     /// Something else.
     Other,
 }

@@ -191,7 +191,7 @@ impl Reader<'_, '_> {
             (None, None) => None,
             _ => return None,
         };
-        let (limit, offset) = self.counts(query, clauses)?;
+        let (limit, offset) = self.counts(query)?;
         Some(SelectText {
             with: self.span(0..clauses.select),
             distinct,
@@ -304,7 +304,7 @@ impl Reader<'_, '_> {
     }
 
     /// LIMIT and OFFSET.
-    fn counts(&self, query: &Query, clauses: &Clauses) -> Option<(Option<Count>, Option<Count>)> {
+    fn counts(&self, query: &Query) -> Option<(Option<Count>, Option<Count>)> {
         let (mut limit, mut offset) = (None, None);
         match &query.limit_clause {
             None => {}
@@ -313,43 +313,24 @@ impl Reader<'_, '_> {
                 offset: o,
                 limit_by,
             }) if limit_by.is_empty() => {
-                limit = l.as_ref().map(|l| self.count(l, "limit", clauses));
-                offset = o.as_ref().map(|o| self.count(&o.value, "offset", clauses));
+                limit = l.as_ref().map(|l| self.count(l));
+                offset = o.as_ref().map(|o| self.count(&o.value));
             }
             Some(_) => return None,
         }
         if let Some(fetch) = &query.fetch {
             limit = Some(match &fetch.quantity {
-                Some(quantity) if !fetch.with_ties && !fetch.percent => {
-                    self.count(quantity, "fetch", clauses)
-                }
+                Some(quantity) if !fetch.with_ties && !fetch.percent => self.count(quantity),
                 _ => Count::Other,
             });
         }
         Some((limit, offset))
     }
 
-    /// The number of rows behind a word: a literal or parameter, written in one token.
-    fn count(&self, expr: &Expr, word: &str, clauses: &Clauses) -> Count {
-        let rest = self.outside(clauses.rest..self.raws.len());
-        let Some(at) = rest.into_iter().find(|at| self.word(*at) == Some(word)) else {
-            return Count::Other;
-        };
-        let at = if word == "fetch" { at + 2 } else { at + 1 };
-        let single = matches!(
-            self.raws.get(at).map(|raw| &raw.kind),
-            Some(RawKind::Literal(..) | RawKind::Param)
-        );
-        let ends = match self.raws.get(at + 1).map(|raw| &raw.kind) {
-            None => true,
-            Some(RawKind::Word(next)) => matches!(
-                next.as_str(),
-                "limit" | "offset" | "fetch" | "for" | "row" | "rows"
-            ),
-            Some(_) => false,
-        };
-        match (self.lower.term(expr), self.span(at..at + 1)) {
-            (Term::Const(value), Some(span)) if single && ends => Count::Const(value, span),
+    /// A number of rows: a literal or parameter, whatever brackets and casts stand about it.
+    fn count(&self, expr: &Expr) -> Count {
+        match self.lower.term(expr) {
+            Term::Const(value) => Count::Const(value),
             _ => Count::Other,
         }
     }

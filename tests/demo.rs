@@ -11,16 +11,22 @@ use crate::support;
 
 /// Starts the demo and waits until it says that it runs. Its ports are `port` and those near it.
 fn start(dir: &Path, port: u16) -> Child {
+    let said = tempfile::NamedTempFile::new().unwrap();
     let mut demo = Command::new(env!("CARGO_BIN_EXE_presplit"))
         .args(["demo", "--port", &port.to_string(), "--dir"])
         .arg(dir)
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stderr(said.reopen().unwrap())
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines();
     let runs = lines.any(|line| line.unwrap().contains("The demo runs"));
-    assert!(runs, "it ended before it ran: {:?}", demo.wait());
+    assert!(
+        runs,
+        "it ended before it ran: {:?}: {}",
+        demo.wait(),
+        std::fs::read_to_string(said.path()).unwrap_or_default()
+    );
     // Standard output is read to its end, lest the demo die of a closed pipe.
     std::thread::spawn(move || lines.count());
     demo
@@ -56,7 +62,9 @@ fn wait_until_gone(port: u16) {
 #[tokio::test]
 async fn it_runs_twice_in_a_row_and_leaves_nothing_running_however_it_ends() {
     let dir = tempfile::tempdir().unwrap();
-    let port = free_port().unwrap() / 2 + 10_000;
+    // Below the ports that the kernel gives to connections (ip_local_port_range): none of another test takes it between
+    // two starts.
+    let port = 20_000 + free_port().unwrap() % 10_000;
     for signal in ["KILL", "HUP"] {
         let mut demo = start(dir.path(), port);
         assert_eq!(

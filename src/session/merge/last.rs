@@ -54,31 +54,27 @@ impl Session {
         }
         let mut columns = vec![Column::default(); parts.columns.len()];
         let (mut rows, mut bytes) = (0u32, 0);
-        for i in self.asked_links(hosts) {
-            loop {
-                match self.next_row(i).await? {
-                    Err(Failed) => {
-                        self.settle_links(hosts).await?;
-                        return Ok(Err(Failed));
+        let mut at = 0;
+        loop {
+            match self.next_of_all(hosts, &mut at).await? {
+                Err(Failed) => return Ok(Err(Failed)),
+                Ok(None) => break,
+                Ok(Some(row)) => {
+                    rows += 1;
+                    bytes += row.len();
+                    let most = self.map.proxy.limits.gather_rows;
+                    if rows > most {
+                        return Err(Fault::limit(
+                            &format!("{rows} rows of several shards that must be held at once"),
+                            "gather_rows",
+                            u64::from(most),
+                        ));
                     }
-                    Ok(None) => break,
-                    Ok(Some(row)) => {
-                        rows += 1;
-                        bytes += row.len();
-                        let most = self.map.proxy.limits.gather_rows;
-                        if rows > most {
-                            return Err(Fault::limit(
-                                &format!("{rows} rows of several shards that must be held at once"),
-                                "gather_rows",
-                                u64::from(most),
-                            ));
-                        }
-                        self.check_held(bytes)?;
-                        let mut body = Body(&row);
-                        body.u16()?;
-                        for column in &mut columns {
-                            column.push(body.value()?);
-                        }
+                    self.check_held(bytes)?;
+                    let mut body = Body(&row);
+                    body.u16()?;
+                    for column in &mut columns {
+                        column.push(body.value()?);
                     }
                 }
             }

@@ -88,23 +88,42 @@ impl Session {
         self.pass_gathered().await
     }
 
+    /// The next row of the hosts, one host after the other; `None`: they have said all. `at` counts the hosts read to
+    /// their end. If one fails, the others are read to theirs, too.
+    pub(super) async fn next_of_all(
+        &mut self,
+        hosts: &[Shards],
+        at: &mut usize,
+    ) -> Step<Option<Vec<u8>>> {
+        while let Some((host, _)) = hosts.get(*at) {
+            let Some(i) = self.links.iter().position(|l| l.host == *host) else {
+                *at += 1;
+                continue;
+            };
+            match self.next_row(i).await? {
+                Ok(None) => *at += 1,
+                Ok(row) => return Ok(Ok(row)),
+                Err(Failed) => {
+                    self.settle_links(hosts).await?;
+                    return Ok(Err(Failed));
+                }
+            }
+        }
+        Ok(Ok(None))
+    }
+
     /// LIMIT without an order: the rows that come first.
     pub(super) async fn take_any(&mut self, sorted: &Sorted, hosts: &[Shards]) -> Step<u64> {
-        let (mut passed, mut given) = (0, 0);
-        for i in self.asked_links(hosts) {
-            loop {
-                match self.next_row(i).await? {
-                    Err(Failed) => {
-                        self.settle_links(hosts).await?;
-                        return Ok(Err(Failed));
-                    }
-                    Ok(None) => break,
-                    Ok(Some(_)) if sorted.limit.is_some_and(|most| given >= most) => {}
-                    Ok(Some(_)) if passed < sorted.offset => passed += 1,
-                    Ok(Some(row)) => {
-                        given += 1;
-                        self.give(&row, None).await?;
-                    }
+        let (mut at, mut passed, mut given) = (0, 0, 0);
+        loop {
+            match self.next_of_all(hosts, &mut at).await? {
+                Err(Failed) => return Ok(Err(Failed)),
+                Ok(None) => break,
+                Ok(Some(_)) if sorted.limit.is_some_and(|most| given >= most) => {}
+                Ok(Some(_)) if passed < sorted.offset => passed += 1,
+                Ok(Some(row)) => {
+                    given += 1;
+                    self.give(&row, None).await?;
                 }
             }
         }
@@ -121,27 +140,22 @@ impl Session {
     ) -> Step<u64> {
         let needed = usize::try_from(sorted.needed().unwrap_or(0)).unwrap_or(usize::MAX);
         let mut rows: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
-        let mut bytes = 0;
-        for i in self.asked_links(hosts) {
-            loop {
-                match self.next_row(i).await? {
-                    Err(Failed) => {
-                        self.settle_links(hosts).await?;
-                        return Ok(Err(Failed));
-                    }
-                    Ok(None) => break,
-                    Ok(Some(row)) => {
-                        bytes += row.len();
-                        rows.push((sort_key(&row, outputs, sorted, orders), row));
-                    }
+        let (mut at, mut bytes) = (0, 0);
+        loop {
+            match self.next_of_all(hosts, &mut at).await? {
+                Err(Failed) => return Ok(Err(Failed)),
+                Ok(None) => break,
+                Ok(Some(row)) => {
+                    bytes += row.len();
+                    rows.push((sort_key(&row, outputs, sorted, orders), row));
                 }
-                let many = rows.len() > 2 * needed + 1000;
-                if many || bytes > self.map.proxy.limits.gather_bytes {
-                    rows.sort_by(|a, b| a.0.cmp(&b.0));
-                    rows.truncate(needed);
-                    bytes = rows.iter().map(|(_, row)| row.len()).sum();
-                    self.check_held(bytes)?;
-                }
+            }
+            let many = rows.len() > 2 * needed + 1000;
+            if many || bytes > self.map.proxy.limits.gather_bytes {
+                rows.sort_by(|a, b| a.0.cmp(&b.0));
+                rows.truncate(needed);
+                bytes = rows.iter().map(|(_, row)| row.len()).sum();
+                self.check_held(bytes)?;
             }
         }
         rows.sort_by(|a, b| a.0.cmp(&b.0));
@@ -185,8 +199,8 @@ impl Session {
         let (mut passed, mut given) = (0, 0);
         while sorted.limit.is_none_or(|most| given < most) {
             let least = (0..heads.len()).filter(|n| heads[*n].is_some());
-            let key = |n: &usize| heads[*n].as_ref().map(|(key, _)| key.clone());
-            let Some(n) = least.min_by_key(key) else {
+            let key = |n: &usize| heads[*n].as_ref().map(|(key, _)| key);
+            let Some(n) = least.min_by(|a, b| key(a).cmp(&key(b))) else {
                 break;
             };
             let next = self.next_head(links[n], sorted, orders, outputs).await?;

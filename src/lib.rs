@@ -13,7 +13,7 @@
 //!  3   admin                                    virtual database, HTTP
 //!  2   session          ops                     one client's conversation | an operator's work
 //!  1   route            pool                    where to send? (pure)     | server connections
-//!  0   wire    sql    shardmap    catalog  stats    leaves that know nothing of each other
+//!  0   wire    sql    shardmap    catalog  stats    twophase    leaves that know nothing of each other
 //! ```
 //!
 //! # The walk of a query
@@ -45,4 +45,5 @@ pub mod session;
 pub mod shardmap;
 pub mod sql;
 pub mod stats;
+pub mod twophase;
 pub mod wire;

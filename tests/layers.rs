@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module of the crate and its floor. `cli` and `main` are the binary.
-const FLOORS: [(&str, u8); 14] = [
+const FLOORS: [(&str, u8); 15] = [
     ("main", 5),
     ("cli", 5),
     ("proxy", 4),
@@ -18,6 +18,7 @@ const FLOORS: [(&str, u8); 14] = [
     ("shardmap", 0),
     ("catalog", 0),
     ("stats", 0),
+    ("twophase", 0),
     // Talks to the proxy as any client does and shares only the id layout, in shardmap.
     ("feed", 1),
 ];

@@ -426,7 +426,11 @@ mod tests {
 
     fn context(map: &str) -> std::sync::Arc<Context> {
         let map = ShardMap::parse(map, &|_| None).unwrap();
-        Context::new(MapHandle::fixed(map), Stats::new().unwrap())
+        Context::new(
+            MapHandle::fixed(map),
+            Stats::new().unwrap(),
+            Default::default(),
+        )
     }
 
     const MAP: &str = "version = 7\n[keyspace]\nshards = 6\n[hosts.a]\nurl = \"postgres://app:secret@h:1/app\"\n\

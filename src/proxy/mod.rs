@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::session::{Context, Order, WorkerContext};
 use crate::shardmap::{self, MapHandle};
 use crate::stats::Stats;
+use crate::twophase::Seam;
 
 /// A proxy that has taken its ports and serves nobody yet.
 pub struct Proxy {
@@ -55,7 +56,7 @@ impl Proxy {
             .transpose()?;
         let stats = Stats::new().map_err(io::Error::other)?;
         Ok(Proxy {
-            context: Context::new(map, stats),
+            context: Context::new(map, stats, seam()),
             listeners,
             http,
             address,
@@ -130,6 +131,17 @@ impl Proxy {
         }
         Ok(())
     }
+}
+
+/// Tests name a directory in `PRESPLIT_SEAM`.
+#[cfg(debug_assertions)]
+fn seam() -> Seam {
+    Seam::at(std::env::var_os("PRESPLIT_SEAM").map(Into::into))
+}
+
+#[cfg(not(debug_assertions))]
+fn seam() -> Seam {
+    Seam::default()
 }
 
 /// Tells all clients to go when they are outside a transaction, and waits until they are gone or the grace is over.

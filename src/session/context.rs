@@ -21,6 +21,7 @@ use crate::sql::hint::{Hint, HintFault};
 use crate::sql::rewrite;
 use crate::sql::shape::{Hole, Shape};
 use crate::stats::Stats;
+use crate::twophase::{Board, Seam};
 use crate::wire::auth::Mock;
 
 /// Shared by all sessions of one proxy.
@@ -41,6 +42,10 @@ pub struct Context {
     pub welcomes: super::login::Welcomes,
     /// Keys for rows that are inserted without one.
     pub keys: super::keys::Keys,
+    /// Transactions over several hosts.
+    pub two_phase: Arc<Board>,
+    /// Where tests stop a commit on several hosts.
+    pub seam: Seam,
     /// Asks the catalog reader for a new look (a statement names a table that we don't know).
     pub refresh: Refresh,
     pub(crate) mock: Mock,
@@ -49,7 +54,7 @@ pub struct Context {
 
 impl Context {
     /// A context for a proxy with this map; the tables are not known yet.
-    pub fn new(map: MapHandle, stats: Stats) -> Arc<Context> {
+    pub fn new(map: MapHandle, stats: Stats, seam: Seam) -> Arc<Context> {
         let schema = Schema::new(&map.current(), None, Snapshot::default());
         Arc::new(Context {
             map,
@@ -60,6 +65,8 @@ impl Context {
             cancel_keys: CancelKeys::default(),
             welcomes: Default::default(),
             keys: Default::default(),
+            two_phase: Board::new(),
+            seam,
             refresh: Refresh::default(),
             mock: Mock::new(),
             statement_ids: AtomicU64::new(1),

@@ -6,7 +6,7 @@ use super::key::Function;
 use super::map::{Kind, MAX_SHARDS, Password};
 use super::schema::SchemaPattern;
 use super::section::{At, Entry, Env, Section, identifier};
-use super::settings::{Limits, ProxySettings, Timeouts};
+use super::settings::{CrossHost, CrossHostSnapshots, Limits, ProxySettings, Timeouts};
 use super::url::{HostUrl, Secret};
 use super::{fault::Faults, verifier};
 
@@ -300,6 +300,17 @@ impl ProxyConfig {
         let http = section.address("http");
         let database = section.find("database").and_then(|e| section.identifier(e));
         let workers = section.count("workers", 1..=256, defaults.workers);
+        let cross_host = section.find("cross_host").and_then(|e| {
+            let choices = [("2pc", CrossHost::TwoPhase), ("refuse", CrossHost::Refuse)];
+            choice(&mut section, e, &choices)
+        });
+        let cross_host_snapshots = section.find("cross_host_snapshots").and_then(|e| {
+            let choices = [
+                ("refuse", CrossHostSnapshots::Refuse),
+                ("separate", CrossHostSnapshots::Separate),
+            ];
+            choice(&mut section, e, &choices)
+        });
         let (limits, statement_text_at) = limits(section.section("limits"));
         let timeouts = timeouts(section.section("timeouts"));
         let http_at = http.as_ref().map_or(section.at, |a| a.at);
@@ -309,6 +320,9 @@ impl ProxyConfig {
             http: http.map(|a| a.value),
             database: database.map_or(defaults.database, |d| d.value),
             workers,
+            cross_host: cross_host.map_or(defaults.cross_host, |c| c.value),
+            cross_host_snapshots: cross_host_snapshots
+                .map_or(defaults.cross_host_snapshots, |c| c.value),
             limits,
             timeouts,
         };
@@ -379,6 +393,8 @@ fn timeouts(mut section: Section<'_, '_>) -> Timeouts {
         transaction: section.duration_or_off("transaction", d.transaction),
         server_idle: section.duration("server_idle", d.server_idle),
         server_lifetime: section.duration("server_lifetime", d.server_lifetime),
+        cross_host_step: section.duration("cross_host_step", d.cross_host_step),
+        cross_host_lock: section.duration_or_off("cross_host_lock", d.cross_host_lock),
         drain_grace: section.duration("drain_grace", d.drain_grace),
     };
     section.finish();

@@ -15,10 +15,32 @@ pub struct ProxySettings {
     pub database: String,
     /// Event loops, each on its own thread. Default 1; a session stays on one.
     pub workers: u32,
+    /// What becomes of a transaction that writes on a second host. Default `2pc`.
+    pub cross_host: CrossHost,
+    /// What becomes of a REPEATABLE READ or SERIALIZABLE transaction that needs a second host. Default `refuse`.
+    pub cross_host_snapshots: CrossHostSnapshots,
     /// `[proxy.limits]`.
     pub limits: Limits,
     /// `[proxy.timeouts]`.
     pub timeouts: Timeouts,
+}
+
+/// `[proxy] cross_host`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CrossHost {
+    /// It is committed on all hosts or on none, by two-phase commit.
+    TwoPhase,
+    /// The second write is refused (SR002).
+    Refuse,
+}
+
+/// `[proxy] cross_host_snapshots`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CrossHostSnapshots {
+    /// The second host is refused (SR002): two hosts are two snapshots.
+    Refuse,
+    /// It has a snapshot on each host, taken one after the other.
+    Separate,
 }
 
 /// `[proxy.limits]`: the most of everything that a client could make us hold. Bytes may be written as `"64kB"`, `"1MB"`.
@@ -75,6 +97,12 @@ pub struct Timeouts {
     pub server_idle: Duration,
     /// A server connection is closed at the first release after this. Default 1 h.
     pub server_lifetime: Duration,
+    /// A step of a commit on several hosts. Before the decision all is rolled back then; after it recovery takes over.
+    /// Default 10 s.
+    pub cross_host_step: Duration,
+    /// A statement of a transaction on several hosts that waits for a lock is refused (40P01) after this: no single host
+    /// sees a deadlock that goes over two. Those that we see are ended sooner. Default 30 s.
+    pub cross_host_lock: Option<Duration>,
     /// On SIGTERM, how long transactions may go on before they are cut. Default 30 s.
     pub drain_grace: Duration,
 }
@@ -86,6 +114,8 @@ impl Default for ProxySettings {
             http: None,
             database: String::new(),
             workers: 1,
+            cross_host: CrossHost::TwoPhase,
+            cross_host_snapshots: CrossHostSnapshots::Refuse,
             limits: Limits::default(),
             timeouts: Timeouts::default(),
         }
@@ -123,6 +153,8 @@ impl Default for Timeouts {
             transaction: None,
             server_idle: Duration::from_secs(600),
             server_lifetime: Duration::from_secs(3600),
+            cross_host_step: Duration::from_secs(10),
+            cross_host_lock: Some(Duration::from_secs(30)),
             drain_grace: Duration::from_secs(30),
         }
     }
@@ -137,6 +169,8 @@ impl ProxySettings {
             http,
             database,
             workers,
+            cross_host,
+            cross_host_snapshots,
             limits: l,
             timeouts: t,
         } = self;
@@ -145,6 +179,20 @@ impl ProxySettings {
             ("http", http.map_or("off".into(), |http| http.to_string())),
             ("database", database.clone()),
             ("workers", workers.to_string()),
+            (
+                "cross_host",
+                match cross_host {
+                    CrossHost::TwoPhase => "2pc".into(),
+                    CrossHost::Refuse => "refuse".into(),
+                },
+            ),
+            (
+                "cross_host_snapshots",
+                match cross_host_snapshots {
+                    CrossHostSnapshots::Refuse => "refuse".into(),
+                    CrossHostSnapshots::Separate => "separate".into(),
+                },
+            ),
             ("limits.clients", l.clients.to_string()),
             (
                 "limits.startup_packet_bytes",
@@ -193,6 +241,11 @@ impl ProxySettings {
             ),
             ("timeouts.server_idle", duration(t.server_idle)),
             ("timeouts.server_lifetime", duration(t.server_lifetime)),
+            ("timeouts.cross_host_step", duration(t.cross_host_step)),
+            (
+                "timeouts.cross_host_lock",
+                t.cross_host_lock.map_or("off".into(), duration),
+            ),
             ("timeouts.drain_grace", duration(t.drain_grace)),
         ]
     }

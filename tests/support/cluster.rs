@@ -10,13 +10,14 @@ use presplit::ops::cluster::{Programs, Server, free_port};
 use tokio_postgres::Client;
 
 /// Tests may lose data, and are not to wait for the disk.
-const SETTINGS: [&str; 6] = [
+const SETTINGS: [&str; 7] = [
     "fsync=off",
     "synchronous_commit=off",
     "full_page_writes=off",
     "shared_buffers=32MB",
     "max_connections=200",
     "autovacuum=off",
+    "max_prepared_transactions=100",
 ];
 
 /// A real Postgres with superuser and database `app`, no password, on 127.0.0.1 and on a unix socket.

@@ -1,0 +1,355 @@
+//! What sessions and recovery of one proxy tell each other: which hosts can take part, which transactions are under way,
+//! which are decided and not yet carried out everywhere.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{Notify, watch};
+
+use super::name::{Home, Name, ProxyId};
+
+/// The board of one proxy.
+pub struct Board {
+    /// This proxy's part of its transactions' names.
+    pub id: ProxyId,
+    next: AtomicU64,
+    state: Mutex<State>,
+    /// Counts changes of what hosts can do and of what is owed on them.
+    changes: watch::Sender<u64>,
+    /// Recovery has something to do.
+    pub hurry: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    hosts: HashMap<String, Readiness>,
+    live: BTreeMap<u64, Live>,
+    owed: HashMap<String, HashSet<Name>>,
+    done: Vec<Name>,
+    in_doubt: Vec<InDoubt>,
+}
+
+/// Whether a host can take part in a transaction over several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// It has not been reached yet; why not.
+    Unknown(String),
+    /// It can.
+    Ready(Home),
+    /// It can't: why, and what would mend it.
+    Unable {
+        /// What it lacks.
+        why: String,
+        /// What would mend it.
+        mend: String,
+    },
+}
+
+/// A transaction over several hosts whose session is at work on it.
+#[derive(Clone, Debug)]
+pub struct Live {
+    /// Its name.
+    pub name: Name,
+    /// The number of its client.
+    pub client: u64,
+    /// The key with which its session is cancelled.
+    pub cancel_key: Arc<[u8]>,
+    /// When it became one of several hosts.
+    pub since: Instant,
+    /// Its hosts' names and the server processes there.
+    pub parts: Vec<(String, i32)>,
+    /// How far its commit is.
+    pub step: &'static str,
+}
+
+/// A prepared transaction of ours that was found on a host.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InDoubt {
+    /// The host that it is prepared on.
+    pub host: String,
+    /// Its name.
+    pub name: Name,
+    /// How long ago it was prepared, by the host's clock.
+    pub age: Duration,
+    /// What will become of it.
+    pub outlook: Outlook,
+}
+
+/// What will become of a prepared transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outlook {
+    /// It is decided, and is to be committed.
+    Commits,
+    /// Its decision host's part has ended without a decision: it is to be rolled back.
+    RollsBack,
+    /// Its decision host's part is still open: its proxy may yet decide.
+    Open,
+    /// Its decision host does not answer: why.
+    HostDown(String),
+    /// No host of the map is its decision host.
+    HostUnknown,
+    /// It is known how it ends, but it could not be ended: why.
+    Stuck(String),
+}
+
+/// A transaction's place among those under way. It leaves when this is dropped.
+pub struct Ticket {
+    board: Arc<Board>,
+    name: Name,
+}
+
+impl Board {
+    /// A board of a proxy that starts now.
+    pub fn new() -> Arc<Board> {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        Arc::new(Board {
+            id: ProxyId {
+                proxy: rand::random(),
+                epoch: since.unwrap_or_default().as_secs() as u32,
+            },
+            next: AtomicU64::new(1),
+            state: Mutex::default(),
+            changes: watch::Sender::default(),
+            hurry: Notify::new(),
+        })
+    }
+
+    /// No foreign code runs under the lock, so a poisoned one is as good as a clean one.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|n| *n += 1);
+    }
+
+    /// Notes what was found out about a host.
+    pub fn set_readiness(&self, host: &str, readiness: Readiness) {
+        let before = self.lock().hosts.insert(host.to_owned(), readiness.clone());
+        if before.as_ref() != Some(&readiness) {
+            self.changed();
+        }
+    }
+
+    /// What is known of a host.
+    pub fn readiness(&self, host: &str) -> Readiness {
+        let state = self.lock();
+        let known = state.hosts.get(host).cloned();
+        known.unwrap_or_else(|| Readiness::Unknown("it has not been asked yet".to_owned()))
+    }
+
+    /// What is known of a host; waits up to `limit` for its first answer.
+    pub async fn readiness_within(&self, host: &str, limit: Duration) -> Readiness {
+        let known = || match self.readiness(host) {
+            Readiness::Unknown(_) => None,
+            known => Some(known),
+        };
+        self.hurry_unless(known().is_some());
+        self.wait_for(limit, || known().is_some()).await;
+        self.readiness(host)
+    }
+
+    fn hurry_unless(&self, done: bool) {
+        if !done {
+            self.hurry.notify_one();
+        }
+    }
+
+    async fn wait_for(&self, limit: Duration, mut done: impl FnMut() -> bool) -> bool {
+        let mut changes = self.changes.subscribe();
+        let waiting = async {
+            loop {
+                changes.borrow_and_update();
+                if done() || changes.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(limit, waiting).await.is_ok()
+    }
+
+    /// A transaction becomes one over several hosts, with its decision in the database `home` of `host`.
+    pub fn begin(
+        self: &Arc<Board>,
+        host: &str,
+        home: Home,
+        client: u64,
+        cancel_key: &[u8],
+    ) -> Ticket {
+        let name = Name {
+            home,
+            proxy: self.id,
+            number: self.next.fetch_add(1, Ordering::Relaxed),
+            host: host.to_owned(),
+        };
+        let live = Live {
+            name: name.clone(),
+            client,
+            cancel_key: cancel_key.into(),
+            since: Instant::now(),
+            parts: Vec::new(),
+            step: "open",
+        };
+        self.lock().live.insert(name.number, live);
+        Ticket {
+            board: self.clone(),
+            name,
+        }
+    }
+
+    /// Transactions over several hosts whose sessions are at work on them.
+    pub fn live(&self) -> Vec<Live> {
+        self.lock().live.values().cloned().collect()
+    }
+
+    /// Whether a session of this proxy is at work on the transaction.
+    pub fn is_live(&self, name: &Name) -> bool {
+        name.proxy == self.id && self.lock().live.contains_key(&name.number)
+    }
+
+    /// The client knows that the transaction is committed, and the host has yet to carry it out: nobody may look at the
+    /// host before that is done.
+    pub fn owe(&self, host: &str, name: &Name) {
+        let mut state = self.lock();
+        state
+            .owed
+            .entry(host.to_owned())
+            .or_default()
+            .insert(name.clone());
+        drop(state);
+        self.hurry.notify_one();
+    }
+
+    /// What a host has yet to carry out.
+    pub fn owed(&self, host: &str) -> HashSet<Name> {
+        self.lock().owed.get(host).cloned().unwrap_or_default()
+    }
+
+    /// The host has carried these out.
+    pub fn settle<'n>(&self, host: &str, names: impl IntoIterator<Item = &'n Name>) {
+        let mut state = self.lock();
+        let Some(owed) = state.owed.get_mut(host) else {
+            return;
+        };
+        for name in names {
+            owed.remove(name);
+        }
+        if owed.is_empty() {
+            state.owed.remove(host);
+        }
+        drop(state);
+        self.changed();
+    }
+
+    /// Whether a host has carried out all that clients were told is committed.
+    pub fn is_settled(&self, host: &str) -> bool {
+        let state = self.lock();
+        state.owed.is_empty() || !state.owed.contains_key(host)
+    }
+
+    /// Waits up to `limit` until a host [`Board::is_settled`]; `false`: it is not.
+    pub async fn settled(&self, host: &str, limit: Duration) -> bool {
+        self.hurry_unless(self.is_settled(host));
+        self.wait_for(limit, || self.is_settled(host)).await
+    }
+
+    /// A decision has been carried out on all hosts: its row is of no more use.
+    pub fn forget(&self, name: &Name) {
+        self.lock().done.push(name.clone());
+    }
+
+    /// Takes the names whose rows are of no more use. Those that could not be deleted are given back by [`Board::forget`].
+    pub fn take_done(&self) -> Vec<Name> {
+        std::mem::take(&mut self.lock().done)
+    }
+
+    /// Notes what the last look at the hosts has found.
+    pub fn set_in_doubt(&self, found: Vec<InDoubt>) {
+        self.lock().in_doubt = found;
+    }
+
+    /// What the last look at the hosts has found.
+    pub fn in_doubt(&self) -> Vec<InDoubt> {
+        self.lock().in_doubt.clone()
+    }
+}
+
+impl Ticket {
+    /// The transaction's name.
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// A server process of a host takes part.
+    pub fn enlist(&self, host: &str, pid: i32) {
+        self.update(|live| live.parts.push((host.to_owned(), pid)));
+    }
+
+    /// How far the commit is.
+    pub fn step(&self, step: &'static str) {
+        self.update(|live| live.step = step);
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Live)) {
+        if let Some(live) = self.board.lock().live.get_mut(&self.name.number) {
+            change(live);
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.board.lock().live.remove(&self.name.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOME: Home = Home {
+        system: 1,
+        database: 5,
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn a_host_that_owes_is_waited_for() {
+        let board = Board::new();
+        let ticket = board.begin("a", HOME, 3, b"key");
+        let name = ticket.name().clone();
+        assert!(board.is_live(&name));
+        drop(ticket);
+        assert!(!board.is_live(&name));
+        let wait = Duration::from_secs(1);
+        assert!(board.settled("b", wait).await);
+        board.owe("b", &name);
+        assert!(!board.settled("b", wait).await);
+        assert!(board.settled("a", wait).await);
+        let settling = board.clone();
+        let settle = async move {
+            tokio::time::sleep(wait / 2).await;
+            settling.settle("b", &HashSet::from([name]));
+        };
+        let (settled, ()) = tokio::join!(board.settled("b", wait), settle);
+        assert!(settled);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_answer_of_a_host_is_waited_for() {
+        let board = Board::new();
+        let wait = Duration::from_secs(1);
+        let known = board.readiness_within("a", wait).await;
+        assert!(matches!(known, Readiness::Unknown(_)));
+        let answering = board.clone();
+        let answer = async move {
+            tokio::time::sleep(wait / 2).await;
+            answering.set_readiness("a", Readiness::Ready(HOME));
+        };
+        let (known, ()) = tokio::join!(board.readiness_within("a", wait), answer);
+        assert_eq!(known, Readiness::Ready(HOME));
+    }
+}

@@ -1,0 +1,94 @@
+//! Two-phase commit: how prepared transactions are named, the statements that Postgres is sent, and the board on which
+//! sessions and recovery tell each other of transactions.
+//!
+//! A transaction that has written on several hosts is committed so. One of them is its *decision host*. (1) On all others
+//! `PREPARE TRANSACTION`. (2) On the decision host a row in `presplit.decision` and `COMMIT`, in one message: with that the
+//! transaction is committed. (3) On all others `COMMIT PREPARED`. (4) Some time later the row is deleted.
+//!
+//! What must hold:
+//! * From before the first `PREPARE` until it ends, the decision host's own part holds the advisory lock
+//!   [`Name::key`]. So whoever gets that lock there knows that the part has ended, and then the row says how: committed
+//!   if it is there, else rolled back for ever. No clock and no lease is asked.
+//! * The row is deleted only when no host has a prepared transaction of that name any more.
+//! * Only transactions of our names, in a host's own database, are ever touched.
+
+mod board;
+mod name;
+mod seam;
+
+pub use board::{Board, InDoubt, Live, Outlook, Readiness, Ticket};
+pub use name::{Home, Name, ProxyId};
+pub use seam::Seam;
+
+/// Makes the decision table. Sessions write to it in whatever role they have taken; none but its owner may read it.
+/// `at` is for people. To be run in the app's database of each host.
+pub const TABLE: &str = "CREATE SCHEMA IF NOT EXISTS presplit;
+CREATE TABLE IF NOT EXISTS presplit.decision (
+  name text PRIMARY KEY, hosts text[] NOT NULL, at timestamptz NOT NULL DEFAULT pg_catalog.now());
+GRANT USAGE ON SCHEMA presplit TO PUBLIC;
+GRANT INSERT ON presplit.decision TO PUBLIC";
+
+/// Takes the lock of the transaction until it ends. On the decision host that is what recovery goes by; on the others
+/// it shows which server processes are one transaction. Only we use keys of this kind.
+pub fn mark(name: &Name) -> String {
+    format!("SELECT pg_catalog.pg_advisory_xact_lock({})", name.key())
+}
+
+/// The first phase.
+pub fn prepare(name: &Name) -> String {
+    format!("PREPARE TRANSACTION {}", name.literal())
+}
+
+/// The decision: its row and COMMIT, which must be on disk when it is answered, whatever the session has set.
+/// `hosts`: the names of the hosts on which the transaction is prepared, for people.
+pub fn decide<'h>(name: &Name, hosts: impl Iterator<Item = &'h str>) -> String {
+    let hosts: Vec<String> = hosts.map(literal).collect();
+    format!(
+        "INSERT INTO presplit.decision (name, hosts) SELECT {}, ARRAY[{}]::pg_catalog.text[] \
+         WHERE CASE WHEN pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off' \
+         THEN pg_catalog.set_config('synchronous_commit', 'on', true) ELSE '' END IS NOT NULL; COMMIT",
+        name.literal(),
+        hosts.join(", ")
+    )
+}
+
+/// The second phase where the decision row is there.
+pub fn commit_prepared(name: &Name) -> String {
+    format!("COMMIT PREPARED {}", name.literal())
+}
+
+/// The second phase where it is not and will not be.
+pub fn rollback_prepared(name: &Name) -> String {
+    format!("ROLLBACK PREPARED {}", name.literal())
+}
+
+/// A string constant under `standard_conforming_strings` on or off: what could mean something else under one is left out.
+fn literal(text: &str) -> String {
+    let safe: String = text
+        .chars()
+        .filter(|c| !c.is_control() && *c != '\\')
+        .collect();
+    format!("'{}'", safe.replace('\'', "''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statements() {
+        let name: Name = "presplit:1f.5:2a-3b:7:it's".parse().unwrap();
+        assert_eq!(
+            prepare(&name),
+            "PREPARE TRANSACTION 'presplit:1f.5:2a-3b:7:it''s'"
+        );
+        assert_eq!(
+            commit_prepared(&name),
+            "COMMIT PREPARED 'presplit:1f.5:2a-3b:7:it''s'"
+        );
+        let decide = decide(&name, ["a", "b'"].into_iter());
+        assert!(decide.contains("ARRAY['a', 'b''']"), "{decide}");
+        assert!(decide.ends_with("; COMMIT"), "{decide}");
+        assert_eq!(literal("a\\'b\0"), "'a''b'");
+    }
+}

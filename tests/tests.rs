@@ -6,6 +6,7 @@
 mod admin;
 mod auth;
 mod catalog;
+mod commit_steps;
 mod copy;
 mod ddl;
 mod demo;

@@ -5,6 +5,7 @@
 
 mod admin;
 mod auth;
+mod bank;
 mod catalog;
 mod commit_steps;
 mod copy;

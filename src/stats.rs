@@ -18,6 +18,9 @@ pub struct Stats {
     refused: IntCounterVec,
     server_errors: IntCounter,
     servers_lost: IntCounter,
+    cross_host_committed: IntCounter,
+    cross_host_rolled_back: IntCounter,
+    cross_host_unknown: IntCounter,
     logins: IntCounter,
     logins_refused: IntCounter,
 }
@@ -44,7 +47,15 @@ impl Stats {
             "Statements sent to hosts, by whether one shard (or host) or several answer",
             "shards",
         )?;
+        let cross_host = labelled(
+            "presplit_cross_host_transactions_total",
+            "COMMITs of transactions that wrote on several hosts, by what the client was told",
+            "outcome",
+        )?;
         Ok(Stats {
+            cross_host_committed: cross_host.with_label_values(&["committed"]),
+            cross_host_rolled_back: cross_host.with_label_values(&["rolled_back"]),
+            cross_host_unknown: cross_host.with_label_values(&["unknown"]),
             to_one: statements.with_label_values(&["one"]),
             to_several: statements.with_label_values(&["several"]),
             scattered_shards: counter(
@@ -93,6 +104,18 @@ impl Stats {
 
     pub(crate) fn server_lost(&self) {
         self.servers_lost.inc();
+    }
+
+    pub(crate) fn cross_host_committed(&self) {
+        self.cross_host_committed.inc();
+    }
+
+    pub(crate) fn cross_host_rolled_back(&self) {
+        self.cross_host_rolled_back.inc();
+    }
+
+    pub(crate) fn cross_host_unknown(&self) {
+        self.cross_host_unknown.inc();
     }
 
     pub(crate) fn logged_in(&self) {

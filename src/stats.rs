@@ -20,6 +20,11 @@ pub struct Stats {
     servers_lost: IntCounter,
     logins: IntCounter,
     logins_refused: IntCounter,
+    cross_host_committed: IntCounter,
+    cross_host_rolled_back: IntCounter,
+    cross_host_unknown: IntCounter,
+    recovered_committed: IntCounter,
+    recovered_rolled_back: IntCounter,
 }
 
 impl Stats {
@@ -44,7 +49,23 @@ impl Stats {
             "Statements sent to hosts, by whether one shard (or host) or several answer",
             "shards",
         )?;
+        let cross_host = labelled(
+            "presplit_cross_host_transactions_total",
+            "Transactions that have written on several hosts, by what the client was told: committed, rolled back, or that \
+             its end is unknown",
+            "outcome",
+        )?;
+        let recovered = labelled(
+            "presplit_recovered_total",
+            "Prepared transactions that recovery has ended on a host, by how",
+            "outcome",
+        )?;
         Ok(Stats {
+            cross_host_committed: cross_host.with_label_values(&["committed"]),
+            cross_host_rolled_back: cross_host.with_label_values(&["rolled_back"]),
+            cross_host_unknown: cross_host.with_label_values(&["unknown"]),
+            recovered_committed: recovered.with_label_values(&["committed"]),
+            recovered_rolled_back: recovered.with_label_values(&["rolled_back"]),
             to_one: statements.with_label_values(&["one"]),
             to_several: statements.with_label_values(&["several"]),
             scattered_shards: counter(
@@ -101,6 +122,29 @@ impl Stats {
 
     pub(crate) fn login_refused(&self) {
         self.logins_refused.inc();
+    }
+
+    /// A transaction over several hosts was decided.
+    pub fn cross_host_committed(&self) {
+        self.cross_host_committed.inc();
+    }
+
+    /// A transaction over several hosts was undone.
+    pub fn cross_host_rolled_back(&self) {
+        self.cross_host_rolled_back.inc();
+    }
+
+    /// The client was told that nobody can tell yet how its transaction over several hosts ends.
+    pub fn cross_host_unknown(&self) {
+        self.cross_host_unknown.inc();
+    }
+
+    pub(crate) fn recovered_committed(&self) {
+        self.recovered_committed.inc();
+    }
+
+    pub(crate) fn recovered_rolled_back(&self) {
+        self.recovered_rolled_back.inc();
     }
 }
 

@@ -4,6 +4,7 @@
 mod janitor;
 mod keys;
 mod listen;
+mod recovery;
 mod tables;
 
 use std::io;
@@ -95,6 +96,7 @@ impl Proxy {
         let keeper = tables::first(&context).await;
         chores.spawn(tables::keep(context.clone(), keeper, end.clone()));
         chores.spawn(keys::run(context.clone(), end.clone()));
+        chores.spawn(recovery::run(context.clone(), end.clone()));
         chores.spawn(janitor::run(context.clone(), end.clone()));
         if let Some(http) = self.http {
             chores.spawn(crate::admin::serve_http(

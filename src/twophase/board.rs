@@ -97,6 +97,65 @@ pub enum Outlook {
     Stuck(String),
 }
 
+impl Outlook {
+    /// In a word or two.
+    pub fn state(&self) -> &'static str {
+        match self {
+            Outlook::Commits => "to be committed",
+            Outlook::RollsBack => "to be rolled back",
+            Outlook::Open => "open",
+            Outlook::HostDown(_) => "decision host down",
+            Outlook::HostUnknown => "decision host unknown",
+            Outlook::Stuck(_) => "stuck",
+        }
+    }
+
+    /// Why, for people. `name`: of the transaction.
+    pub fn why(&self, name: &Name) -> String {
+        let host = &name.host;
+        match self {
+            Outlook::Commits => format!("its decision stands on host {host}"),
+            Outlook::RollsBack => {
+                format!(
+                    "its part on host {host} ended without a decision, and there can be none any more"
+                )
+            }
+            Outlook::Open => {
+                format!("its part on host {host} has not ended, so that its proxy may yet decide")
+            }
+            Outlook::HostDown(why) => {
+                format!(
+                    "its decision is on a host that can't be asked: {}",
+                    why.replace('\n', " ")
+                )
+            }
+            Outlook::HostUnknown => format!(
+                "its decision is in database OID {} of the cluster with system identifier {}, then called host {host}: \
+                 no host of the map is that",
+                name.home.database, name.home.system
+            ),
+            Outlook::Stuck(why) => why.replace('\n', " "),
+        }
+    }
+
+    /// What is to be done, for people.
+    pub fn mend(&self) -> &'static str {
+        match self {
+            Outlook::Commits | Outlook::RollsBack => {
+                "nothing: a proxy that runs does it within seconds"
+            }
+            Outlook::Open => {
+                "nothing while its proxy is at work; if that is gone for good, presplit doctor names the server process to end"
+            }
+            Outlook::HostDown(_) => "bring that host back; until then this one's locks stay",
+            Outlook::HostUnknown => {
+                "name that database under [hosts], it needs no shards; if it is lost, presplit doctor says how to end it by hand"
+            }
+            Outlook::Stuck(_) => "mend what Postgres says; the proxy tries again every few seconds",
+        }
+    }
+}
+
 /// A transaction's place among those under way. It leaves when this is dropped.
 pub struct Ticket {
     board: Arc<Board>,
@@ -310,7 +369,10 @@ impl Board {
     /// Whether a host that is not among these owes something.
     pub fn owed_besides(&self, hosts: &[&str]) -> bool {
         let state = self.lock();
-        state.owed.keys().any(|host| !hosts.contains(&host.as_str()))
+        state
+            .owed
+            .keys()
+            .any(|host| !hosts.contains(&host.as_str()))
     }
 
     /// Notes what the last look at a host has found.

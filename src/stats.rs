@@ -18,11 +18,11 @@ pub struct Stats {
     refused: IntCounterVec,
     server_errors: IntCounter,
     servers_lost: IntCounter,
-    logins: IntCounter,
-    logins_refused: IntCounter,
     cross_host_committed: IntCounter,
     cross_host_rolled_back: IntCounter,
     cross_host_unknown: IntCounter,
+    logins: IntCounter,
+    logins_refused: IntCounter,
     recovered_committed: IntCounter,
     recovered_rolled_back: IntCounter,
 }
@@ -51,8 +51,7 @@ impl Stats {
         )?;
         let cross_host = labelled(
             "presplit_cross_host_transactions_total",
-            "Transactions that have written on several hosts, by what the client was told: committed, rolled back, or that \
-             its end is unknown",
+            "COMMITs of transactions that wrote on several hosts, by what the client was told",
             "outcome",
         )?;
         let recovered = labelled(
@@ -61,11 +60,11 @@ impl Stats {
             "outcome",
         )?;
         Ok(Stats {
+            recovered_committed: recovered.with_label_values(&["committed"]),
+            recovered_rolled_back: recovered.with_label_values(&["rolled_back"]),
             cross_host_committed: cross_host.with_label_values(&["committed"]),
             cross_host_rolled_back: cross_host.with_label_values(&["rolled_back"]),
             cross_host_unknown: cross_host.with_label_values(&["unknown"]),
-            recovered_committed: recovered.with_label_values(&["committed"]),
-            recovered_rolled_back: recovered.with_label_values(&["rolled_back"]),
             to_one: statements.with_label_values(&["one"]),
             to_several: statements.with_label_values(&["several"]),
             scattered_shards: counter(
@@ -116,27 +115,24 @@ impl Stats {
         self.servers_lost.inc();
     }
 
+    pub(crate) fn cross_host_committed(&self) {
+        self.cross_host_committed.inc();
+    }
+
+    pub(crate) fn cross_host_rolled_back(&self) {
+        self.cross_host_rolled_back.inc();
+    }
+
+    pub(crate) fn cross_host_unknown(&self) {
+        self.cross_host_unknown.inc();
+    }
+
     pub(crate) fn logged_in(&self) {
         self.logins.inc();
     }
 
     pub(crate) fn login_refused(&self) {
         self.logins_refused.inc();
-    }
-
-    /// A transaction over several hosts was decided.
-    pub fn cross_host_committed(&self) {
-        self.cross_host_committed.inc();
-    }
-
-    /// A transaction over several hosts was undone.
-    pub fn cross_host_rolled_back(&self) {
-        self.cross_host_rolled_back.inc();
-    }
-
-    /// The client was told that nobody can tell yet how its transaction over several hosts ends.
-    pub fn cross_host_unknown(&self) {
-        self.cross_host_unknown.inc();
     }
 
     pub(crate) fn recovered_committed(&self) {

@@ -29,4 +29,5 @@ mod settings;
 #[allow(dead_code, unused_imports)]
 mod support;
 mod syntax;
+mod transactions;
 mod writes;

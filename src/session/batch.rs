@@ -178,6 +178,7 @@ impl Session {
             || self.batch.unparsed.is_some()
             || !self.replies.is_empty()
             || self.links.iter().any(|l| l.unsynced)
+            || self.in_message_block()
             || self.block.is_none() && self.statements.has_portals()
     }
 
@@ -187,7 +188,11 @@ impl Session {
             return Now::Done(Err(fault.into()));
         }
         let one = self.links.len() == 1 && self.active == 0 && self.links[0].unsynced;
-        if !one || self.batch.skip == Skip::Ours || self.batch.unparsed.is_some() {
+        if !one
+            || self.in_message_block()
+            || self.batch.skip == Skip::Ours
+            || self.batch.unparsed.is_some()
+        {
             return Now::Slowly;
         }
         frontend::sync(&mut self.links[0].outbox);
@@ -218,6 +223,9 @@ impl Session {
             Err(Fault::Skipped) => {}
             settled => settled?,
         }
+        if self.in_message_block() {
+            return Box::pin(self.sync_message_block()).await;
+        }
         if self.links.iter().filter(|l| l.unsynced).count() > 1 {
             // What one host says decides for all of them.
             self.drain_replies().await?;
@@ -245,6 +253,25 @@ impl Session {
         if self.block.is_none() {
             self.release_links().await;
         }
+        self.ready();
+        self.client.flush().await.map_err(Fault::client)
+    }
+
+    /// Sync of a batch that has written on several hosts.
+    async fn sync_message_block(&mut self) -> Result<(), Fault> {
+        self.drain_replies().await?;
+        self.client.hold_for_caller();
+        let told = self.batch.skipping();
+        let error = match self.end_message(false).await {
+            Ok(error) => error,
+            Err(fault @ (Fault::Statement(_) | Fault::Server(_))) if told => {
+                tracing::debug!("beside an error that the client has been told of: {fault:?}");
+                true
+            }
+            Err(fault) => return Err(fault),
+        };
+        self.reset_batch(error);
+        self.release_links().await;
         self.ready();
         self.client.flush().await.map_err(Fault::client)
     }
@@ -307,6 +334,13 @@ impl Session {
         self.settle_unparsed().await?;
         self.settle_replies().await?;
         let mut error = false;
+        if self.in_message_block() {
+            error = self.end_message(false).await?;
+            if error {
+                self.batch.refused();
+                return Err(Fault::Skipped);
+            }
+        }
         for i in 0..self.links.len() {
             if self.links[i].unsynced {
                 error |= self.sync_link(i).await?;

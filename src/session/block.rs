@@ -1,9 +1,10 @@
 //! A transaction block as the client sees it. `BEGIN` is answered at once and sent in front of the first statement on
-//! each host, so the block may be on no host, on one, or on several (one of which may write).
+//! each host, so the block may be on no host, on one, or on several.
 
 use std::collections::HashMap;
 
 use super::Session;
+use super::commit::{Ended, Writers};
 use super::ddl_block::BlockTables;
 use super::ends::Link;
 use super::errors::Fault;
@@ -21,6 +22,7 @@ const COMMIT: &[u8] = b"presplit_commit";
 
 /// An open transaction block.
 pub(super) struct Block {
+    pub(super) owner: Owner,
     /// What begins it on a host: `BEGIN` with the client's options.
     pub(super) begin: Box<str>,
     /// REPEATABLE READ or SERIALIZABLE: it must not see two hosts' snapshots.
@@ -29,8 +31,8 @@ pub(super) struct Block {
     pub(super) failed: bool,
     /// A server connection of it is gone: ROLLBACK TO can't bring back what was done there.
     pub(super) lost: bool,
-    /// The host that it has written on.
-    pub(super) writer: Option<HostId>,
+    /// The hosts that it has written on.
+    pub(super) writers: Writers,
     /// Savepoints that are alive, oldest first.
     pub(super) savepoints: Vec<Savepoint>,
     /// `SET`, `SET LOCAL` and `SET TRANSACTION` statements and savepoints so far, in order: a host enlisted later gets them
@@ -47,6 +49,15 @@ pub(super) struct Block {
     pub(super) tables: BlockTables,
     /// `SET LOCAL presplit.key`; it may also have been set to nothing.
     pub(super) local_hint: Option<Option<Hint>>,
+}
+
+/// Who ends a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// The client, by COMMIT or ROLLBACK.
+    Client,
+    /// We, at the end of the message (or batch) that writes on several hosts. The client knows nothing of it.
+    Message,
 }
 
 /// What a savepoint brings back.
@@ -103,11 +114,12 @@ pub(super) fn tag(tag: &str) -> Acted {
     Acted::Answered(out)
 }
 
-fn warning(code: SqlState, message: &'static str, command: &str) -> Acted {
-    let mut out = Vec::new();
-    ErrorFields::new(Severity::Warning, code, message).write(&mut out);
-    backend::command_complete(&mut out, command);
-    Acted::Answered(out)
+fn no_transaction() -> ErrorFields {
+    ErrorFields::new(
+        Severity::Warning,
+        SqlState::NO_ACTIVE_TRANSACTION,
+        "there is no transaction in progress",
+    )
 }
 
 /// An identifier in quotes.
@@ -146,15 +158,30 @@ impl Session {
         } else {
             "BEGIN"
         };
-        if let Some(block) = &self.block {
+        if let Some(block) = &mut self.block {
             if block.failed {
                 return Err(aborted());
             }
-            return Ok(warning(
+            if block.owner == Owner::Message {
+                // What the batch has done so far belongs to the client's block, as in Postgres.
+                if *options != BeginOptions::default() {
+                    return Err(Fault::unsupported(
+                        "a transaction with options cannot begin in the middle of a batch that has written on several hosts",
+                        "Send a Sync first.",
+                    ));
+                }
+                block.owner = Owner::Client;
+                return Ok(tag(command));
+            }
+            let mut out = Vec::new();
+            ErrorFields::new(
+                Severity::Warning,
                 SqlState::ACTIVE_TRANSACTION,
                 "there is already a transaction in progress",
-                command,
-            ));
+            )
+            .write(&mut out);
+            backend::command_complete(&mut out, command);
+            return Ok(Acted::Answered(out));
         }
         let plain = options.isolation.is_none()
             && options.read_only.is_none()
@@ -200,7 +227,8 @@ impl Session {
             one_snapshot,
             failed: false,
             lost: false,
-            writer: self.batch.writer,
+            owner: Owner::Client,
+            writers: Writers::of(self.batch.writer),
             savepoints: Vec::new(),
             replay,
             locals: Settings::default(),
@@ -231,13 +259,19 @@ impl Session {
                 self.end_implicit(commit && done);
                 return Ok(Acted::Passed);
             }
-            return Ok(warning(
-                SqlState::NO_ACTIVE_TRANSACTION,
-                "there is no transaction in progress",
-                command,
-            ));
+            let mut out = Vec::new();
+            no_transaction().write(&mut out);
+            backend::command_complete(&mut out, command);
+            return Ok(Acted::Answered(out));
         };
         let commit = commit && !block.failed;
+        if block.owner == Owner::Message {
+            // As after a COMMIT outside of a block: what there is of an implicit transaction ends.
+            no_transaction().write(&mut self.client.outbox);
+        }
+        let Some(block) = &self.block else {
+            return Ok(tag(command));
+        };
         let changed = !matches!(block.tables, BlockTables::Same);
         let begin = block.begin.clone();
         let one_snapshot = block.one_snapshot;
@@ -249,8 +283,11 @@ impl Session {
             return Ok(tag(if commit { "COMMIT" } else { "ROLLBACK" }));
         }
         let verb = if commit { "COMMIT" } else { "ROLLBACK" };
+        if commit && block.writers.are_several() {
+            return Box::pin(self.end_several(chain)).await;
+        }
         // The writing host first: the others have nothing to lose.
-        let writer = block.writer;
+        let writer = block.writers.first();
         let first = self
             .links
             .iter()
@@ -289,6 +326,34 @@ impl Session {
         Ok(Acted::Passed)
     }
 
+    /// COMMIT of a block that has written on several hosts.
+    async fn end_several(&mut self, chain: bool) -> Result<Acted, Fault> {
+        self.drain_replies().await?;
+        let Some(block) = &self.block else {
+            return Ok(tag("COMMIT"));
+        };
+        let changed = !matches!(block.tables, BlockTables::Same);
+        let (begin, one_snapshot) = (block.begin.clone(), block.one_snapshot);
+        self.client.hold_for_caller();
+        let ended = self.commit_all().await;
+        let committed = matches!(ended, Ok(Ended::Committed));
+        self.close_block(committed);
+        self.release_links().await;
+        ended?;
+        if !committed {
+            self.batch.refused();
+            return Ok(Acted::Passed);
+        }
+        if changed {
+            // Before the client hears of it: its next statement may name what was made.
+            self.context.refresh.renew().await;
+        }
+        if chain {
+            self.open_block(begin, one_snapshot);
+        }
+        Ok(tag("COMMIT"))
+    }
+
     /// The connection was lost while the block ended: nothing of the block is left.
     fn lost_at_end(&mut self, commit: bool) {
         self.drop_active();
@@ -323,9 +388,15 @@ impl Session {
         self.statements.close_portals();
     }
 
+    /// The block that the client has begun.
+    fn client_block(&self) -> Option<&Block> {
+        let block = self.block.as_deref();
+        block.filter(|block| block.owner == Owner::Client)
+    }
+
     /// `SAVEPOINT`, on all hosts enlisted.
     pub(super) async fn savepoint(&mut self, name: &str, text: &str) -> Result<Acted, Fault> {
-        match &self.block {
+        match self.client_block() {
             None => return Err(outside("SAVEPOINT")),
             Some(block) if block.failed => return Err(aborted()),
             Some(_) => {}
@@ -355,7 +426,7 @@ impl Session {
 
     /// `RELEASE`, on all hosts enlisted.
     pub(super) async fn release(&mut self, name: &str, text: &str) -> Result<Acted, Fault> {
-        let Some(block) = &self.block else {
+        let Some(block) = self.client_block() else {
             return Err(outside("RELEASE SAVEPOINT"));
         };
         if block.failed {
@@ -381,7 +452,7 @@ impl Session {
 
     /// `ROLLBACK TO`, on all hosts enlisted.
     pub(super) async fn rollback_to(&mut self, name: &str, text: &str) -> Result<Acted, Fault> {
-        let Some(block) = &self.block else {
+        let Some(block) = self.client_block() else {
             return Err(outside("ROLLBACK TO SAVEPOINT"));
         };
         let Some(at) = block.savepoint(name) else {
@@ -402,6 +473,7 @@ impl Session {
         let locals = std::mem::replace(&mut block.locals, savepoint.locals.clone());
         block.replay.truncate(replay);
         block.savepoints.truncate(at + 1);
+        block.writers.rolled_back_to(at);
         block.failed = false;
         if !matches!(block.tables, BlockTables::Same) {
             block.tables = BlockTables::Changed;
@@ -532,7 +604,7 @@ fn no_savepoint(name: &str) -> Fault {
 }
 
 /// A connection lost during COMMIT: it may have been carried out.
-fn commit_unknown(fault: Fault, commit: bool) -> Fault {
+pub(super) fn commit_unknown(fault: Fault, commit: bool) -> Fault {
     match fault {
         Fault::Server(fields) if commit => Fault::Statement(Box::new(
             ErrorFields { code: SqlState::TRANSACTION_RESOLUTION_UNKNOWN, ..*fields }

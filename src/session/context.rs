@@ -241,8 +241,8 @@ pub(crate) enum Prepared {
     Control(Control),
     /// It is routed.
     Query(Routed),
-    /// It goes as it is to where this cursor is, or to any host.
-    Pass(Option<String>),
+    /// It goes as it is to one host.
+    Pass(Passed),
     /// Nothing but blanks and comments.
     Empty,
     /// Several statements in one text, at these bytes.
@@ -253,6 +253,15 @@ pub(crate) enum Prepared {
     SessionLock(String),
     /// Depends on the values of its literals: look it up under its full text.
     ByText,
+}
+
+/// Which host a statement goes to that is passed as it is.
+pub(crate) enum Passed {
+    Any,
+    /// Where this cursor is.
+    Cursor(String),
+    /// NOTIFY: its part of the transaction can't be prepared.
+    Notify,
 }
 
 /// A statement of the extended protocol: text, parameter types, settings by which it is read. Interned, so that its number names it on every
@@ -362,7 +371,11 @@ impl std::ops::Deref for Routed {
 impl Prepared {
     /// Whether it may change data.
     pub(crate) fn writes(&self) -> bool {
-        matches!(self, Prepared::Query(bound) if bound.writes)
+        match self {
+            Prepared::Query(bound) => bound.writes,
+            Prepared::Pass(passed) => matches!(passed, Passed::Notify),
+            _ => false,
+        }
     }
 
     /// Whether it calls `set_config`, and nothing else.

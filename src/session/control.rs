@@ -2,6 +2,7 @@
 
 use super::Session;
 use super::block::{Acted, aborted, tag};
+use super::context::Passed;
 use super::errors::Fault;
 use super::links::Need;
 use super::prepare::Way;
@@ -66,7 +67,9 @@ impl Session {
         if name.is_none() {
             return self.run_on_all(text, "CLOSE CURSOR ALL").await;
         }
-        if let Some(host) = Self::host_of(&self.pass_way(name)) {
+        if let Some(host) =
+            Self::host_of(&self.pass_way(&Passed::Cursor(name.unwrap_or_default().to_owned())))
+        {
             let i = self.link(super::links::Need::plain(host)).await?;
             self.run_on(i, text).await?;
         }

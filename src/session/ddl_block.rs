@@ -50,7 +50,7 @@ impl Session {
     /// Reads the tables as the open block sees them.
     pub(super) async fn read_block_tables(&mut self) -> Result<(), Fault> {
         self.settle_replies().await?;
-        let writer = self.block.as_ref().and_then(|block| block.writer);
+        let writer = self.first_writer();
         let Some(i) = self.links.iter().position(|l| Some(l.host) == writer) else {
             return Ok(());
         };

@@ -308,9 +308,9 @@ impl Session {
                 }
             }
             b'E' => match ErrorView::decode(body) {
-                Ok(view) if !is_fatal(&view) => {
+                Ok(view) if !view.is_fatal() => {
                     self.context.stats.server_error();
-                    lane.fail(error_fields(&view));
+                    lane.fail(view.to_fields());
                 }
                 Ok(view) => {
                     lane.lose(Fault::ended(&link.pool.host, &view));
@@ -324,25 +324,6 @@ impl Session {
             _ => {}
         }
     }
-}
-
-fn is_fatal(view: &ErrorView<'_>) -> bool {
-    let severity = view.get(b'V').or(view.get(b'S'));
-    severity.is_some_and(|s| s == b"FATAL" || s == b"PANIC")
-}
-
-/// A server's error as one of ours.
-fn error_fields(view: &ErrorView<'_>) -> ErrorFields {
-    let text = |field| {
-        view.get(field)
-            .map(|t| String::from_utf8_lossy(t).into_owned())
-    };
-    let code = view.code().unwrap_or(SqlState::INTERNAL_ERROR);
-    let mut fields = ErrorFields::error(code, text(b'M').unwrap_or_default());
-    fields.detail = text(b'D').map(Into::into);
-    fields.hint = text(b'H').map(Into::into);
-    fields.position = text(b'P').and_then(|p| p.parse().ok());
-    fields
 }
 
 /// The values of a DataRow that are numbers.

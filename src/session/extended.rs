@@ -499,6 +499,7 @@ impl Session {
         };
         self.replies.push(Reply::One(Pass::On));
         if self.block.is_some() {
+            self.note_notify(&statement.prepared, host);
             self.note_cursor(declared_cursor(&statement.text), host);
         }
         if portal.is_empty() {
@@ -575,8 +576,8 @@ impl Session {
     ) -> Result<(Option<Way>, Vec<SetConfig>), Fault> {
         let bound = match &*statement.prepared {
             Prepared::Query(bound) => bound,
-            Prepared::Pass(cursor) => {
-                return Ok((Some(self.pass_way(cursor.as_deref())), Vec::new()));
+            Prepared::Pass(passed) => {
+                return Ok((Some(self.pass_way(passed)), Vec::new()));
             }
             _ => return Ok((None, Vec::new())),
         };

@@ -108,7 +108,7 @@ impl Session {
     /// The shard of a row that makes its own key: any, so that in the long run all get as many.
     pub(super) fn shard_for_new(&self) -> ShardId {
         let map = &self.map;
-        let Some(host) = self.writer() else {
+        let Some(host) = self.first_writer() else {
             return ShardId(rand::random_range(0..map.shards()));
         };
         let count = map.shards_of(host).count();
@@ -159,7 +159,9 @@ impl Session {
         let host_of = |key| Some(map.owner(map.shard_of_key(&KeyValue::Int(key)).ok()?));
         for attempt in 0..ATTEMPTS {
             let mut answers = keys.answers.subscribe();
-            if let Some(taken) = keys.take(&make.table, make.keys, block, self.writer(), host_of) {
+            if let Some(taken) =
+                keys.take(&make.table, make.keys, block, self.first_writer(), host_of)
+            {
                 return Ok(taken);
             }
             keys.ask(&make.table, make.keys.max(block << attempt));
@@ -179,7 +181,7 @@ impl Session {
                 return Err(none(make, why));
             }
         }
-        match keys.take(&make.table, make.keys, block, self.writer(), host_of) {
+        match keys.take(&make.table, make.keys, block, self.first_writer(), host_of) {
             Some(taken) => Ok(taken),
             None => Err(none(
                 make,

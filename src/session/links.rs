@@ -11,6 +11,7 @@ use super::replies::{Pass, Replies, Reply};
 use crate::pool::{Checkout, Pool, ServerConn, Settings, StatementKey};
 use crate::route::Names;
 use crate::shardmap::{HostId, ShardId};
+use crate::twophase;
 use crate::wire::error::{ErrorFields, SqlState};
 use crate::wire::frontend;
 
@@ -60,11 +61,17 @@ impl Session {
 
     /// [`Session::link`] where nothing has to be waited for; `None` where something has.
     pub(super) fn link_now(&mut self, need: &Need) -> Result<Option<usize>, Fault> {
-        self.check_writer(need)?;
+        self.check_snapshot(need.host)?;
+        if need.writes && self.widens(need.host) {
+            return Ok(None);
+        }
         let i = match self.links.iter().position(|l| l.host == need.host) {
             Some(i) if i == self.active || !self.replies.are_asked() => i,
             None if !self.replies.are_asked() => {
                 let pool = self.pools.of(need.host);
+                if !self.context.two_phase.is_settled(&pool.host) {
+                    return Ok(None);
+                }
                 let wish = Checkout {
                     worker: self.worker.id,
                     settings: &self.settings,
@@ -85,10 +92,14 @@ impl Session {
 
     async fn link_slowly(&mut self, need: Need) -> Result<usize, Fault> {
         self.settle_replies().await?;
+        if need.writes && self.widens(need.host) {
+            self.widen(need.host).await?;
+        }
         let i = match self.links.iter().position(|l| l.host == need.host) {
             Some(i) => i,
             None => {
                 let pool = self.pools.of(need.host).clone();
+                self.check_settled(&pool).await?;
                 let wish = Checkout {
                     worker: self.worker.id,
                     settings: &self.settings,
@@ -106,23 +117,31 @@ impl Session {
         Ok(i)
     }
 
+    /// Nobody looks at a host before it has carried out what clients were told is committed.
+    async fn check_settled(&self, pool: &Pool) -> Result<(), Fault> {
+        let wait = self.map.proxy.timeouts.checkout_wait;
+        if self.context.two_phase.settled(&pool.host, wait).await {
+            return Ok(());
+        }
+        Err(Fault::statement(
+            ErrorFields::error(
+                SqlState::CANNOT_CONNECT_NOW,
+                format!(
+                    "host {:?} has yet to carry out a transaction that is committed on all its hosts",
+                    pool.host
+                ),
+            )
+            .detail("Until then it would show rows as they were before.")
+            .hint("Try again; SHOW TRANSACTIONS in the database \"presplit\" says what it waits for."),
+        ))
+    }
+
     fn make_ready(&mut self, i: usize, need: &Need) -> Result<(), Fault> {
         self.bring_settings(i, need.path)?;
         if need.writes {
-            self.batch.writer.get_or_insert(need.host);
-            if let Some(block) = &mut self.block {
-                block.writer.get_or_insert(need.host);
-            }
+            self.note_writer(need.host);
         }
         Ok(())
-    }
-
-    /// The host that the transaction has written on.
-    pub(super) fn writer(&self) -> Option<HostId> {
-        match &self.block {
-            Some(block) => block.writer,
-            None => self.batch.writer,
-        }
     }
 
     /// The one host of shards that a statement writes to. This, with [`Session::check_writer`], is where a transaction over
@@ -149,35 +168,6 @@ impl Session {
                     "Write one statement for the keys of each host, in transactions of their own.",
                 ),
         ))
-    }
-
-    /// Refuses a second writing host, and a second host at all where one snapshot was asked for.
-    fn check_writer(&self, need: &Need) -> Result<(), Fault> {
-        if let Some(writer) = self.writer()
-            && need.writes
-            && writer != need.host
-        {
-            let (first, second) = (&self.map.host(writer).name, &self.map.host(need.host).name);
-            let message = format!(
-                "the transaction has written on host {first:?} and cannot write on host {second:?} too"
-            );
-            return Err(Fault::statement(
-                ErrorFields::error(SqlState::MORE_THAN_ONE_SHARD, message)
-                    .detail("Committing on two hosts one after the other could lose one half.")
-                    .hint("Use one transaction per user, or move the shards of both users to one host."),
-            ));
-        }
-        let snapshot = self.block.as_ref().is_some_and(|b| b.one_snapshot);
-        if snapshot && !self.links.is_empty() && self.links.iter().all(|l| l.host != need.host) {
-            return Err(Fault::statement(
-                ErrorFields::error(
-                    SqlState::MORE_THAN_ONE_SHARD,
-                    "a REPEATABLE READ or SERIALIZABLE transaction cannot use a second host: two hosts are two snapshots",
-                )
-                .hint("Use READ COMMITTED, or one transaction per host."),
-            ));
-        }
-        Ok(())
     }
 
     /// Enlists a server connection that was checked out.
@@ -217,6 +207,8 @@ impl Session {
     /// `BEGIN` and what the block has seen so far, in front of the first statement on this link.
     fn push_begin(&mut self, link: &mut Link) {
         let Some(block) = &self.block else { return };
+        // Known from now on, whatever comes of its first statement.
+        link.status = b'T';
         if &*block.begin == "BEGIN" {
             if let Some(conn) = &mut link.conn
                 && !conn.begin_prepared
@@ -232,6 +224,13 @@ impl Session {
         } else {
             frontend::query(&mut link.outbox, block.begin.as_bytes());
             self.replies.push(Reply::Query(Pass::Keep));
+        }
+        if let Some(name) = block.writers.name() {
+            frontend::query(&mut link.outbox, twophase::mark(name).as_bytes());
+            self.replies.push(Reply::Query(Pass::Keep));
+            if let Some(conn) = &link.conn {
+                block.writers.enlist(&link.pool.host, conn.pid);
+            }
         }
         link.settings_touched = block.has_sets();
         for text in block.replay() {

@@ -6,6 +6,7 @@ mod block;
 mod buffers;
 mod cancel;
 mod clients;
+mod commit;
 mod context;
 mod control;
 mod copy;
@@ -23,6 +24,7 @@ mod login;
 mod merge;
 mod portions;
 mod prepare;
+mod queries;
 mod relay;
 mod replies;
 mod set;
@@ -42,7 +44,7 @@ pub(crate) use login::admit;
 pub use login::{Welcomes, serve};
 
 use batch::Batch;
-use block::Block;
+use block::{Block, Owner};
 use ends::{Client, Link};
 use errors::Fault;
 use extended::Prepareds;
@@ -375,7 +377,7 @@ impl Session {
         }
         match self.batch.now {
             now @ (b'Q' | b'S') => {
-                self.end_implicit(false);
+                Box::pin(self.end_message(true)).await?;
                 self.batch = Batch::at(now);
                 if self.block.is_none() {
                     self.release_links().await;
@@ -398,6 +400,7 @@ impl Session {
     fn status(&self) -> u8 {
         match &self.block {
             None => b'I',
+            Some(block) if block.owner == Owner::Message => b'I',
             Some(block) if block.failed => b'E',
             Some(_) => b'T',
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::Session;
-use super::context::{Prepared, Routed, Schema, Scratch, Statement};
+use super::context::{Passed, Prepared, Routed, Schema, Scratch, Statement};
 use super::errors::Fault;
 use super::links::Need;
 use crate::route::{self, Bound, Names, Refusal, Route, Target, Values};
@@ -101,10 +101,10 @@ impl Session {
         let prepared = self.look_up(scratch, &schema, text)?;
         let bound = match &*prepared {
             Prepared::Query(bound) => bound,
-            Prepared::Pass(cursor) => {
+            Prepared::Pass(passed) => {
                 let mut message = Vec::new();
                 crate::wire::frontend::query(&mut message, text);
-                let way = Some(self.pass_way(cursor.as_deref()));
+                let way = Some(self.pass_way(passed));
                 return Ok(Read {
                     prepared,
                     way,
@@ -226,9 +226,11 @@ impl Session {
                     self.make_query(text, shape, schema, by_text)
                 }
                 control if control.depends_on_literals() && !by_text => Prepared::ByText,
-                Control::Show(name) if !name.starts_with("presplit.") => Prepared::Pass(None),
-                Control::Fetch { cursor, .. } => Prepared::Pass(Some(cursor)),
-                Control::Notify => Prepared::Pass(None),
+                Control::Show(name) if !name.starts_with("presplit.") => {
+                    Prepared::Pass(Passed::Any)
+                }
+                Control::Fetch { cursor, .. } => Prepared::Pass(Passed::Cursor(cursor)),
+                Control::Notify => Prepared::Pass(Passed::Notify),
                 control => Prepared::Control(control),
             };
         }
@@ -400,8 +402,14 @@ impl Session {
     }
 
     /// To where the cursor is, or to any host. A cursor that is not known goes anywhere, so that Postgres says so.
-    pub(super) fn pass_way(&self, cursor: Option<&str>) -> Way {
-        let known = cursor.and_then(|name| self.block.as_ref()?.cursors.get(name).copied());
+    pub(super) fn pass_way(&self, passed: &Passed) -> Way {
+        let block = self.block.as_ref();
+        let known = match passed {
+            Passed::Any => None,
+            Passed::Cursor(name) => block.and_then(|block| block.cursors.get(name).copied()),
+            // One that goes elsewhere than to the decision host could not be committed with it.
+            Passed::Notify => block.and_then(|block| block.writers.notifier()),
+        };
         Way::One {
             host: known.unwrap_or_else(|| self.any_host()),
             shard: None,
@@ -426,7 +434,7 @@ impl Session {
     pub(super) fn way_to_describe(&self, statement: &Statement) -> Result<Option<Way>, Fault> {
         let bound = match &*statement.prepared {
             Prepared::Query(bound) => bound,
-            Prepared::Pass(cursor) => return Ok(Some(self.pass_way(cursor.as_deref()))),
+            Prepared::Pass(passed) => return Ok(Some(self.pass_way(passed))),
             _ => return Ok(None),
         };
         let hinted = self.standing_hint().is_some() || matches!(statement.hint, Ok(Some(_)));

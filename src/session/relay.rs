@@ -414,11 +414,7 @@ fn look(
             let Ok(view) = ErrorView::decode(body) else {
                 return Err(Fault::protocol(&link.pool.host, message[0]));
             };
-            if view
-                .get(b'V')
-                .or(view.get(b'S'))
-                .is_some_and(|s| s == b"FATAL" || s == b"PANIC")
-            {
+            if view.is_fatal() {
                 return Err(Fault::ended(&link.pool.host, &view));
             }
             if let Some(Reply::Query(Pass::Keep)) = replies.front() {

@@ -21,7 +21,6 @@ use crate::route::Values;
 use crate::shardmap::{HostId, ShardId};
 use crate::sql::control::Control;
 use crate::sql::shape::Shape;
-use crate::wire::error::{ErrorFields, SqlState};
 use crate::wire::{backend, frame, frontend};
 
 impl Session {
@@ -76,6 +75,7 @@ impl Session {
         message: Vec<u8>,
     ) {
         self.context.stats.routed();
+        self.note_notify(&prepared, self.links[i].host);
         let link = &mut self.links[i];
         link.sent_pieces.clear();
         if shard.is_some() {
@@ -266,7 +266,7 @@ impl Session {
     }
 
     /// A text of several statements. All on one host: it goes there as one Query, so that Postgres itself applies its
-    /// rules for such texts. Else, if nothing in it writes, one after the other.
+    /// rules for such texts. Else one after the other, in one transaction where Postgres would have one.
     async fn several(&mut self, text: &Range<usize>, pieces: &[Range<usize>]) -> Result<(), Fault> {
         let whole = self.client.inbox[text.clone()].to_vec();
         if let Some(ddl) = Box::pin(self.ddl_text(&whole, pieces)).await? {
@@ -275,7 +275,7 @@ impl Session {
             return Ok(());
         }
         let mut plan = Pieces::default();
-        for (n, piece) in pieces.iter().enumerate() {
+        for piece in pieces {
             let from = char_count(&plan.message);
             let read = self.read(&whole[piece.clone()])?;
             let shard = read.way.as_ref().and_then(|way| {
@@ -286,12 +286,7 @@ impl Session {
                 }
             });
             let prepared = read.prepared.clone();
-            self.add_piece(
-                &mut plan,
-                &whole[piece.clone()],
-                read,
-                n + 1 == pieces.len(),
-            )?;
+            self.add_piece(&mut plan, &whole[piece.clone()], read)?;
             let len = char_count(&plan.message) - from;
             plan.sent.push(SentPiece {
                 from,
@@ -308,7 +303,14 @@ impl Session {
                 if only_end {
                     return Err(aborted());
                 }
-                let i = self.link(Need { host, statement: None, path: plan.path, writes: plan.writes }).await?;
+                let i = self
+                    .link(Need {
+                        host,
+                        statement: None,
+                        path: plan.path,
+                        writes: plan.writes,
+                    })
+                    .await?;
                 let link = &mut self.links[i];
                 link.sent_pieces = plan.sent;
                 frontend::query(&mut link.outbox, &plan.message);
@@ -320,27 +322,12 @@ impl Session {
                 self.settle().await;
                 Ok(())
             }
-            // In a block each statement stands for itself, in whatever message it comes.
-            _ if !plan.writes || (self.block.is_some() && !plan.ends_early) => self.one_by_one(&whole, pieces).await,
-            _ => Err(Fault::statement(
-                ErrorFields::error(
-                    SqlState::MORE_THAN_ONE_SHARD,
-                    "the statements of this message go to several hosts, or some are the proxy's own, and some write",
-                )
-                .detail("Postgres runs the statements of one message in one transaction; several hosts cannot do so.")
-                .hint("Send them one by one, or inside BEGIN and COMMIT if they concern one user."),
-            )),
+            _ => self.one_by_one(&whole, pieces, plan.writes).await,
         }
     }
 
     /// Reads one statement of a text of several.
-    fn add_piece(
-        &self,
-        plan: &mut Pieces,
-        piece: &[u8],
-        read: Read,
-        last: bool,
-    ) -> Result<(), Fault> {
+    fn add_piece(&self, plan: &mut Pieces, piece: &[u8], read: Read) -> Result<(), Fault> {
         match (&*read.prepared, read.way) {
             (
                 prepared @ (Prepared::Query(_) | Prepared::Pass(_)),
@@ -373,18 +360,20 @@ impl Session {
             ) if self.block.is_none() => plan.message.extend_from_slice(piece),
             (Prepared::NoTables, _) => return Err(Self::no_tables()),
             (Prepared::SessionLock(name), _) => return Err(Self::no_session_lock(name)),
-            (Prepared::Control(control), _) => {
-                plan.alone += 1;
-                plan.ends_early |=
-                    !last && matches!(control, Control::Commit { .. } | Control::Rollback { .. });
-            }
+            (Prepared::Control(_), _) => plan.alone += 1,
             _ => {}
         }
         Ok(())
     }
 
-    /// Runs the statements of a text one after the other; the first error ends it.
-    async fn one_by_one(&mut self, whole: &[u8], pieces: &[Range<usize>]) -> Result<(), Fault> {
+    /// Runs the statements of a text one after the other; the first error ends it. `writes`: those outside of the client's
+    /// blocks are one transaction, up to the end of the message or to a COMMIT or ROLLBACK in it.
+    async fn one_by_one(
+        &mut self,
+        whole: &[u8],
+        pieces: &[Range<usize>],
+        writes: bool,
+    ) -> Result<(), Fault> {
         let mut failed = false;
         for piece in pieces {
             let text = &whole[piece.clone()];
@@ -392,6 +381,9 @@ impl Session {
                 Box::pin(self.read_block_tables()).await?;
             }
             let read = self.read(text)?;
+            if writes && !matches!(&*read.prepared, Prepared::Control(Control::Begin(_))) {
+                self.open_message_block().await?;
+            }
             let mut error = false;
             let way = match read.way {
                 Some(Way::Make(make)) => {
@@ -414,6 +406,7 @@ impl Session {
                             writes: prepared.writes(),
                         })
                         .await?;
+                    self.note_notify(prepared, host);
                     let set = match prepared.sets_config() {
                         true => set_config_in(text)?,
                         false => Vec::new(),
@@ -486,7 +479,7 @@ impl Session {
                 break;
             }
         }
-        self.end_implicit(!failed);
+        self.end_message(failed).await?;
         if self.block.is_none() {
             self.release_links().await;
         }
@@ -509,8 +502,6 @@ struct Pieces {
     /// How many the session itself acts on.
     alone: usize,
     writes: bool,
-    /// A block ends before the last statement.
-    ends_early: bool,
     /// How the message was made.
     sent: SmallVec<[SentPiece; 1]>,
 }

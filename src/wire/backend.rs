@@ -2,6 +2,7 @@
 //! Views take the body of one exact frame (no header). Rows are never looked into here.
 
 use super::body::{Body, DecodeFault};
+use super::error::{ErrorFields, SqlState};
 use super::frame::{put, put_cstr};
 
 /// Appends AuthenticationOk.
@@ -206,6 +207,26 @@ pub struct ErrorView<'a> {
 }
 
 impl<'a> ErrorView<'a> {
+    /// Whether the server ends the connection with it.
+    pub fn is_fatal(&self) -> bool {
+        let severity = self.get(b'V').or(self.get(b'S'));
+        severity.is_some_and(|s| s == b"FATAL" || s == b"PANIC")
+    }
+
+    /// As an error of ours: what identifies it, and its texts.
+    pub fn to_fields(&self) -> ErrorFields {
+        let text = |field| {
+            self.get(field)
+                .map(|t| String::from_utf8_lossy(t).into_owned())
+        };
+        let code = self.code().unwrap_or(SqlState::INTERNAL_ERROR);
+        let mut fields = ErrorFields::error(code, text(b'M').unwrap_or_default());
+        fields.detail = text(b'D').map(Into::into);
+        fields.hint = text(b'H').map(Into::into);
+        fields.position = text(b'P').and_then(|p| p.parse().ok());
+        fields
+    }
+
     /// Reads a body.
     pub fn decode(body: &'a [u8]) -> Result<Self, DecodeFault> {
         let mut rest = Body(body);

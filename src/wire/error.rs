@@ -64,6 +64,8 @@ states! {
     INVALID_CATALOG_NAME = b"3D000";
     /// No such savepoint.
     INVALID_SAVEPOINT = b"3B001";
+    /// The transaction was rolled back: try again.
+    TRANSACTION_ROLLBACK = b"40000";
     /// Serialization failure: try again.
     SERIALIZATION_FAILURE = b"40001";
     /// The text is no SQL.

@@ -239,10 +239,7 @@ impl Session {
     /// Begins the COPY on some shard: the server checks the statement before the client sends any data.
     /// `true`: the host was enlisted for it.
     async fn probe(&mut self, statement: &Statement<'_>) -> Result<(Feed, bool), Fault> {
-        let writer = self
-            .block
-            .as_ref()
-            .map_or(self.batch.writer, |block| block.writer);
+        let writer = self.first_writer();
         let host = match (statement.only, writer) {
             (Some(only), _) => self.map.owner(only),
             (None, Some(writer)) => writer,
@@ -436,10 +433,7 @@ impl Session {
             feed.move_to(new);
             return Ok(());
         }
-        self.batch.writer.get_or_insert(host);
-        if let Some(block) = &mut self.block {
-            block.writer.get_or_insert(host);
-        }
+        self.note_writer(host);
         Ok(())
     }
 

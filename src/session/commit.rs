@@ -1,0 +1,546 @@
+//! Transactions that write on several hosts: how they become such, and how they are committed, on all hosts or on none
+//! (`crate::twophase` says what must hold).
+
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use super::Session;
+use super::block::Owner;
+use super::context::{Passed, Prepared};
+use super::errors::Fault;
+use super::queries::Answer;
+use crate::shardmap::{CrossHost, CrossHostSnapshots, HostId};
+use crate::twophase::{self, Home, Name, Place, Readiness, Ticket};
+use crate::wire::error::{ErrorFields, SqlState};
+
+/// The hosts that a transaction has written on.
+#[derive(Default)]
+pub(super) struct Writers {
+    /// In the order of their first writes.
+    hosts: SmallVec<[HostId; 2]>,
+    /// What was done here can't be prepared (NOTIFY): if several hosts are written on, this must be the decision host.
+    unpreparable: Option<HostId>,
+    /// From the second host on.
+    two_phase: Option<TwoPhase>,
+}
+
+/// A transaction that has written on several hosts.
+struct TwoPhase {
+    ticket: Ticket,
+    decision: HostId,
+    /// How many savepoints stood when the decision host's part was marked; the mark goes with a rollback to one of them.
+    depth: usize,
+    marked: bool,
+}
+
+/// How a transaction ended.
+pub(super) enum Ended {
+    Committed,
+    /// It was rolled back on all hosts; the client has the error.
+    RolledBack,
+}
+
+impl Writers {
+    /// With the host that was written on so far.
+    pub(super) fn of(host: Option<HostId>) -> Writers {
+        Writers {
+            hosts: host.into_iter().collect(),
+            ..Writers::default()
+        }
+    }
+
+    /// The host that was written on first.
+    pub(super) fn first(&self) -> Option<HostId> {
+        self.hosts.first().copied()
+    }
+
+    pub(super) fn contains(&self, host: HostId) -> bool {
+        self.hosts.contains(&host)
+    }
+
+    pub(super) fn are_several(&self) -> bool {
+        self.hosts.len() > 1
+    }
+
+    pub(super) fn add(&mut self, host: HostId) {
+        if !self.contains(host) {
+            self.hosts.push(host);
+        }
+    }
+
+    /// The transaction's name, once it has one.
+    pub(super) fn name(&self) -> Option<&Name> {
+        self.two_phase.as_ref().map(|two| two.ticket.name())
+    }
+
+    /// Whose part of the transaction says how it ends.
+    pub(super) fn decision(&self) -> Option<HostId> {
+        self.two_phase.as_ref().map(|two| two.decision)
+    }
+
+    /// Where a NOTIFY of the transaction goes.
+    pub(super) fn notifier(&self) -> Option<HostId> {
+        self.decision().or(self.unpreparable).or(self.first())
+    }
+
+    /// A server process takes part.
+    pub(super) fn enlist(&self, host: &str, pid: i32) {
+        if let Some(two) = &self.two_phase {
+            two.ticket.enlist(host, pid);
+        }
+    }
+
+    /// A rollback to the savepoint that `before` others stand below.
+    pub(super) fn rolled_back_to(&mut self, before: usize) {
+        if let Some(two) = &mut self.two_phase {
+            two.marked &= two.depth <= before;
+        }
+    }
+}
+
+impl Session {
+    /// The hosts that the transaction has written on, if it is one of several hosts or may become one.
+    pub(super) fn first_writer(&self) -> Option<HostId> {
+        match &self.block {
+            Some(block) => block.writers.first(),
+            None => self.batch.writer,
+        }
+    }
+
+    /// Whether a write on this host makes the transaction one of several hosts, or of one more.
+    pub(super) fn widens(&self, host: HostId) -> bool {
+        match &self.block {
+            Some(block) => block.writers.first().is_some() && !block.writers.contains(host),
+            None => self.batch.writer.is_some_and(|writer| writer != host),
+        }
+    }
+
+    /// The transaction writes on this host.
+    pub(super) fn note_writer(&mut self, host: HostId) {
+        match &mut self.block {
+            Some(block) => block.writers.add(host),
+            None => drop(self.batch.writer.get_or_insert(host)),
+        }
+    }
+
+    /// A statement was sent to this host. After NOTIFY the part there can't be prepared.
+    pub(super) fn note_notify(&mut self, prepared: &Prepared, host: HostId) {
+        if let (Prepared::Pass(Passed::Notify), Some(block)) = (prepared, &mut self.block) {
+            block.writers.unpreparable.get_or_insert(host);
+        }
+    }
+
+    /// Two hosts are two snapshots: refused where one was asked for.
+    pub(super) fn check_snapshot(&self, host: HostId) -> Result<(), Fault> {
+        let one = self.block.as_ref().is_some_and(|b| b.one_snapshot);
+        if !one
+            || self.links.is_empty()
+            || self.links.iter().any(|l| l.host == host)
+            || self.map.proxy.cross_host_snapshots == CrossHostSnapshots::Separate
+        {
+            return Ok(());
+        }
+        Err(Fault::statement(
+            ErrorFields::error(
+                SqlState::MORE_THAN_ONE_SHARD,
+                "a REPEATABLE READ or SERIALIZABLE transaction cannot use a second host: two hosts are two snapshots",
+            )
+            .hint("Use READ COMMITTED, or one transaction per host; or accept separate snapshots by cross_host_snapshots = \"separate\" in [proxy]."),
+        ))
+    }
+
+    /// Makes ready for a write on a host beside those written on already. Nothing is owed on any link.
+    pub(super) async fn widen(&mut self, host: HostId) -> Result<(), Fault> {
+        let first = self.first_writer();
+        for host in first.into_iter().chain([host]) {
+            self.check_two_phase(host).await?;
+        }
+        if self.block.is_none() {
+            self.open_message_block().await?;
+        }
+        let Some(block) = &self.block else {
+            return Ok(());
+        };
+        if block.writers.two_phase.is_some() {
+            return Ok(());
+        }
+        let decision = block.writers.unpreparable.unwrap_or(host);
+        // A link made from now on is marked first of all, so that no savepoint can take the mark away.
+        let depth = match self.links.iter().any(|link| link.host == decision) {
+            true => block.savepoints.len(),
+            false => 0,
+        };
+        let home = self.check_two_phase(decision).await?;
+        let ticket = self.context.two_phase.begin(
+            &self.map.host(decision).name,
+            home,
+            self.info.id,
+            self.cancel.key(),
+        );
+        let mark = twophase::mark(ticket.name());
+        for link in &self.links {
+            if let Some(conn) = &link.conn {
+                ticket.enlist(&link.pool.host, conn.pid);
+            }
+        }
+        if let Some(block) = &mut self.block {
+            block.writers.two_phase = Some(TwoPhase {
+                ticket,
+                decision,
+                depth,
+                marked: true,
+            });
+        }
+        self.query_all_links(&mark).await
+    }
+
+    /// One statement on every link, of which the client hears nothing unless it fails.
+    async fn query_all_links(&mut self, text: &str) -> Result<(), Fault> {
+        let asks = (0..self.links.len()).map(|i| (i, text.to_owned()));
+        let answers = self.query_links(asks.collect(), None).await;
+        for answer in answers {
+            if let Some(fault) = answer.into_fault() {
+                self.drop_lost();
+                return Err(fault);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a host can take part in a transaction over several: which database it is. It is waited for if that is not
+    /// known yet.
+    async fn check_two_phase(&self, host: HostId) -> Result<Home, Fault> {
+        let name = &self.map.host(host).name;
+        let refused = |why: String, mend: &str| {
+            let message = "the transaction has written on one host and cannot write on another too";
+            Err(Fault::statement(
+                ErrorFields::error(SqlState::MORE_THAN_ONE_SHARD, message)
+                    .detail(why)
+                    .hint(mend.to_owned()),
+            ))
+        };
+        if self.map.proxy.cross_host == CrossHost::Refuse {
+            let why =
+                format!("cross_host is \"refuse\", and this would be a write on host {name:?}.");
+            return refused(
+                why,
+                "Use one transaction per user, move the shards of both users to one host, or set cross_host = \"2pc\" in [proxy].",
+            );
+        }
+        let wait = self.map.proxy.timeouts.connect;
+        match self.context.two_phase.readiness_within(name, wait).await {
+            Readiness::Ready(home) => Ok(home),
+            Readiness::Unable { why, mend } => refused(format!("On host {name:?} {why}."), &mend),
+            Readiness::Unknown(why) => Err(Fault::statement(
+                ErrorFields::error(
+                    SqlState::CANNOT_CONNECT_NOW,
+                    format!("host {name:?} cannot take part in a transaction over several hosts just now"),
+                )
+                .detail(why)
+                .hint("Try again once the host is up; SHOW HOSTS in the database \"presplit\" says which is not."),
+            )),
+        }
+    }
+
+    /// What has been done outside of a client's block becomes a block of ours, which ends with the message or the batch.
+    pub(super) async fn open_message_block(&mut self) -> Result<(), Fault> {
+        if self.block.is_some() {
+            return Ok(());
+        }
+        self.query_all_links("BEGIN").await?;
+        self.open_block("BEGIN".into(), false);
+        if let Some(block) = &mut self.block {
+            block.owner = Owner::Message;
+        }
+        Ok(())
+    }
+
+    /// Whether a block of ours is open.
+    pub(super) fn in_message_block(&self) -> bool {
+        self.block
+            .as_ref()
+            .is_some_and(|block| block.owner == Owner::Message)
+    }
+
+    /// The end of a message (or of a batch) outside of a client's block. What it has done on several hosts is committed on
+    /// all of them, or undone. `true`: it has failed, and the client has the error.
+    pub(super) async fn end_message(&mut self, error: bool) -> Result<bool, Fault> {
+        let Some(block) = self.block.as_ref().filter(|b| b.owner == Owner::Message) else {
+            self.end_implicit(!error);
+            return Ok(error);
+        };
+        let error = error || block.failed || self.batch.skipping();
+        let ended = match error {
+            true => {
+                self.roll_back_all().await;
+                Ok(Ended::RolledBack)
+            }
+            false => self.commit_all().await,
+        };
+        let committed = matches!(ended, Ok(Ended::Committed));
+        self.close_block(committed);
+        self.end_implicit(committed);
+        ended.map(|_| !committed)
+    }
+
+    /// Commits the open block, whatever hosts it is on. The caller closes it.
+    pub(super) async fn commit_all(&mut self) -> Result<Ended, Fault> {
+        let two = match &mut self.block {
+            Some(block) if block.writers.are_several() => block.writers.two_phase.take(),
+            _ => None,
+        };
+        let ended = match two {
+            Some(two) => self.commit_in_two_phases(two).await,
+            None => self.commit_one_writer().await,
+        };
+        self.drop_lost();
+        ended
+    }
+
+    /// The links of the writing hosts other than `but`, and the links of hosts that were only read.
+    fn parts(&self, but: Option<HostId>) -> (Vec<usize>, Vec<usize>) {
+        let wrote = |i: &usize| {
+            let block = self.block.as_ref();
+            block.is_some_and(|b| b.writers.contains(self.links[*i].host))
+        };
+        (0..self.links.len())
+            .filter(|i| Some(self.links[*i].host) != but)
+            .partition(wrote)
+    }
+
+    /// At most one host was written on: it goes first, and the others have nothing to lose.
+    async fn commit_one_writer(&mut self) -> Result<Ended, Fault> {
+        let (writers, readers) = self.parts(None);
+        for i in &writers {
+            match self.query_link(*i, "COMMIT").await {
+                Answer::Done(tag) if &*tag == "COMMIT" => {}
+                Answer::Lost(fault) => {
+                    self.roll_back_all().await;
+                    return Err(super::block::commit_unknown(fault, true));
+                }
+                answer => {
+                    self.pass_refusal(answer);
+                    self.roll_back_all().await;
+                    return Ok(Ended::RolledBack);
+                }
+            }
+        }
+        let asks = readers.iter().map(|i| (*i, "COMMIT".to_owned())).collect();
+        self.query_links(asks, Some(self.step_limit())).await;
+        Ok(Ended::Committed)
+    }
+
+    fn step_limit(&self) -> Duration {
+        self.map.proxy.timeouts.cross_host_step
+    }
+
+    async fn commit_in_two_phases(&mut self, two: TwoPhase) -> Result<Ended, Fault> {
+        let name = two.ticket.name().clone();
+        let (others, readers) = self.parts(Some(two.decision));
+        let Some(decision) = self.links.iter().position(|l| l.host == two.decision) else {
+            // Lost on the way; the block has failed then, and is not committed.
+            return Err(Fault::lost(&name.host, None));
+        };
+        self.context.seam.reach("before-prepare").await;
+        two.ticket.step("preparing");
+        if let Err(failed) = self.prepare(&name, decision, &others, two.marked).await {
+            self.context.seam.reach("rolling-back").await;
+            self.undo(&name, &others, &failed.prepared).await;
+            self.context.stats.cross_host_rolled_back();
+            return match failed.answer {
+                Answer::Lost(fault) => Err(rolled_back(fault)),
+                answer => {
+                    self.pass_refusal(answer);
+                    Ok(Ended::RolledBack)
+                }
+            };
+        }
+        self.context.seam.reach("prepared").await;
+        two.ticket.step("deciding");
+        let hosts = others.iter().map(|i| self.place(&self.links[*i].pool.host));
+        let decide = twophase::decide(&name, hosts);
+        self.context.seam.reach("deciding").await;
+        match self.query_link(decision, &decide).await {
+            Answer::Done(tag) if &*tag == "COMMIT" => {}
+            Answer::Lost(fault) => {
+                // It may be committed or not: whoever asks the decision host when it is back finds out.
+                for link in &mut self.links {
+                    link.discard();
+                }
+                self.context.two_phase.hurry.notify_one();
+                self.context.stats.cross_host_unknown();
+                return Err(undecided(fault));
+            }
+            answer => {
+                self.context.seam.reach("rolling-back").await;
+                self.undo(&name, &others, &others).await;
+                self.context.stats.cross_host_rolled_back();
+                self.pass_refusal(answer);
+                return Ok(Ended::RolledBack);
+            }
+        }
+        two.ticket.step("committing");
+        self.context.seam.reach("decided").await;
+        self.carry_out(&name, &others, &readers).await;
+        self.context.seam.reach("committed").await;
+        self.context.stats.cross_host_committed();
+        Ok(Ended::Committed)
+    }
+
+    /// The first phase, on all hosts but that of the decision.
+    async fn prepare(
+        &mut self,
+        name: &Name,
+        decision: usize,
+        others: &[usize],
+        marked: bool,
+    ) -> Result<(), NotPrepared> {
+        if !marked {
+            // A rollback to a savepoint took the mark away. It must stand before anything is prepared.
+            match self.query_link(decision, &twophase::mark(name)).await {
+                Answer::Done(_) => {}
+                answer => {
+                    return Err(NotPrepared {
+                        prepared: Vec::new(),
+                        answer,
+                    });
+                }
+            }
+        }
+        let prepare = twophase::prepare(name);
+        let asks = others.iter().map(|i| (*i, prepare.clone())).collect();
+        let answers = self.query_links(asks, Some(self.step_limit())).await;
+        let mut prepared = Vec::new();
+        let mut failed = None;
+        for (i, answer) in others.iter().zip(answers) {
+            match answer {
+                Answer::Done(tag) if &*tag == "PREPARE TRANSACTION" => prepared.push(*i),
+                answer => drop(failed.get_or_insert(answer)),
+            }
+        }
+        match failed {
+            None => Ok(()),
+            Some(answer) => Err(NotPrepared { prepared, answer }),
+        }
+    }
+
+    /// Before a decision: rolls back what is prepared and what is still open. What can't be reached, recovery does.
+    async fn undo(&mut self, name: &Name, others: &[usize], prepared: &[usize]) {
+        let undo = twophase::rollback_prepared(name);
+        let mut asks: Vec<_> = prepared.iter().map(|i| (*i, undo.clone())).collect();
+        let open = |i: &usize| self.links[*i].status != b'I';
+        let open = (0..self.links.len()).filter(open);
+        asks.extend(open.map(|i| (i, "ROLLBACK".to_owned())));
+        asks.retain(|(i, _)| self.links[*i].conn.is_some());
+        let answers = self.query_links(asks, Some(self.step_limit())).await;
+        let done = |answer: &Answer| matches!(answer, Answer::Done(_));
+        if prepared.len() < others.len() || !answers.iter().all(done) {
+            self.context.two_phase.hurry.notify_one();
+        }
+    }
+
+    /// After the decision: the second phase. A host that does not carry it out now owes it; recovery sees to that, and
+    /// nobody looks at the host before.
+    async fn carry_out(&mut self, name: &Name, others: &[usize], readers: &[usize]) {
+        let commit = twophase::commit_prepared(name);
+        let asks = others.iter().map(|i| (*i, commit.clone()));
+        let asks = asks.chain(readers.iter().map(|i| (*i, "COMMIT".to_owned())));
+        let answers = self
+            .query_links(asks.collect(), Some(self.step_limit()))
+            .await;
+        for (i, answer) in others.iter().zip(answers) {
+            if !matches!(answer, Answer::Done(_)) {
+                let host = self.links[*i].pool.host.clone();
+                tracing::warn!(host, %name, "COMMIT PREPARED is left to recovery: {answer}");
+                self.context.two_phase.owe(&host, name);
+            }
+        }
+        // What is owed keeps the row.
+        self.context.two_phase.forget(name);
+    }
+
+    /// A host on which the transaction is prepared, as it stands in the decision's row.
+    fn place(&self, host: &str) -> String {
+        match self.context.two_phase.readiness(host) {
+            Readiness::Ready(home) => Place { host, home }.to_string(),
+            // Its control connection was lost meanwhile.
+            _ => host.to_owned(),
+        }
+    }
+
+    /// Ends the open block on all hosts without its writes. A connection on which that fails is closed, which does it too.
+    pub(super) async fn roll_back_all(&mut self) {
+        for i in 0..self.links.len() {
+            // After an error the server takes nothing but a Sync.
+            if self.links[i].unsynced && self.links[i].conn.is_some() {
+                let lost = self.sync_link(i).await.is_err();
+                if lost && let Some(link) = self.links.get_mut(i) {
+                    link.discard();
+                }
+            }
+        }
+        let open = |i: &usize| self.links[*i].status != b'I' && self.links[*i].conn.is_some();
+        let asks = (0..self.links.len()).filter(open);
+        let asks = asks.map(|i| (i, "ROLLBACK".to_owned())).collect();
+        self.query_links(asks, Some(self.step_limit())).await;
+        self.drop_lost();
+    }
+
+    /// Gives the client a server's refusal.
+    fn pass_refusal(&mut self, answer: Answer) {
+        match answer {
+            Answer::Refused(error) => {
+                self.context.stats.server_error();
+                self.client.outbox.extend_from_slice(&error);
+            }
+            answer => ErrorFields::error(
+                SqlState::TRANSACTION_ROLLBACK,
+                format!("the transaction was rolled back: a host answered {answer}"),
+            )
+            .write(&mut self.client.outbox),
+        }
+    }
+
+    /// Takes out the links whose connection is gone.
+    pub(super) fn drop_lost(&mut self) {
+        self.links.retain(|link| link.conn.is_some());
+        self.active = 0;
+    }
+}
+
+/// Why not all hosts are prepared, and which are.
+struct NotPrepared {
+    prepared: Vec<usize>,
+    answer: Answer,
+}
+
+/// A host was lost before the decision.
+fn rolled_back(fault: Fault) -> Fault {
+    let Fault::Server(fields) = fault else {
+        return fault;
+    };
+    Fault::statement(
+        ErrorFields::error(
+            SqlState::TRANSACTION_ROLLBACK,
+            format!(
+                "the transaction is rolled back on all hosts: {}",
+                fields.message
+            ),
+        )
+        .detail("The host was lost before the transaction was committed anywhere.")
+        .hint("Run the transaction again."),
+    )
+}
+
+/// The decision host was lost while it decided.
+fn undecided(fault: Fault) -> Fault {
+    let Fault::Server(fields) = fault else {
+        return fault;
+    };
+    Fault::statement(
+        ErrorFields::error(SqlState::TRANSACTION_RESOLUTION_UNKNOWN, fields.message)
+            .detail("The connection was lost during COMMIT: whether the transaction is committed is not known. It is so on all its hosts or on none, as will show when this one is back.")
+            .hint("SHOW TRANSACTIONS in the database \"presplit\" lists what is not settled yet."),
+    )
+}

@@ -11,7 +11,7 @@ use super::context::{Passed, Prepared};
 use super::errors::Fault;
 use super::queries::Answer;
 use crate::shardmap::{CrossHost, CrossHostSnapshots, HostId};
-use crate::twophase::{self, Home, Name, Readiness, Ticket};
+use crate::twophase::{self, Home, Name, Place, Readiness, Ticket};
 use crate::wire::error::{ErrorFields, SqlState};
 
 /// The hosts that a transaction has written on.
@@ -358,7 +358,7 @@ impl Session {
         }
         self.context.seam.reach("prepared").await;
         two.ticket.step("deciding");
-        let hosts = others.iter().map(|i| self.links[*i].pool.host.as_str());
+        let hosts = others.iter().map(|i| self.place(&self.links[*i].pool.host));
         let decide = twophase::decide(&name, hosts);
         self.context.seam.reach("deciding").await;
         match self.query_link(decision, &decide).await {
@@ -449,17 +449,23 @@ impl Session {
         let answers = self
             .query_links(asks.collect(), Some(self.step_limit()))
             .await;
-        let mut owed = false;
         for (i, answer) in others.iter().zip(answers) {
             if !matches!(answer, Answer::Done(_)) {
-                owed = true;
                 let host = self.links[*i].pool.host.clone();
                 tracing::warn!(host, %name, "COMMIT PREPARED is left to recovery: {answer}");
                 self.context.two_phase.owe(&host, name);
             }
         }
-        if !owed {
-            self.context.two_phase.forget(name);
+        // What is owed keeps the row.
+        self.context.two_phase.forget(name);
+    }
+
+    /// A host on which the transaction is prepared, as it stands in the decision's row.
+    fn place(&self, host: &str) -> String {
+        match self.context.two_phase.readiness(host) {
+            Readiness::Ready(home) => Place { host, home }.to_string(),
+            // Its control connection was lost meanwhile.
+            _ => host.to_owned(),
         }
     }
 

@@ -12,12 +12,14 @@
 //! * The row is deleted only when no host has a prepared transaction of that name any more.
 //! * Only transactions of our names, in a host's own database, are ever touched.
 
+use std::fmt;
+
 mod board;
 mod name;
 mod seam;
 
 pub use board::{Board, InDoubt, Live, Outlook, Readiness, Ticket};
-pub use name::{Home, Name, ProxyId};
+pub use name::{Home, Name, Place, ProxyId};
 pub use seam::Seam;
 
 /// Makes the decision table. Sessions write to it in whatever role they have taken; none but its owner may read it.
@@ -40,9 +42,10 @@ pub fn prepare(name: &Name) -> String {
 }
 
 /// The decision: its row and COMMIT, which must be on disk when it is answered, whatever the session has set.
-/// `hosts`: the names of the hosts on which the transaction is prepared, for people.
-pub fn decide<'h>(name: &Name, hosts: impl Iterator<Item = &'h str>) -> String {
-    let hosts: Vec<String> = hosts.map(literal).collect();
+/// `hosts`: where the transaction is prepared, each a [`Place`]: a row that a killed proxy has left is swept only if all
+/// of them are known. A bare name is for people; such a row stays.
+pub fn decide(name: &Name, hosts: impl Iterator<Item = impl fmt::Display>) -> String {
+    let hosts: Vec<String> = hosts.map(|host| literal(&host.to_string())).collect();
     format!(
         "INSERT INTO presplit.decision (name, hosts) SELECT {}, ARRAY[{}]::pg_catalog.text[] \
          WHERE CASE WHEN pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off' \
@@ -62,13 +65,51 @@ pub fn rollback_prepared(name: &Name) -> String {
     format!("ROLLBACK PREPARED {}", name.literal())
 }
 
+/// Asks the decision host, in one message and one transaction, how it stands with these. Of each first a row `name, ended`:
+/// whether its decision host's part has ended, which is known by its lock; then a row `name` of each that is committed.
+///
+/// * The lock is taken shared: two recoveries don't take each other for the transaction, and the transaction, which
+///   takes it for itself alone, is told from both.
+/// * READ COMMITTED, whatever the role's default is: the second statement's snapshot must be taken once the locks are
+///   there. Postgres gives locks back after it has made a commit visible, so the snapshot shows what ended before.
+/// * A standby has locks of its own, which say nothing.
+pub fn ask(names: &[Name]) -> String {
+    let keys: Vec<String> = names
+        .iter()
+        .map(|name| format!("({}, {}::pg_catalog.int8)", name.literal(), name.key()))
+        .collect();
+    format!(
+        "BEGIN ISOLATION LEVEL READ COMMITTED; \
+         SELECT name, CASE WHEN pg_catalog.pg_is_in_recovery() THEN false \
+         ELSE pg_catalog.pg_try_advisory_xact_lock_shared(key) END AS ended FROM (VALUES {}) AS asked (name, key); \
+         SELECT name FROM presplit.decision WHERE name OPERATOR(pg_catalog.=) ANY ({}); COMMIT",
+        keys.join(", "),
+        array(names)
+    )
+}
+
+/// Deletes rows that are of no more use, on the decision host. A crash may bring them back, which does no harm.
+pub fn delete_rows(names: &[Name]) -> String {
+    format!(
+        "SET LOCAL synchronous_commit = off; \
+         DELETE FROM presplit.decision WHERE name OPERATOR(pg_catalog.=) ANY ({})",
+        array(names)
+    )
+}
+
+fn array(names: &[Name]) -> String {
+    let names: Vec<String> = names.iter().map(Name::literal).collect();
+    format!("ARRAY[{}]::pg_catalog.text[]", names.join(", "))
+}
+
 /// A string constant under `standard_conforming_strings` on or off: what could mean something else under one is left out.
 fn literal(text: &str) -> String {
-    let safe: String = text
-        .chars()
-        .filter(|c| !c.is_control() && *c != '\\')
-        .collect();
+    let safe: String = text.chars().filter(|c| is_safe(*c)).collect();
     format!("'{}'", safe.replace('\'', "''"))
+}
+
+fn is_safe(c: char) -> bool {
+    !c.is_control() && c != '\\'
 }
 
 #[cfg(test)]
@@ -90,5 +131,10 @@ mod tests {
         assert!(decide.contains("ARRAY['a', 'b''']"), "{decide}");
         assert!(decide.ends_with("; COMMIT"), "{decide}");
         assert_eq!(literal("a\\'b\0"), "'a''b'");
+        let asked = ask(&[name]);
+        assert!(
+            asked.contains("ARRAY['presplit:1f.5:2a-3b:7:it''s']::pg_catalog.text[]"),
+            "{asked}"
+        );
     }
 }

@@ -73,6 +73,8 @@ pub fn rollback_prepared(name: &Name) -> String {
 /// * READ COMMITTED, whatever the role's default is: the second statement's snapshot must be taken once the locks are
 ///   there. Postgres gives locks back after it has made a commit visible, so the snapshot shows what ended before.
 /// * A standby has locks of its own, which say nothing.
+/// * Of copies of one cluster each is asked, those too that have the transaction prepared, which keeps its locks: the
+///   decision host's part is never prepared, so they have nothing to say.
 pub fn ask(names: &[Name]) -> String {
     let keys: Vec<String> = names
         .iter()
@@ -81,7 +83,9 @@ pub fn ask(names: &[Name]) -> String {
     format!(
         "BEGIN ISOLATION LEVEL READ COMMITTED; \
          SELECT name, CASE WHEN pg_catalog.pg_is_in_recovery() THEN false \
-         ELSE pg_catalog.pg_try_advisory_xact_lock_shared(key) END AS ended FROM (VALUES {}) AS asked (name, key); \
+         ELSE EXISTS (SELECT FROM pg_catalog.pg_prepared_xacts WHERE gid OPERATOR(pg_catalog.=) name \
+         AND database OPERATOR(pg_catalog.=) pg_catalog.current_database()) \
+         OR pg_catalog.pg_try_advisory_xact_lock_shared(key) END AS ended FROM (VALUES {}) AS asked (name, key); \
          SELECT name FROM presplit.decision WHERE name OPERATOR(pg_catalog.=) ANY ({}); COMMIT",
         keys.join(", "),
         array(names)

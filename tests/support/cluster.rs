@@ -36,8 +36,22 @@ impl Cluster {
 
     /// With further settings, each `name=value`; they beat those that all test clusters have.
     pub fn with(settings: &[&str]) -> Cluster {
+        Cluster::copy(template(), settings)
+    }
+
+    /// Copies of one cluster have one system identifier. Of these each `number` has another, as hosts mostly do.
+    pub fn numbered(number: usize, settings: &[&str]) -> Cluster {
+        static TEMPLATES: [OnceLock<PathBuf>; 3] = [const { OnceLock::new() }; 3];
+        let template = TEMPLATES[number].get_or_init(|| {
+            let dir = template().with_file_name(format!("template-{number}"));
+            make(&dir);
+            dir
+        });
+        Cluster::copy(template, settings)
+    }
+
+    fn copy(template: &Path, settings: &[&str]) -> Cluster {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let template = template();
         let dir = template.with_file_name(format!("c{}", COUNT.fetch_add(1, Ordering::Relaxed)));
         let programs = Programs::find().unwrap();
         let copied = Command::new("cp")
@@ -183,13 +197,17 @@ fn template() -> &'static Path {
     let (template, _) = RUN.get_or_init(|| {
         let run_dir = std::env::temp_dir().join(format!("presplit-test-{}", std::process::id()));
         let sweeper = sweep_when_we_end(&run_dir);
-        let programs = Programs::find().unwrap();
         let template = run_dir.join("template");
-        programs.make_dir(&template).unwrap();
-        programs.initdb(&template).unwrap();
+        make(&template);
         (template, sweeper)
     });
     template
+}
+
+fn make(dir: &Path) {
+    let programs = Programs::find().unwrap();
+    programs.make_dir(dir).unwrap();
+    programs.initdb(dir).unwrap();
 }
 
 /// Clusters in statics are never dropped: a small shell waits for the end of this process (its standard input closes),

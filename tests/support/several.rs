@@ -31,9 +31,17 @@ pub enum Way {
 impl Several {
     /// With these tables in every shard.
     pub fn provisioned(hosts: usize, shards: i64, schema: &str) -> Several {
-        let clusters: Vec<Cluster> = (0..hosts)
-            .map(|_| Cluster::with(&["synchronous_commit=on"]))
-            .collect();
+        let cluster = |host| Cluster::numbered(host, &["synchronous_commit=on"]);
+        Several::of((0..hosts).map(cluster).collect(), shards, schema)
+    }
+
+    /// As after a move by replicas that were promoted: they have one system identifier.
+    pub fn copies(hosts: usize, shards: i64, schema: &str) -> Several {
+        let cluster = |_| Cluster::with(&["synchronous_commit=on"]);
+        Several::of((0..hosts).map(cluster).collect(), shards, schema)
+    }
+
+    fn of(clusters: Vec<Cluster>, shards: i64, schema: &str) -> Several {
         let relays = clusters.iter().map(|c| Relay::to(c.port())).collect();
         let several = Several {
             clusters,

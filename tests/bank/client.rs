@@ -13,6 +13,11 @@ use crate::support::raw::{b, e, p, pbe, q, s};
 use crate::support::texts;
 use crate::support::wire::{Part, Wire};
 
+/// Accounts in any order, so that two transfers may wait for each other.
+const DEADLOCKS: bool = false;
+/// Statements that write on several hosts by themselves.
+const WIDE: bool = false;
+
 /// Runs until the bank is over.
 pub fn run(bank: &Bank, n: usize, seed: u64) {
     let rng = StdRng::seed_from_u64(seed);
@@ -65,6 +70,9 @@ pub fn legs(rng: &mut StdRng) -> Vec<(i64, i64)> {
             users.push(user);
         }
     }
+    if !DEADLOCKS {
+        users.sort();
+    }
     let mut legs: Vec<(i64, i64)> = users
         .iter()
         .map(|u| (*u, rng.random_range(1..100)))
@@ -81,7 +89,7 @@ pub fn judge(bank: &Bank, code: &str, message: &str, committing: bool, cancels: 
     ));
     let sensible = match code {
         // A deadlock, or a wait too long to be none; a transaction that could not be prepared.
-        "40P01" | "55P03" | "40001" => true,
+        "40P01" | "55P03" | "40001" | "40000" => true,
         // Servers that go away or are not there.
         "57P01" | "57P02" | "57P03" | "08000" | "08001" | "08003" | "08006" => true,
         "08007" => committing,
@@ -97,9 +105,13 @@ pub fn judge(bank: &Bank, code: &str, message: &str, committing: bool, cancels: 
     }
     match code {
         _ if !committing => Fate::Absent,
-        _ if code.starts_with("08") || code.starts_with("57P") => Fate::Unknown,
+        _ if is_lost(code) => Fate::Unknown,
         _ => Fate::Absent,
     }
+}
+
+fn is_lost(code: &str) -> bool {
+    code.starts_with("08") || code.starts_with("57P")
 }
 
 /// The connection is of no use any more.
@@ -156,7 +168,7 @@ impl Client<'_> {
             fate: Fate::Unknown,
             how: format!("{style:?}"),
         };
-        let done = match self.rng.random_range(0..10) {
+        let done = match self.rng.random_range(if WIDE { 0 } else { 2 }..10) {
             0 => self.tip(style, id, &mut transfer),
             1 => self.note(style, id, &mut transfer),
             _ => self.block(style, id, &mut transfer),
@@ -217,7 +229,7 @@ impl Client<'_> {
         let shape = [
             Shape::Plain,
             Shape::Plain,
-            Shape::Wide,
+            if WIDE { Shape::Wide } else { Shape::Plain },
             Shape::Savepoint,
             Shape::Failure,
         ][self.rng.random_range(0..5)];
@@ -474,6 +486,14 @@ impl Client<'_> {
     fn give_up(&mut self) -> Result<(), Lost> {
         match self.wire.ask(&q("ROLLBACK")) {
             Ok(parts) if parts.contains(&Part::Tag("ROLLBACK".to_owned())) => Ok(()),
+            // A host that was lost has rolled back too.
+            Ok(parts)
+                if error(&parts).is_some_and(|(code, _)| is_lost(code))
+                    && parts.last() == Some(&Part::Ready('I')) =>
+            {
+                self.bank.count("ROLLBACK: the host was lost");
+                Ok(())
+            }
             Ok(parts) => {
                 self.bank
                     .fault(format!("{parts:?} is no answer to ROLLBACK"));

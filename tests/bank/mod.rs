@@ -339,6 +339,11 @@ fn tell(several: &Several, bank: &Bank) {
     }
 }
 
+/// What the server processes are at, and what is prepared.
+const BUSY: &str = "SELECT concat_ws(' ', current_setting('port'), pid, state, wait_event, pg_blocking_pids(pid), now() - state_change, query) \
+    FROM pg_stat_activity WHERE datname = 'app' AND state <> 'idle' AND pid <> pg_backend_pid() \
+    UNION ALL SELECT concat_ws(' ', current_setting('port'), gid, now() - prepared) FROM pg_prepared_xacts";
+
 /// Rounds of trouble, each with an audit behind it.
 fn run(rounds: u32, time: Duration, seed: u64) {
     let mut several = Several::provisioned(HOSTS, SHARDS, SCHEMA);
@@ -367,6 +372,12 @@ fn run(rounds: u32, time: Duration, seed: u64) {
             restarted
         });
         let faults = bank.faults.lock().unwrap().clone();
+        if !faults.is_empty() {
+            tell(&several, &bank);
+            for line in several.everywhere(BUSY) {
+                eprintln!("{line}");
+            }
+        }
         assert!(faults.is_empty(), "seed {seed}: {faults:#?}");
         proxies.assert_sound();
         let free = accounts_free(&several, restarted).unwrap();

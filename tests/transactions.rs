@@ -259,6 +259,16 @@ async fn blocks_over_several_hosts_are_as_on_one_postgres() {
         ],
         vec![
             begin(),
+            to("SELECT pg_notify('n', 'p')"),
+            u(A + 144, "a"),
+            u(B + 144, "b"),
+            u(C + 144, "c"),
+            to("SELECT pg_notify('n', 'q')"),
+            commit(),
+            count(),
+        ],
+        vec![
+            begin(),
             u(A + 135, "a"),
             to("DELETE FROM users WHERE id = 9003"),
             to("UPDATE users SET name = 'new' WHERE id = 9006"),

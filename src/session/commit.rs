@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::Session;
 use super::block::Owner;
-use super::context::{Passed, Prepared};
+use super::context::Prepared;
 use super::errors::Fault;
 use super::queries::Answer;
 use crate::shardmap::{CrossHost, CrossHostSnapshots, HostId};
@@ -136,7 +136,9 @@ impl Session {
 
     /// A statement was sent to this host. After NOTIFY the part there can't be prepared.
     pub(super) fn note_notify(&mut self, prepared: &Prepared, host: HostId) {
-        if let (Prepared::Pass(Passed::Notify), Some(block)) = (prepared, &mut self.block) {
+        if let Some(block) = &mut self.block
+            && prepared.notifies()
+        {
             block.writers.unpreparable.get_or_insert(host);
         }
     }

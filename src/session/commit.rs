@@ -23,6 +23,8 @@ pub(super) struct Writers {
     unpreparable: Option<HostId>,
     /// From the second host on.
     two_phase: Option<TwoPhase>,
+    /// Which database each is, from the second on.
+    homes: SmallVec<[(HostId, Home); 2]>,
 }
 
 /// A transaction that has written on several hosts.
@@ -152,16 +154,17 @@ impl Session {
 
     /// Makes ready for a write on a host beside those written on already. Nothing is owed on any link.
     pub(super) async fn widen(&mut self, host: HostId) -> Result<(), Fault> {
-        let first = self.first_writer();
-        for host in first.into_iter().chain([host]) {
-            self.check_two_phase(host).await?;
+        let mut homes = Vec::new();
+        for host in self.first_writer().into_iter().chain([host]) {
+            homes.push((host, self.check_two_phase(host).await?));
         }
         if self.block.is_none() {
             self.open_message_block().await?;
         }
-        let Some(block) = &self.block else {
+        let Some(block) = &mut self.block else {
             return Ok(());
         };
+        block.writers.homes.extend(homes);
         if block.writers.two_phase.is_some() {
             return Ok(());
         }
@@ -358,7 +361,12 @@ impl Session {
         }
         self.context.seam.reach("prepared").await;
         two.ticket.step("deciding");
-        let hosts = others.iter().map(|i| self.place(&self.links[*i].pool.host));
+        let places = self.block.iter().flat_map(|b| &b.writers.homes);
+        let places: Vec<_> = places.filter(|(host, _)| *host != two.decision).collect();
+        let hosts = places.iter().map(|(host, home)| Place {
+            host: &self.map.host(*host).name,
+            home: *home,
+        });
         let decide = twophase::decide(&name, hosts);
         self.context.seam.reach("deciding").await;
         match self.query_link(decision, &decide).await {
@@ -434,8 +442,7 @@ impl Session {
         asks.extend(open.map(|i| (i, "ROLLBACK".to_owned())));
         asks.retain(|(i, _)| self.links[*i].conn.is_some());
         let answers = self.query_links(asks, Some(self.step_limit())).await;
-        let done = |answer: &Answer| matches!(answer, Answer::Done(_));
-        if prepared.len() < others.len() || !answers.iter().all(done) {
+        if prepared.len() < others.len() || !answers.iter().all(Answer::is_done) {
             self.context.two_phase.hurry.notify_one();
         }
     }
@@ -450,7 +457,8 @@ impl Session {
             .query_links(asks.collect(), Some(self.step_limit()))
             .await;
         for (i, answer) in others.iter().zip(answers) {
-            if !matches!(answer, Answer::Done(_)) {
+            // Recovery, too, may have done it: then there is nothing left of that name.
+            if !answer.is_done() && !answer.is_refused_with(SqlState::UNDEFINED_OBJECT) {
                 let host = self.links[*i].pool.host.clone();
                 tracing::warn!(host, %name, "COMMIT PREPARED is left to recovery: {answer}");
                 self.context.two_phase.owe(&host, name);
@@ -458,15 +466,6 @@ impl Session {
         }
         // What is owed keeps the row.
         self.context.two_phase.forget(name);
-    }
-
-    /// A host on which the transaction is prepared, as it stands in the decision's row.
-    fn place(&self, host: &str) -> String {
-        match self.context.two_phase.readiness(host) {
-            Readiness::Ready(home) => Place { host, home }.to_string(),
-            // Its control connection was lost meanwhile.
-            _ => host.to_owned(),
-        }
     }
 
     /// Ends the open block on all hosts without its writes. A connection on which that fails is closed, which does it too.

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use crate::support::wire::Part;
+use crate::support::wire::{Part, Wire};
 use crate::support::{Proxy, Several, Way, texts};
 
 const HOSTS: usize = 3;
@@ -340,7 +340,7 @@ fn tell(several: &Several, bank: &Bank) {
 }
 
 /// What the server processes are at, and what is prepared.
-const BUSY: &str = "SELECT concat_ws(' ', current_setting('port'), pid, state, wait_event, pg_blocking_pids(pid), now() - state_change, query) \
+const BUSY: &str = "SELECT concat_ws(' ', current_setting('port'), pid, client_port, state, wait_event, pg_blocking_pids(pid), now() - state_change, query) \
     FROM pg_stat_activity WHERE datname = 'app' AND state <> 'idle' AND pid <> pg_backend_pid() \
     UNION ALL SELECT concat_ws(' ', current_setting('port'), gid, now() - prepared) FROM pg_prepared_xacts";
 
@@ -376,6 +376,13 @@ fn run(rounds: u32, time: Duration, seed: u64) {
             tell(&several, &bank);
             for line in several.everywhere(BUSY) {
                 eprintln!("{line}");
+            }
+            for addr in proxies.addrs() {
+                for show in ["SHOW TRANSACTIONS", "SHOW SERVERS", "SHOW CLIENTS"] {
+                    for row in texts(&Wire::connect(addr, "presplit").run(show)) {
+                        eprintln!("{addr} {show} {row:?}");
+                    }
+                }
             }
         }
         assert!(faults.is_empty(), "seed {seed}: {faults:#?}");

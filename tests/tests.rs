@@ -8,6 +8,7 @@ mod auth;
 mod catalog;
 mod copy;
 mod ddl;
+mod deadlock;
 mod demo;
 mod differential;
 mod drivers;

@@ -22,6 +22,7 @@ mod orm;
 mod protocol;
 mod provision;
 mod psql;
+mod recovery;
 mod refusals;
 mod routing;
 mod sessions;

@@ -100,6 +100,11 @@ impl Cluster {
         super::connect(&self.config()).await
     }
 
+    /// A further setting, from the next start on.
+    pub fn set(&mut self, setting: &str) {
+        self.settings.push(setting.to_owned());
+    }
+
     /// Stops the server as an operator would. No-op when it is down.
     pub fn stop(&mut self) {
         if let Some(server) = self.server.take() {

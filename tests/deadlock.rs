@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::raw::{Raw, pbe, q, s};
+use crate::support::raw::{self, Raw, pbe, q, s};
 use crate::support::{self, Hosts, Proxy, wait_until};
 
 /// Users of the hosts a, b and c.
@@ -395,4 +395,126 @@ async fn no_false_alarm_under_load() {
     }
     assert!(committed.load(Ordering::Relaxed) > 20);
     assert_eq!(ended(&proxy).await, (0.0, 0.0));
+}
+
+/// As on one Postgres, the locks of a failed block are free with the error: all, or those since the last savepoint.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_lets_go_on_all_hosts() {
+    let (hosts, proxy) = world("").await;
+    let mut client = Raw::connect(proxy.addr());
+    let mut other = Raw::connect(proxy.addr());
+    let wrong = format!("UPDATE users SET name = (1 / length(name))::text WHERE id = {C}");
+    done(&client.query("BEGIN"));
+    done(&client.query(&add(A, "1")));
+    done(&client.query(&add(B, "1")));
+    assert_eq!(code(&client.query(&wrong)), Some("22012"));
+    done(&other.query(&add(A, "o")));
+    done(&other.query(&add(B, "o")));
+    assert_eq!(code(&client.query("SELECT 1")), Some("25P02"));
+    assert_eq!(client.query("COMMIT"), ["C ROLLBACK", "Z I"]);
+
+    done(&client.query("BEGIN"));
+    done(&client.query(&add(A, "1")));
+    done(&client.query("SAVEPOINT \"s\"\"p\""));
+    done(&client.query(&add(B, "1")));
+    done(&client.query("SAVEPOINT t"));
+    done(&client.query(&add(B + 9, "none")));
+    done(&client.query("RELEASE t"));
+    assert_eq!(code(&client.query(&wrong)), Some("22012"));
+    done(&other.query(&add(B, "p")));
+    other.send(&q(&add(A, "p")));
+    waiting(&hosts, 0, 1).await;
+    done(&client.query("ROLLBACK TO \"s\"\"p\""));
+    done(&client.query(&add(C, "1")));
+    done(&client.query("COMMIT"));
+    done(&other.until_ready(1));
+    assert_eq!(name(&hosts, A).await, "1op");
+    assert_eq!(name(&hosts, B).await, "op");
+    assert_eq!(name(&hosts, C).await, "1");
+}
+
+/// A rollback to a savepoint takes away the lock by which others see which processes are one transaction.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_rollback_to_a_savepoint() {
+    let (hosts, proxy) = world("").await;
+    let mut one = Raw::connect(proxy.addr());
+    let mut two = Raw::connect(proxy.addr());
+    for sql in [
+        "BEGIN",
+        &add(A, "1"),
+        "SAVEPOINT s",
+        &add(B + 9, "1"),
+        "ROLLBACK TO s",
+    ] {
+        done(&one.query(sql));
+    }
+    done(&two.query("BEGIN"));
+    done(&two.query(&add(B, "2")));
+    one.send(&q(&add(B, "1")));
+    waiting(&hosts, 1, 1).await;
+    two.send(&q(&add(A, "2")));
+    let answers = [one.until_ready(1), two.until_ready(1)];
+    assert_eq!(victim(&answers), 1);
+    done(&one.query("COMMIT"));
+    done(&two.query("ROLLBACK"));
+    assert_eq!(name(&hosts, A).await, "1");
+    assert_eq!(name(&hosts, B).await, "1");
+}
+
+/// Reads of all shards, and rows that are copied, wait for locks too.
+#[tokio::test(flavor = "multi_thread")]
+async fn other_statements_that_wait() {
+    let (hosts, proxy) = world("").await;
+    let beside = B + 1;
+    let mut two = Raw::connect(proxy.addr());
+    done(&two.query(&format!(
+        "INSERT INTO users (id, name) VALUES ({beside}, '')"
+    )));
+    let lines = [
+        raw::d(&format!("{}\told\n", C + 18)),
+        raw::d(&format!("{}\tnew\n", B + 18)),
+        raw::done(),
+    ];
+    let extended = |sql: &str| [pbe(sql, &[]), s()].concat();
+    let asked = [
+        q("SELECT id, name FROM users"),
+        extended("SELECT id, name FROM users"),
+        q("SELECT count(*) FROM users"),
+        extended("SELECT id FROM users ORDER BY id"),
+        q("COPY users TO STDOUT"),
+        [q("COPY users (id, name) FROM STDIN"), lines.concat()].concat(),
+    ];
+    for ask in asked {
+        let mut one = Raw::connect(proxy.addr());
+        // Each has written on two hosts, and two has a row and its table's shard in the way of what one asks for.
+        for sql in ["BEGIN", &add(beside, "2"), &add(C, "2")] {
+            done(&two.query(sql));
+        }
+        for sql in ["BEGIN", &add(A, "1"), &add(C + 9, "1")] {
+            done(&one.query(sql));
+        }
+        let between = hosts.client(1).await;
+        if ask.windows(10).any(|part| part == b"FROM STDIN") {
+            let sql = format!("INSERT INTO users (id, name) VALUES ({}, '')", B + 18);
+            done(&two.query(&sql));
+        } else {
+            let lock = "BEGIN; LOCK TABLE shard_0003.users";
+            between.batch_execute(lock).await.unwrap();
+        }
+        two.send(&q(&add(A, "2")));
+        waiting(&hosts, 0, 1).await;
+        let update = format!("UPDATE shard_0004.users SET name = '' WHERE id = {beside}");
+        let between = tokio::spawn(async move { between.batch_execute(&update).await });
+        waiting(&hosts, 1, 1).await;
+        one.send(&ask);
+        let answer = one.until_ready(1);
+        assert_eq!(code(&answer), Some("40P01"), "{answer:#?}");
+        assert_eq!(answer.last().unwrap(), "Z E");
+        done(&two.until_ready(1));
+        done(&two.query("ROLLBACK"));
+        between.await.unwrap().unwrap();
+        done(&one.query("ROLLBACK"));
+        done(&one.query("SELECT count(*) FROM users"));
+    }
+    assert_eq!(ended(&proxy).await, (6.0, 0.0));
 }

@@ -66,6 +66,10 @@ pub struct Deadlock {
     pub circle: Vec<(Wait, Blocker)>,
 }
 
+/// The keys of our own transactions by host and server process. We know them also where a rollback to a savepoint has
+/// taken the lock away.
+pub type Parts = HashMap<(String, i32), i64>;
+
 /// Connections for looking, kept from look to look.
 #[derive(Default)]
 pub struct Watch {
@@ -74,7 +78,7 @@ pub struct Watch {
 
 impl Watch {
     /// All waits on these hosts that have lasted for [`PATIENCE`]. A host that does not answer has none.
-    pub async fn look(&mut self, hosts: &[&Host]) -> Vec<Wait> {
+    pub async fn look(&mut self, hosts: &[&Host], ours: &Parts) -> Vec<Wait> {
         let asked = hosts.iter().map(|host| {
             let held = self.held.remove(&host.name);
             let held = held.filter(|(url, client)| *url == host.url && !client.is_closed());
@@ -94,6 +98,7 @@ impl Watch {
                 }
             }
         }
+        all.iter_mut().for_each(|wait| wait.know(ours));
         all
     }
 
@@ -129,7 +134,8 @@ fn question() -> String {
     format!(
         "WITH parts AS MATERIALIZED (
   SELECT pid, virtualtransaction AS vxid, classid::int8 << 32 | objid::int8 AS key FROM pg_locks
-  WHERE locktype = 'advisory' AND objsubid = 1 AND granted AND classid::int8 >> 16 = {KEY_CLASS}),
+  WHERE locktype = 'advisory' AND objsubid = 1 AND mode = 'ExclusiveLock' AND granted
+    AND classid::int8 >> 16 = {KEY_CLASS}),
 waits AS MATERIALIZED (
   SELECT coalesce(a.leader_pid, l.pid) AS pid, l.transactionid AS xid, pg_blocking_pids(l.pid) AS blockers,
     coalesce((to_jsonb(l) ->> 'waitstart')::timestamptz, a.query_start) AS since,
@@ -196,6 +202,14 @@ impl<'w> Node<'w> {
 type Edge<'w> = (&'w Wait, Blocker);
 
 impl Wait {
+    fn know(&mut self, ours: &Parts) {
+        let key = |pid| ours.get(&(self.host.clone(), pid)).copied();
+        self.key = self.key.or(key(self.pid));
+        for blocker in &mut self.blockers {
+            blocker.key = blocker.key.or(key(blocker.pid));
+        }
+    }
+
     fn node(&self) -> Node<'_> {
         Node::of(&self.host, self.pid, self.key)
     }
@@ -436,6 +450,19 @@ mod tests {
         assert_eq!(victims(&waits), [(2, 2)]);
         // One that is not ours is nobody's part.
         assert_eq!(victims(&[wait("a", (10, 1), &[(0, 0)])]), []);
+    }
+
+    #[test]
+    fn what_we_know_of_our_own() {
+        let mut waits = [
+            wait("a", (10, 0), &[(11, 2)]),
+            wait("b", (21, 2), &[(20, 0)]),
+        ];
+        assert_eq!(victims(&waits), []);
+        let part = |host: &str, pid| ((host.to_owned(), pid), 1);
+        let ours = Parts::from([part("a", 10), part("b", 20), part("b", 11)]);
+        waits.iter_mut().for_each(|wait| wait.know(&ours));
+        assert_eq!(victims(&waits), [(2, 2)]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::ops::deadlock::{self, PATIENCE, Wait, Watch};
+use crate::ops::deadlock::{self, PATIENCE, Parts, Wait, Watch};
 use crate::session::Context;
 use crate::shardmap::Host;
 use crate::twophase::Live;
@@ -52,16 +52,21 @@ async fn round(context: &Context, watch: &mut Watch, live: &[Live]) {
     };
     // A deadlock that we could end has a wait of ours, so this is all there is to do as a rule.
     let (near, far): (Vec<&Host>, Vec<&Host>) = map.hosts.iter().partition(concerned);
-    let mut waits = watch.look(&near).await;
+    let parts = live.iter().flat_map(|live| {
+        let key = live.name.key();
+        live.parts.iter().map(move |part| (part.clone(), key))
+    });
+    let parts: Parts = parts.collect();
+    let mut waits = watch.look(&near, &parts).await;
     if !waits.iter().any(|wait| ours(live, wait).is_some()) {
         return;
     }
-    waits.extend(watch.look(&far).await);
+    waits.extend(watch.look(&far, &parts).await);
     let mut found = deadlock::find(&waits);
     found.retain(|deadlock| ours(live, deadlock.wait()).is_some());
     if !found.is_empty() {
         let all: Vec<&Host> = map.hosts.iter().collect();
-        let later = watch.look(&all).await;
+        let later = watch.look(&all, &parts).await;
         for deadlock in found.iter().filter(|deadlock| deadlock.holds(&later)) {
             if let Some(live) = ours(live, deadlock.wait()) {
                 let error = detected(deadlock.detail());

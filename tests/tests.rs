@@ -5,7 +5,9 @@
 
 mod admin;
 mod auth;
+mod bank;
 mod catalog;
+mod commit_steps;
 mod copy;
 mod ddl;
 mod demo;

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::Session;
 use super::block::Owner;
-use super::context::{Passed, Prepared};
+use super::context::Prepared;
 use super::errors::Fault;
 use super::queries::Answer;
 use crate::shardmap::{CrossHost, CrossHostSnapshots, HostId};
@@ -71,6 +71,14 @@ impl Writers {
         }
     }
 
+    fn know(&mut self, homes: Vec<(HostId, Home)>) {
+        for home in homes {
+            if !self.homes.contains(&home) {
+                self.homes.push(home);
+            }
+        }
+    }
+
     /// The transaction's name, once it has one.
     pub(super) fn name(&self) -> Option<&Name> {
         self.two_phase.as_ref().map(|two| two.ticket.name())
@@ -128,7 +136,9 @@ impl Session {
 
     /// A statement was sent to this host. After NOTIFY the part there can't be prepared.
     pub(super) fn note_notify(&mut self, prepared: &Prepared, host: HostId) {
-        if let (Prepared::Pass(Passed::Notify), Some(block)) = (prepared, &mut self.block) {
+        if let Some(block) = &mut self.block
+            && prepared.notifies()
+        {
             block.writers.unpreparable.get_or_insert(host);
         }
     }
@@ -164,10 +174,12 @@ impl Session {
         let Some(block) = &mut self.block else {
             return Ok(());
         };
-        block.writers.homes.extend(homes);
-        if block.writers.two_phase.is_some() {
+        block.writers.know(homes);
+        let decision = block.writers.decision();
+        if decision.is_some_and(|host| self.links.iter().any(|l| l.host == host)) {
             return Ok(());
         }
+        // Also if the decision host could not be enlisted, and a rollback to a savepoint has mended that.
         let decision = block.writers.unpreparable.unwrap_or(host);
         // A link made from now on is marked first of all, so that no savepoint can take the mark away.
         let depth = match self.links.iter().any(|link| link.host == decision) {

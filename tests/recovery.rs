@@ -448,7 +448,7 @@ async fn a_decision_host_that_is_down_or_frozen_keeps_its_own_transactions_waiti
     // It accepts connections and answers nothing.
     let (waiting, quick) = (site.name(0), site.name(2));
     site.prepare(1, &waiting).await;
-    let frozen = signal(&site.hosts.clusters[0], "STOP", &[]);
+    site.hosts.clusters[0].freeze();
     let began = Instant::now();
     site.prepare(1, &quick).await;
     site.decide(2, &quick, &[1]).await;
@@ -463,7 +463,7 @@ async fn a_decision_host_that_is_down_or_frozen_keeps_its_own_transactions_waiti
     )
     .await;
     wait_two_phase(&console, "a", &["not reached", "does not answer"]).await;
-    signal(&site.hosts.clusters[0], "CONT", &frozen);
+    site.hosts.clusters[0].thaw();
     site.wait(1, &waiting, "nothing").await;
 
     // The host where it is prepared goes and comes back.
@@ -472,28 +472,6 @@ async fn a_decision_host_that_is_down_or_frozen_keeps_its_own_transactions_waiti
     site.hosts.clusters[1].kill();
     site.hosts.clusters[1].start();
     site.wait(1, &name, "nothing").await;
-}
-
-/// Sends a signal to all processes of a server, or to those given, and returns them.
-fn signal(cluster: &Cluster, signal: &str, pids: &[String]) -> Vec<String> {
-    let file = std::fs::read_to_string(cluster.socket_dir().join("postmaster.pid")).unwrap();
-    let postmaster = file.lines().next().unwrap().to_owned();
-    let children = format!("/proc/{postmaster}/task/{postmaster}/children");
-    let pids = match pids {
-        [] => std::fs::read_to_string(children)
-            .unwrap()
-            .split_whitespace()
-            .map(str::to_owned)
-            .chain([postmaster])
-            .collect(),
-        given => given.to_vec(),
-    };
-    let sent = Command::new("kill")
-        .arg(format!("-{signal}"))
-        .args(&pids)
-        .status();
-    drop(sent);
-    pids
 }
 
 #[tokio::test]
@@ -1152,5 +1130,63 @@ async fn by_hand_only_what_nobody_can_know() {
         assert_eq!(site.state(i, &commit).await, "committed");
         assert_eq!(site.state(i, &roll_back).await, "nothing");
         assert_eq!(site.state(i, &copied).await, "prepared");
+    }
+}
+
+#[tokio::test]
+async fn what_clients_do_is_shown_and_leaves_nothing() {
+    let hosts = Hosts::provisioned(2, 8).await;
+    let proxy = Proxy::start(&hosts);
+    let console = console(&proxy).await;
+    for host in ["a", "b"] {
+        wait_two_phase(&console, host, &["ready"]).await;
+    }
+    let client = proxy.client().await;
+    for (id, end) in [(800, "COMMIT"), (808, "ROLLBACK")] {
+        let write = format!(
+            "BEGIN; INSERT INTO users (id, name) VALUES ({id}, 'x'); INSERT INTO users (id, name) VALUES ({}, 'x')",
+            id + 4
+        );
+        client.batch_execute(&write).await.unwrap();
+        let shown = console.query("SHOW TRANSACTIONS", &[]).await.unwrap();
+        assert_eq!(shown.len(), 1, "{shown:?}");
+        let text = |column: &str| shown[0].get::<_, String>(column);
+        assert!(text("transaction").parse::<Name>().is_ok());
+        let mut on: Vec<_> = text("hosts").split(", ").map(str::to_owned).collect();
+        on.sort();
+        assert_eq!(
+            (on, text("state")),
+            (vec!["a".to_owned(), "b".to_owned()], "open".to_owned())
+        );
+        assert!(shown[0].get::<_, i64>("client") > 0);
+        assert_eq!(
+            metric(&console, "presplit_transactions_under_way", "").await,
+            1.0
+        );
+        client.batch_execute(end).await.unwrap();
+        assert!(
+            console
+                .query("SHOW TRANSACTIONS", &[])
+                .await
+                .unwrap()
+                .is_empty()
+        );
+    }
+    assert_eq!(
+        metric(
+            &console,
+            "presplit_cross_host_transactions_total",
+            "outcome=committed"
+        )
+        .await,
+        1.0
+    );
+    for i in 0..2 {
+        let host = hosts.client(i).await;
+        wait_until("its decision row is deleted", || async {
+            let sql = "SELECT (SELECT count(*) FROM presplit.decision) + (SELECT count(*) FROM pg_prepared_xacts)";
+            host.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 0
+        })
+        .await;
     }
 }

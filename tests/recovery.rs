@@ -1190,3 +1190,54 @@ async fn what_clients_do_is_shown_and_leaves_nothing() {
         .await;
     }
 }
+
+#[tokio::test]
+async fn a_standby_says_nothing_until_it_is_promoted() {
+    let mut site = Site::new(2).await;
+    site.make_table(0).await;
+    let standby = site.hosts.clusters[0].standby();
+    let replica = shop(&standby).await;
+    wait_until("the standby follows", || async {
+        let sql = "SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming'";
+        replica.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 1
+    })
+    .await;
+    // It has not seen the decision yet, and no lock of the primary's.
+    replica
+        .batch_execute("SELECT pg_wal_replay_pause()")
+        .await
+        .unwrap();
+    let (decided, open) = (site.name(0), site.name(0));
+    site.prepare(1, &decided).await;
+    site.decide(0, &decided, &[1]).await;
+    site.prepare(1, &open).await;
+    let _part = site.begin(0, &open).await;
+    let url = format!("127.0.0.1:{}/", standby.port());
+    site.write_map(1, |text| {
+        text.replace(
+            &format!("127.0.0.1:{}/", site.hosts.clusters[0].port()),
+            &url,
+        )
+    });
+    let proxy = Proxy::start(&site.hosts);
+    let console = console(&proxy).await;
+    wait_two_phase(&console, "a", &["it is a standby", "promote it"]).await;
+    for name in [&decided, &open] {
+        wait_shown(&console, "b", name, &["host a: it is a standby"]).await;
+        assert_eq!(site.state(1, name).await, "prepared");
+    }
+    let (well, said) = site.doctor(&["--resolve"]);
+    assert!(!well && said.contains("it is a standby"), "{said}");
+    let (done, said) = site.doctor(&["--rollback", &decided.to_string()]);
+    assert!(!done && said.contains("nothing was done"), "{said}");
+    // It takes over, with all that the primary had.
+    replica
+        .batch_execute("SELECT pg_wal_replay_resume()")
+        .await
+        .unwrap();
+    site.hosts.clusters[0].stop();
+    replica.batch_execute("SELECT pg_promote()").await.unwrap();
+    site.wait(1, &decided, "committed").await;
+    site.wait(1, &open, "nothing").await;
+    wait_two_phase(&console, "a", &["ready"]).await;
+}

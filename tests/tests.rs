@@ -6,6 +6,7 @@
 mod admin;
 mod auth;
 mod catalog;
+mod copies;
 mod copy;
 mod ddl;
 mod demo;

@@ -118,7 +118,7 @@ fn of_target(target: &Target, map: &ShardMap) -> Outlook {
         Target::Host(_) => Outlook::Unsharded,
         Target::Any => Outlook::AnyHost,
         Target::Template => Outlook::Catalog,
-        Target::Everywhere => Outlook::Everywhere,
+        Target::Everywhere | Target::EveryHost => Outlook::Everywhere,
     }
 }
 

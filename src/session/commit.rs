@@ -156,16 +156,54 @@ impl Session {
         for host in first.into_iter().chain([host]) {
             self.check_two_phase(host).await?;
         }
-        if self.block.is_none() {
-            self.open_message_block().await?;
+        self.open_message_block().await?;
+        self.begin_two_phase(host).await
+    }
+
+    /// Makes ready for writes on all of these hosts, of which the next statement needs each: what a host must hear before
+    /// the statement travels in front of it. Nothing is owed on any link.
+    pub(super) async fn widen_to(&mut self, hosts: &[HostId]) -> Result<(), Fault> {
+        self.check_writers(hosts).await?;
+        self.open_message_block().await?;
+        if let Some(host) = hosts.first() {
+            self.begin_two_phase(*host).await?;
         }
+        if let Some(block) = &mut self.block {
+            hosts.iter().for_each(|host| block.writers.add(*host));
+        }
+        Ok(())
+    }
+
+    /// Whether a statement can write on all of these hosts.
+    pub(super) async fn check_writers(&self, hosts: &[HostId]) -> Result<(), Fault> {
+        let first = self.first_writer();
+        for host in first.into_iter().chain(hosts.iter().copied()) {
+            self.check_two_phase(host).await?;
+        }
+        Ok(())
+    }
+
+    /// Not all hosts of [`Session::widen_to`] could be had: those without a link have not been written on.
+    pub(super) fn forget_unlinked_writers(&mut self) {
+        let links = &self.links;
+        let linked = |host: &HostId| links.iter().any(|link| link.host == *host);
+        if let Some(block) = &mut self.block {
+            let writers = &mut block.writers;
+            writers.hosts.retain(|host| linked(host));
+            writers.two_phase.take_if(|two| !linked(&two.decision));
+        }
+    }
+
+    /// Gives the transaction a name, unless it has one. `decision`: the host whose part says how it ends, if nothing speaks
+    /// for another.
+    async fn begin_two_phase(&mut self, decision: HostId) -> Result<(), Fault> {
         let Some(block) = &self.block else {
             return Ok(());
         };
         if block.writers.two_phase.is_some() {
             return Ok(());
         }
-        let decision = block.writers.unpreparable.unwrap_or(host);
+        let decision = block.writers.unpreparable.unwrap_or(decision);
         // A link made from now on is marked first of all, so that no savepoint can take the mark away.
         let depth = match self.links.iter().any(|link| link.host == decision) {
             true => block.savepoints.len(),
@@ -213,7 +251,12 @@ impl Session {
     async fn check_two_phase(&self, host: HostId) -> Result<Home, Fault> {
         let name = &self.map.host(host).name;
         let refused = |why: String, mend: &str| {
-            let message = "the transaction has written on one host and cannot write on another too";
+            let message = match self.first_writer() {
+                Some(_) => {
+                    "the transaction has written on one host and cannot write on another too"
+                }
+                None => "the statement cannot write on several hosts",
+            };
             Err(Fault::statement(
                 ErrorFields::error(SqlState::MORE_THAN_ONE_SHARD, message)
                     .detail(why)

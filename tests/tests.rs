@@ -5,10 +5,13 @@
 
 mod admin;
 mod auth;
+mod bank;
 mod catalog;
 mod copies;
+mod commit_steps;
 mod copy;
 mod ddl;
+mod deadlock;
 mod demo;
 mod differential;
 mod drivers;
@@ -22,6 +25,7 @@ mod orm;
 mod protocol;
 mod provision;
 mod psql;
+mod recovery;
 mod refusals;
 mod routing;
 mod sessions;

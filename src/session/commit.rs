@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::Session;
 use super::block::Owner;
-use super::context::{Passed, Prepared};
+use super::context::Prepared;
 use super::errors::Fault;
 use super::queries::Answer;
 use crate::shardmap::{CrossHost, CrossHostSnapshots, HostId};
@@ -23,6 +23,8 @@ pub(super) struct Writers {
     unpreparable: Option<HostId>,
     /// From the second host on.
     two_phase: Option<TwoPhase>,
+    /// Which database each is, from the second on.
+    homes: SmallVec<[(HostId, Home); 2]>,
 }
 
 /// A transaction that has written on several hosts.
@@ -66,6 +68,14 @@ impl Writers {
     pub(super) fn add(&mut self, host: HostId) {
         if !self.contains(host) {
             self.hosts.push(host);
+        }
+    }
+
+    fn know(&mut self, homes: Vec<(HostId, Home)>) {
+        for home in homes {
+            if !self.homes.contains(&home) {
+                self.homes.push(home);
+            }
         }
     }
 
@@ -126,7 +136,9 @@ impl Session {
 
     /// A statement was sent to this host. After NOTIFY the part there can't be prepared.
     pub(super) fn note_notify(&mut self, prepared: &Prepared, host: HostId) {
-        if let (Prepared::Pass(Passed::Notify), Some(block)) = (prepared, &mut self.block) {
+        if let Some(block) = &mut self.block
+            && prepared.notifies()
+        {
             block.writers.unpreparable.get_or_insert(host);
         }
     }
@@ -152,9 +164,9 @@ impl Session {
 
     /// Makes ready for a write on a host beside those written on already. Nothing is owed on any link.
     pub(super) async fn widen(&mut self, host: HostId) -> Result<(), Fault> {
-        let first = self.first_writer();
-        for host in first.into_iter().chain([host]) {
-            self.check_two_phase(host).await?;
+        let mut homes = Vec::new();
+        for host in self.first_writer().into_iter().chain([host]) {
+            homes.push((host, self.check_two_phase(host).await?));
         }
         self.open_message_block().await?;
         self.begin_two_phase(host).await
@@ -168,6 +180,7 @@ impl Session {
         if let Some(host) = hosts.first() {
             self.begin_two_phase(*host).await?;
         }
+<<<<<<< HEAD
         if let Some(block) = &mut self.block {
             hosts.iter().for_each(|host| block.writers.add(*host));
         }
@@ -198,12 +211,22 @@ impl Session {
     /// for another.
     async fn begin_two_phase(&mut self, decision: HostId) -> Result<(), Fault> {
         let Some(block) = &self.block else {
+=======
+        let Some(block) = &mut self.block else {
+>>>>>>> main
             return Ok(());
         };
-        if block.writers.two_phase.is_some() {
+        block.writers.know(homes);
+        let decision = block.writers.decision();
+        if decision.is_some_and(|host| self.links.iter().any(|l| l.host == host)) {
             return Ok(());
         }
+<<<<<<< HEAD
         let decision = block.writers.unpreparable.unwrap_or(decision);
+=======
+        // Also if the decision host could not be enlisted, and a rollback to a savepoint has mended that.
+        let decision = block.writers.unpreparable.unwrap_or(host);
+>>>>>>> main
         // A link made from now on is marked first of all, so that no savepoint can take the mark away.
         let depth = match self.links.iter().any(|link| link.host == decision) {
             true => block.savepoints.len(),
@@ -401,7 +424,12 @@ impl Session {
         }
         self.context.seam.reach("prepared").await;
         two.ticket.step("deciding");
-        let hosts = others.iter().map(|i| self.place(&self.links[*i].pool.host));
+        let places = self.block.iter().flat_map(|b| &b.writers.homes);
+        let places: Vec<_> = places.filter(|(host, _)| *host != two.decision).collect();
+        let hosts = places.iter().map(|(host, home)| Place {
+            host: &self.map.host(*host).name,
+            home: *home,
+        });
         let decide = twophase::decide(&name, hosts);
         self.context.seam.reach("deciding").await;
         match self.query_link(decision, &decide).await {
@@ -477,8 +505,7 @@ impl Session {
         asks.extend(open.map(|i| (i, "ROLLBACK".to_owned())));
         asks.retain(|(i, _)| self.links[*i].conn.is_some());
         let answers = self.query_links(asks, Some(self.step_limit())).await;
-        let done = |answer: &Answer| matches!(answer, Answer::Done(_));
-        if prepared.len() < others.len() || !answers.iter().all(done) {
+        if prepared.len() < others.len() || !answers.iter().all(Answer::is_done) {
             self.context.two_phase.hurry.notify_one();
         }
     }
@@ -493,7 +520,8 @@ impl Session {
             .query_links(asks.collect(), Some(self.step_limit()))
             .await;
         for (i, answer) in others.iter().zip(answers) {
-            if !matches!(answer, Answer::Done(_)) {
+            // Recovery, too, may have done it: then there is nothing left of that name.
+            if !answer.is_done() && !answer.is_refused_with(SqlState::UNDEFINED_OBJECT) {
                 let host = self.links[*i].pool.host.clone();
                 tracing::warn!(host, %name, "COMMIT PREPARED is left to recovery: {answer}");
                 self.context.two_phase.owe(&host, name);
@@ -501,15 +529,6 @@ impl Session {
         }
         // What is owed keeps the row.
         self.context.two_phase.forget(name);
-    }
-
-    /// A host on which the transaction is prepared, as it stands in the decision's row.
-    fn place(&self, host: &str) -> String {
-        match self.context.two_phase.readiness(host) {
-            Readiness::Ready(home) => Place { host, home }.to_string(),
-            // Its control connection was lost meanwhile.
-            _ => host.to_owned(),
-        }
     }
 
     /// Ends the open block on all hosts without its writes. A connection on which that fails is closed, which does it too.

@@ -155,6 +155,7 @@ impl Session {
             let routed = Routed {
                 bound,
                 sets_config: false,
+                notifies: false,
             };
             items.push(Item::new(text, Arc::new(Prepared::Query(routed)), from));
         }

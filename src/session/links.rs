@@ -173,6 +173,7 @@ impl Session {
         self.cancel.enlist(&pool, &conn.key);
         let buffers = self.worker.buffers.clone();
         let mut link = Link::new(host, self.map.clone(), pool, conn, buffers);
+        link.cancel = Some(self.cancel.clone());
         if extended || self.block.is_some() {
             // Several small messages are to come. A Query brings a buffer of its own.
             self.worker.buffers.lend(&mut link.outbox);
@@ -387,8 +388,12 @@ impl Session {
         if !self.cancel.clear() {
             return false;
         }
+        let late = self.cancel.take_late();
         for link in &mut self.links {
-            link.release();
+            match late {
+                true => link.discard(),
+                false => link.release(),
+            }
         }
         self.links.clear();
         self.active = 0;
@@ -403,6 +408,11 @@ impl Session {
     /// A host that a statement may go to which any host can answer: the transaction's own, else the template's, else
     /// one that is up.
     pub(super) fn any_host(&self) -> HostId {
+        // What it calls may be something that only the decision host's part can do (pg_notify).
+        let decision = self.block.as_ref().and_then(|b| b.writers.decision());
+        if let Some(link) = self.links.iter().find(|l| Some(l.host) == decision) {
+            return link.host;
+        }
         if let Some(link) = self.links.get(self.active) {
             return link.host;
         }

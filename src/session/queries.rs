@@ -10,6 +10,7 @@ use super::Session;
 use super::ends::{Link, poll_fill};
 use super::errors::Fault;
 use crate::wire::backend::{CommandComplete, ErrorView, ParameterStatus};
+use crate::wire::error::SqlState;
 use crate::wire::{frame, frontend};
 
 /// What a host says to a Query.
@@ -23,6 +24,17 @@ pub(super) enum Answer {
 }
 
 impl Answer {
+    pub(super) fn is_done(&self) -> bool {
+        matches!(self, Answer::Done(_))
+    }
+
+    pub(super) fn is_refused_with(&self, code: SqlState) -> bool {
+        let Answer::Refused(error) = self else {
+            return false;
+        };
+        ErrorView::decode(&error[frame::HEADER..]).is_ok_and(|view| view.code() == Some(code))
+    }
+
     /// As the fault of the statement that it was asked for.
     pub(super) fn into_fault(self) -> Option<Fault> {
         match self {
@@ -150,7 +162,7 @@ impl Session {
                 Ok(_) => return,
                 Err(_) => return one.lose(Fault::protocol(&link.pool.host, 0), link),
             };
-            let message: Box<[u8]> = link.unread()[..len].into();
+            let message = link.reword(link.unread()[..len].to_vec());
             link.take(len);
             let body = &message[frame::HEADER..];
             match message[0] {
@@ -171,7 +183,7 @@ impl Session {
                     Ok(view) if view.is_fatal() => {
                         one.lose(Fault::ended(&link.pool.host, &view), link);
                     }
-                    Ok(_) => one.refused = Some(message),
+                    Ok(_) => one.refused = Some(message.into()),
                     Err(_) => one.lose(Fault::protocol(&link.pool.host, b'E'), link),
                 },
                 b'N' | b'A' => self.client.outbox.extend_from_slice(&message),

@@ -2,7 +2,7 @@
 //! which are decided and not yet carried out everywhere.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -16,6 +16,8 @@ pub struct Board {
     pub id: ProxyId,
     next: AtomicU64,
     state: Mutex<State>,
+    /// Hosts that owe something: each statement asks, and is not to take the lock for it.
+    owing: AtomicUsize,
     /// Counts changes of what hosts can do and of what is owed on them.
     changes: watch::Sender<u64>,
     /// Recovery has something to do.
@@ -173,6 +175,7 @@ impl Board {
             },
             next: AtomicU64::new(1),
             state: Mutex::default(),
+            owing: AtomicUsize::new(0),
             changes: watch::Sender::default(),
             hurry: Notify::new(),
         })
@@ -282,8 +285,14 @@ impl Board {
             .entry(host.to_owned())
             .or_default()
             .insert(name.clone());
+        self.count_owing(&state);
         drop(state);
         self.hurry.notify_one();
+    }
+
+    /// `owed` has changed.
+    fn count_owing(&self, state: &State) {
+        self.owing.store(state.owed.len(), Ordering::Release);
     }
 
     /// What a host has yet to carry out.
@@ -303,14 +312,14 @@ impl Board {
         if owed.is_empty() {
             state.owed.remove(host);
         }
+        self.count_owing(&state);
         drop(state);
         self.changed();
     }
 
     /// Whether a host has carried out all that clients were told is committed.
     pub fn is_settled(&self, host: &str) -> bool {
-        let state = self.lock();
-        state.owed.is_empty() || !state.owed.contains_key(host)
+        self.owing.load(Ordering::Acquire) == 0 || !self.lock().owed.contains_key(host)
     }
 
     /// Waits up to `limit` until a host [`Board::is_settled`]; `false`: it is not.
@@ -359,6 +368,7 @@ impl Board {
                 owed.extend(moved.iter().cloned());
             }
         }
+        self.count_owing(&state);
         drop(state);
         self.changed();
         if !moved.is_empty() {

@@ -19,7 +19,7 @@ mod name;
 mod seam;
 
 pub use board::{Board, InDoubt, Live, Outlook, Readiness, Ticket};
-pub use name::{Home, Name, Place, ProxyId};
+pub use name::{Home, KEY_CLASS, Name, Place, ProxyId};
 pub use seam::Seam;
 
 /// Makes the decision table. Sessions write to it in whatever role they have taken; none but its owner may read it.
@@ -32,8 +32,18 @@ GRANT INSERT ON presplit.decision TO PUBLIC";
 
 /// Takes the lock of the transaction until it ends. On the decision host that is what recovery goes by; on the others
 /// it shows which server processes are one transaction. Only we use keys of this kind.
+///
+/// If the proxy's machine is gone without a word, the host is to notice within a minute rather than after the two hours
+/// of TCP's defaults: until then its part is open, and what is prepared elsewhere holds its locks.
 pub fn mark(name: &Name) -> String {
-    format!("SELECT pg_catalog.pg_advisory_xact_lock({})", name.key())
+    let keepalives = [("idle", 30), ("interval", 10), ("count", 3)].map(|(what, value)| {
+        format!(", pg_catalog.set_config('tcp_keepalives_{what}', '{value}', true)")
+    });
+    format!(
+        "SELECT pg_catalog.pg_advisory_xact_lock({}){}",
+        name.key(),
+        keepalives.concat()
+    )
 }
 
 /// The first phase.
@@ -65,25 +75,36 @@ pub fn rollback_prepared(name: &Name) -> String {
     format!("ROLLBACK PREPARED {}", name.literal())
 }
 
-/// Asks the decision host, in one message and one transaction, how it stands with these. Of each first a row `name, ended`:
-/// whether its decision host's part has ended, which is known by its lock; then a row `name` of each that is committed.
+/// Asks what may be the decision host, in one message and one transaction, how it stands with these. Of each first a row
+/// `name, ended`: whether no part is open here that may decide; then a row `name` of each that is committed.
 ///
 /// * The lock is taken shared: two recoveries don't take each other for the transaction, and the transaction, which
 ///   takes it for itself alone, is told from both.
 /// * READ COMMITTED, whatever the role's default is: the second statement's snapshot must be taken once the locks are
 ///   there. Postgres gives locks back after it has made a commit visible, so the snapshot shows what ended before.
-/// * A standby has locks of its own, which say nothing.
+/// * Only the database that the name tells can say so, whatever the connection was believed to lead to; and a standby
+///   can't, for it has locks of its own.
+/// * Of copies of one cluster several are asked. One on which the transaction is prepared is not its decision host, and it
+///   is the prepared part that holds the lock there.
 pub fn ask(names: &[Name]) -> String {
-    let keys: Vec<String> = names
+    let asked: Vec<String> = names
         .iter()
-        .map(|name| format!("({}, {}::pg_catalog.int8)", name.literal(), name.key()))
+        .map(|name| {
+            let Home { system, database } = name.home;
+            let (name, key, system) = (name.literal(), name.key(), system as i64);
+            format!("({name}, {key}::int8, '{system}'::int8, {database}::oid)")
+        })
         .collect();
     format!(
-        "BEGIN ISOLATION LEVEL READ COMMITTED; \
-         SELECT name, CASE WHEN pg_catalog.pg_is_in_recovery() THEN false \
-         ELSE pg_catalog.pg_try_advisory_xact_lock_shared(key) END AS ended FROM (VALUES {}) AS asked (name, key); \
-         SELECT name FROM presplit.decision WHERE name OPERATOR(pg_catalog.=) ANY ({}); COMMIT",
-        keys.join(", "),
+        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL search_path = pg_catalog; \
+         SELECT name, CASE WHEN pg_is_in_recovery() THEN false \
+         WHEN system <> (SELECT system_identifier FROM pg_control_system()) THEN false \
+         WHEN database <> (SELECT oid FROM pg_database WHERE datname = current_database()) THEN false \
+         WHEN pg_try_advisory_xact_lock_shared(key) THEN true \
+         ELSE EXISTS (SELECT FROM pg_prepared_xacts p WHERE p.gid = name AND p.database = current_database()) \
+         END AS ended FROM (VALUES {}) AS asked (name, key, system, database); \
+         SELECT name FROM presplit.decision WHERE name = ANY ({}); COMMIT",
+        asked.join(", "),
         array(names)
     )
 }

@@ -48,7 +48,7 @@ pub async fn end_by_hand(map: &ShardMap, name: &str, commit: bool) -> Result<Rep
             Ok(()) => report.line(format!("host {}: {word} {name}", host.name)),
             Err(why) => {
                 let failed = format!("host {}: {name} could not be {word}: {why}", host.name);
-                report.to_do(&failed, "mend that and run the same again");
+                report.must(&failed, "mend that and run the same again");
             }
         }
     }

@@ -35,7 +35,7 @@ impl Report {
         let _ = writeln!(self.text, "{}", line.as_ref());
     }
 
-    fn to_do(&mut self, what: &str, mend: &str) {
+    fn must(&mut self, what: &str, mend: &str) {
         self.to_do += 1;
         self.line(format!("  TO DO: {what}"));
         self.line(format!("         {mend}"));
@@ -87,7 +87,7 @@ async fn host(
     let Some(greeting) = host.greeting().filter(|_| host.fault().is_none()) else {
         report.line(format!("host {}: {}", host.name, host.url));
         let why = host.fault().unwrap_or_default().replace('\n', " ");
-        return report.to_do(
+        return report.must(
             &format!("it can't be reached: {why}"),
             "start it, or mend its url in [hosts]",
         );
@@ -104,7 +104,7 @@ async fn host(
             "  can take part in transactions over several hosts: max_prepared_transactions is {max}, presplit.decision is there"
         )),
         Readiness::Unable { why, mend } if matters => {
-            report.to_do(&format!("it can't take part in transactions over several hosts: {why}"), &mend);
+            report.must(&format!("it can't take part in transactions over several hosts: {why}"), &mend);
         }
         Readiness::Unable { why, .. } | Readiness::Unknown(why) => report.line(format!(
             "  can't take part in transactions over several hosts, which this map does not need: {why}"
@@ -117,7 +117,7 @@ async fn host(
         ));
     }
     match look {
-        Err(why) => report.to_do("it could not be asked what is prepared there", why),
+        Err(why) => report.must("it could not be asked what is prepared there", why),
         Ok(look) => transactions(report, hosts, look).await,
     }
     if let Some(rows) = rows {
@@ -166,16 +166,15 @@ async fn in_doubt(report: &mut Report, hosts: &Hosts, left: &InDoubt) {
         ),
         Outlook::Open => holders(hosts, left).await,
         Outlook::HostUnknown => format!(
-            "{}.\n         By hand: in that database, SELECT 1 FROM presplit.decision WHERE name = '{}'. A row: presplit doctor \
-             --commit NAME. None, and\n         SELECT pg_try_advisory_xact_lock_shared({}) says t, in this order reversed: presplit doctor \
-             --rollback NAME",
+            "{}.\n         By hand, in that database: SELECT pg_try_advisory_xact_lock_shared({}); f: it is open, wait. t: SELECT 1 FROM \
+             presplit.decision\n         WHERE name = '{}'; a row: presplit doctor --commit NAME; none: presplit doctor --rollback NAME",
             left.outlook.mend(),
-            name.to_string().replace('\'', "''"),
-            name.key()
+            name.key(),
+            name.to_string().replace('\'', "''")
         ),
         _ => left.outlook.mend().to_owned(),
     };
-    report.to_do(&what, &format!("{why}\n         {mend}"));
+    report.must(&what, &format!("{why}\n         {mend}"));
 }
 
 /// Who keeps a transaction open, and how it is ended.

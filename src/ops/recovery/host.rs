@@ -20,8 +20,9 @@ pub const LIMIT: Duration = Duration::from_secs(3);
 /// Names that are asked for in one message: each takes a place in the host's table of locks.
 const AT_ONCE: usize = 200;
 
-/// Whatever the role's defaults are: control statements write, are short, and find the names that they mean.
-const SETTINGS: &str = "SET default_transaction_read_only = off; SET statement_timeout = '10s'; \
+/// Whatever the role's defaults are: control statements write, wait for no lock, and find the names that they mean. COMMIT
+/// PREPARED that waits for a standby must not be cut off by a timeout, for it would then be seen before the standby has it.
+const SETTINGS: &str = "SET default_transaction_read_only = off; SET statement_timeout = 0; \
     SET lock_timeout = '2s'; SET search_path = pg_catalog; SET client_min_messages = warning";
 
 const GREET: &str = "SELECT current_setting('server_version'), current_setting('max_prepared_transactions')::int4, \

@@ -138,18 +138,13 @@ impl Hosts {
             let unknown = |name| (name, Outlook::HostUnknown);
             return names.into_iter().map(unknown).collect();
         }
-        let asked = deciders.iter().map(|host| self.parts(host, &names));
+        let asked = deciders.iter().map(|host| parts(host, home, &names));
         let answers = join_all(asked).await;
         let outlook = |name: Name| {
             let outlook = together(&name, &answers);
             (name, outlook)
         };
         names.into_iter().map(outlook).collect()
-    }
-
-    async fn parts(&self, host: &Host, names: &[Name]) -> Result<HashMap<Name, Part>, String> {
-        let parts = host.parts(names).await;
-        parts.map_err(|trouble| format!("host {}: {}", host.name, trouble.words()))
     }
 
     /// The hosts that may be the decision host. Mostly it is the one whose database the name tells. But
@@ -174,6 +169,19 @@ impl Hosts {
             }
         }
         deciders
+    }
+}
+
+async fn parts(host: &Host, home: Home, names: &[Name]) -> Result<HashMap<Name, Part>, String> {
+    let said = |why: &str| format!("host {}: {why}", host.name);
+    let parts = host.parts(names).await;
+    let parts = parts.map_err(|trouble| said(&trouble.words()))?;
+    // It was asked because nobody knew what it is. What it said is not wrong, and says nothing.
+    match host.home() == Some(home) {
+        true => Ok(parts),
+        false => Err(said(
+            "it has just been reached, and decides other transactions",
+        )),
     }
 }
 

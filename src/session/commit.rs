@@ -164,36 +164,35 @@ impl Session {
 
     /// Makes ready for a write on a host beside those written on already. Nothing is owed on any link.
     pub(super) async fn widen(&mut self, host: HostId) -> Result<(), Fault> {
-        let mut homes = Vec::new();
-        for host in self.first_writer().into_iter().chain([host]) {
-            homes.push((host, self.check_two_phase(host).await?));
-        }
+        let homes = self.check_writers(&[host]).await?;
         self.open_message_block().await?;
-        self.begin_two_phase(host).await
+        self.begin_two_phase(host, homes).await
     }
 
     /// Makes ready for writes on all of these hosts, of which the next statement needs each: what a host must hear before
     /// the statement travels in front of it. Nothing is owed on any link.
     pub(super) async fn widen_to(&mut self, hosts: &[HostId]) -> Result<(), Fault> {
-        self.check_writers(hosts).await?;
+        let homes = self.check_writers(hosts).await?;
         self.open_message_block().await?;
         if let Some(host) = hosts.first() {
-            self.begin_two_phase(*host).await?;
+            self.begin_two_phase(*host, homes).await?;
         }
-<<<<<<< HEAD
         if let Some(block) = &mut self.block {
             hosts.iter().for_each(|host| block.writers.add(*host));
         }
         Ok(())
     }
 
-    /// Whether a statement can write on all of these hosts.
-    pub(super) async fn check_writers(&self, hosts: &[HostId]) -> Result<(), Fault> {
-        let first = self.first_writer();
-        for host in first.into_iter().chain(hosts.iter().copied()) {
-            self.check_two_phase(host).await?;
+    /// Whether the transaction can write on all of these hosts, too: which databases these and its first one are.
+    pub(super) async fn check_writers(
+        &self,
+        hosts: &[HostId],
+    ) -> Result<Vec<(HostId, Home)>, Fault> {
+        let mut homes = Vec::new();
+        for host in self.first_writer().into_iter().chain(hosts.iter().copied()) {
+            homes.push((host, self.check_two_phase(host).await?));
         }
-        Ok(())
+        Ok(homes)
     }
 
     /// Not all hosts of [`Session::widen_to`] could be had: those without a link have not been written on.
@@ -201,32 +200,27 @@ impl Session {
         let links = &self.links;
         let linked = |host: &HostId| links.iter().any(|link| link.host == *host);
         if let Some(block) = &mut self.block {
-            let writers = &mut block.writers;
-            writers.hosts.retain(|host| linked(host));
-            writers.two_phase.take_if(|two| !linked(&two.decision));
+            block.writers.hosts.retain(|host| linked(host));
         }
     }
 
     /// Gives the transaction a name, unless it has one. `decision`: the host whose part says how it ends, if nothing speaks
     /// for another.
-    async fn begin_two_phase(&mut self, decision: HostId) -> Result<(), Fault> {
-        let Some(block) = &self.block else {
-=======
+    async fn begin_two_phase(
+        &mut self,
+        decision: HostId,
+        homes: Vec<(HostId, Home)>,
+    ) -> Result<(), Fault> {
         let Some(block) = &mut self.block else {
->>>>>>> main
             return Ok(());
         };
         block.writers.know(homes);
-        let decision = block.writers.decision();
-        if decision.is_some_and(|host| self.links.iter().any(|l| l.host == host)) {
+        let before = block.writers.decision();
+        if before.is_some_and(|host| self.links.iter().any(|l| l.host == host)) {
             return Ok(());
         }
-<<<<<<< HEAD
-        let decision = block.writers.unpreparable.unwrap_or(decision);
-=======
         // Also if the decision host could not be enlisted, and a rollback to a savepoint has mended that.
-        let decision = block.writers.unpreparable.unwrap_or(host);
->>>>>>> main
+        let decision = block.writers.unpreparable.unwrap_or(decision);
         // A link made from now on is marked first of all, so that no savepoint can take the mark away.
         let depth = match self.links.iter().any(|link| link.host == decision) {
             true => block.savepoints.len(),

@@ -538,7 +538,7 @@ impl Session {
         let refused = self
             .check_writers(&[first, host])
             .await
-            .and_then(|()| self.check_snapshot(host));
+            .and_then(|_| self.check_snapshot(host));
         let fields = match refused {
             Ok(()) => return Ok(None),
             Err(Fault::Statement(fields)) => fields,

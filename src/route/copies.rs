@@ -1,8 +1,10 @@
 //! Writes to reference tables, which must leave the very same rows on every host: which statements can, and how.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::sql::plan::{Body, Gives, Level, Output, Plan, Source, Wrap};
+use crate::sql::rewrite::Pos;
 use crate::sql::shape::{Hole, HoleKind};
 
 use super::bind::Parts;
@@ -39,6 +41,8 @@ pub struct Copies {
     pub how: How,
     /// How many columns the statement returns by itself.
     pub returns: usize,
+    /// ON CONFLICT ... DO UPDATE, up to DO: where it stands.
+    conflict: Option<Range<Pos>>,
     /// What the statement calls the table.
     called: String,
     returning: bool,
@@ -51,12 +55,14 @@ pub struct CopiedColumn {
     pub name: String,
     /// Its value is worked out from other columns and never given.
     pub generated: bool,
+    /// It can't be set: GENERATED ALWAYS AS IDENTITY.
+    pub always: bool,
 }
 
 /// How all hosts come by the same rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {
-    /// The statement runs on the lowest host; the others get the rows that it has inserted there.
+    /// The statement runs on the lowest host; the others get the rows that it has inserted there, or changed by ON CONFLICT.
     Rows,
     /// The statement runs on every host, and must have changed the same rows.
     Same,
@@ -86,8 +92,8 @@ impl Copies {
         (0..self.columns.len()).filter(given).collect()
     }
 
-    /// An INSERT of so many rows, every value a parameter.
-    pub fn insert(&self, rows: usize) -> String {
+    /// An INSERT of so many rows, every value a parameter; rows that are there become these.
+    pub fn insert(&self, rows: usize, text: &[u8], holes: &[Hole]) -> Vec<u8> {
         let given = self.given();
         let name = |at: &usize| quoted(&self.columns[*at].name);
         let names: Vec<String> = given.iter().map(name).collect();
@@ -97,13 +103,29 @@ impl Copies {
         };
         let rows: Vec<String> = (0..rows).map(row).collect();
         let all = self.columns.iter().map(|column| quoted(&column.name));
-        format!(
-            "INSERT INTO public.{} ({}) OVERRIDING SYSTEM VALUE VALUES {} RETURNING {}",
+        let mut out = format!(
+            "INSERT INTO public.{} ({}) OVERRIDING SYSTEM VALUE VALUES {} ",
             quoted(&self.table),
             names.join(", "),
             rows.join(", "),
-            all.collect::<Vec<_>>().join(", ")
         )
+        .into_bytes();
+        if let Some(conflict) = &self.conflict {
+            out.extend_from_slice(&text[conflict.start.at(holes)..conflict.end.at(holes)]);
+            let set = |at: &usize| {
+                let name = quoted(&self.columns[*at].name);
+                format!("{name} = EXCLUDED.{name}")
+            };
+            let sets = given
+                .iter()
+                .filter(|at| !self.columns[**at].always)
+                .map(set);
+            let sets = sets.collect::<Vec<_>>().join(", ");
+            out.extend_from_slice(format!("\nDO UPDATE SET {sets} ").as_bytes());
+        }
+        let all = all.collect::<Vec<_>>().join(", ");
+        out.extend_from_slice(format!("RETURNING {all}").as_bytes());
+        out
     }
 }
 
@@ -176,8 +198,9 @@ fn find(
         .items
         .iter()
         .any(|item| item.source == Source::Excluded);
+    let conflict = updated_on_conflict(plan).filter(|_| excluded);
     let how = match level.body {
-        Body::Insert { .. } if !excluded => How::Rows,
+        Body::Insert { .. } if !excluded || conflict.is_some() => How::Rows,
         Body::Insert { .. } | Body::Update(_) | Body::Delete => How::Same,
         _ => return no("MERGE does not tell which rows it has written", ALONE),
     };
@@ -206,11 +229,13 @@ fn find(
     let columns = table.columns.iter().map(|column| CopiedColumn {
         name: column.name.clone(),
         generated: column.generated,
+        always: column.default.as_deref() == Some("GENERATED ALWAYS AS IDENTITY"),
     });
     let copies = Copies {
         table: table.name.clone(),
         columns: columns.collect(),
         how,
+        conflict,
         returns: level.outputs.iter().map(width).sum(),
         called: level.items[0]
             .alias
@@ -223,6 +248,16 @@ fn find(
         true => no("it has no columns", ALONE),
         false => Ok(copies),
     }
+}
+
+/// What stands before DO UPDATE, if it can be repeated as it is.
+fn updated_on_conflict(plan: &Plan) -> Option<Range<Pos>> {
+    let insert = plan.insert.as_deref()?;
+    let target = insert.conflict_target.clone()?;
+    let key = |pos: &Pos| (pos.hole, pos.offset);
+    let among = key(&target.start)..key(&target.end);
+    let mut params = insert.params.iter();
+    (!params.any(|(place, _)| among.contains(&key(&place.pos)))).then_some(target)
 }
 
 /// Which rows a level takes hangs on more than what they hold.

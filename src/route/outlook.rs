@@ -23,6 +23,8 @@ pub enum Outlook {
     AnyHost,
     /// Unsharded tables of one host.
     Unsharded,
+    /// Reference tables that are written.
+    EveryHost,
     /// DDL: wherever its tables are.
     Everywhere,
 }
@@ -118,7 +120,8 @@ fn of_target(target: &Target, map: &ShardMap) -> Outlook {
         Target::Host(_) => Outlook::Unsharded,
         Target::Any => Outlook::AnyHost,
         Target::Template => Outlook::Catalog,
-        Target::Everywhere | Target::EveryHost => Outlook::Everywhere,
+        Target::Everywhere => Outlook::Everywhere,
+        Target::EveryHost => Outlook::EveryHost,
     }
 }
 

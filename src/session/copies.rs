@@ -128,7 +128,7 @@ impl Session {
                 describe: false,
                 ..whole
             }],
-            How::Rows => inserts(copies, &lowest[0]),
+            How::Rows => inserts(writing, copies, &lowest[0]),
         };
         if texts.is_empty() {
             self.forget_unlinked_writers();
@@ -256,7 +256,8 @@ fn whole(writing: &Writing, copies: &Copies, speaks: Speaks) -> Result<Parsed, F
 }
 
 /// What inserts the rows that a host has inserted into another.
-fn inserts(copies: &Copies, from: &Lane) -> Vec<Parsed> {
+fn inserts(writing: &Writing, copies: &Copies, from: &Lane) -> Vec<Parsed> {
+    let statement = &writing.statement;
     let given = copies.given();
     let rows: Vec<_> = rows_of(from).collect();
     let insert = |rows: &[Vec<Option<&[u8]>>]| {
@@ -266,7 +267,7 @@ fn inserts(copies: &Copies, from: &Lane) -> Vec<Parsed> {
         });
         let params: Vec<Param<'_>> = values.collect();
         Parsed {
-            text: copies.insert(rows.len()).into_bytes(),
+            text: copies.insert(rows.len(), &statement.text, &statement.holes),
             types: Vec::new(),
             bind: bind(&params, &[]),
             describe: false,

@@ -43,8 +43,10 @@ pub(super) struct Lane {
     pub(super) command: Box<str>,
     /// Rows by the commands' tags.
     pub(super) count: u64,
-    /// The ErrorResponse.
-    refused: Option<Vec<u8>>,
+    /// The whole statement is being read, before the parts.
+    checking: bool,
+    /// The ErrorResponse, and how many parts of the whole statement come before what it is about.
+    refused: Option<(usize, Vec<u8>)>,
     end: Option<End>,
 }
 
@@ -77,6 +79,7 @@ impl Lane {
             columns: Vec::new(),
             command: "".into(),
             count: 0,
+            checking: false,
             refused: None,
             end: None,
         }
@@ -98,13 +101,27 @@ impl Lane {
 
     /// What its host refused it with.
     pub(super) fn refusal(&self) -> Option<ErrorFields> {
-        let view = ErrorView::decode(self.refused.as_ref()?.get(frame::HEADER..)?);
+        let view = ErrorView::decode(self.refused.as_ref()?.1.get(frame::HEADER..)?);
         view.ok().map(|view| view.to_fields())
     }
 
-    /// Nothing that has not been sent is sent.
-    pub(super) fn stop(&mut self) {
-        self.parts.truncate(self.sent);
+    /// Of what has not been sent, only the parts before this one are sent.
+    pub(super) fn stop_at(&mut self, part: usize) {
+        let keep = self.parts.partition_point(|of_lane| *of_lane < part);
+        self.parts.truncate(keep.max(self.sent));
+    }
+
+    /// Before which part it failed; a lane that is lost comes first.
+    pub(super) fn failed_at(&self) -> Option<usize> {
+        match (&self.end, &self.refused) {
+            (Some(End::Lost(_)), _) => Some(0),
+            (_, refused) => refused.as_ref().map(|(at, _)| *at),
+        }
+    }
+
+    /// The whole statement is read first.
+    pub(super) fn check_first(&mut self) {
+        self.checking = true;
     }
 
     fn add_row(&mut self, row: &[u8]) {
@@ -170,8 +187,9 @@ impl Session {
                 self.hear_lane(lane);
                 self.fill_lane(lane, job);
             }
-            if lanes.iter().any(|lane| lane.refused.is_some()) {
-                lanes.iter_mut().for_each(Lane::stop);
+            // Postgres takes the rows in their order: of several errors the one of the first part counts.
+            if let Some(part) = lanes.iter().filter_map(Lane::failed_at).min() {
+                lanes.iter_mut().for_each(|lane| lane.stop_at(part));
             }
             if lanes.iter().all(|lane| lane.end.is_some()) {
                 return;
@@ -270,6 +288,7 @@ impl Session {
                     lane.columns = message.to_vec();
                 }
                 if let Some(Reply::Parse { statement, .. }) = lane.replies.pop() {
+                    lane.checking = false;
                     statement.accepted.store(true, Ordering::Relaxed);
                 }
             }
@@ -321,7 +340,9 @@ impl Session {
                     return lane.lose(Fault::ended(&link.pool.host, &view), link);
                 }
                 let error = error_back(&self.client, link, lane.replies.front(), &view, message);
-                lane.refused.get_or_insert(error);
+                let part = lane.parts.get(lane.answered).copied();
+                let at = part.filter(|_| !lane.checking).unwrap_or(0);
+                lane.refused.get_or_insert((at, error));
                 let mut refused = Vec::new();
                 lane.replies.drop_until_sync(&mut |reply| {
                     if let Reply::Parse { name, .. } = reply {
@@ -333,7 +354,7 @@ impl Session {
                         .iter()
                         .for_each(|name| conn.statements.forget(*name));
                 }
-                lane.stop();
+                lane.stop_at(0);
             }
             tag => lane.lose(Fault::protocol(&link.pool.host, tag), link),
         }
@@ -345,7 +366,8 @@ impl Session {
         let most = self.map.proxy.limits.gather_bytes;
         let held: usize = lanes.iter().map(|lane| lane.held).sum();
         let lost = lanes.iter().any(|l| matches!(l.end, Some(End::Lost(_))));
-        let Some(failed) = lanes.iter_mut().find(|lane| !lane.is_done()) else {
+        let failed = lanes.iter_mut().filter(|lane| !lane.is_done());
+        let Some(failed) = failed.min_by_key(|lane| lane.failed_at()) else {
             return match held > most {
                 true => Err(Fault::limit(
                     &format!("the rows that a write on several hosts returns take {held} bytes"),
@@ -370,7 +392,7 @@ impl Session {
             });
         }
         self.context.stats.server_error();
-        let error = failed.refused.take().unwrap_or_default();
+        let (_, error) = failed.refused.take().unwrap_or_default();
         self.client.outbox.extend_from_slice(&error);
         Ok(false)
     }

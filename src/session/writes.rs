@@ -162,6 +162,7 @@ impl Session {
         if speaks == Speaks::Simple {
             let shard = Some(self.first_on(hosts[0], &writing.write));
             let i = lanes[0].link;
+            lanes[0].check_first();
             self.in_lane(&mut lanes[0], |session| {
                 session.push_check(i, writing, shard)
             });
@@ -169,13 +170,16 @@ impl Session {
         let job = Job::Shards(writing, speaks);
         // Side by side, two such statements could take the same rows' locks in different orders on two hosts, which no
         // host would find.
+        // The rows of an UPDATE or DELETE have no order.
+        let ordered = match writing.write.what {
+            Parts::Rows(_) => usize::MAX,
+            Parts::Each(_) | Parts::EveryHost => 0,
+        };
         match writing.locks_rows() {
             true => {
                 for at in 0..lanes.len() {
-                    if at > 0 && !lanes[at - 1].is_done() {
-                        lanes[at..].iter_mut().for_each(Lane::stop);
-                        self.run_lanes(&mut lanes[at..], &job).await;
-                        break;
+                    if let Some(part) = lanes[..at].iter().filter_map(Lane::failed_at).min() {
+                        lanes[at].stop_at(part.min(ordered));
                     }
                     self.run_lanes(&mut lanes[at..=at], &job).await;
                 }

@@ -594,9 +594,17 @@ impl Session {
         self.active = i;
         frontend::query(&mut self.links[i].outbox, text.as_bytes());
         self.replies.push(Reply::Query(Pass::Keep));
-        let done = self.relay().await;
-        self.active = before;
-        done.map(|_| ())
+        match self.relay().await {
+            Ok(_) => {
+                self.active = before;
+                Ok(())
+            }
+            Err(fault) => {
+                // Its answer never comes, and nobody may wait for it. It is this link that is lost.
+                self.replies.clear();
+                Err(fault)
+            }
+        }
     }
 }
 

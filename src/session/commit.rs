@@ -530,9 +530,11 @@ impl Session {
         for i in 0..self.links.len() {
             // After an error the server takes nothing but a Sync.
             if self.links[i].unsynced && self.links[i].conn.is_some() {
-                let lost = self.sync_link(i).await.is_err();
-                if lost && let Some(link) = self.links.get_mut(i) {
-                    link.discard();
+                if self.sync_link(i).await.is_err() {
+                    self.replies.clear();
+                    if let Some(link) = self.links.get_mut(i) {
+                        link.discard();
+                    }
                 }
             }
         }

@@ -529,12 +529,11 @@ impl Session {
     pub(super) async fn roll_back_all(&mut self) {
         for i in 0..self.links.len() {
             // After an error the server takes nothing but a Sync.
-            if self.links[i].unsynced && self.links[i].conn.is_some() {
-                if self.sync_link(i).await.is_err() {
-                    self.replies.clear();
-                    if let Some(link) = self.links.get_mut(i) {
-                        link.discard();
-                    }
+            let synced = !self.links[i].unsynced || self.links[i].conn.is_none();
+            if !synced && self.sync_link(i).await.is_err() {
+                self.replies.clear();
+                if let Some(link) = self.links.get_mut(i) {
+                    link.discard();
                 }
             }
         }

@@ -9,7 +9,7 @@ impl Session {
     pub(super) fn holds_on(&self) -> bool {
         self.links.len() > 1
             && self.block.as_ref().is_some_and(|b| b.failed && !b.let_go)
-            && self.links.iter().all(|link| !link.unsynced)
+            && !self.batch.skipping()
             && self.links.iter().any(|link| link.status == b'T')
     }
 
@@ -22,7 +22,15 @@ impl Session {
             Some(savepoint) => format!("ROLLBACK TO SAVEPOINT {}", quoted(&savepoint.name)),
             None => "ROLLBACK AND CHAIN".to_owned(),
         };
-        let open = (0..self.links.len()).filter(|i| self.links[*i].status == b'T');
+        for i in 0..self.links.len() {
+            // The end of a COPY is not followed by a Sync on a host that got none of the rows.
+            if self.links[i].unsynced && self.sync_link(i).await.is_err() {
+                self.replies.clear();
+                self.links[i].discard();
+            }
+        }
+        let open = (0..self.links.len())
+            .filter(|i| self.links[*i].conn.is_some() && self.links[*i].status == b'T');
         let asks = open.map(|i| (i, undo.clone())).collect();
         let limit = self.map.proxy.timeouts.cross_host_step;
         self.query_links(asks, Some(limit)).await;

@@ -204,7 +204,7 @@ fn rows(report: &mut Report, rows: &Rows) {
     }
     if !rows.spent.is_empty() {
         report.line(format!(
-            "  decision rows of no more use: {}, which a proxy that runs deletes in a minute or so",
+            "  decision rows of no more use: {}, which a proxy that runs deletes within seconds",
             rows.spent.len()
         ));
     }

@@ -118,8 +118,9 @@ async fn read_parts(
             )
             .await?;
         let part = read_schema(client, &schema).await?;
-        // An empty schema has nothing to teach: a shard that is not provisioned yet must not make every table unknown.
-        if !part.tables.is_empty() {
+        // An empty schema has nothing to teach: a shard that is not provisioned yet must not make every table unknown. One
+        // that is provisioned and has no tables says just that.
+        if !part.tables.is_empty() || part.functions.contains("next_id") {
             template = Some((schema, part));
             break;
         }

@@ -210,7 +210,7 @@ impl Session {
 
     /// Whether a host can take part in a transaction over several: which database it is. It is waited for if that is not
     /// known yet.
-    async fn check_two_phase(&self, host: HostId) -> Result<Home, Fault> {
+    pub(super) async fn check_two_phase(&self, host: HostId) -> Result<Home, Fault> {
         let name = &self.map.host(host).name;
         let refused = |why: String, mend: &str| {
             let message = "the transaction has written on one host and cannot write on another too";
@@ -271,6 +271,7 @@ impl Session {
             return Ok(error);
         };
         let error = error || block.failed || self.batch.skipping();
+        let changed = block.has_changed_tables();
         let ended = match error {
             true => {
                 self.roll_back_all().await;
@@ -281,6 +282,7 @@ impl Session {
         let committed = matches!(ended, Ok(Ended::Committed));
         self.close_block(committed);
         self.end_implicit(committed);
+        self.renew_tables(changed, &ended).await;
         ended.map(|_| !committed)
     }
 

@@ -17,6 +17,7 @@ mod keys;
 mod layers;
 mod leak;
 mod lifecycle;
+mod migrations;
 mod orm;
 mod protocol;
 mod provision;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use presplit::ops::demo::{self, Demo};
-use presplit::ops::{explain, health, provision};
+use presplit::ops::{doctor, explain, health, provision};
 use presplit::proxy::Proxy;
 use presplit::route::Tables;
 use presplit::shardmap::{Fault, MapHandle, ShardMap, render_faults};
@@ -33,6 +33,9 @@ enum Command {
     Explain(Explain),
     /// Makes the shards' schemas and the app's tables on every host, from one SQL file. Can be repeated.
     Provision(Provision),
+    /// Says whether the hosts can take part in transactions over several, and what will become of prepared transactions that
+    /// nobody ends. Exit code 1 if there is something to do.
+    Doctor(Doctor),
     /// Asks a running proxy whether it serves. Exit code 1 if not.
     Health(Health),
     /// Starts two private Postgres clusters with a small app's tables and the proxy in front. Ctrl-C stops all of it.
@@ -127,6 +130,21 @@ struct Provision {
 }
 
 #[derive(Args)]
+struct Doctor {
+    #[command(flatten)]
+    map: MapFile,
+    /// End what is certain, by the same rules as a proxy that runs.
+    #[arg(long)]
+    resolve: bool,
+    /// Commit this transaction wherever it is prepared. Only if its decision host is no host of the map.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["resolve", "rollback"])]
+    commit: Option<String>,
+    /// Roll this transaction back wherever it is prepared. Only if its decision host is no host of the map.
+    #[arg(long, value_name = "NAME", conflicts_with = "resolve")]
+    rollback: Option<String>,
+}
+
+#[derive(Args)]
 struct Health {
     /// Where clients connect: whether anybody answers there as Postgres does.
     #[arg(default_value = "127.0.0.1:6432")]
@@ -153,6 +171,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Serve(args) => serve(&args),
         Command::Explain(args) => explain(&args),
         Command::Provision(args) => provision(&args),
+        Command::Doctor(args) => doctor(&args),
         Command::Health(args) => match &args.url {
             Some(url) => health::ask_url(url),
             None => {
@@ -248,6 +267,22 @@ fn provision(args: &Provision) -> Result<(), String> {
     match report.is_complete() {
         true => Ok(()),
         false => Err("some of it failed, see above; what was made stays, and the next run goes on from there".to_owned()),
+    }
+}
+
+fn doctor(args: &Doctor) -> Result<(), String> {
+    let map = load(&args.map.path)?;
+    let runtime = runtime()?;
+    let report = match (&args.commit, &args.rollback) {
+        (Some(name), _) => runtime.block_on(doctor::end_by_hand(&map, name, true))?,
+        (_, Some(name)) => runtime.block_on(doctor::end_by_hand(&map, name, false))?,
+        _ => runtime.block_on(doctor::run(&map, args.resolve)),
+    };
+    // Whoever reads may have had enough (`| head`).
+    let _ = std::io::stdout().write_all(report.text.as_bytes());
+    match report.to_do {
+        0 => Ok(()),
+        _ => Err("there is something to do".to_owned()),
     }
 }
 

@@ -23,6 +23,8 @@ pub struct Stats {
     cross_host_unknown: IntCounter,
     logins: IntCounter,
     logins_refused: IntCounter,
+    recovered_committed: IntCounter,
+    recovered_rolled_back: IntCounter,
 }
 
 impl Stats {
@@ -52,7 +54,14 @@ impl Stats {
             "COMMITs of transactions that wrote on several hosts, by what the client was told",
             "outcome",
         )?;
+        let recovered = labelled(
+            "presplit_recovered_total",
+            "Prepared transactions that recovery has ended on a host, by how",
+            "outcome",
+        )?;
         Ok(Stats {
+            recovered_committed: recovered.with_label_values(&["committed"]),
+            recovered_rolled_back: recovered.with_label_values(&["rolled_back"]),
             cross_host_committed: cross_host.with_label_values(&["committed"]),
             cross_host_rolled_back: cross_host.with_label_values(&["rolled_back"]),
             cross_host_unknown: cross_host.with_label_values(&["unknown"]),
@@ -124,6 +133,14 @@ impl Stats {
 
     pub(crate) fn login_refused(&self) {
         self.logins_refused.inc();
+    }
+
+    pub(crate) fn recovered_committed(&self) {
+        self.recovered_committed.inc();
+    }
+
+    pub(crate) fn recovered_rolled_back(&self) {
+        self.recovered_rolled_back.inc();
     }
 }
 

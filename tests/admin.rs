@@ -154,8 +154,12 @@ async fn every_command_by_both_protocols() {
             .await
             .unwrap_or_else(|e| panic!("{command}: {e:?}"));
         let by_text = simple(&client, &format!(" {};", command.to_lowercase())).await;
-        assert!(!extended.is_empty(), "{command}");
         assert_eq!(extended.len(), by_text.len(), "{command}");
+        if command == "SHOW TRANSACTIONS" {
+            assert!(extended.is_empty(), "{extended:?}");
+            continue;
+        }
+        assert!(!extended.is_empty(), "{command}");
         assert_eq!(extended[0].len(), by_text[0].len(), "{command}");
     }
 

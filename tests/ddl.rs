@@ -521,8 +521,5 @@ async fn migration_in_a_block(hosts: usize) {
         .simple_query("EXPLAIN (ROUTE) DROP TABLE photos")
         .await
         .unwrap();
-    assert!(
-        format!("{told:?}").contains("all 8 shards on"),
-        "{told:?}"
-    );
+    assert!(format!("{told:?}").contains("all 8 shards on"), "{told:?}");
 }

@@ -41,7 +41,9 @@ async fn everything(hosts: &Hosts) -> Vec<String> {
         for line in lines {
             let (name, rest) = line.split_once(' ').unwrap();
             if rest.starts_with("r ") {
-                let sql = format!("SELECT coalesce(string_agg(t::text, ' ' ORDER BY t::text), '') FROM {name} t");
+                let sql = format!(
+                    "SELECT coalesce(string_agg(t::text, ' ' ORDER BY t::text), '') FROM {name} t"
+                );
                 let rows: String = client.query_one(&sql, &[]).await.unwrap().get(0);
                 found.push(format!("{i} {name}: {rows}"));
             }
@@ -51,7 +53,11 @@ async fn everything(hosts: &Hosts) -> Vec<String> {
             .query_one("SELECT count(*) FROM pg_prepared_xacts", &[])
             .await
             .unwrap();
-        assert_eq!(left.get::<_, i64>(0), 0, "prepared transactions on host {i}");
+        assert_eq!(
+            left.get::<_, i64>(0),
+            0,
+            "prepared transactions on host {i}"
+        );
     }
     found
 }
@@ -65,9 +71,7 @@ fn of_shards(everything: &[String]) -> Vec<String> {
                 .is_some_and(|(_, line)| line.starts_with(&schema))
         });
         let lines = lines.filter(|line| !line.contains(": "));
-        lines
-            .map(|line| line[2..].replace(&schema, "S"))
-            .collect()
+        lines.map(|line| line[2..].replace(&schema, "S")).collect()
     };
     let first = of(0);
     for shard in 1..SHARDS {
@@ -198,34 +202,68 @@ async fn prove(plan: Plan) {
         of_shards(&everything(&hosts).await);
     }
     let there = everything(&hosts).await;
-    for part in ["0 shard_0000.users r", "1 shard_0015.photos r", "1 public.countries r", "1 public.invoices r"] {
-        assert!(there.iter().any(|line| line.starts_with(part)), "no {part} in {there:#?}");
+    for part in [
+        "0 shard_0000.users r",
+        "1 shard_0015.photos r",
+        "1 public.countries r",
+        "1 public.invoices r",
+    ] {
+        assert!(
+            there.iter().any(|line| line.starts_with(part)),
+            "no {part} in {there:#?}"
+        );
     }
-    assert!(!there.iter().any(|line| line.starts_with("0 public.invoices")));
+    assert!(
+        !there
+            .iter()
+            .any(|line| line.starts_with("0 public.invoices"))
+    );
     // Each of the 32 users that a migration has made is in its own shard.
     for shard in 0..SHARDS {
         let client = hosts.client(hosts.owner(shard)).await;
-        let sql = format!("SELECT count(*), count(*) FILTER (WHERE id % {SHARDS} = {shard}) FROM shard_{shard:04}.users");
+        let sql = format!(
+            "SELECT count(*), count(*) FILTER (WHERE id % {SHARDS} = {shard}) FROM shard_{shard:04}.users"
+        );
         let row = client.query_one(&sql, &[]).await.unwrap();
-        assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (2, 2), "shard {shard}");
+        assert_eq!(
+            (row.get::<_, i64>(0), row.get::<_, i64>(1)),
+            (2, 2),
+            "shard {shard}"
+        );
     }
     let said = plan.tool.fail(&url, plan.broken_second).await;
     assert!(said.contains("no_such_type"), "{said}");
     assert_eq!(everything(&hosts).await, there);
 
     let client = proxy.client().await;
-    run(&client, "UPDATE photos SET title = 'twice' WHERE user_id = 13").await;
+    run(
+        &client,
+        "UPDATE photos SET title = 'twice' WHERE user_id = 13",
+    )
+    .await;
     run(&hosts.client(1).await, "INSERT INTO shard_0013.photos SELECT (jsonb_populate_record(p, '{\"id\": 1}')).* FROM shard_0013.photos p WHERE user_id = 13").await;
     let there = everything(&hosts).await;
     let said = plan.tool.fail(&url, plan.broken_shard).await;
-    assert!(said.contains("shard 13 (schema shard_0013) on host b"), "{said}");
+    assert!(
+        said.contains("shard 13 (schema shard_0013) on host b"),
+        "{said}"
+    );
     assert_eq!(everything(&hosts).await, there);
-    run(&hosts.client(1).await, "DELETE FROM shard_0013.photos WHERE id = 1").await;
+    run(
+        &hosts.client(1).await,
+        "DELETE FROM shard_0013.photos WHERE id = 1",
+    )
+    .await;
     plan.tool.run(&url, plan.down).await;
     let after = everything(&hosts).await;
     let after: Vec<_> = after
         .iter()
-        .filter(|line| !plan.own.iter().any(|own| line.starts_with(&format!("0 public.{own}"))))
+        .filter(|line| {
+            !plan
+                .own
+                .iter()
+                .any(|own| line.starts_with(&format!("0 public.{own}")))
+        })
         .collect();
     assert_eq!(after, before.iter().collect::<Vec<_>>());
     assert!(proxy.stop().success());
@@ -235,7 +273,11 @@ async fn prove(plan: Plan) {
 async fn django() {
     prove(Plan {
         tool: Tool::python("django", &["manage.py"]),
-        up: &["migrate demo 0001", "migrate demo", "makemigrations demo --check"],
+        up: &[
+            "migrate demo 0001",
+            "migrate demo",
+            "makemigrations demo --check",
+        ],
         broken_second: "migrate broken_second",
         broken_shard: "migrate broken_shard",
         down: "migrate demo zero",
@@ -248,7 +290,12 @@ async fn django() {
 async fn alembic() {
     prove(Plan {
         tool: Tool::python("alembic", &["-m", "alembic"]),
-        up: &["upgrade 0001", "upgrade head", "downgrade 0002", "upgrade 0003"],
+        up: &[
+            "upgrade 0001",
+            "upgrade head",
+            "downgrade 0002",
+            "upgrade 0003",
+        ],
         broken_second: "-c broken.ini upgrade second",
         broken_shard: "-c broken.ini upgrade shard",
         down: "downgrade base",

@@ -65,6 +65,7 @@ async fn the_demo_schema_lands_where_the_map_says_and_a_second_run_finds_it_ther
     assert_eq!(
         tables,
         [
+            "presplit.decision",
             "presplit.shard",
             "public.countries",
             "public.invoices",

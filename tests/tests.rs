@@ -5,7 +5,9 @@
 
 mod admin;
 mod auth;
+mod bank;
 mod catalog;
+mod commit_steps;
 mod copy;
 mod ddl;
 mod demo;
@@ -22,6 +24,7 @@ mod orm;
 mod protocol;
 mod provision;
 mod psql;
+mod recovery;
 mod refusals;
 mod routing;
 mod sessions;

@@ -259,6 +259,16 @@ async fn blocks_over_several_hosts_are_as_on_one_postgres() {
         ],
         vec![
             begin(),
+            to("SELECT pg_notify('n', 'p')"),
+            u(A + 144, "a"),
+            u(B + 144, "b"),
+            u(C + 144, "c"),
+            to("SELECT pg_notify('n', 'q')"),
+            commit(),
+            count(),
+        ],
+        vec![
+            begin(),
             u(A + 135, "a"),
             to("DELETE FROM users WHERE id = 9003"),
             to("UPDATE users SET name = 'new' WHERE id = 9006"),
@@ -419,5 +429,40 @@ async fn messages_of_several_statements_are_as_on_one_postgres() {
         let (ours, plain) = twins.rows().await;
         assert_eq!(ours, plain, "after {text}");
     }
+    twins.assert_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_is_down_can_be_gone_round_by_a_savepoint() {
+    let mut twins = Twins::new("").await;
+    let (mut ours, _) = twins.clients();
+    // All hosts are known to the proxy.
+    for (text, answer) in [
+        ("BEGIN", "C BEGIN"),
+        (&*user(A, "a"), "C INSERT 0 1"),
+        (&*user(B, "b"), "C INSERT 0 1"),
+        ("COMMIT", "C COMMIT"),
+    ] {
+        assert_eq!(ours.query(text)[0], answer, "{text}");
+    }
+    twins.hosts.clusters[1].stop();
+    for text in ["BEGIN", &user(A + 9, "a"), "SAVEPOINT s"] {
+        assert!(ours.query(text)[0].starts_with('C'), "{text}");
+    }
+    let refused = ours.query(&user(B + 9, "b"));
+    assert!(
+        refused[0].starts_with('E') && refused[1] == "Z E",
+        "{refused:?}"
+    );
+    for text in ["ROLLBACK TO s", &user(C + 9, "c"), "COMMIT"] {
+        assert!(ours.query(text)[0].starts_with('C'), "{text}");
+    }
+    twins.hosts.clusters[1].start();
+    let (found, _) = twins.rows().await;
+    let ids: Vec<&str> = found.iter().map(|row| &row[..10]).collect();
+    assert_eq!(
+        ids,
+        ["users 9000", "users 9003", "users 9009", "users 9015"]
+    );
     twins.assert_clean().await;
 }

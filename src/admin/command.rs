@@ -34,6 +34,7 @@ pub(super) enum View {
     Hosts,
     Pools,
     Clients,
+    Transactions,
     Tables,
     Stats,
     Plans,
@@ -41,7 +42,7 @@ pub(super) enum View {
 }
 
 /// Every command with what it is for, in the order of SHOW HELP.
-pub(super) const COMMANDS: [(&str, Command, &str); 12] = [
+pub(super) const COMMANDS: [(&str, Command, &str); 13] = [
     ("SHOW HELP", Command::Show(View::Help), "these commands"),
     (
         "SHOW VERSION",
@@ -72,6 +73,11 @@ pub(super) const COMMANDS: [(&str, Command, &str); 12] = [
         "SHOW CLIENTS",
         Command::Show(View::Clients),
         "who is connected and doing what",
+    ),
+    (
+        "SHOW TRANSACTIONS",
+        Command::Show(View::Transactions),
+        "transactions over several hosts: under way here, or prepared and left, with what to do",
     ),
     (
         "SHOW TABLES",

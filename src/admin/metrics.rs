@@ -5,6 +5,7 @@ use prometheus::{CounterVec, GaugeVec, Opts, Registry};
 
 use crate::session::{Activity, Context, Database};
 use crate::shardmap::{HostId, LastLoad};
+use crate::twophase::Readiness;
 
 /// Everything, sorted by name.
 ///
@@ -15,6 +16,7 @@ pub(super) fn gather(context: &Context) -> Result<Vec<MetricFamily>, prometheus:
     map(context, &now)?;
     pools(context, &now)?;
     clients(context, &now)?;
+    transactions(context, &now)?;
     caches(context, &now)?;
     now.gauge(
         "presplit_build_info",
@@ -217,6 +219,48 @@ fn clients(context: &Context, now: &Now) -> Result<(), prometheus::Error> {
         "Clients logged in, by what they are doing",
         &["database", "state"],
         samples,
+    )
+}
+
+fn transactions(context: &Context, now: &Now) -> Result<(), prometheus::Error> {
+    let map = context.map.current();
+    let board = &context.two_phase;
+    let in_doubt = board.in_doubt();
+    let ages = |host: &str| -> Vec<f64> {
+        let on_host = in_doubt.iter().filter(|left| left.host == host);
+        on_host
+            .map(|left| left.since.elapsed().as_secs_f64())
+            .collect()
+    };
+    let of_hosts = |value: &dyn Fn(&str) -> f64| -> Vec<Sample> {
+        let hosts = map.hosts.iter();
+        hosts
+            .map(|host| (vec![host.name.clone()], value(&host.name)))
+            .collect()
+    };
+    now.gauge(
+        "presplit_transactions_under_way",
+        "Transactions over several hosts that clients are at work on",
+        &[],
+        [(vec![], board.live().len() as f64)],
+    )?;
+    now.gauge(
+        "presplit_transactions_in_doubt",
+        "Prepared transactions of any presplit that were found on a host and not ended; SHOW TRANSACTIONS has them in words",
+        &["host"],
+        of_hosts(&|host| ages(host).len() as f64),
+    )?;
+    now.gauge(
+        "presplit_transactions_in_doubt_oldest_seconds",
+        "How long ago the oldest of them was prepared; 0: there is none",
+        &["host"],
+        of_hosts(&|host| ages(host).into_iter().fold(0.0, f64::max)),
+    )?;
+    now.gauge(
+        "presplit_two_phase_ready",
+        "1: the host can take part in transactions over several; 0: it can't, or has not been reached; SHOW HOSTS says why",
+        &["host"],
+        of_hosts(&|host| f64::from(u8::from(matches!(board.readiness(host), Readiness::Ready(_))))),
     )
 }
 

@@ -7,6 +7,7 @@ use super::metrics;
 use crate::route::TableKind;
 use crate::session::{Activity, Context, Database};
 use crate::shardmap::{FIXED_AT_START, HostId, LastLoad, ProxySettings, ShardId, ShardMap};
+use crate::twophase::Readiness;
 use crate::wire::error::{ErrorFields, Severity, SqlState};
 
 /// `pg_type.oid` of the types that we answer in.
@@ -71,6 +72,7 @@ pub(super) fn columns(view: View) -> &'static [(&'static str, u32)] {
             ("state", TEXT),
             ("fault", TEXT),
             ("fault_ms_ago", INT8),
+            ("two_phase", TEXT),
         ],
         View::Pools => &[
             ("host", TEXT),
@@ -92,6 +94,15 @@ pub(super) fn columns(view: View) -> &'static [(&'static str, u32)] {
             ("state", TEXT),
             ("state_ms", INT8),
             ("since_ms", INT8),
+        ],
+        View::Transactions => &[
+            ("transaction", TEXT),
+            ("hosts", TEXT),
+            ("client", INT8),
+            ("state", TEXT),
+            ("age_ms", INT8),
+            ("why", TEXT),
+            ("to_do", TEXT),
         ],
         View::Tables => &[
             ("name", TEXT),
@@ -132,6 +143,7 @@ pub(super) fn show(context: &Context, view: View) -> Shown {
         View::Hosts => hosts(context, &map),
         View::Pools => pools(context),
         View::Clients => clients(context),
+        View::Transactions => transactions(context),
         View::Tables => return tables(context),
         View::Stats => return stats(context),
         View::Plans => plans(context),
@@ -235,9 +247,19 @@ fn hosts(context: &Context, map: &ShardMap) -> Vec<Row> {
             state.into(),
             fault,
             ago,
+            two_phase(&context.two_phase.readiness(&host.name)).into(),
         ]
     };
     map.hosts.iter().enumerate().map(row).collect()
+}
+
+/// Whether a host can take part in transactions over several.
+fn two_phase(readiness: &Readiness) -> String {
+    match readiness {
+        Readiness::Ready(_) => "ready".to_owned(),
+        Readiness::Unknown(why) => format!("not reached: {why}"),
+        Readiness::Unable { why, mend } => format!("no: {why}; to mend it: {mend}"),
+    }
 }
 
 fn pools(context: &Context) -> Vec<Row> {
@@ -287,6 +309,34 @@ fn clients(context: &Context) -> Vec<Row> {
         ]
     };
     context.clients.list().iter().map(row).collect()
+}
+
+fn transactions(context: &Context) -> Vec<Row> {
+    let board = &context.two_phase;
+    let live = board.live().into_iter().map(|live| {
+        let hosts: Vec<&str> = live.parts.iter().map(|(host, _)| host.as_str()).collect();
+        vec![
+            live.name.to_string().into(),
+            hosts.join(", ").into(),
+            int(live.client),
+            live.step.into(),
+            int(live.since.elapsed().as_millis()),
+            "its client is at work on it".into(),
+            "nothing".into(),
+        ]
+    });
+    let in_doubt = board.in_doubt().into_iter().map(|left| {
+        vec![
+            left.name.to_string().into(),
+            left.host.into(),
+            Cell::Null,
+            left.outlook.state().into(),
+            int(left.since.elapsed().as_millis()),
+            left.outlook.why(&left.name).into(),
+            left.outlook.mend().into(),
+        ]
+    });
+    live.chain(in_doubt).collect()
 }
 
 fn tables(context: &Context) -> Shown {

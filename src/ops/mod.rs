@@ -3,6 +3,8 @@
 pub mod cluster;
 pub mod connect;
 pub mod demo;
+pub mod doctor;
 pub mod explain;
 pub mod health;
 pub mod provision;
+pub mod recovery;

@@ -7,11 +7,11 @@ use smallvec::SmallVec;
 
 use super::Session;
 use super::block::Owner;
-use super::context::{Passed, Prepared};
+use super::context::Prepared;
 use super::errors::Fault;
 use super::queries::Answer;
 use crate::shardmap::{CrossHost, CrossHostSnapshots, HostId};
-use crate::twophase::{self, Home, Name, Readiness, Ticket};
+use crate::twophase::{self, Home, Name, Place, Readiness, Ticket};
 use crate::wire::error::{ErrorFields, SqlState};
 
 /// The hosts that a transaction has written on.
@@ -23,6 +23,8 @@ pub(super) struct Writers {
     unpreparable: Option<HostId>,
     /// From the second host on.
     two_phase: Option<TwoPhase>,
+    /// Which database each is, from the second on.
+    homes: SmallVec<[(HostId, Home); 2]>,
 }
 
 /// A transaction that has written on several hosts.
@@ -66,6 +68,14 @@ impl Writers {
     pub(super) fn add(&mut self, host: HostId) {
         if !self.contains(host) {
             self.hosts.push(host);
+        }
+    }
+
+    fn know(&mut self, homes: Vec<(HostId, Home)>) {
+        for home in homes {
+            if !self.homes.contains(&home) {
+                self.homes.push(home);
+            }
         }
     }
 
@@ -126,7 +136,9 @@ impl Session {
 
     /// A statement was sent to this host. After NOTIFY the part there can't be prepared.
     pub(super) fn note_notify(&mut self, prepared: &Prepared, host: HostId) {
-        if let (Prepared::Pass(Passed::Notify), Some(block)) = (prepared, &mut self.block) {
+        if let Some(block) = &mut self.block
+            && prepared.notifies()
+        {
             block.writers.unpreparable.get_or_insert(host);
         }
     }
@@ -152,19 +164,22 @@ impl Session {
 
     /// Makes ready for a write on a host beside those written on already. Nothing is owed on any link.
     pub(super) async fn widen(&mut self, host: HostId) -> Result<(), Fault> {
-        let first = self.first_writer();
-        for host in first.into_iter().chain([host]) {
-            self.check_two_phase(host).await?;
+        let mut homes = Vec::new();
+        for host in self.first_writer().into_iter().chain([host]) {
+            homes.push((host, self.check_two_phase(host).await?));
         }
         if self.block.is_none() {
             self.open_message_block().await?;
         }
-        let Some(block) = &self.block else {
+        let Some(block) = &mut self.block else {
             return Ok(());
         };
-        if block.writers.two_phase.is_some() {
+        block.writers.know(homes);
+        let decision = block.writers.decision();
+        if decision.is_some_and(|host| self.links.iter().any(|l| l.host == host)) {
             return Ok(());
         }
+        // Also if the decision host could not be enlisted, and a rollback to a savepoint has mended that.
         let decision = block.writers.unpreparable.unwrap_or(host);
         // A link made from now on is marked first of all, so that no savepoint can take the mark away.
         let depth = match self.links.iter().any(|link| link.host == decision) {
@@ -196,7 +211,7 @@ impl Session {
     }
 
     /// One statement on every link, of which the client hears nothing unless it fails.
-    async fn query_all_links(&mut self, text: &str) -> Result<(), Fault> {
+    pub(super) async fn query_all_links(&mut self, text: &str) -> Result<(), Fault> {
         let asks = (0..self.links.len()).map(|i| (i, text.to_owned()));
         let answers = self.query_links(asks.collect(), None).await;
         for answer in answers {
@@ -360,7 +375,12 @@ impl Session {
         }
         self.context.seam.reach("prepared").await;
         two.ticket.step("deciding");
-        let hosts = others.iter().map(|i| self.links[*i].pool.host.as_str());
+        let places = self.block.iter().flat_map(|b| &b.writers.homes);
+        let places: Vec<_> = places.filter(|(host, _)| *host != two.decision).collect();
+        let hosts = places.iter().map(|(host, home)| Place {
+            host: &self.map.host(*host).name,
+            home: *home,
+        });
         let decide = twophase::decide(&name, hosts);
         self.context.seam.reach("deciding").await;
         match self.query_link(decision, &decide).await {
@@ -436,8 +456,7 @@ impl Session {
         asks.extend(open.map(|i| (i, "ROLLBACK".to_owned())));
         asks.retain(|(i, _)| self.links[*i].conn.is_some());
         let answers = self.query_links(asks, Some(self.step_limit())).await;
-        let done = |answer: &Answer| matches!(answer, Answer::Done(_));
-        if prepared.len() < others.len() || !answers.iter().all(done) {
+        if prepared.len() < others.len() || !answers.iter().all(Answer::is_done) {
             self.context.two_phase.hurry.notify_one();
         }
     }
@@ -451,18 +470,16 @@ impl Session {
         let answers = self
             .query_links(asks.collect(), Some(self.step_limit()))
             .await;
-        let mut owed = false;
         for (i, answer) in others.iter().zip(answers) {
-            if !matches!(answer, Answer::Done(_)) {
-                owed = true;
+            // Recovery, too, may have done it: then there is nothing left of that name.
+            if !answer.is_done() && !answer.is_refused_with(SqlState::UNDEFINED_OBJECT) {
                 let host = self.links[*i].pool.host.clone();
                 tracing::warn!(host, %name, "COMMIT PREPARED is left to recovery: {answer}");
                 self.context.two_phase.owe(&host, name);
             }
         }
-        if !owed {
-            self.context.two_phase.forget(name);
-        }
+        // What is owed keeps the row.
+        self.context.two_phase.forget(name);
     }
 
     /// Ends the open block on all hosts without its writes. A connection on which that fails is closed, which does it too.

@@ -358,6 +358,8 @@ pub(crate) struct Routed {
     pub(crate) bound: Bound,
     /// It calls `set_config`: the session's settings change with it.
     pub(crate) sets_config: bool,
+    /// It calls `pg_notify`.
+    pub(crate) notifies: bool,
 }
 
 impl std::ops::Deref for Routed {
@@ -372,7 +374,16 @@ impl Prepared {
     /// Whether it may change data.
     pub(crate) fn writes(&self) -> bool {
         match self {
-            Prepared::Query(bound) => bound.writes,
+            Prepared::Query(bound) => bound.writes || bound.notifies,
+            Prepared::Pass(passed) => matches!(passed, Passed::Notify),
+            _ => false,
+        }
+    }
+
+    /// Whether the transaction's part on its host can't be prepared after it.
+    pub(crate) fn notifies(&self) -> bool {
+        match self {
+            Prepared::Query(bound) => bound.notifies,
             Prepared::Pass(passed) => matches!(passed, Passed::Notify),
             _ => false,
         }

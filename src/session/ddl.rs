@@ -255,11 +255,6 @@ impl Session {
         self.check_hosts(&hosts).await?;
         self.open_message_block().await?;
         let mut lanes = self.ddl_lanes(&hosts, work, true).await?;
-        let several = self.block.as_ref().is_some_and(|b| b.writers.are_several());
-        let limit = self.lock_limit().filter(|_| several);
-        for lane in &mut lanes {
-            lane.steps.extend(limit.clone().map(Step::of));
-        }
         // Two sessions whose statements are in each other's way meet in the first place of the first host, before they
         // have anything on another: what Postgres sees there decides, and no deadlock goes over two hosts.
         lanes[0].push_place(0, work.after.len(), true);
@@ -268,9 +263,6 @@ impl Session {
             for (n, lane) in lanes.iter_mut().enumerate() {
                 for place in usize::from(n == 0)..lane.places.len() {
                     lane.push_place(place, work.after.len(), place == 0);
-                }
-                if limit.is_some() {
-                    lane.steps.push(Step::of(What::Text(UNLIMITED.to_owned())));
                 }
             }
             driven = self.drive(&mut lanes, item, tag).await;
@@ -317,22 +309,6 @@ impl Session {
             return Err(fault);
         }
         Ok(())
-    }
-
-    /// How long DDL on several hosts waits for a lock: longer, and it may be a deadlock with another kind of statement that
-    /// goes over two hosts. `None`: the session has a limit of its own, or there is to be none.
-    fn lock_limit(&self) -> Option<What> {
-        let own = self.settings.get("lock_timeout").is_some()
-            || self
-                .block
-                .as_ref()
-                .is_some_and(|block| block.locals.get("lock_timeout").is_some());
-        let limit = self.map.proxy.timeouts.cross_host_lock.filter(|_| !own)?;
-        // One that the host has set for the role or the database stays.
-        Some(What::Text(format!(
-            "SELECT pg_catalog.set_config('lock_timeout', '{}ms', true) WHERE pg_catalog.current_setting('lock_timeout') OPERATOR(pg_catalog.=) '0'",
-            limit.as_millis()
-        )))
     }
 
     /// The search_path is that of some shard now.
@@ -428,9 +404,6 @@ impl Session {
             Some(detail) => format!("{detail} {place}").into(),
             None => place.into(),
         });
-        if fields.code == SqlState::LOCK_NOT_AVAILABLE && fields.hint.is_none() {
-            fields.hint = Some("Run it again when the other transaction has ended. How long DDL on several hosts waits is lock_timeout of the session, else cross_host_lock in [proxy.timeouts].".into());
-        }
         if let Some(position) = fields.position {
             fields.position = match &failure.step.what {
                 What::Main => Some(item.from + self.position_back(item, &failure.step, position)),
@@ -456,7 +429,6 @@ impl Session {
     pub(super) fn step_text(&self, item: &Item, step: &Step) -> Vec<u8> {
         let work = item.work();
         match (&step.what, step.shard) {
-            (What::Text(text), _) => text.clone().into_bytes(),
             (What::Path, Some(shard)) => {
                 // What is not known must not be found by chance.
                 let public = match work.is_some_and(|work| work.unknown) {
@@ -491,9 +463,6 @@ impl Session {
         }
     }
 }
-
-/// Undoes [`Session::lock_limit`] for the statements behind.
-const UNLIMITED: &str = "SET LOCAL lock_timeout TO DEFAULT";
 
 /// The locks that this transaction holds, those of all, and those that there is room for
 /// (<https://www.postgresql.org/docs/current/runtime-config-locks.html>). A prepared transaction keeps its own.

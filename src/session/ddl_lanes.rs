@@ -56,8 +56,6 @@ pub(super) struct Step {
 /// What a step does.
 #[derive(Clone)]
 pub(super) enum What {
-    /// Any text.
-    Text(String),
     /// Sets the search_path.
     Path,
     /// The statement itself.

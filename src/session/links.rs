@@ -411,6 +411,11 @@ impl Session {
     /// A host that a statement may go to which any host can answer: the transaction's own, else the template's, else
     /// one that is up.
     pub(super) fn any_host(&self) -> HostId {
+        // What it calls may be something that only the decision host's part can do (pg_notify).
+        let decision = self.block.as_ref().and_then(|b| b.writers.decision());
+        if let Some(link) = self.links.iter().find(|l| Some(l.host) == decision) {
+            return link.host;
+        }
         if let Some(link) = self.links.get(self.active) {
             return link.host;
         }

@@ -264,10 +264,11 @@ impl Session {
         if let Some(lock) = control::session_lock(text, &shape.holes) {
             return Prepared::SessionLock(lock);
         }
-        let mut words = tokens(text, &shape.holes);
+        let has = |word| tokens(text, &shape.holes).any(|t| t.is_word(text, word));
         Prepared::Query(Routed {
             bound,
-            sets_config: words.any(|t| t.is_word(text, "set_config")),
+            sets_config: has("set_config"),
+            notifies: has("pg_notify"),
         })
     }
 

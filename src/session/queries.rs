@@ -10,6 +10,7 @@ use super::Session;
 use super::ends::{Link, poll_fill};
 use super::errors::Fault;
 use crate::wire::backend::{CommandComplete, ErrorView, ParameterStatus};
+use crate::wire::error::SqlState;
 use crate::wire::{frame, frontend};
 
 /// What a host says to a Query.
@@ -23,6 +24,17 @@ pub(super) enum Answer {
 }
 
 impl Answer {
+    pub(super) fn is_done(&self) -> bool {
+        matches!(self, Answer::Done(_))
+    }
+
+    pub(super) fn is_refused_with(&self, code: SqlState) -> bool {
+        let Answer::Refused(error) = self else {
+            return false;
+        };
+        ErrorView::decode(&error[frame::HEADER..]).is_ok_and(|view| view.code() == Some(code))
+    }
+
     /// As the fault of the statement that it was asked for.
     pub(super) fn into_fault(self) -> Option<Fault> {
         match self {

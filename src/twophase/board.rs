@@ -2,7 +2,7 @@
 //! which are decided and not yet carried out everywhere.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -16,6 +16,8 @@ pub struct Board {
     pub id: ProxyId,
     next: AtomicU64,
     state: Mutex<State>,
+    /// Hosts that owe something: each statement asks, and is not to take the lock for it.
+    owing: AtomicUsize,
     /// Counts changes of what hosts can do and of what is owed on them.
     changes: watch::Sender<u64>,
     /// Recovery has something to do.
@@ -28,7 +30,8 @@ struct State {
     live: BTreeMap<u64, Live>,
     owed: HashMap<String, HashSet<Name>>,
     done: Vec<Name>,
-    in_doubt: Vec<InDoubt>,
+    /// By the host that they are prepared on.
+    in_doubt: BTreeMap<String, Vec<InDoubt>>,
 }
 
 /// Whether a host can take part in a transaction over several.
@@ -71,8 +74,10 @@ pub struct InDoubt {
     pub host: String,
     /// Its name.
     pub name: Name,
-    /// How long ago it was prepared, by the host's clock.
-    pub age: Duration,
+    /// When it was prepared: its age by the host's clock, from the moment of the look.
+    pub since: Instant,
+    /// The role that prepared it, if it is still there.
+    pub owner: Option<String>,
     /// What will become of it.
     pub outlook: Outlook,
 }
@@ -86,12 +91,71 @@ pub enum Outlook {
     RollsBack,
     /// Its decision host's part is still open: its proxy may yet decide.
     Open,
-    /// Its decision host does not answer: why.
+    /// Its decision host can't be asked: which, and why.
     HostDown(String),
     /// No host of the map is its decision host.
     HostUnknown,
     /// It is known how it ends, but it could not be ended: why.
     Stuck(String),
+}
+
+impl Outlook {
+    /// In a word or two.
+    pub fn state(&self) -> &'static str {
+        match self {
+            Outlook::Commits => "to be committed",
+            Outlook::RollsBack => "to be rolled back",
+            Outlook::Open => "open",
+            Outlook::HostDown(_) => "decision host down",
+            Outlook::HostUnknown => "decision host unknown",
+            Outlook::Stuck(_) => "stuck",
+        }
+    }
+
+    /// Why, for people. `name`: of the transaction.
+    pub fn why(&self, name: &Name) -> String {
+        let host = &name.host;
+        match self {
+            Outlook::Commits => format!("its decision stands on host {host}"),
+            Outlook::RollsBack => {
+                format!(
+                    "its part on host {host} ended without a decision, and there can be none any more"
+                )
+            }
+            Outlook::Open => {
+                format!("its part on host {host} has not ended, so that its proxy may yet decide")
+            }
+            Outlook::HostDown(why) => {
+                format!(
+                    "its decision is on a host that can't be asked: {}",
+                    why.replace('\n', " ")
+                )
+            }
+            Outlook::HostUnknown => format!(
+                "its decision is in database OID {} of the cluster with system identifier {}, then called host {host}: \
+                 no host of the map is that",
+                name.home.database, name.home.system
+            ),
+            Outlook::Stuck(why) => why.replace('\n', " "),
+        }
+    }
+
+    /// What is to be done, for people.
+    pub fn mend(&self) -> &'static str {
+        match self {
+            Outlook::Commits | Outlook::RollsBack => {
+                "nothing: a proxy that runs does it within seconds"
+            }
+            Outlook::Open => {
+                "nothing while its proxy is at work; if that is gone for good, presplit doctor names the server process to end"
+            }
+            Outlook::HostDown(_) => "bring that host back; until then this one's locks stay",
+            Outlook::HostUnknown => {
+                "name that database under [hosts], it needs no shards; if it is lost, presplit doctor says how to end it by hand"
+            }
+            Outlook::Stuck(_) => "mend what Postgres says; the proxy tries again every few seconds",
+        }
+    }
 }
 
 /// A transaction's place among those under way. It leaves when this is dropped.
@@ -111,6 +175,7 @@ impl Board {
             },
             next: AtomicU64::new(1),
             state: Mutex::default(),
+            owing: AtomicUsize::new(0),
             changes: watch::Sender::default(),
             hurry: Notify::new(),
         })
@@ -184,7 +249,7 @@ impl Board {
             home,
             proxy: self.id,
             number: self.next.fetch_add(1, Ordering::Relaxed),
-            host: host.to_owned(),
+            host: Name::word(host),
         };
         let live = Live {
             name: name.clone(),
@@ -220,8 +285,14 @@ impl Board {
             .entry(host.to_owned())
             .or_default()
             .insert(name.clone());
+        self.count_owing(&state);
         drop(state);
         self.hurry.notify_one();
+    }
+
+    /// `owed` has changed.
+    fn count_owing(&self, state: &State) {
+        self.owing.store(state.owed.len(), Ordering::Release);
     }
 
     /// What a host has yet to carry out.
@@ -241,14 +312,14 @@ impl Board {
         if owed.is_empty() {
             state.owed.remove(host);
         }
+        self.count_owing(&state);
         drop(state);
         self.changed();
     }
 
     /// Whether a host has carried out all that clients were told is committed.
     pub fn is_settled(&self, host: &str) -> bool {
-        let state = self.lock();
-        state.owed.is_empty() || !state.owed.contains_key(host)
+        self.owing.load(Ordering::Acquire) == 0 || !self.lock().owed.contains_key(host)
     }
 
     /// Waits up to `limit` until a host [`Board::is_settled`]; `false`: it is not.
@@ -257,24 +328,75 @@ impl Board {
         self.wait_for(limit, || self.is_settled(host)).await
     }
 
-    /// A decision has been carried out on all hosts: its row is of no more use.
+    /// Whether nothing waits for a host to carry something out.
+    pub fn is_all_settled(&self) -> bool {
+        self.lock().owed.is_empty()
+    }
+
+    /// A decision has been carried out on all hosts but those that [`Board::owe`] it: its row is of no more use, once
+    /// they have settled it.
     pub fn forget(&self, name: &Name) {
         self.lock().done.push(name.clone());
     }
 
     /// Takes the names whose rows are of no more use. Those that could not be deleted are given back by [`Board::forget`].
     pub fn take_done(&self) -> Vec<Name> {
-        std::mem::take(&mut self.lock().done)
+        let mut state = self.lock();
+        let (keep, done) = std::mem::take(&mut state.done)
+            .into_iter()
+            .partition(|name| state.owed.values().any(|owed| owed.contains(name)));
+        state.done = keep;
+        done
     }
 
-    /// Notes what the last look at the hosts has found.
-    pub fn set_in_doubt(&self, found: Vec<InDoubt>) {
-        self.lock().in_doubt = found;
+    /// The map in force has the hosts `all`, of which `same` lead where they led before. What is known of others is
+    /// dropped. What others owe is owed by all: any may be the same database under another name, and one that is not
+    /// settles it with its next look.
+    pub fn follow(&self, all: &[&str], same: &[&str]) {
+        let mut state = self.lock();
+        let stays = |host: &String| same.contains(&host.as_str());
+        state.hosts.retain(|host, _| stays(host));
+        state.in_doubt.retain(|host, _| stays(host));
+        let (owed, moved): (HashMap<_, _>, HashMap<_, _>) = std::mem::take(&mut state.owed)
+            .into_iter()
+            .partition(|(host, _)| stays(host));
+        state.owed = owed;
+        let moved: HashSet<Name> = moved.into_values().flatten().collect();
+        if !moved.is_empty() {
+            for host in all {
+                let owed = state.owed.entry((*host).to_owned()).or_default();
+                owed.extend(moved.iter().cloned());
+            }
+        }
+        self.count_owing(&state);
+        drop(state);
+        self.changed();
+        if !moved.is_empty() {
+            self.hurry.notify_one();
+        }
     }
 
-    /// What the last look at the hosts has found.
+    /// Whether a host that is not among these owes something.
+    pub fn owed_besides(&self, hosts: &[&str]) -> bool {
+        let state = self.lock();
+        state
+            .owed
+            .keys()
+            .any(|host| !hosts.contains(&host.as_str()))
+    }
+
+    /// Notes what the last look at a host has found.
+    pub fn set_in_doubt(&self, host: &str, found: Vec<InDoubt>) {
+        let mut state = self.lock();
+        match found.is_empty() {
+            true => state.in_doubt.remove(host),
+            false => state.in_doubt.insert(host.to_owned(), found),
+        };
+    }
+
+    /// What the last look at each host has found, by host.
     pub fn in_doubt(&self) -> Vec<InDoubt> {
-        self.lock().in_doubt.clone()
+        self.lock().in_doubt.values().flatten().cloned().collect()
     }
 }
 
@@ -336,6 +458,44 @@ mod tests {
         };
         let (settled, ()) = tokio::join!(board.settled("b", wait), settle);
         assert!(settled);
+    }
+
+    #[test]
+    fn a_row_is_kept_while_a_host_owes_what_it_decides() {
+        let board = Board::new();
+        let name = board.begin("a", HOME, 3, b"key").name().clone();
+        board.owe("b", &name);
+        board.forget(&name);
+        assert!(board.take_done().is_empty());
+        board.settle("b", [&name]);
+        assert_eq!(board.take_done(), [name]);
+        assert!(board.take_done().is_empty());
+    }
+
+    #[test]
+    fn what_a_host_owes_that_leaves_the_map_is_owed_by_all() {
+        let board = Board::new();
+        board.set_readiness("a", Readiness::Ready(HOME));
+        board.set_readiness("b", Readiness::Ready(HOME));
+        let name = board.begin("a", HOME, 3, b"key").name().clone();
+        board.owe("b", &name);
+        assert!(board.owed_besides(&["a", "c"]));
+        board.follow(&["a", "c"], &["a"]);
+        assert!(!board.owed_besides(&["a", "c"]));
+        assert!(!board.is_settled("a") && !board.is_settled("c") && board.is_settled("b"));
+        assert_eq!(board.readiness("a"), Readiness::Ready(HOME));
+        assert!(matches!(board.readiness("b"), Readiness::Unknown(_)));
+        board.settle("a", [&name]);
+        board.settle("c", [&name]);
+        assert!(board.is_all_settled());
+    }
+
+    #[test]
+    fn a_name_is_found_again_as_it_is_written() {
+        let board = Board::new();
+        let ticket = board.begin(&"long".repeat(50), HOME, 3, b"key");
+        let written = ticket.name().to_string();
+        assert_eq!(written.parse().as_ref(), Ok(ticket.name()));
     }
 
     #[tokio::test(start_paused = true)]

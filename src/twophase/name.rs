@@ -14,8 +14,17 @@ pub struct Name {
     pub proxy: ProxyId,
     /// Its number there.
     pub number: u64,
-    /// The decision host's name in the map of that proxy, for people: it may be called otherwise by now.
+    /// The decision host's name in the map of that proxy, see [`Name::word`]: it may be called otherwise by now.
     pub host: String,
+}
+
+/// A host on which a transaction is prepared, as its decision row has it: `b=6550a1.4000`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place<'h> {
+    /// Its name in the map of that proxy, for people.
+    pub host: &'h str,
+    /// Its database.
+    pub home: Home,
 }
 
 /// A database, whatever a map calls its host: the cluster's system identifier (which physical replicas share) and the
@@ -50,6 +59,17 @@ impl Name {
         (KEY_CLASS << 48 | proxy << 24 | self.number & 0xff_ffff) as i64
     }
 
+    /// A host's name as it stands in a transaction's name: not too long, and without what means something in SQL.
+    pub fn word(host: &str) -> String {
+        let mut word: String = host.chars().filter(|c| super::is_safe(*c)).collect();
+        let mut end = word.len().min(HOST_MOST);
+        while !word.is_char_boundary(end) {
+            end -= 1;
+        }
+        word.truncate(end);
+        word
+    }
+
     /// As a string constant of SQL.
     pub(super) fn literal(&self) -> String {
         super::literal(&self.to_string())
@@ -62,6 +82,33 @@ impl fmt::Display for Home {
     }
 }
 
+impl FromStr for Home {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Home, ()> {
+        let (system, database) = text.split_once('.').ok_or(())?;
+        Ok(Home {
+            system: u64::from_str_radix(system, 16).map_err(drop)?,
+            database: u32::from_str_radix(database, 16).map_err(drop)?,
+        })
+    }
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.host, self.home)
+    }
+}
+
+impl<'h> Place<'h> {
+    /// Reads what [`Place`] prints as. `None`: anything else, such as a bare name.
+    pub fn parse(text: &'h str) -> Option<Place<'h>> {
+        let (host, home) = text.rsplit_once('=')?;
+        let home: Home = home.parse().ok()?;
+        Some(Place { host, home }).filter(|place| place.to_string() == text)
+    }
+}
+
 impl fmt::Display for ProxyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:x}-{:x}", self.proxy, self.epoch)
@@ -70,11 +117,7 @@ impl fmt::Display for ProxyId {
 
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut end = self.host.len().min(HOST_MOST);
-        while !self.host.is_char_boundary(end) {
-            end -= 1;
-        }
-        let (home, proxy, host) = (self.home, self.proxy, &self.host[..end]);
+        let (home, proxy, host) = (self.home, self.proxy, Name::word(&self.host));
         write!(f, "presplit:{home}:{proxy}:{:x}:{host}", self.number)
     }
 }
@@ -87,14 +130,11 @@ impl FromStr for Name {
         let rest = text.strip_prefix("presplit:").ok_or(())?;
         let mut parts = rest.splitn(4, ':');
         let mut part = || parts.next().ok_or(());
-        let (system, database) = part()?.split_once('.').ok_or(())?;
+        let home = part()?.parse()?;
         let (proxy, epoch) = part()?.split_once('-').ok_or(())?;
         let number = part()?;
         let name = Name {
-            home: Home {
-                system: u64::from_str_radix(system, 16).map_err(drop)?,
-                database: u32::from_str_radix(database, 16).map_err(drop)?,
-            },
+            home,
             proxy: ProxyId {
                 proxy: u32::from_str_radix(proxy, 16).map_err(drop)?,
                 epoch: u32::from_str_radix(epoch, 16).map_err(drop)?,
@@ -134,6 +174,22 @@ mod tests {
         let long = name(u64::MAX, &"ä".repeat(200)).to_string();
         assert!(long.len() < 200, "{}", long.len());
         assert!(long.parse::<Name>().is_ok());
+        // What SQL would read otherwise never gets into a name, and so is never read out of one.
+        let odd = name(7, "a\\\n").to_string();
+        assert_eq!(odd, name(7, "a").to_string());
+        assert_eq!(format!("{odd}\\").parse::<Name>(), Err(()));
+    }
+
+    #[test]
+    fn places_of_a_row() {
+        let home = name(7, "a").home;
+        for host in ["b", "a=b", ""] {
+            let text = Place { host, home }.to_string();
+            assert_eq!(Place::parse(&text), Some(Place { host, home }));
+        }
+        for text in ["", "b", "b=", "b=1", "b=1.x", "b=01.2", "b=1.2 "] {
+            assert_eq!(Place::parse(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -96,8 +96,6 @@ states! {
     PROGRAM_LIMIT_EXCEEDED = b"54000";
     /// Not now.
     OBJECT_NOT_IN_PREREQUISITE_STATE = b"55000";
-    /// A lock was not had in time.
-    LOCK_NOT_AVAILABLE = b"55P03";
     /// Canceled by the user or a timeout.
     QUERY_CANCELED = b"57014";
     /// We are shutting down.

@@ -36,8 +36,22 @@ impl Cluster {
 
     /// With further settings, each `name=value`; they beat those that all test clusters have.
     pub fn with(settings: &[&str]) -> Cluster {
+        Cluster::copy(template(), settings)
+    }
+
+    /// Copies of one cluster have one system identifier. Of these each `number` has another, as hosts mostly do.
+    pub fn numbered(number: usize, settings: &[&str]) -> Cluster {
+        static TEMPLATES: [OnceLock<PathBuf>; 3] = [const { OnceLock::new() }; 3];
+        let template = TEMPLATES[number].get_or_init(|| {
+            let dir = template().with_file_name(format!("template-{number}"));
+            make(&dir);
+            dir
+        });
+        Cluster::copy(template, settings)
+    }
+
+    fn copy(template: &Path, settings: &[&str]) -> Cluster {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let template = template();
         let dir = template.with_file_name(format!("c{}", COUNT.fetch_add(1, Ordering::Relaxed)));
         let programs = Programs::find().unwrap();
         let copied = Command::new("cp")
@@ -100,6 +114,11 @@ impl Cluster {
         super::connect(&self.config()).await
     }
 
+    /// A further setting, from the next start on.
+    pub fn set(&mut self, setting: &str) {
+        self.settings.push(setting.to_owned());
+    }
+
     /// Stops the server as an operator would. No-op when it is down.
     pub fn stop(&mut self) {
         if let Some(server) = self.server.take() {
@@ -116,21 +135,34 @@ impl Cluster {
 
     /// Kills every process of the server with -9: no word to its clients. No-op when it is down.
     pub fn kill(&mut self) {
+        self.signal_all("-KILL");
         let Some(server) = self.server.take() else {
             return;
         };
-        let postmaster = server.pid().expect("it runs").to_string();
-        let children = fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children"));
-        let children = children.unwrap_or_default();
-        let killed = Command::new("kill")
-            .args(["-9", &postmaster])
-            .args(children.split_whitespace())
-            .stderr(Stdio::null())
-            .status();
-        // A child that has ended meanwhile makes it fail, which is as good.
-        drop(killed);
         let _ = fs::remove_file(self.dir.join("postmaster.pid"));
         server.crash().unwrap();
+    }
+
+    /// Stops every process of the server where it is: connections stay and nothing answers. No-op when it is down.
+    pub fn freeze(&self) {
+        self.signal_all("-STOP");
+    }
+
+    /// Ends [`Cluster::freeze`].
+    pub fn thaw(&self) {
+        self.signal_all("-CONT");
+    }
+
+    fn signal_all(&self, signal: &str) {
+        let Some(postmaster) = self.server.as_ref().and_then(Server::pid) else {
+            return;
+        };
+        // The postmaster first: it is to start no more of them.
+        send(signal, &[postmaster]);
+        let children = fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children"));
+        let children = children.unwrap_or_default();
+        let children = children.split_whitespace().map(|pid| pid.parse().unwrap());
+        send(signal, &children.collect::<Vec<u32>>());
     }
 
     /// Starts the server again, on the same port with the same data.
@@ -147,10 +179,21 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
+        self.thaw();
         self.stop();
         let _ = fs::remove_dir_all(&self.dir);
         let _ = fs::remove_file(self.dir.with_extension("log"));
     }
+}
+
+/// A process that has ended meanwhile is as good as one that got it.
+fn send(signal: &str, pids: &[u32]) {
+    let sent = Command::new("kill")
+        .arg(signal)
+        .args(pids.iter().map(u32::to_string))
+        .stderr(Stdio::null())
+        .status();
+    drop(sent);
 }
 
 /// The data directory that all clusters of this run are copied from. It stands in a directory of this run alone.
@@ -159,13 +202,17 @@ fn template() -> &'static Path {
     let (template, _) = RUN.get_or_init(|| {
         let run_dir = std::env::temp_dir().join(format!("presplit-test-{}", std::process::id()));
         let sweeper = sweep_when_we_end(&run_dir);
-        let programs = Programs::find().unwrap();
         let template = run_dir.join("template");
-        programs.make_dir(&template).unwrap();
-        programs.initdb(&template).unwrap();
+        make(&template);
         (template, sweeper)
     });
     template
+}
+
+fn make(dir: &Path) {
+    let programs = Programs::find().unwrap();
+    programs.make_dir(dir).unwrap();
+    programs.initdb(dir).unwrap();
 }
 
 /// Clusters in statics are never dropped: a small shell waits for the end of this process (its standard input closes),

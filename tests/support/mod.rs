@@ -6,12 +6,16 @@ mod cluster;
 mod hosts;
 mod proxy;
 pub mod raw;
+mod relay;
+mod several;
 pub mod wire;
 
 pub use cluster::Cluster;
 pub use hosts::Hosts;
 pub use proxy::Proxy;
 pub use raw::Raw;
+pub use relay::Relay;
+pub use several::{Seam, Several, Way, texts};
 
 use tokio_postgres::{Client, NoTls};
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
 
-use super::Hosts;
+use super::{Hosts, Seam};
 
 /// How long a test waits for something that is to come.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -29,11 +29,21 @@ impl Proxy {
 
     /// With any map file and further flags. Waits until it says that it is listening.
     pub fn serve(map_file: &Path, flags: &[&str]) -> Proxy {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_presplit"))
-            .arg("serve")
-            .arg("--map")
-            .arg(map_file)
-            .args(flags)
+        let mut command = Command::new(env!("CARGO_BIN_EXE_presplit"));
+        command.arg("serve").arg("--map").arg(map_file).args(flags);
+        Proxy::spawn(command)
+    }
+
+    /// One that can be stopped between the steps of a commit over several hosts.
+    pub fn with_seam(map_file: &Path, seam: &Seam) -> Proxy {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_presplit"));
+        command.arg("serve").arg("--map").arg(map_file);
+        command.env("PRESPLIT_SEAM", seam.dir());
+        Proxy::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> Proxy {
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -110,6 +120,13 @@ impl Proxy {
     pub fn stop(&mut self) -> ExitStatus {
         self.signal("TERM");
         self.wait()
+    }
+
+    /// Kills it with -9 and returns all that it has said.
+    pub fn kill(mut self) -> String {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.log()
     }
 
     /// Waits for its end.

@@ -81,6 +81,15 @@ impl Wire {
         self.receive()
     }
 
+    /// Whether something comes (or the connection ends) within a limit.
+    pub fn is_answered(&self, limit: Duration) -> bool {
+        self.stream.set_read_timeout(Some(limit)).unwrap();
+        let came = self.stream.peek(&mut [0]);
+        self.stream.set_read_timeout(Some(HANG)).unwrap();
+        let waits = |e: &std::io::Error| e.kind() == std::io::ErrorKind::WouldBlock;
+        !came.as_ref().is_err_and(waits)
+    }
+
     /// Reads until ReadyForQuery.
     pub fn receive(&mut self) -> Result<Vec<Part>, String> {
         let mut parts = Vec::new();

@@ -72,7 +72,11 @@ impl Demo {
             let dir = data.join(name);
             programs.make_dir(&dir)?;
             programs.initdb(&dir)?;
-            servers.push(programs.start(&dir, port, &["shared_buffers=32MB", "max_prepared_transactions=50"])?);
+            servers.push(programs.start(
+                &dir,
+                port,
+                &["shared_buffers=32MB", "max_prepared_transactions=50"],
+            )?);
         }
         let demo = Demo {
             options,

@@ -13,6 +13,7 @@ use super::progress::{Bar, Progress};
 use super::report::{Failure, HostReport};
 use super::schema_file::Statement;
 use crate::ops::connect::{config, connect, said};
+use crate::ops::recovery::make_table;
 use crate::shardmap::{HostId, ShardId, ShardMap};
 
 /// Advisory locks: one run at a time on a host, and a run waits for what a killed one still has under way. The letters
@@ -226,6 +227,14 @@ impl Work<'_> {
     }
 
     async fn make_public(&self, host: &Host, run: &[bool]) -> Result<(), Failure> {
+        let making = |e: tokio_postgres::Error| Failure::of("making presplit.decision", &e);
+        if let Some(lack) = make_table(&host.client).await.map_err(making)? {
+            return Err(Failure {
+                place: "making presplit.decision".to_owned(),
+                sql: String::new(),
+                error: format!("{}\nto mend it: {}", lack.why, lack.mend),
+            });
+        }
         let begin = format!("BEGIN; SET LOCAL search_path = public; {SHARD_TABLE}");
         host.client
             .batch_execute(&begin)

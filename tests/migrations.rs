@@ -3,11 +3,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::time::Duration;
 
 use presplit::ops::provision::{self, Options};
 use tokio_postgres::Client;
 
-use crate::support::{Cluster, Hosts, Proxy};
+use crate::support::{Cluster, Hosts, Proxy, Seam, wait_until};
 
 const SHARDS: u32 = 16;
 
@@ -315,4 +316,59 @@ async fn rails() {
         own: &["schema_migrations", "ar_internal_metadata"],
     })
     .await;
+}
+
+/// Alembic runs all migrations in one transaction. A host is lost while it is committed, at this step.
+async fn struck(step: &str, victim: usize) -> (Output, Vec<String>, Vec<String>) {
+    let tool = Tool::python("alembic", &["-m", "alembic"]);
+    let mut hosts = empty().await;
+    let seam = Seam::new();
+    let proxy = Proxy::with_seam(&hosts.map_file(), &seam);
+    let (client, url) = (proxy.client().await, proxy.url());
+    let before = everything(&hosts).await;
+    tool.run(&url, "upgrade 0001").await;
+    // A program that has begun reads what is there before it writes: only its own commit is to be stopped.
+    let started = everything(&hosts).await;
+    assert_ne!(started, before);
+    seam.stop_at(step);
+    let migrating = tokio::spawn(async move { tool.output(&url, "upgrade head").await });
+    wait_until("it commits", || async {
+        assert!(!migrating.is_finished());
+        seam.is_reached(step, Duration::from_millis(10))
+    })
+    .await;
+    hosts.clusters[victim].kill();
+    seam.open();
+    let output = migrating.await.unwrap();
+    hosts.clusters[victim].start();
+    drop(client);
+    for i in 0..2 {
+        let client = hosts.client(i).await;
+        wait_until("nothing is prepared", || async {
+            let sql = "SELECT count(*) FROM pg_prepared_xacts";
+            client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 0
+        })
+        .await;
+    }
+    let after = everything(&hosts).await;
+    (output, started, after)
+}
+
+#[tokio::test]
+async fn a_host_lost_while_a_migration_is_committed() {
+    // b decides: nothing of it stays anywhere.
+    let (output, before, after) = struck("prepared", 1).await;
+    assert!(!output.status.success());
+    assert_eq!(after, before);
+    // It is decided: a has it, too, once it is back.
+    let (output, _, after) = struck("decided", 0).await;
+    assert!(output.status.success(), "{output:?}");
+    for part in ["0 shard_0000.hearts r", "1 shard_0015.hearts r"] {
+        assert!(
+            after.iter().any(|line| line.starts_with(part)),
+            "{after:#?}"
+        );
+    }
+    of_shards(&after);
+    assert!(after.contains(&"0 public.alembic_version: (0003)".to_owned()));
 }

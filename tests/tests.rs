@@ -10,6 +10,7 @@ mod catalog;
 mod commit_steps;
 mod copy;
 mod ddl;
+mod ddl_blocks;
 mod demo;
 mod differential;
 mod drivers;

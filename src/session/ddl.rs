@@ -181,11 +181,9 @@ impl Session {
             )));
         }
         if work.run == Run::Alone && in_transaction {
-            let text = String::from_utf8_lossy(&item.text);
-            let words: Vec<&str> = text.split_whitespace().take(2).collect();
             let message = format!(
                 "{} cannot run inside a transaction block",
-                words.join(" ").to_uppercase()
+                alone(&item.text)
             );
             return Err(Fault::statement(ErrorFields::error(
                 SqlState::ACTIVE_TRANSACTION,
@@ -470,6 +468,17 @@ const LOCKS: &str = "SELECT pg_catalog.count(*) FILTER (WHERE pid OPERATOR(pg_ca
   pg_catalog.current_setting('max_locks_per_transaction')::pg_catalog.int8
   OPERATOR(pg_catalog.*) (pg_catalog.current_setting('max_connections')::pg_catalog.int8 OPERATOR(pg_catalog.+) pg_catalog.current_setting('max_prepared_transactions')::pg_catalog.int8)
   FROM pg_catalog.pg_locks WHERE NOT fastpath";
+
+/// What Postgres calls a statement that can be in no transaction, by its first word.
+fn alone(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    let first = text.split_whitespace().next().unwrap_or_default();
+    match first.to_ascii_uppercase() {
+        word if word == "CREATE" || word == "DROP" => format!("{word} INDEX CONCURRENTLY"),
+        word if word == "REINDEX" => format!("{word} CONCURRENTLY"),
+        word => word,
+    }
+}
 
 /// Whether DDL may stand in the text: most that is sent in one message with others has none, and is not read for it.
 fn mentions_ddl(text: &[u8]) -> bool {

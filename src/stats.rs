@@ -23,6 +23,8 @@ pub struct Stats {
     cross_host_unknown: IntCounter,
     logins: IntCounter,
     logins_refused: IntCounter,
+    deadlocks_ended: IntCounter,
+    long_waits_ended: IntCounter,
     recovered_committed: IntCounter,
     recovered_rolled_back: IntCounter,
 }
@@ -59,7 +61,14 @@ impl Stats {
             "Prepared transactions that recovery has ended on a host, by how",
             "outcome",
         )?;
+        let waits_ended = labelled(
+            "presplit_cross_host_waits_ended_total",
+            "Waits for locks in transactions over several hosts that were ended with 40P01, by why: deadlock, or longer than cross_host_lock",
+            "why",
+        )?;
         Ok(Stats {
+            deadlocks_ended: waits_ended.with_label_values(&["deadlock"]),
+            long_waits_ended: waits_ended.with_label_values(&["cross_host_lock"]),
             recovered_committed: recovered.with_label_values(&["committed"]),
             recovered_rolled_back: recovered.with_label_values(&["rolled_back"]),
             cross_host_committed: cross_host.with_label_values(&["committed"]),
@@ -133,6 +142,14 @@ impl Stats {
 
     pub(crate) fn login_refused(&self) {
         self.logins_refused.inc();
+    }
+
+    pub(crate) fn deadlock_ended(&self) {
+        self.deadlocks_ended.inc();
+    }
+
+    pub(crate) fn long_wait_ended(&self) {
+        self.long_waits_ended.inc();
     }
 
     pub(crate) fn recovered_committed(&self) {

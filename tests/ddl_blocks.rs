@@ -74,7 +74,7 @@ async fn ddl_among_other_statements_is_as_on_one_postgres() {
     let new = format!("INSERT INTO albums (user_id, n) VALUES ({A}, 1)");
     let newer = format!("INSERT INTO albums (user_id, n) VALUES ({B}, 2)");
     let count = "SELECT count(*), sum(n) FROM albums";
-    let blocks: [&[&str]; 11] = [
+    let blocks: [&[&str]; 12] = [
         // What a block makes it sees on all hosts, and what it undoes is undone on all.
         &[
             "BEGIN",

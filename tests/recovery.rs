@@ -4,7 +4,9 @@
 use std::collections::HashSet;
 use std::path::Path;
 use std::process::{Command, Output};
-use std::time::Instant;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use presplit::ops::demo::SCHEMA;
 use presplit::ops::provision::{self, Options};
@@ -446,7 +448,7 @@ async fn a_decision_host_that_is_down_or_frozen_keeps_its_own_transactions_waiti
     // It accepts connections and answers nothing.
     let (waiting, quick) = (site.name(0), site.name(2));
     site.prepare(1, &waiting).await;
-    let frozen = signal(&site.hosts.clusters[0], "STOP", &[]);
+    site.hosts.clusters[0].freeze();
     let began = Instant::now();
     site.prepare(1, &quick).await;
     site.decide(2, &quick, &[1]).await;
@@ -461,7 +463,7 @@ async fn a_decision_host_that_is_down_or_frozen_keeps_its_own_transactions_waiti
     )
     .await;
     wait_two_phase(&console, "a", &["not reached", "does not answer"]).await;
-    signal(&site.hosts.clusters[0], "CONT", &frozen);
+    site.hosts.clusters[0].thaw();
     site.wait(1, &waiting, "nothing").await;
 
     // The host where it is prepared goes and comes back.
@@ -470,28 +472,6 @@ async fn a_decision_host_that_is_down_or_frozen_keeps_its_own_transactions_waiti
     site.hosts.clusters[1].kill();
     site.hosts.clusters[1].start();
     site.wait(1, &name, "nothing").await;
-}
-
-/// Sends a signal to all processes of a server, or to those given, and returns them.
-fn signal(cluster: &Cluster, signal: &str, pids: &[String]) -> Vec<String> {
-    let file = std::fs::read_to_string(cluster.socket_dir().join("postmaster.pid")).unwrap();
-    let postmaster = file.lines().next().unwrap().to_owned();
-    let children = format!("/proc/{postmaster}/task/{postmaster}/children");
-    let pids = match pids {
-        [] => std::fs::read_to_string(children)
-            .unwrap()
-            .split_whitespace()
-            .map(str::to_owned)
-            .chain([postmaster])
-            .collect(),
-        given => given.to_vec(),
-    };
-    let sent = Command::new("kill")
-        .arg(format!("-{signal}"))
-        .args(&pids)
-        .status();
-    drop(sent);
-    pids
 }
 
 #[tokio::test]
@@ -574,7 +554,7 @@ async fn what_a_session_has_or_has_told_its_client() {
     assert!(look().await.in_doubt.is_empty());
     assert_eq!(site.state(1, &name).await, "prepared");
     drop(ticket);
-    assert_eq!(look().await.rolled_back, [name.clone()]);
+    assert_eq!(look().await.rolled_back, std::slice::from_ref(&name));
     assert_eq!(site.state(1, &name).await, "nothing");
 
     // A client knows that it is committed: no decision host is asked, and nobody looks at b before it is so.
@@ -632,8 +612,8 @@ async fn a_row_is_swept_only_when_no_database_can_need_it() {
     a.batch_execute(&sql).await.unwrap();
 
     let rows = &recovery::rows_of(&hosts).await.unwrap()[0];
-    assert_eq!(rows.needed, [needed.clone()]);
-    assert_eq!(rows.spent, [spent.clone()]);
+    assert_eq!(rows.needed, std::slice::from_ref(&needed));
+    assert_eq!(rows.spent, std::slice::from_ref(&spent));
     let unsure: Vec<&str> = rows.unsure.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(unsure.len(), 3, "{rows:?}");
     assert!(unsure.contains(&foreign.to_string().as_str()), "{rows:?}");
@@ -656,6 +636,172 @@ async fn a_row_is_swept_only_when_no_database_can_need_it() {
     let look = recovery::pass(&hosts, &hosts.all[1], &board, &HashSet::new(), true).await;
     assert_eq!(look.unwrap().committed, [needed]);
     assert_eq!(recovery::sweep(&hosts).await, Ok(1));
+}
+
+/// What a session of a test knows of a transaction when it ends, or is killed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Told {
+    Committed,
+    /// It was killed before it asked for the decision.
+    NotDecided,
+    /// It was killed while it waited for an answer.
+    Unknown,
+}
+
+/// Waits for an answer no longer than a moment. What was asked for goes on.
+async fn killed(work: impl Future<Output = bool>) -> bool {
+    let wait = Duration::from_micros(rand::random_range(0..2000));
+    tokio::time::timeout(wait, work).await.unwrap_or(false)
+}
+
+/// Commits a transaction over three hosts by the protocol, and is killed at `step`, with what it has asked for under way.
+async fn commit(clients: &[Client; 3], name: &Name, places: &[String], step: usize) -> Told {
+    let begin = format!("BEGIN; {}; {}", twophase::mark(name), write(name));
+    for client in clients {
+        client.batch_execute(&begin).await.unwrap();
+    }
+    let [decision, b, c] = clients;
+    let both = async |sql: String| {
+        let (b, c) = tokio::join!(b.batch_execute(&sql), c.batch_execute(&sql));
+        b.is_ok() && c.is_ok()
+    };
+    match step {
+        0 => return Told::NotDecided,
+        1 => {
+            killed(both(twophase::prepare(name))).await;
+            return Told::NotDecided;
+        }
+        _ => assert!(both(twophase::prepare(name)).await, "{name}"),
+    }
+    let decide = twophase::decide(name, places.iter());
+    let decided = async || decision.batch_execute(&decide).await.is_ok();
+    match step {
+        2 => return Told::NotDecided,
+        3 => {
+            return match killed(decided()).await {
+                true => Told::Committed,
+                false => Told::Unknown,
+            };
+        }
+        _ => assert!(decided().await, "{name}"),
+    }
+    let carry_out = both(twophase::commit_prepared(name));
+    match step {
+        4 => {}
+        5 => drop(killed(carry_out).await),
+        // Recovery may come first, which is an error here, and as good.
+        _ => drop(carry_out.await),
+    }
+    Told::Committed
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_recoveries_beside_many_sessions_that_are_killed() {
+    let site = Site::new(3).await;
+    for i in 0..3 {
+        site.make_table(i).await;
+    }
+    let places: Vec<String> = (0..3).map(|i| site.place(i)).collect();
+    let configs: Vec<_> = (0..3)
+        .map(|i| site.hosts.clusters[i].config().dbname("shop").clone())
+        .collect();
+    let homes = site.homes.clone();
+    let stop = Arc::new(AtomicBool::new(false));
+
+    let recoveries: Vec<_> = (0..3)
+        .map(|_| {
+            let (map, stop) = (site.map(), stop.clone());
+            tokio::spawn(async move {
+                let hosts = Recovery::of(&map, None);
+                hosts.connect(true).await;
+                let (board, none) = (Board::new(), HashSet::new());
+                let mut ended = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    for host in &hosts.all {
+                        let look = recovery::pass(&hosts, host, &board, &none, true)
+                            .await
+                            .unwrap();
+                        ended += look.committed.len() + look.rolled_back.len();
+                    }
+                    recovery::sweep(&hosts).await.unwrap();
+                }
+                ended
+            })
+        })
+        .collect();
+    let sessions: Vec<_> = (0..6u64)
+        .map(|session| {
+            let (configs, places, homes) = (configs.clone(), places.clone(), homes.clone());
+            tokio::spawn(async move {
+                let mut all = Vec::new();
+                let mut held = None;
+                for number in 0..100 {
+                    let first = rand::random_range(0..3usize);
+                    let order = [first, (first + 1) % 3, (first + 2) % 3];
+                    let name = Name {
+                        home: homes[first],
+                        proxy: GONE,
+                        number: session << 20 | number,
+                        host: Hosts::name(first),
+                    };
+                    let clients = match held.take() {
+                        Some((of, clients)) if of == first => clients,
+                        _ => [
+                            support::connect(&configs[order[0]]).await,
+                            support::connect(&configs[order[1]]).await,
+                            support::connect(&configs[order[2]]).await,
+                        ],
+                    };
+                    let step = rand::random_range(0..10);
+                    let places = [places[order[1]].clone(), places[order[2]].clone()];
+                    let told = commit(&clients, &name, &places, step).await;
+                    if step > 5 {
+                        held = Some((first, clients));
+                    }
+                    all.push((name, told));
+                }
+                all
+            })
+        })
+        .collect();
+    let mut all = Vec::new();
+    for session in sessions {
+        all.extend(session.await.unwrap());
+    }
+    let clients = [
+        site.client(0).await,
+        site.client(1).await,
+        site.client(2).await,
+    ];
+    for client in &clients {
+        wait_until("nothing is prepared, and no row is left", || async {
+            let sql = "SELECT (SELECT count(*) FROM pg_prepared_xacts) + (SELECT count(*) FROM presplit.decision)";
+            client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 0
+        })
+        .await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    let mut ended = 0;
+    for recovery in recoveries {
+        ended += recovery.await.unwrap();
+    }
+    assert!(ended > 100, "{ended}");
+    for (name, told) in &all {
+        let states = [
+            state(&clients[0], name).await,
+            state(&clients[1], name).await,
+            state(&clients[2], name).await,
+        ];
+        assert!(
+            states.iter().all(|state| *state == states[0]),
+            "{name} {told:?}: {states:?}"
+        );
+        match told {
+            Told::Committed => assert_eq!(states[0], "committed", "{name}"),
+            Told::NotDecided => assert_eq!(states[0], "nothing", "{name}"),
+            Told::Unknown => {}
+        }
+    }
 }
 
 #[tokio::test]
@@ -985,4 +1131,113 @@ async fn by_hand_only_what_nobody_can_know() {
         assert_eq!(site.state(i, &roll_back).await, "nothing");
         assert_eq!(site.state(i, &copied).await, "prepared");
     }
+}
+
+#[tokio::test]
+async fn what_clients_do_is_shown_and_leaves_nothing() {
+    let hosts = Hosts::provisioned(2, 8).await;
+    let proxy = Proxy::start(&hosts);
+    let console = console(&proxy).await;
+    for host in ["a", "b"] {
+        wait_two_phase(&console, host, &["ready"]).await;
+    }
+    let client = proxy.client().await;
+    for (id, end) in [(800, "COMMIT"), (808, "ROLLBACK")] {
+        let write = format!(
+            "BEGIN; INSERT INTO users (id, name) VALUES ({id}, 'x'); INSERT INTO users (id, name) VALUES ({}, 'x')",
+            id + 4
+        );
+        client.batch_execute(&write).await.unwrap();
+        let shown = console.query("SHOW TRANSACTIONS", &[]).await.unwrap();
+        assert_eq!(shown.len(), 1, "{shown:?}");
+        let text = |column: &str| shown[0].get::<_, String>(column);
+        assert!(text("transaction").parse::<Name>().is_ok());
+        let mut on: Vec<_> = text("hosts").split(", ").map(str::to_owned).collect();
+        on.sort();
+        assert_eq!(
+            (on, text("state")),
+            (vec!["a".to_owned(), "b".to_owned()], "open".to_owned())
+        );
+        assert!(shown[0].get::<_, i64>("client") > 0);
+        assert_eq!(
+            metric(&console, "presplit_transactions_under_way", "").await,
+            1.0
+        );
+        client.batch_execute(end).await.unwrap();
+        assert!(
+            console
+                .query("SHOW TRANSACTIONS", &[])
+                .await
+                .unwrap()
+                .is_empty()
+        );
+    }
+    assert_eq!(
+        metric(
+            &console,
+            "presplit_cross_host_transactions_total",
+            "outcome=committed"
+        )
+        .await,
+        1.0
+    );
+    for i in 0..2 {
+        let host = hosts.client(i).await;
+        wait_until("its decision row is deleted", || async {
+            let sql = "SELECT (SELECT count(*) FROM presplit.decision) + (SELECT count(*) FROM pg_prepared_xacts)";
+            host.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 0
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_standby_says_nothing_until_it_is_promoted() {
+    let mut site = Site::new(2).await;
+    site.make_table(0).await;
+    let standby = site.hosts.clusters[0].standby();
+    let replica = shop(&standby).await;
+    wait_until("the standby follows", || async {
+        let sql = "SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming'";
+        replica.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 1
+    })
+    .await;
+    // It has not seen the decision yet, and no lock of the primary's.
+    replica
+        .batch_execute("SELECT pg_wal_replay_pause()")
+        .await
+        .unwrap();
+    let (decided, open) = (site.name(0), site.name(0));
+    site.prepare(1, &decided).await;
+    site.decide(0, &decided, &[1]).await;
+    site.prepare(1, &open).await;
+    let _part = site.begin(0, &open).await;
+    let url = format!("127.0.0.1:{}/", standby.port());
+    site.write_map(1, |text| {
+        text.replace(
+            &format!("127.0.0.1:{}/", site.hosts.clusters[0].port()),
+            &url,
+        )
+    });
+    let proxy = Proxy::start(&site.hosts);
+    let console = console(&proxy).await;
+    wait_two_phase(&console, "a", &["it is a standby", "promote it"]).await;
+    for name in [&decided, &open] {
+        wait_shown(&console, "b", name, &["host a: it is a standby"]).await;
+        assert_eq!(site.state(1, name).await, "prepared");
+    }
+    let (well, said) = site.doctor(&["--resolve"]);
+    assert!(!well && said.contains("it is a standby"), "{said}");
+    let (done, said) = site.doctor(&["--rollback", &decided.to_string()]);
+    assert!(!done && said.contains("nothing was done"), "{said}");
+    // It takes over, with all that the primary had.
+    replica
+        .batch_execute("SELECT pg_wal_replay_resume()")
+        .await
+        .unwrap();
+    site.hosts.clusters[0].stop();
+    replica.batch_execute("SELECT pg_promote()").await.unwrap();
+    site.wait(1, &decided, "committed").await;
+    site.wait(1, &open, "nothing").await;
+    wait_two_phase(&console, "a", &["ready"]).await;
 }

@@ -11,6 +11,7 @@ mod commit_steps;
 mod copy;
 mod ddl;
 mod ddl_blocks;
+mod deadlock;
 mod demo;
 mod differential;
 mod drivers;

@@ -2,6 +2,7 @@
 
 pub mod cluster;
 pub mod connect;
+pub mod deadlock;
 pub mod demo;
 pub mod doctor;
 pub mod explain;

@@ -1,6 +1,7 @@
 //! A running proxy: listens, accepts, hands each client to a session, keeps map, tables and pools up to date, and drains
 //! when it is told to stop.
 
+mod deadlock;
 mod janitor;
 mod keys;
 mod listen;
@@ -97,6 +98,7 @@ impl Proxy {
         chores.spawn(tables::keep(context.clone(), keeper, end.clone()));
         chores.spawn(keys::run(context.clone(), end.clone()));
         chores.spawn(recovery::run(context.clone(), end.clone()));
+        chores.spawn(deadlock::run(context.clone(), end.clone()));
         chores.spawn(janitor::run(context.clone(), end.clone()));
         if let Some(http) = self.http {
             chores.spawn(crate::admin::serve_http(

@@ -20,15 +20,17 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Between two looks at a host while something is in doubt or owed there, and between two questions to one that can't take
 /// part whether it can by now.
 const SOON: Duration = Duration::from_secs(2);
-/// Between two looks at a host where nothing is in doubt.
-const QUIET: Duration = Duration::from_secs(10);
+/// Between two looks at a host where nothing is in doubt. What another proxy leaves when it is killed waits that long.
+const QUIET: Duration = Duration::from_secs(5);
+/// After a reason to look, looks go on at the shorter interval for so long: a PREPARE that a session has given up may be
+/// carried out when the host gets to it.
+const WATCHFUL: Duration = Duration::from_secs(15);
 /// Two looks at a host are at least this far apart, however many sessions wait.
 const APART: Duration = Duration::from_millis(50);
 /// Between two deletions of rows that are of no more use.
 const TIDY: Duration = Duration::from_secs(1);
-/// Between two sweeps, and before the first: there must be time to reach all hosts.
-const SWEEP: Duration = Duration::from_secs(60);
-const FIRST_SWEEP: Duration = Duration::from_secs(5);
+/// Between two sweeps of rows that others have left. The first is not before all hosts could be reached.
+const SWEEP: Duration = Duration::from_secs(10);
 
 /// What the tasks share.
 struct Shared {
@@ -162,11 +164,12 @@ impl Shared {
 async fn keep(shared: Arc<Shared>, host: Arc<Host>, end: CancellationToken) {
     let mut kicks = shared.kicks.subscribe();
     let mut greeted: Option<Instant> = None;
+    let mut watchful = Instant::now();
     while !end.is_cancelled() {
         let hosts = shared.hosts.load_full();
         let unable = matches!(hosts.readiness(&host), Readiness::Unable { .. });
-        let again = greeted.is_none_or(|at| unable && at.elapsed() >= SOON);
-        if again || host.fault().is_some() {
+        let ask = greeted.is_none_or(|at| unable && at.elapsed() >= SOON);
+        if ask || host.fault().is_some() {
             if !shared.greet(&host).await {
                 greeted = None;
                 tokio::select! {
@@ -175,14 +178,15 @@ async fn keep(shared: Arc<Shared>, host: Arc<Host>, end: CancellationToken) {
                 }
             }
             greeted = Some(Instant::now());
+            watchful = Instant::now() + WATCHFUL;
         }
         kicks.borrow_and_update();
-        let soon = shared.look(&host).await || unable;
+        let soon = shared.look(&host).await || unable || Instant::now() < watchful;
         let looked = Instant::now();
         tokio::select! {
             () = end.cancelled() => return,
             () = host.gone() => greeted = None,
-            _ = kicks.changed() => {}
+            _ = kicks.changed() => watchful = Instant::now() + WATCHFUL,
             () = sleep(if soon { SOON } else { QUIET }) => {}
         }
         if let Some(rest) = APART.checked_sub(looked.elapsed()) {
@@ -193,7 +197,7 @@ async fn keep(shared: Arc<Shared>, host: Arc<Host>, end: CancellationToken) {
 
 /// Deletes rows that are of no more use, until `end`.
 async fn tidy(shared: Arc<Shared>, end: CancellationToken) {
-    let mut sweep_at = Instant::now() + FIRST_SWEEP;
+    let mut sweep_at = Instant::now() + SWEEP / 2;
     loop {
         tokio::select! {
             () = end.cancelled() => return,

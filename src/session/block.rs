@@ -29,6 +29,8 @@ pub(super) struct Block {
     pub(super) one_snapshot: bool,
     /// A statement failed: nothing but its end (or ROLLBACK TO) is accepted.
     pub(super) failed: bool,
+    /// It has failed, and holds no locks any more that it would not hold on one Postgres.
+    pub(super) let_go: bool,
     /// A server connection of it is gone: ROLLBACK TO can't bring back what was done there.
     pub(super) lost: bool,
     /// The hosts that it has written on.
@@ -62,7 +64,7 @@ pub(super) enum Owner {
 
 /// What a savepoint brings back.
 pub(super) struct Savepoint {
-    name: String,
+    pub(super) name: String,
     settings: Settings,
     hint: Option<Hint>,
     local_hint: Option<Option<Hint>>,
@@ -226,6 +228,7 @@ impl Session {
             begin,
             one_snapshot,
             failed: false,
+            let_go: false,
             lost: false,
             owner: Owner::Client,
             writers: Writers::of(self.batch.writer),
@@ -472,6 +475,7 @@ impl Session {
         block.savepoints.truncate(at + 1);
         block.writers.rolled_back_to(at);
         block.failed = false;
+        block.let_go = false;
         if block.has_changed_tables() {
             block.tables = BlockTables::Changed;
         }

@@ -2,10 +2,18 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use crate::pool::Pool;
+use crate::wire::backend::ErrorView;
+use crate::wire::error::{ErrorFields, SqlState};
+use crate::wire::frame;
+
+/// The longest that a host may take to hear of a cancel.
+const LIMIT: Duration = Duration::from_secs(5);
 
 /// All sessions' cancel keys. A key is opaque bytes (since protocol 3.2 more than 8 of them).
 #[derive(Default)]
@@ -25,6 +33,18 @@ struct State {
     /// Cancel requests on their way to a server. The session keeps its server connection until they have arrived, so
     /// that no cancel hits the next session's query.
     under_way: usize,
+    /// One of them may still arrive, whenever: the server connections must not be used again.
+    late: bool,
+    /// What we have cancelled ourselves.
+    ended: Option<EndedWait>,
+}
+
+/// A wait that we have ended, by a cancel that the client did not ask for.
+struct EndedWait {
+    /// The key of the server connection.
+    key: Arc<[u8]>,
+    /// What the client gets in place of "canceled".
+    error: ErrorFields,
 }
 
 impl CancelKeys {
@@ -63,17 +83,42 @@ impl CancelKeys {
         let targets = {
             let mut state = slot.lock();
             state.under_way += 1;
+            // Whatever is cancelled now, the client has asked for it.
+            state.ended = None;
             state.targets.clone()
         };
         let _landed = Landed(&slot);
         for (pool, key) in targets {
-            if let Err(e) = pool.cancel(&key).await {
-                tracing::warn!(
-                    host = pool.host,
-                    "a cancel request could not be delivered: {e}"
-                );
-            }
+            slot.deliver(&pool, &key).await;
         }
+    }
+
+    /// Ends what server process `pid` of `host` does for the key's session: its statement fails with `error`. `false`: it
+    /// does nothing for that session, a cancel is on its way already, or the host could not be told.
+    pub async fn end_wait(&self, key: &[u8], host: &str, pid: i32, error: ErrorFields) -> bool {
+        let Some(slot) = self.lock().get(key).cloned() else {
+            return false;
+        };
+        let (pool, key) = {
+            let mut state = slot.lock();
+            let is_meant = |(pool, key): &&(Arc<Pool>, Arc<[u8]>)| {
+                pool.host == host && key.starts_with(&pid.to_be_bytes())
+            };
+            let Some((pool, key)) = state.targets.iter().find(is_meant).cloned() else {
+                return false;
+            };
+            if state.under_way > 0 || state.ended.is_some() {
+                return false;
+            }
+            state.under_way += 1;
+            state.ended = Some(EndedWait {
+                key: key.clone(),
+                error,
+            });
+            (pool, key)
+        };
+        let _landed = Landed(&slot);
+        slot.deliver(&pool, &key).await
     }
 }
 
@@ -92,6 +137,26 @@ impl CancelSlot {
         self.state
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Has the host cancel what the server connection is doing. `false`: it is not known whether the host has heard.
+    async fn deliver(&self, pool: &Pool, key: &[u8]) -> bool {
+        let fault = match timeout(LIMIT, pool.cancel(key)).await {
+            Ok(Ok(())) => return true,
+            Ok(Err(e)) => e.to_string(),
+            Err(_) => format!("no answer within {LIMIT:?}"),
+        };
+        self.lock().late = true;
+        tracing::warn!(
+            host = pool.host,
+            "a cancel request could not be delivered: {fault}"
+        );
+        false
+    }
+
+    /// Whether a cancel may still hit the server connections that the session has used so far.
+    pub(crate) fn take_late(&self) -> bool {
+        std::mem::take(&mut self.lock().late)
     }
 
     /// The key, for BackendKeyData.
@@ -113,7 +178,38 @@ impl CancelSlot {
     pub(crate) fn clear(&self) -> bool {
         let mut state = self.lock();
         state.targets.clear();
+        state.ended = None;
         state.under_way == 0
+    }
+
+    /// The session is at rest: a wait that we wanted to end had ended before.
+    pub(crate) fn at_rest(&self) {
+        let mut state = self.lock();
+        if state.under_way == 0 {
+            state.ended = None;
+        }
+    }
+
+    /// Whether an error of the server connection with this key may have to be reworded.
+    pub(crate) fn has_ended(&self, key: &[u8]) -> bool {
+        let state = self.lock();
+        state.ended.as_ref().is_some_and(|ended| *ended.key == *key)
+    }
+
+    /// The ErrorResponse that the client gets in place of this one, if it says that a wait that we have ended is canceled.
+    pub(crate) fn reword(&self, key: &[u8], error: &[u8]) -> Option<Vec<u8>> {
+        let mut state = self.lock();
+        let ended = state.ended.take_if(|ended| *ended.key == *key)?;
+        let view = ErrorView::decode(error.get(frame::HEADER..)?).ok()?;
+        if view.is_fatal() || view.code() != Some(SqlState::QUERY_CANCELED) {
+            return None;
+        }
+        let mut fields = ended.error;
+        let context = view.get(b'W').map(String::from_utf8_lossy);
+        fields.context = context.map(|context| context.into_owned().into());
+        let mut out = Vec::new();
+        fields.write(&mut out);
+        Some(out)
     }
 
     /// Waits until no cancel is on its way.

@@ -265,7 +265,7 @@ impl Session {
                     return;
                 }
             };
-            let message = link.unread()[..len].to_vec();
+            let message = link.reword(link.unread()[..len].to_vec());
             link.take(len);
             self.take_answer(lane, &message, tag);
         }

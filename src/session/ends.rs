@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use smallvec::SmallVec;
 
 use super::buffers::{self, Buffers};
+use super::cancel::CancelSlot;
 use super::context::{Prepared, Statement};
 use super::errors::Fault;
 use super::replies::{Made, Pass};
@@ -75,6 +76,8 @@ pub(crate) struct Link {
     pub(crate) settings_touched: bool,
     /// What can be sent anew if its first Bind finds that the tables have changed.
     pub(crate) again: Option<Again>,
+    /// The session's: what we have cancelled ourselves is not told as a cancel.
+    pub(crate) cancel: Option<Arc<CancelSlot>>,
 }
 
 /// The first Bind of a batch, of a statement that the client has just parsed and the server long ago: to Postgres it is
@@ -235,6 +238,7 @@ impl Link {
             settings_at_begin,
             settings_touched: false,
             again: None,
+            cancel: None,
         }
     }
 
@@ -256,6 +260,34 @@ impl Link {
     /// Marks `n` more bytes as dealt with.
     pub(crate) fn take(&mut self, n: usize) {
         self.walked += n;
+    }
+
+    /// A whole message of the server as the client is to hear it; see [`CancelSlot::reword`].
+    pub(crate) fn reword(&self, message: Vec<u8>) -> Vec<u8> {
+        if message.first() != Some(&b'E') {
+            return message;
+        }
+        let (Some(cancel), Some(conn)) = (&self.cancel, &self.conn) else {
+            return message;
+        };
+        cancel.reword(&conn.key, &message).unwrap_or(message)
+    }
+
+    /// Whether an error may have to be reworded.
+    pub(crate) fn has_ended_wait(&self) -> bool {
+        let (Some(cancel), Some(conn)) = (&self.cancel, &self.conn) else {
+            return false;
+        };
+        cancel.has_ended(&conn.key)
+    }
+
+    /// Rewords the whole message of `len` bytes that is next.
+    pub(crate) fn reword_next(&mut self, len: usize) {
+        let message = self.reword(self.unread()[..len].to_vec());
+        let range = self.walked..self.walked + len;
+        if let Some(conn) = &mut self.conn {
+            conn.inbox.splice(range, message);
+        }
     }
 
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -416,6 +416,10 @@ impl Session {
         loop {
             let link = &self.links[i];
             match frame::header(link.unread()) {
+                Ok(Some(header)) if header.tag == b'E' && link.has_ended_wait() => {
+                    self.have(i, header.len).await?;
+                    self.links[i].reword_next(header.len);
+                }
                 Ok(Some(header)) => return Ok((header.tag, header.len)),
                 Ok(None) => self.fill_link(i).await?,
                 Err(_) => return Err(Fault::protocol(&link.pool.host, 0)),

@@ -181,6 +181,7 @@ impl Session {
         self.cancel.enlist(&pool, &conn.key);
         let buffers = self.worker.buffers.clone();
         let mut link = Link::new(host, self.map.clone(), pool, conn, buffers);
+        link.cancel = Some(self.cancel.clone());
         if extended || self.block.is_some() {
             // Several small messages are to come. A Query brings a buffer of its own.
             self.worker.buffers.lend(&mut link.outbox);
@@ -395,8 +396,12 @@ impl Session {
         if !self.cancel.clear() {
             return false;
         }
+        let late = self.cancel.take_late();
         for link in &mut self.links {
-            link.release();
+            match late {
+                true => link.discard(),
+                false => link.release(),
+            }
         }
         self.links.clear();
         self.active = 0;

@@ -18,6 +18,7 @@ mod ends;
 mod errors;
 mod explain;
 mod extended;
+mod failed;
 mod gather;
 mod keys;
 mod links;
@@ -268,6 +269,13 @@ impl Session {
 
     /// Waits for the client to say more, passing on what the server says meanwhile. Holds no buffer while nothing comes.
     async fn wait(&mut self) -> Result<Go, Fault> {
+        if self.links.len() > 1 && self.client.pending().is_empty() && self.replies.is_empty() {
+            self.cancel.at_rest();
+            if self.holds_on() {
+                self.client.flush().await.map_err(Fault::client)?;
+                Box::pin(self.let_go()).await;
+            }
+        }
         if self.client.pending().is_empty()
             && self.replies.is_empty()
             && self.client.outbox.is_empty()

@@ -162,7 +162,7 @@ impl Session {
                 Ok(_) => return,
                 Err(_) => return one.lose(Fault::protocol(&link.pool.host, 0), link),
             };
-            let message: Box<[u8]> = link.unread()[..len].into();
+            let message = link.reword(link.unread()[..len].to_vec());
             link.take(len);
             let body = &message[frame::HEADER..];
             match message[0] {
@@ -183,7 +183,7 @@ impl Session {
                     Ok(view) if view.is_fatal() => {
                         one.lose(Fault::ended(&link.pool.host, &view), link);
                     }
-                    Ok(_) => one.refused = Some(message),
+                    Ok(_) => one.refused = Some(message.into()),
                     Err(_) => one.lose(Fault::protocol(&link.pool.host, b'E'), link),
                 },
                 b'N' | b'A' => self.client.outbox.extend_from_slice(&message),

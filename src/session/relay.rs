@@ -207,6 +207,7 @@ fn digest(
             Walked::Look(end) => {
                 let message = conn.inbox[start..end].to_vec();
                 link.walked = end;
+                let message = link.reword(message);
                 if look(client, link, replies, seen, &message)? {
                     return Ok(Step::CopyIn);
                 }

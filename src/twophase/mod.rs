@@ -19,7 +19,7 @@ mod name;
 mod seam;
 
 pub use board::{Board, InDoubt, Live, Outlook, Readiness, Ticket};
-pub use name::{Home, Name, Place, ProxyId};
+pub use name::{Home, KEY_CLASS, Name, Place, ProxyId};
 pub use seam::Seam;
 
 /// Makes the decision table. Sessions write to it in whatever role they have taken; none but its owner may read it.

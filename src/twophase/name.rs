@@ -47,7 +47,7 @@ pub struct ProxyId {
 }
 
 /// The upper bits of all our advisory locks that mark transactions: `ps`. The keys are positive.
-pub(super) const KEY_CLASS: u64 = 0x7073;
+pub const KEY_CLASS: u64 = 0x7073;
 /// A longer name of a host is cut, so that the whole stays below what Postgres allows.
 const HOST_MOST: usize = 80;
 

@@ -68,6 +68,8 @@ states! {
     TRANSACTION_ROLLBACK = b"40000";
     /// Serialization failure: try again.
     SERIALIZATION_FAILURE = b"40001";
+    /// Two or more wait for each other: one of them was refused. Try again.
+    DEADLOCK_DETECTED = b"40P01";
     /// The text is no SQL.
     SYNTAX_ERROR = b"42601";
     /// Not allowed.

@@ -30,7 +30,7 @@ fn plain(bank: &Bank, n: usize, mut rng: StdRng) {
             rng: &mut rng,
             wire,
             addr,
-            cancels: n % 4 == 0,
+            cancels: n.is_multiple_of(4),
             named: HashMap::new(),
             prepared: 0,
         };

@@ -50,10 +50,32 @@ impl Cluster {
         Cluster::copy(template, settings)
     }
 
+    /// A hot standby that follows this cluster.
+    pub fn standby(&self) -> Cluster {
+        let dir = next_dir();
+        self.programs.make_dir(&dir).unwrap();
+        let mut backup = self
+            .programs
+            .command(self.programs.bin().join("pg_basebackup"));
+        let port = self.port.to_string();
+        backup.args([
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &port,
+            "-U",
+            "app",
+            "-c",
+            "fast",
+            "-R",
+            "-D",
+        ]);
+        assert!(backup.arg(&dir).status().unwrap().success());
+        Cluster::start_in(dir, self.settings.clone())
+    }
+
     fn copy(template: &Path, settings: &[&str]) -> Cluster {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let dir = template.with_file_name(format!("c{}", COUNT.fetch_add(1, Ordering::Relaxed)));
-        let programs = Programs::find().unwrap();
+        let dir = next_dir();
         let copied = Command::new("cp")
             .arg("-a")
             .arg(template)
@@ -71,8 +93,12 @@ impl Cluster {
             .chain(settings)
             .map(|s| (*s).to_owned())
             .collect();
+        Cluster::start_in(dir, settings)
+    }
+
+    fn start_in(dir: PathBuf, settings: Vec<String>) -> Cluster {
         let mut cluster = Cluster {
-            programs,
+            programs: Programs::find().unwrap(),
             dir,
             port: 0,
             settings,
@@ -194,6 +220,12 @@ fn send(signal: &str, pids: &[u32]) {
         .stderr(Stdio::null())
         .status();
     drop(sent);
+}
+
+/// A directory for a cluster, beside the template.
+fn next_dir() -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    template().with_file_name(format!("c{}", COUNT.fetch_add(1, Ordering::Relaxed)))
 }
 
 /// The data directory that all clusters of this run are copied from. It stands in a directory of this run alone.

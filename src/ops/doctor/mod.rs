@@ -166,12 +166,11 @@ async fn in_doubt(report: &mut Report, hosts: &Hosts, left: &InDoubt) {
         ),
         Outlook::Open => holders(hosts, left).await,
         Outlook::HostUnknown => format!(
-            "{}.\n         By hand: in that database, SELECT 1 FROM presplit.decision WHERE name = '{}'. A row: presplit doctor \
-             --commit NAME. None, and\n         SELECT pg_try_advisory_xact_lock_shared({}) says t, in this order reversed: presplit doctor \
-             --rollback NAME",
+            "{}.\n         By hand, in that database: SELECT pg_try_advisory_xact_lock_shared({}); f: it is open, wait. t: SELECT 1 FROM \
+             presplit.decision\n         WHERE name = '{}'; a row: presplit doctor --commit NAME; none: presplit doctor --rollback NAME",
             left.outlook.mend(),
-            name.to_string().replace('\'', "''"),
-            name.key()
+            name.key(),
+            name.to_string().replace('\'', "''")
         ),
         _ => left.outlook.mend().to_owned(),
     };
@@ -205,7 +204,7 @@ fn rows(report: &mut Report, rows: &Rows) {
     }
     if !rows.spent.is_empty() {
         report.line(format!(
-            "  decision rows of no more use: {}, which a proxy that runs deletes in a minute or so",
+            "  decision rows of no more use: {}, which a proxy that runs deletes within seconds",
             rows.spent.len()
         ));
     }

@@ -117,7 +117,7 @@ impl Session {
                 Ok(_) => return Ok(()),
                 Err(_) => return Err(Fault::protocol(&link.pool.host, 0)),
             };
-            let message = link.unread()[..header.len].to_vec();
+            let message = link.reword(link.unread()[..header.len].to_vec());
             link.take(header.len);
             let body = &message[frame::HEADER..];
             let line = |at: u64| {

@@ -369,6 +369,45 @@ async fn sessions_whose_ddl_is_in_each_others_way() {
     assert_clean(&hosts).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deadlock_of_ddl_and_writes_over_two_hosts_is_ended() {
+    let hosts = Hosts::provisioned(2, 8).await;
+    let proxy = Proxy::start(&hosts);
+    let (writer, ddl) = (proxy.client().await, proxy.client().await);
+    let new = |id: i64| format!("INSERT INTO users (id, name) VALUES ({id}, 'x')");
+    writer.batch_execute("BEGIN").await.unwrap();
+    writer.batch_execute(&new(B)).await.unwrap();
+    // It has all shards of a, and waits on b.
+    let altering = tokio::spawn(async move {
+        ddl.batch_execute("ALTER TABLE users ADD COLUMN x int")
+            .await
+    });
+    let direct = [hosts.client(0).await, hosts.client(1).await];
+    wait_until("a is done, and b waited for", || async {
+        let sql = "SELECT (SELECT count(*) FROM pg_locks WHERE relation = 'shard_0003.users'::regclass AND mode = 'AccessExclusiveLock' AND granted),
+            (SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock')";
+        let on_a = direct[0].query_one(sql, &[]).await;
+        let on_b = direct[1].query_one(&sql.replace("0003", "0005"), &[]).await;
+        on_a.unwrap().get::<_, i64>(0) == 1 && on_b.unwrap().get::<_, i64>(1) == 1
+    })
+    .await;
+    let written = writer.batch_execute(&new(A)).await;
+    let ended = if written.is_ok() {
+        "COMMIT"
+    } else {
+        "ROLLBACK"
+    };
+    writer.batch_execute(ended).await.unwrap();
+    let altered = altering.await.unwrap();
+    let codes: Vec<_> = [written, altered]
+        .into_iter()
+        .filter_map(Result::err)
+        .map(|e| e.code().cloned())
+        .collect();
+    assert_eq!(codes, [Some(SqlState::T_R_DEADLOCK_DETECTED)]);
+    assert_clean(&hosts).await;
+}
+
 async fn provisioned(clusters: Vec<Cluster>, shards: u32, settings: &str) -> Hosts {
     let mut hosts = Hosts::bare(clusters.len(), shards);
     hosts.clusters = clusters;

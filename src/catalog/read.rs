@@ -103,8 +103,11 @@ async fn read_parts(
     client: &Client,
     schemas: Vec<String>,
 ) -> Result<HostPart, tokio_postgres::Error> {
+    // `pg_get_viewdef` locks the view's tables, which a transaction with DDL may hold for long.
     client
-        .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        .batch_execute(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = '2s'",
+        )
         .await?;
     let database = read_database(client).await?;
     let public = read_schema(client, "public").await?;

@@ -275,7 +275,7 @@ impl Session {
         let Some(block) = &self.block else {
             return Ok(tag(command));
         };
-        let changed = !matches!(block.tables, BlockTables::Same);
+        let changed = block.has_changed_tables();
         let begin = block.begin.clone();
         let one_snapshot = block.one_snapshot;
         if self.links.is_empty() {
@@ -335,21 +335,18 @@ impl Session {
         let Some(block) = &self.block else {
             return Ok(tag("COMMIT"));
         };
-        let changed = !matches!(block.tables, BlockTables::Same);
+        let changed = block.has_changed_tables();
         let (begin, one_snapshot) = (block.begin.clone(), block.one_snapshot);
         self.client.hold_for_caller();
         let ended = self.commit_all().await;
         let committed = matches!(ended, Ok(Ended::Committed));
         self.close_block(committed);
         self.release_links().await;
+        self.renew_tables(changed, &ended).await;
         ended?;
         if !committed {
             self.batch.refused();
             return Ok(Acted::Passed);
-        }
-        if changed {
-            // Before the client hears of it: its next statement may name what was made.
-            self.context.refresh.renew().await;
         }
         if chain {
             self.open_block(begin, one_snapshot);
@@ -380,7 +377,7 @@ impl Session {
                 conn.settings = link.settings_at_begin.clone();
             }
         }
-        if committed && !matches!(block.tables, BlockTables::Same) {
+        if committed && block.has_changed_tables() {
             self.context.refresh.renew_soon();
         }
         if !committed {
@@ -479,7 +476,7 @@ impl Session {
         block.writers.rolled_back_to(at);
         block.failed = false;
         block.let_go = false;
-        if !matches!(block.tables, BlockTables::Same) {
+        if block.has_changed_tables() {
             block.tables = BlockTables::Changed;
         }
         // What was set when on which connection, and what of it is undone, is not worked out: all of it is set anew.

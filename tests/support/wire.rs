@@ -135,6 +135,8 @@ impl Wire {
             match self.stream.read(&mut buf) {
                 Ok(0) => return Err("the connection was closed".to_owned()),
                 Ok(n) => self.inbox.extend(&buf[..n]),
+                // A signal, such as that of a child that was stopped.
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(format!("no answer ({e})")),
             }
         }

@@ -6,17 +6,17 @@ use std::net::SocketAddr;
 use crate::support::raw::{self, Raw};
 use crate::support::{Cluster, Hosts, Proxy, wait_until};
 
-const SHARDS: u32 = 9;
+pub const SHARDS: u32 = 9;
 
 /// Three hosts behind a proxy and one Postgres, with the same tables.
-struct Twins {
-    proxy: Proxy,
-    hosts: Hosts,
-    plain: Cluster,
+pub struct Twins {
+    pub proxy: Proxy,
+    pub hosts: Hosts,
+    pub plain: Cluster,
 }
 
 impl Twins {
-    async fn new(settings: &str) -> Twins {
+    pub async fn new(settings: &str) -> Twins {
         let hosts = Hosts::provisioned(3, SHARDS).await;
         hosts.write_map(&hosts.map_text(1, settings));
         let plain = Cluster::new();
@@ -38,7 +38,7 @@ impl Twins {
         }
     }
 
-    fn clients(&self) -> (Raw, Raw) {
+    pub fn clients(&self) -> (Raw, Raw) {
         let plain = SocketAddr::from(([127, 0, 0, 1], self.plain.port()));
         (Raw::connect(self.proxy.addr()), Raw::connect(plain))
     }
@@ -67,7 +67,7 @@ impl Twins {
     }
 
     /// No transaction is left open or prepared on any host, no lock of ours held, and decisions are forgotten in the end.
-    async fn assert_clean(&self) {
+    pub async fn assert_clean(&self) {
         for i in 0..3 {
             let client = self.hosts.client(i).await;
             wait_until("nothing is left", || async {

@@ -2,6 +2,7 @@
 # Test it:  make test, and now and then
 #           make differential [DIFFERENTIAL_STATEMENTS=20000] [DIFFERENTIAL_SEED=1]
 #           make leak [LEAK_SECONDS=120] [LEAK_SEED=2]
+#           make bank [BANK_SECONDS=300] [BANK_SEED=2]
 #           make scanner [MUTATIONS=1000000]
 #
 # What a Debian or Ubuntu lacks is installed, what can't be installed is named (.ci/need). Rust comes from rustup.rs.
@@ -12,7 +13,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 BASE := cc:build-essential initdb:postgresql psql:postgresql-client setpriv:util-linux
 
-.PHONY: demo test differential leak scanner bench fmt lint
+.PHONY: demo test differential leak bank scanner bench fmt lint
 
 demo:
 	@.ci/need $(BASE)
@@ -37,6 +38,11 @@ differential:
 leak:
 	@.ci/need $(BASE)
 	cargo test --test tests -- --ignored --exact --nocapture leak::rows_stay_with_their_users_through_much_trouble
+
+# Transfers over three hosts while everything is killed, cut and frozen: no money may be made or lost, nothing stay locked.
+bank:
+	@.ci/need $(BASE)
+	cargo test --test tests -- --ignored --exact --nocapture bank::no_money_is_made_or_lost_in_much_trouble
 
 bench:
 	@.ci/need $(BASE) pgbouncer:pgbouncer

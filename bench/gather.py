@@ -104,14 +104,14 @@ class Server:
         self.process.wait()
 
 
-def postgres(place, name):
+def postgres(place, name, more=()):
     place, port, as_user = place / name, stage.free_port(), stage.unprivileged()
     place.mkdir()
     if as_user:
         os.chown(place, as_user["user"], as_user["group"])
     initdb = [stage.program("initdb"), "-D", place / "data", "-U", "app", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]
     stage.run(initdb, cwd=place, **as_user)
-    settings = {**stage.SETTINGS, "max_locks_per_transaction": "512"}
+    settings = {**stage.SETTINGS, "max_locks_per_transaction": "512", **dict(more)}
     options = [part for item in settings.items() for part in ("-c", "=".join(item))]
     server = Server(port, [stage.program("postgres"), "-D", place / "data", "-p", port, "-k", place, *options], cwd=place, **as_user)
     ready = [stage.program("pg_isready"), "-q", "-h", str(place), "-p", str(port), "-d", "postgres"]
@@ -212,7 +212,7 @@ def scan(args, direct, through, halves, presplit):
                     first[name].append((time.perf_counter() - begun) * 1000)
                 if seen % 100_000 == 0:
                     most = max(most, memory(presplit.pid))
-                        shown = {name: f"{statistics.median(took):.1f} ms, at best {min(took):.1f}" for name, took in first.items()}
+    shown = {name: f"{statistics.median(took):.1f} ms, at best {min(took):.1f}" for name, took in first.items()}
     print(f"first row of a scan of {args.scan:,} rows: {shown}; memory of the proxy grew by {most - before:.1f} MiB at the most")
 
 

@@ -154,7 +154,7 @@ async fn compare(
     name: &str,
     bytes: &[u8],
     ready: usize,
-    proxy: &Proxy,
+    (hosts, proxy): (&Hosts, &Proxy),
     faults: &mut Vec<String>,
 ) {
     let twins = twins().await;
@@ -173,7 +173,7 @@ async fn compare(
     }
     let (expected, got) = (
         rows_of_plain(&twins.plain, table).await,
-        rows_of(&twins.one, table).await,
+        rows_of(hosts, table).await,
     );
     if expected != got {
         faults.push(format!(
@@ -400,7 +400,13 @@ fn copies() -> Vec<(&'static str, Vec<u8>)> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn copy_in_is_that_of_postgres() {
     let _turn = TURN.lock().await;
-    let proxy = Proxy::start(&twins().await.one);
+    for hosts in [&twins().await.one, &twins().await.two] {
+        copy_in_to_is_that_of_postgres(hosts).await;
+    }
+}
+
+async fn copy_in_to_is_that_of_postgres(hosts: &Hosts) {
+    let proxy = Proxy::start(hosts);
     let mut faults = Vec::new();
     for table in ["notes", "made", "small"] {
         empty(twins().await, table).await;
@@ -417,7 +423,7 @@ async fn copy_in_is_that_of_postgres() {
             &format!("{sql} {shown:?}"),
             &bytes,
             2,
-            &proxy,
+            (hosts, &proxy),
             &mut faults,
         )
         .await;
@@ -428,7 +434,7 @@ async fn copy_in_is_that_of_postgres() {
             &format!("extended {sql} {shown:?}"),
             &bytes,
             2,
-            &proxy,
+            (hosts, &proxy),
             &mut faults,
         )
         .await;
@@ -441,7 +447,7 @@ async fn copy_in_is_that_of_postgres() {
     );
     // What was refused has left nothing.
     for table in ["notes", "made", "small"] {
-        assert_eq!(rows_of(&twins().await.one, table).await, [""; 0]);
+        assert_eq!(rows_of(hosts, table).await, [""; 0]);
     }
 }
 
@@ -464,7 +470,11 @@ async fn what_can_not_be_done_leaves_nothing() {
     };
     let copy = |sql: &str, data: &str| [q(sql), cut(data.as_bytes(), 3), done()].concat();
     let notes = "COPY notes FROM STDIN";
-    // Two hosts.
+    // Two hosts that are not to be written on by one transaction.
+    let map = twins.two.dir().join("apart.toml");
+    let apart = twins.two.map_text(1, "cross_host = \"refuse\"");
+    std::fs::write(&map, apart).unwrap();
+    let apart = Proxy::serve(&map, &[]);
     let both = copy(notes, "a\t1\t1\tx\nb\t2\t1\tx\nc\t5\t1\tx\n");
     let refused = [
         "G ",
@@ -472,18 +482,18 @@ async fn what_can_not_be_done_leaves_nothing() {
         "host \"a\" and on host \"b\"",
         "WCOPY notes, line 3",
     ];
-    is(talk(&two, &both, 1), &refused);
+    is(talk(&apart, &both, 1), &refused);
     assert_eq!(rows_of(&twins.two, "notes").await, [""; 0]);
     // In a block, which goes on to its end; rows of one host before it are the block's.
     let first = copy(notes, "a\t5\t1\tx\n");
     let block = [q("BEGIN"), first.clone(), both, q("COMMIT")].concat();
     is(
-        talk(&two, &block, 4),
+        talk(&apart, &block, 4),
         &["COPY 1", "CSR002", "Z E", "ROLLBACK\nZ I"],
     );
     let block = [q("BEGIN"), first, copy(notes, "c\t1\t1\tx\n"), q("COMMIT")].concat();
     is(
-        talk(&two, &block, 4),
+        talk(&apart, &block, 4),
         &["COPY 1", "CSR002", "Z E", "ROLLBACK\nZ I"],
     );
     assert_eq!(rows_of(&twins.two, "notes").await, [""; 0]);
@@ -613,11 +623,17 @@ async fn what_can_not_be_done_leaves_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn much_more_than_may_be_held() {
     let _turn = TURN.lock().await;
+    for hosts in [&twins().await.one, &twins().await.two] {
+        much_more_than_may_be_held_for(hosts).await;
+    }
+}
+
+async fn much_more_than_may_be_held_for(hosts: &Hosts) {
     let twins = twins().await;
     empty(twins, "notes").await;
-    let map = twins.one.dir().join("tight.toml");
+    let map = hosts.dir().join("tight.toml");
     let limits = "[proxy.limits]\ncopy_held_bytes = 65536\n";
-    std::fs::write(&map, twins.one.map_text(1, limits)).unwrap();
+    std::fs::write(&map, hosts.map_text(1, limits)).unwrap();
     let proxy = Proxy::serve(&map, &[]);
     let mut data = String::new();
     let long = "x".repeat(300);
@@ -633,11 +649,11 @@ async fn much_more_than_may_be_held() {
         ]
         .concat();
         assert!(talk(&proxy, &bytes, 1).contains("C COPY 20000"));
-        let rows = rows_of(&twins.one, "notes").await;
+        let rows = rows_of(hosts, "notes").await;
         assert_eq!(rows.len(), 20_000);
         // The rows of a shard are in the order in which they came.
         let sql = "SELECT count(*) FROM (SELECT n, lag(n) OVER (ORDER BY ctid) AS before FROM shard_0003.notes) t WHERE before > n";
-        let row = twins.one.client(0).await.query_one(sql, &[]).await.unwrap();
+        let row = hosts.client(0).await.query_one(sql, &[]).await.unwrap();
         assert_eq!(row.get::<_, i64>(0), 0);
         empty(twins, "notes").await;
     }
@@ -654,7 +670,7 @@ async fn much_more_than_may_be_held() {
         said.contains("WCOPY notes, line 20001, column n: \"none\""),
         "{said}"
     );
-    assert_eq!(rows_of(&twins.one, "notes").await, [""; 0]);
+    assert_eq!(rows_of(hosts, "notes").await, [""; 0]);
     // An error in the beginning: the rest, in one long message, is ignored.
     let broken = format!("a\t5\tnone\tx\n{data}");
     let bytes = [
@@ -681,7 +697,7 @@ async fn much_more_than_may_be_held() {
         said.contains("C54000") && said.contains("copy_held_bytes"),
         "{said}"
     );
-    assert_eq!(rows_of(&twins.one, "notes").await, [""; 0]);
+    assert_eq!(rows_of(hosts, "notes").await, [""; 0]);
 }
 
 /// Random bytes, most of which mean something to COPY.
@@ -745,7 +761,13 @@ fn random_data(random: &mut StdRng, csv: bool) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_data_is_taken_as_by_postgres() {
     let _turn = TURN.lock().await;
-    let proxy = Proxy::start(&twins().await.one);
+    for hosts in [&twins().await.one, &twins().await.two] {
+        random_data_for_is_taken_as_by_postgres(hosts).await;
+    }
+}
+
+async fn random_data_for_is_taken_as_by_postgres(hosts: &Hosts) {
+    let proxy = Proxy::start(hosts);
     let mut random = StdRng::seed_from_u64(42);
     let (mut faults, mut refused) = (Vec::new(), 0);
     let twins = twins().await;
@@ -777,7 +799,7 @@ async fn random_data_is_taken_as_by_postgres() {
     }
     let (expected, got) = (
         rows_of_plain(&twins.plain, "notes").await,
-        rows_of(&twins.one, "notes").await,
+        rows_of(hosts, "notes").await,
     );
     empty(twins, "notes").await;
     assert!(

@@ -8,6 +8,7 @@ mod auth;
 mod bank;
 mod catalog;
 mod commit_steps;
+mod copies;
 mod copy;
 mod ddl;
 mod deadlock;

@@ -7,6 +7,7 @@ use crate::sql::plan::{CopyEnd, LevelId, Plan, Source, TableRef, Unreadable, Ver
 use crate::sql::rewrite::Edit;
 
 use super::columns::Scope;
+use super::copies::{self, Reference};
 use super::functions;
 use super::keys::Keys;
 use super::known::Knowledge;
@@ -402,9 +403,12 @@ fn rule(plan: &Plan, tables: &Tables, parts: Parts<'_>, needs: Needs, writes: bo
         let alone =
             parts.sharded.is_empty() && parts.fixed.is_empty() && parts.unsharded.is_empty();
         if alone && needs.object.is_none() && needs.shard_function.is_none() {
-            return Rule::Reference {
-                table: table.clone(),
+            let means = match tables.get(table) {
+                Some(written) => copies::means(plan, written, &parts, &needs),
+                None => return refuse(words::unknown(table)),
             };
+            let table = table.clone();
+            return Rule::Reference(Box::new(Reference { table, means }));
         }
         return Rule::Refuse {
             refusal: words::reference_written_among(table),

@@ -1,20 +1,24 @@
 //! COPY: which shard a row of its data belongs to, and whether a COPY may be of several shards.
 
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 
+use crate::catalog::Column;
 use crate::shardmap::{KeyType, KeyValue, ShardId, ShardMap};
 use crate::sql::copy::{Field, Options, Splitter};
 use crate::sql::plan::{CopyEnd, CopyTable, Plan, Verb};
 use crate::sql::rewrite::Pos;
 
 use super::bind::{Class, classify};
+use super::copies::{Means, Reference};
 use super::refusal::Refusal;
 use super::rules::{Carries, Reach, Rule, Sharded};
 use super::tables::{Table, TableKind, Tables};
 use super::value::{self, Fault, oid};
 use super::words;
 
-/// A COPY FROM STDIN of a sharded table: each row goes to its own shard.
+/// A COPY FROM STDIN of a sharded table: each row goes to its own shard. Or of a reference table.
 #[derive(Clone, Debug)]
 pub struct CopyIn {
     /// The table.
@@ -25,6 +29,8 @@ pub struct CopyIn {
     pub columns: Vec<String>,
     /// The text names no columns: this list is to be put here, so that the server reads the columns that we read.
     pub list: Option<(Pos, String)>,
+    /// It is a reference table, with these columns: all rows go to every host.
+    whole: Option<Vec<String>>,
     /// The shard whose schema the text names.
     pub(super) fixed: Option<ShardId>,
     /// Numbers of the columns that are looked at, rising.
@@ -87,6 +93,31 @@ impl CopyIn {
         shown
     }
 
+    /// All rows go to every host.
+    pub fn is_everywhere(&self) -> bool {
+        self.whole.is_some()
+    }
+
+    /// A query that says what is in the table, so that hosts can be compared.
+    pub fn fingerprint(&self) -> String {
+        let columns = self
+            .whole
+            .iter()
+            .flatten()
+            .map(|name| format!("t.{}", quoted(name)));
+        let row = format!("ROW({})", columns.collect::<Vec<_>>().join(", "));
+        format!(
+            "SELECT pg_catalog.count(*), pg_catalog.sum(('x' || pg_catalog.substr(pg_catalog.md5({row}::text), 1, 15))::bit(60)::bigint) FROM public.{} t",
+            quoted(&self.table)
+        )
+    }
+
+    /// What keeps other writers away from the table.
+    pub fn lock(&self) -> String {
+        let table = quoted(&self.table);
+        format!("LOCK TABLE public.{table} IN SHARE ROW EXCLUSIVE MODE")
+    }
+
     /// Why data of this encoding, or written by these options, is not split.
     pub fn unsplittable(&self, encoding: &str) -> Refusal {
         let why = format!("how its data is written (encoding {encoding}) can't be followed");
@@ -108,6 +139,9 @@ impl CopyIn {
 
     /// The shard that a row, without its line end, belongs to.
     pub fn shard(&self, row: &[u8], reader: &RowReader<'_>) -> Result<ShardId, Box<RowFault>> {
+        if self.whole.is_some() {
+            return Ok(reader.map.template());
+        }
         let mut shards: SmallVec<[Result<ShardId, Fault>; 2]> = SmallVec::new();
         reader.splitter.fields(row, &self.wanted, &mut |_, field| {
             let role = &self.roles[shards.len()];
@@ -227,9 +261,13 @@ pub(super) fn rule(plan: &Plan, tables: &Tables) -> Rule {
             table: table.name.clone(),
         },
         Class::Reference(_) if !from => Rule::Any,
-        Class::Reference(table) => Rule::Reference {
+        Class::Reference(table) => Rule::Reference(Box::new(Reference {
             table: table.name.clone(),
-        },
+            means: match copy_everywhere(plan, copied, table, tables) {
+                Ok(copy) => Means::Data(Arc::new(copy)),
+                Err(refusal) => Means::Refused(refusal),
+            },
+        })),
         Class::Catalog => Rule::Template,
         Class::Sharded(table) if from => copy_in(plan, copied, table, None, tables),
         Class::Fixed(table, shard) if from => copy_in(plan, copied, table, Some(shard), tables),
@@ -257,6 +295,47 @@ fn copy_out(plan: &Plan, table: &Table) -> Rule {
         one_shard_only: plan.copy_options.as_ref().err().map(unreadable),
         unbound: Some(plan.copy_options.as_ref().err().map_or(unbound, unreadable)),
     }))
+}
+
+/// All rows on every host.
+fn copy_everywhere(
+    plan: &Plan,
+    copied: &CopyTable,
+    table: &Table,
+    tables: &Tables,
+) -> Result<CopyIn, Refusal> {
+    let options = plan.copy_options.as_ref();
+    let options = options.map_err(|why| words::unreadable(&table.name, why))?;
+    let other = |word: &&String| tables.knows(word) && **word != table.name;
+    if let Some(word) = copied.filter.iter().find(other) {
+        return Err(words::unreadable(word, "it stands in the WHERE of a COPY"));
+    }
+    let columns = match &copied.columns {
+        Some(columns) => columns.clone(),
+        None => table.copied_columns().map(str::to_owned).collect(),
+    };
+    let made = |column: &&Column| column.has_default && !column.generated;
+    let mut left_out = table.columns.iter().filter(|c| !columns.contains(&c.name));
+    if let Some(column) = left_out.find(made) {
+        let why = format!("each host would make values of {} by itself", column.name);
+        return Err(words::reference_differs(
+            &table.name,
+            &why,
+            "Name all columns in the COPY and give their values in the data.",
+        ));
+    }
+    Ok(CopyIn {
+        table: table.name.clone(),
+        options: options.clone(),
+        list: (copied.columns.is_none() && !columns.is_empty())
+            .then(|| (copied.name_end, list(&columns))),
+        whole: Some(table.columns.iter().map(|c| c.name.clone()).collect()),
+        columns,
+        fixed: None,
+        wanted: SmallVec::new(),
+        roles: SmallVec::new(),
+        decides: 0,
+    })
 }
 
 fn copy_in(
@@ -304,8 +383,9 @@ fn copy_in(
     };
     found.sort_by_key(|(at, _)| *at);
     let (wanted, roles): (SmallVec<_>, SmallVec<_>) = found.into_iter().unzip();
-    Rule::Data(std::sync::Arc::new(CopyIn {
+    Rule::Data(Arc::new(CopyIn {
         table: table.name.clone(),
+        whole: None,
         options: options.clone(),
         list: (copied.columns.is_none() && !columns.is_empty())
             .then(|| (copied.name_end, list(&columns))),
@@ -331,9 +411,10 @@ fn role(name: &str, carries: Carries, table: &Table, options: &Options) -> Role 
 
 /// A list of columns as it is put into the text.
 fn list(columns: &[String]) -> String {
-    let quoted: Vec<String> = columns
-        .iter()
-        .map(|column| format!("\"{}\"", column.replace('"', "\"\"")))
-        .collect();
+    let quoted: Vec<String> = columns.iter().map(|column| quoted(column)).collect();
     format!(" ({})", quoted.join(", "))
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
 }

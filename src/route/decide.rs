@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 use crate::shardmap::{HostId, KeyType, ShardId, ShardMap};
 use crate::sql::hint::Hint;
 
+use super::copies::{Means, Reference};
 use super::recipe::{self, Recipe};
 use super::refusal::Refusal;
 use super::rules::{Binding, Bound, Carries, Check, Equals, Names, Null, Reach, Rule, Sharded};
@@ -136,7 +137,7 @@ fn without_hint(bound: &Bound, values: &Values<'_>, map: &ShardMap) -> Result<Ro
             several(sharded, Target::Shards(shards), bound.names, values)
         }
         Rule::Data(copy) => Ok(route(Target::Data(copy.fixed), bound.names)),
-        Rule::Reference { table } => everywhere(table, map),
+        Rule::Reference(reference) => everywhere(reference, map),
         Rule::Any => Ok(route(Target::Any, Names::Qualified)),
         Rule::Template => Ok(route(Target::Template, Names::SearchPath)),
         Rule::Host { host, table } => {
@@ -181,7 +182,7 @@ pub fn anywhere(
         Rule::Refuse { refusal, hintable } if !hinted || !hintable => Err(refusal.clone()),
         Rule::Ddl(_) => at(any, Names::SearchPath),
         Rule::Refuse { .. } => at(any, Names::SearchPath),
-        Rule::Reference { .. } => Ok(route(Target::Any, Names::Qualified)),
+        Rule::Reference(_) => Ok(route(Target::Any, Names::Qualified)),
         Rule::Any => Ok(route(Target::Any, Names::Qualified)),
         Rule::Template => Ok(route(Target::Template, Names::SearchPath)),
         Rule::Host { host, table } => {
@@ -223,11 +224,14 @@ fn each(
 }
 
 /// A reference table is written on every host.
-fn everywhere(table: &str, map: &ShardMap) -> Result<Route, Refusal> {
-    match map.hosts.len() {
-        1 => Ok(route(Target::Host(HostId(0)), Names::Qualified)),
-        _ => Err(words::reference_written(table)),
-    }
+fn everywhere(reference: &Reference, map: &ShardMap) -> Result<Route, Refusal> {
+    let target = match (map.hosts.len(), &reference.means) {
+        (1, _) => Target::Host(HostId(0)),
+        (_, Means::Refused(refusal)) => return Err(refusal.clone()),
+        (_, Means::Statement(_)) => Target::EveryHost,
+        (_, Means::Data(_)) => Target::Data(None),
+    };
+    Ok(route(target, Names::Qualified))
 }
 
 /// The shards that the keys lead to, lowest first: one, or several if the statement may be spread.
@@ -449,7 +453,7 @@ fn with_shard(
         Rule::Any => Names::Qualified,
         Rule::Template => Names::SearchPath,
         // The table is where it is, whatever the session's key.
-        Rule::Host { .. } | Rule::Reference { .. } => return without_hint(bound, values, map),
+        Rule::Host { .. } | Rule::Reference(_) => return without_hint(bound, values, map),
         Rule::Refuse {
             refusal,
             hintable: false,
@@ -475,7 +479,7 @@ fn all(bound: &Bound, values: &Values<'_>, map: &ShardMap) -> Result<Route, Refu
             (None, Some(_)) => words::hint_all("the statement names a shard's schema"),
         },
         Rule::Ddl(_) => return Ok(route(Target::Everywhere, Names::SearchPath)),
-        Rule::Any | Rule::Template | Rule::Host { .. } | Rule::Reference { .. } => {
+        Rule::Any | Rule::Template | Rule::Host { .. } | Rule::Reference(_) => {
             words::hint_all("the statement names no sharded table")
         }
         Rule::Data(_) => words::hint_all("each row of a COPY goes to its own shard"),

@@ -113,6 +113,7 @@ impl Explanation {
                     format!("Hosts: {}", names.join(", ")),
                 ]
             }
+            Target::EveryHost => vec!["Host: every one, with the same rows".to_owned()],
             Target::Data(None) => vec!["Shards: that of each row".to_owned()],
             Target::Data(Some(only)) => vec![
                 format!(

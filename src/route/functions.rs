@@ -199,6 +199,22 @@ fn is_harmless_pg(name: &str) -> bool {
     )
 }
 
+/// It gives another value on another host, or at another moment.
+pub(super) fn is_of_the_moment(name: &str) -> bool {
+    const OF_THE_CLOCK: &[&str] = &[
+        "now",
+        "age",
+        "current_timestamp",
+        "current_time",
+        "current_date",
+        "localtime",
+        "localtimestamp",
+        "transaction_timestamp",
+        "statement_timestamp",
+    ];
+    is_volatile(name) || OF_THE_CLOCK.contains(&name)
+}
+
 /// It changes something when it is called.
 pub(super) fn writes(name: &str) -> bool {
     matches!(

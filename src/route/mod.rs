@@ -11,6 +11,7 @@ use crate::sql::shape::Hole;
 mod array;
 mod bind;
 mod columns;
+mod copies;
 mod copy;
 mod ddl;
 mod ddl_words;
@@ -42,6 +43,7 @@ mod words;
 mod tests;
 
 pub use bind::{bind, bind_unreadable};
+pub use copies::{Copies, How};
 pub use copy::{CopyIn, RowFault, RowReader};
 pub use ddl::{After, Place, Work};
 pub use decide::{anywhere, decide, made_by_shard, recipe, with_keys};
@@ -105,6 +107,8 @@ pub enum Target {
     Each(SmallVec<[ShardId; 8]>),
     /// The rows of an INSERT, each to its shard.
     Rows(Box<Split>),
+    /// Every host, lowest first: the reference table of [`Bound::copies`] is written.
+    EveryHost,
     /// Rows whose keys are to be made first.
     Make(Box<Make>),
     /// A host: its unsharded tables, in `public`.

@@ -23,6 +23,8 @@ pub enum Outlook {
     AnyHost,
     /// Unsharded tables of one host.
     Unsharded,
+    /// Reference tables that are written.
+    EveryHost,
     /// DDL: wherever its tables are.
     Everywhere,
 }
@@ -119,6 +121,7 @@ fn of_target(target: &Target, map: &ShardMap) -> Outlook {
         Target::Any => Outlook::AnyHost,
         Target::Template => Outlook::Catalog,
         Target::Everywhere => Outlook::Everywhere,
+        Target::EveryHost => Outlook::EveryHost,
     }
 }
 

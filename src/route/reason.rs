@@ -24,7 +24,9 @@ pub fn why(bound: &Bound, values: &Values<'_>, map: &ShardMap, hint: Option<&Hin
         (None, Rule::Any) => "no sharded table".to_owned(),
         (None, Rule::Template) => "catalog tables".to_owned(),
         (None, Rule::Host { table, .. }) => format!("table {table} is unsharded"),
-        (None, Rule::Reference { table }) => format!("reference table {table} is written"),
+        (None, Rule::Reference(reference)) => {
+            format!("reference table {} is written", reference.table)
+        }
         (None, Rule::Ddl(work)) => match &work.place {
             Place::Shards => "DDL of sharded tables".to_owned(),
             Place::Hosts => "DDL of what every host has".to_owned(),
@@ -39,6 +41,8 @@ pub fn why(bound: &Bound, values: &Values<'_>, map: &ShardMap, hint: Option<&Hin
             shard.0,
             map.host(map.owner(*shard)).name
         ),
+        Target::EveryHost => "every host".to_owned(),
+        Target::Data(None) if matches!(bound.rule, Rule::Reference(_)) => "every host".to_owned(),
         Target::Data(None) => "the shard of each row".to_owned(),
         Target::Data(Some(only)) => format!(
             "shard {} -> host {}, rows of others are refused",

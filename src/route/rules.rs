@@ -9,6 +9,7 @@ use crate::sql::copy::Options;
 use crate::sql::plan::{Const, InsertText};
 use crate::sql::rewrite::Edit;
 
+use super::copies::{Copies, Means, Reference};
 use super::copy::CopyIn;
 use super::ddl::Work;
 use super::refusal::Refusal;
@@ -45,10 +46,25 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// The COPY whose rows each go to their own shard ([`super::Target::Data`]).
+    /// The COPY whose data is cut into rows ([`super::Target::Data`]).
     pub fn copy_in(&self) -> Option<&Arc<CopyIn>> {
         match &self.rule {
             Rule::Data(copy) => Some(copy),
+            Rule::Reference(reference) => match &reference.means {
+                Means::Data(copy) => Some(copy),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// What is written on every host ([`super::Target::EveryHost`]).
+    pub fn copies(&self) -> Option<&Arc<Copies>> {
+        match &self.rule {
+            Rule::Reference(reference) => match &reference.means {
+                Means::Statement(copies) => Some(copies),
+                _ => None,
+            },
             _ => None,
         }
     }
@@ -72,7 +88,7 @@ pub(super) enum Rule {
     /// Unsharded tables, all of one host.
     Host { host: String, table: String },
     /// Reference tables that are written: every host.
-    Reference { table: String },
+    Reference(Box<Reference>),
     /// Sharded tables.
     Sharded(Box<Sharded>),
     /// The rows of a COPY, each by its own key.

@@ -129,6 +129,11 @@ impl Bound {
         }
     }
 
+    /// What an INSERT of rows does about rows that are there.
+    pub fn on_conflict(&self) -> Option<OnConflict> {
+        self.rows().map(|rows| rows.text.conflict)
+    }
+
     /// The highest parameter of an INSERT of rows.
     pub fn highest_param(&self) -> u16 {
         let params = self.rows().map(|rows| &rows.text.params[..]);

@@ -440,6 +440,7 @@ pub(super) fn in_words(route: Result<Route, Refusal>) -> String {
         Target::Host(host) => format!("host {}", ["a", "b"][usize::from(host.0)]),
         Target::Any => "any".to_owned(),
         Target::Everywhere => "everywhere".to_owned(),
+        Target::EveryHost => "every host".to_owned(),
         Target::Template => "template".to_owned(),
         Target::Data(None) => "rows".to_owned(),
         Target::Data(Some(only)) => format!("rows {only}"),

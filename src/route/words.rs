@@ -113,15 +113,9 @@ pub(super) fn two_schemas() -> Refusal {
     )
 }
 
-pub(super) fn reference_written(table: &str) -> Refusal {
-    let message = format!(
-        "reference table {table} would have to be written on all hosts, which is not supported yet"
-    );
-    Refusal::new(
-        Code::ManyShards,
-        message,
-        "Write it on each host directly, with the same statement.",
-    )
+pub(super) fn reference_differs(table: &str, why: &str, hint: &str) -> Refusal {
+    let message = format!("reference table {table} must get the same rows on all hosts, but {why}");
+    Refusal::new(Code::ManyShards, message, hint)
 }
 
 pub(super) fn reference_written_among(table: &str) -> Refusal {

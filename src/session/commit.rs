@@ -164,23 +164,63 @@ impl Session {
 
     /// Makes ready for a write on a host beside those written on already. Nothing is owed on any link.
     pub(super) async fn widen(&mut self, host: HostId) -> Result<(), Fault> {
+        let homes = self.check_writers(&[host]).await?;
+        self.open_message_block().await?;
+        self.begin_two_phase(host, homes).await
+    }
+
+    /// Makes ready for writes on all of these hosts, of which the next statement needs each: what a host must hear before
+    /// the statement travels in front of it. Nothing is owed on any link.
+    pub(super) async fn widen_to(&mut self, hosts: &[HostId]) -> Result<(), Fault> {
+        let homes = self.check_writers(hosts).await?;
+        self.open_message_block().await?;
+        if let Some(host) = hosts.first() {
+            self.begin_two_phase(*host, homes).await?;
+        }
+        if let Some(block) = &mut self.block {
+            hosts.iter().for_each(|host| block.writers.add(*host));
+        }
+        Ok(())
+    }
+
+    /// Whether the transaction can write on all of these hosts, too: which databases these and its first one are.
+    pub(super) async fn check_writers(
+        &self,
+        hosts: &[HostId],
+    ) -> Result<Vec<(HostId, Home)>, Fault> {
         let mut homes = Vec::new();
-        for host in self.first_writer().into_iter().chain([host]) {
+        for host in self.first_writer().into_iter().chain(hosts.iter().copied()) {
             homes.push((host, self.check_two_phase(host).await?));
         }
-        if self.block.is_none() {
-            self.open_message_block().await?;
+        Ok(homes)
+    }
+
+    /// Not all hosts of [`Session::widen_to`] could be had: those without a link have not been written on.
+    pub(super) fn forget_unlinked_writers(&mut self) {
+        let links = &self.links;
+        let linked = |host: &HostId| links.iter().any(|link| link.host == *host);
+        if let Some(block) = &mut self.block {
+            block.writers.hosts.retain(|host| linked(host));
         }
+    }
+
+    /// Gives the transaction a name, unless it has one. `decision`: the host whose part says how it ends, if nothing speaks
+    /// for another.
+    async fn begin_two_phase(
+        &mut self,
+        decision: HostId,
+        homes: Vec<(HostId, Home)>,
+    ) -> Result<(), Fault> {
         let Some(block) = &mut self.block else {
             return Ok(());
         };
         block.writers.know(homes);
-        let decision = block.writers.decision();
-        if decision.is_some_and(|host| self.links.iter().any(|l| l.host == host)) {
+        let before = block.writers.decision();
+        if before.is_some_and(|host| self.links.iter().any(|l| l.host == host)) {
             return Ok(());
         }
         // Also if the decision host could not be enlisted, and a rollback to a savepoint has mended that.
-        let decision = block.writers.unpreparable.unwrap_or(host);
+        let decision = block.writers.unpreparable.unwrap_or(decision);
         // A link made from now on is marked first of all, so that no savepoint can take the mark away.
         let depth = match self.links.iter().any(|link| link.host == decision) {
             true => block.savepoints.len(),
@@ -228,7 +268,12 @@ impl Session {
     async fn check_two_phase(&self, host: HostId) -> Result<Home, Fault> {
         let name = &self.map.host(host).name;
         let refused = |why: String, mend: &str| {
-            let message = "the transaction has written on one host and cannot write on another too";
+            let message = match self.first_writer() {
+                Some(_) => {
+                    "the transaction has written on one host and cannot write on another too"
+                }
+                None => "the statement cannot write on several hosts",
+            };
             Err(Fault::statement(
                 ErrorFields::error(SqlState::MORE_THAN_ONE_SHARD, message)
                     .detail(why)

@@ -12,7 +12,7 @@ use super::context::Prepared;
 use super::errors::Fault;
 use super::prepare::Way;
 use crate::route::{self, Make, Values};
-use crate::shardmap::{HostId, KeyValue, ShardId};
+use crate::shardmap::{CrossHost, HostId, KeyValue, ShardId};
 use crate::sql::shape::Shape;
 use crate::wire::error::{ErrorFields, SqlState};
 
@@ -66,23 +66,29 @@ impl Keys {
         self.asked.notify_one();
     }
 
-    /// Takes `n` keys that all lead to one host: `only`, or that of the first for which there are as many. Asks for more
-    /// when few are left, so that nobody waits for them.
+    /// Takes `n` keys: see [`From`]. Asks for more when few are left, so that nobody waits for them.
     fn take(
         &self,
         table: &str,
         n: usize,
         block: usize,
-        only: Option<HostId>,
+        from: From,
         host_of: impl Fn(i64) -> Option<HostId>,
     ) -> Option<Vec<i64>> {
         let mut stock = lock(&self.stock);
         let keys = stock.get_mut(table)?;
+        if from == From::Anywhere {
+            let taken = (keys.len() >= n).then(|| keys.drain(..n).collect());
+            if keys.len() < block / 4 {
+                self.ask(table, block);
+            }
+            return taken;
+        }
         let mut by_host: HashMap<HostId, Vec<usize>> = HashMap::new();
         let mut found = None;
         for (at, key) in keys.iter().enumerate() {
-            let Some(host) = host_of(*key).filter(|host| only.is_none_or(|only| only == *host))
-            else {
+            let fits = |host: &HostId| from == From::OneHost || from == From::Host(*host);
+            let Some(host) = host_of(*key).filter(fits) else {
                 continue;
             };
             let of_host = by_host.entry(host).or_default();
@@ -104,6 +110,16 @@ impl Keys {
     }
 }
 
+/// Where keys may lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum From {
+    /// To this host.
+    Host(HostId),
+    /// All to the host of the first for which there are enough.
+    OneHost,
+    Anywhere,
+}
+
 impl Session {
     /// The shard of a row that makes its own key: any, so that in the long run all get as many.
     pub(super) fn shard_for_new(&self) -> ShardId {
@@ -113,7 +129,8 @@ impl Session {
         };
         let count = map.shards_of(host).count();
         let nth = rand::random_range(0..count.max(1));
-        map.shards_of(host).nth(nth).unwrap_or(map.template())
+        let any = || ShardId(rand::random_range(0..map.shards()));
+        map.shards_of(host).nth(nth).unwrap_or_else(any)
     }
 
     /// Has the keys of an INSERT made, and says where its rows go with them.
@@ -157,11 +174,17 @@ impl Session {
         let keys = &self.context.keys;
         let map = &self.map;
         let host_of = |key| Some(map.owner(map.shard_of_key(&KeyValue::Int(key)).ok()?));
+        let from = self.first_writer().map_or(From::OneHost, From::Host);
+        let take = |from| keys.take(&make.table, make.keys, block, from, host_of);
+        // The transaction's own host is the cheapest, and one host is cheaper than several.
+        let several = self.map.proxy.cross_host == CrossHost::TwoPhase;
+        let others = [From::OneHost, From::Anywhere];
+        let others = &others[..if several { 2 } else { 0 }];
         for attempt in 0..ATTEMPTS {
             let mut answers = keys.answers.subscribe();
-            if let Some(taken) =
-                keys.take(&make.table, make.keys, block, self.first_writer(), host_of)
-            {
+            // At first there may be none at hand at all.
+            let others = others.iter().filter(|_| attempt > 0);
+            if let Some(taken) = take(from).or_else(|| others.copied().find_map(take)) {
                 return Ok(taken);
             }
             keys.ask(&make.table, make.keys.max(block << attempt));
@@ -181,7 +204,7 @@ impl Session {
                 return Err(none(make, why));
             }
         }
-        match keys.take(&make.table, make.keys, block, self.first_writer(), host_of) {
+        match take(from).or_else(|| others.iter().copied().find_map(take)) {
             Some(taken) => Ok(taken),
             None => Err(none(
                 make,
@@ -210,18 +233,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_of_one_host_and_given_once() {
+    fn keys_are_of_one_host_or_any_and_given_once() {
         let keys = Keys::default();
         let host_of = |key: i64| Some(HostId((key % 2) as u16));
-        assert_eq!(keys.take("t", 1, 8, None, host_of), None);
+        assert_eq!(keys.take("t", 1, 8, From::OneHost, host_of), None);
         keys.put("t", Ok((1..=6).collect()));
-        let take = |n, only| keys.take("t", n, 8, only, host_of);
-        assert_eq!(take(2, None), Some(vec![1, 3]));
-        assert_eq!(take(1, Some(HostId(0))), Some(vec![2]));
-        assert_eq!(take(2, Some(HostId(1))), None);
-        assert_eq!(take(2, None), Some(vec![4, 6]));
-        assert_eq!(take(1, None), Some(vec![5]));
-        assert_eq!(take(1, None), None);
+        let take = |n, from| keys.take("t", n, 8, from, host_of);
+        assert_eq!(take(2, From::OneHost), Some(vec![1, 3]));
+        assert_eq!(take(1, From::Host(HostId(0))), Some(vec![2]));
+        assert_eq!(take(2, From::Host(HostId(1))), None);
+        assert_eq!(take(2, From::Anywhere), Some(vec![4, 5]));
+        assert_eq!(take(2, From::Anywhere), None);
+        assert_eq!(take(1, From::OneHost), Some(vec![6]));
+        assert_eq!(take(1, From::OneHost), None);
         assert_eq!(keys.wanted(), BTreeMap::from([("t".to_owned(), 8)]));
     }
 }

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::Session;
 use super::ends::Link;
 use super::errors::Fault;
@@ -144,30 +146,20 @@ impl Session {
         Ok(())
     }
 
-    /// The one host of shards that a statement writes to. This, with [`Session::check_writer`], is where a transaction over
-    /// several hosts would begin.
-    pub(super) fn writers(
-        &self,
-        mut shards: impl Iterator<Item = ShardId>,
-    ) -> Result<HostId, Fault> {
-        let first = shards.next().unwrap_or(self.map.template());
-        let host = self.map.owner(first);
-        let Some(other) = shards.find(|shard| self.map.owner(*shard) != host) else {
-            return Ok(host);
-        };
-        let name = |shard| &self.map.host(self.map.owner(shard)).name;
-        let message = format!(
-            "the statement writes to shard {first} on host {:?} and to shard {other} on host {:?}",
-            name(first),
-            name(other)
-        );
-        Err(Fault::statement(
-            ErrorFields::error(SqlState::MORE_THAN_ONE_SHARD, message)
-                .detail("Committing on two hosts one after the other could lose one half.")
-                .hint(
-                    "Write one statement for the keys of each host, in transactions of their own.",
-                ),
-        ))
+    /// The hosts of shards that a statement writes to, lowest first: all statements go to their hosts in this order, so
+    /// that two of them seldom wait for each other crosswise.
+    pub(super) fn writers(&self, shards: impl Iterator<Item = ShardId>) -> SmallVec<[HostId; 2]> {
+        let mut hosts: SmallVec<[HostId; 2]> = SmallVec::new();
+        for shard in shards {
+            let host = self.map.owner(shard);
+            if let Err(at) = hosts.binary_search(&host) {
+                hosts.insert(at, host);
+            }
+        }
+        if hosts.is_empty() {
+            hosts.push(self.map.owner(self.map.template()));
+        }
+        hosts
     }
 
     /// Enlists a server connection that was checked out.
@@ -241,7 +233,7 @@ impl Session {
     }
 
     /// Brings the link's connection to the session's settings, with the shard's search_path where names need it.
-    fn bring_settings(&mut self, i: usize, path: Option<ShardId>) -> Result<(), Fault> {
+    pub(super) fn bring_settings(&mut self, i: usize, path: Option<ShardId>) -> Result<(), Fault> {
         let link = &mut self.links[i];
         let with_path;
         let wanted = match path {

@@ -59,6 +59,8 @@ pub(super) enum Parts {
     Each(Vec<ShardId>),
     /// Each gets its rows.
     Rows(route::Split),
+    /// Every host: a reference table is written.
+    EveryHost,
 }
 
 impl Write {
@@ -67,14 +69,16 @@ impl Write {
         match &self.what {
             Parts::Each(shards) => shards.len(),
             Parts::Rows(split) => split.parts.len(),
+            Parts::EveryHost => 0,
         }
     }
 
-    /// The shard of each part.
+    /// The shard of each part, if the parts are of shards.
     pub(super) fn shard(&self, part: usize) -> ShardId {
         match &self.what {
             Parts::Each(shards) => shards[part],
             Parts::Rows(split) => split.parts[part].shard,
+            Parts::EveryHost => ShardId(0),
         }
     }
 }
@@ -380,6 +384,10 @@ impl Session {
             Target::Data(only) => Way::Data(only),
             Target::Each(shards) => Way::Write(Box::new(Write {
                 what: Parts::Each(shards.to_vec()),
+                names,
+            })),
+            Target::EveryHost => Way::Write(Box::new(Write {
+                what: Parts::EveryHost,
                 names,
             })),
             Target::Make(make) => Way::Make(make),

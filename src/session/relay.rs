@@ -329,7 +329,7 @@ fn skip_rows(inbox: &[u8], mut at: usize, owed: &Reply) -> usize {
     at
 }
 
-enum Verdict {
+pub(super) enum Verdict {
     /// Part of the present answer.
     Pass(Pass),
     /// The end of the present answer.
@@ -355,7 +355,7 @@ fn pass_of(owed: &Reply) -> Pass {
 }
 
 /// What a message means as (part of) the answer to what was sent (protocol chapter 55.7).
-fn judge(tag: u8, owed: &Reply) -> Verdict {
+pub(super) fn judge(tag: u8, owed: &Reply) -> Verdict {
     let pass = pass_of(owed);
     match (tag, owed) {
         (b'E' | b'S' | b'G', _) => Verdict::Look,
@@ -429,7 +429,8 @@ fn look(
             }
             seen.error = true;
             seen.failed_at.get_or_insert(replies.front_number());
-            write_error(client, link, replies.front(), &view, message);
+            let error = error_back(client, link, replies.front(), &view, message);
+            client.outbox.extend_from_slice(&error);
             let mut refused = Vec::new();
             let synced = replies.drop_until_sync(&mut |reply| {
                 if let Reply::Parse { name, .. } = reply {
@@ -490,14 +491,14 @@ fn run_anew(link: &mut Link, replies: &mut Replies) -> bool {
     true
 }
 
-/// Passes an error on, its position mapped back to the client's text if it concerns a text that we changed.
-fn write_error(
-    client: &mut Client,
+/// An error with its position mapped back to the client's text, if it concerns a text that we changed.
+pub(super) fn error_back(
+    client: &Client,
     link: &Link,
     owed: Option<&Reply>,
     view: &ErrorView<'_>,
     message: &[u8],
-) {
+) -> Vec<u8> {
     let position = view
         .get(b'P')
         .and_then(|p| std::str::from_utf8(p).ok()?.parse::<u32>().ok());
@@ -539,12 +540,12 @@ fn write_error(
         }
         _ => None,
     });
-    match original {
-        Some(p) => {
-            view.with_field_replaced(&mut client.outbox, b'E', b'P', p.to_string().as_bytes())
-        }
-        None => client.outbox.extend_from_slice(message),
-    }
+    let Some(position) = original else {
+        return message.to_vec();
+    };
+    let mut error = Vec::new();
+    view.with_field_replaced(&mut error, b'E', b'P', position.to_string().as_bytes());
+    error
 }
 
 /// Characters of a text, as Postgres counts them in UTF-8.

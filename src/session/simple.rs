@@ -171,26 +171,15 @@ impl Session {
             (Prepared::Query(bound), Some(Way::Data(only))) => {
                 self.check_failed()?;
                 let text = self.client.inbox[text].to_vec();
-                let error = Box::pin(self.copy_rows_of_text(bound, &text, only)).await?;
-                self.end_implicit(!error);
-                self.ready();
-                if self.block.is_none() {
-                    self.release_links().await;
-                }
+                let done = Box::pin(self.copy_rows_of_text(bound, &text, only)).await?;
+                Box::pin(self.end_write(done)).await?;
             }
             (Prepared::Query(_), Some(Way::Write(write))) => {
                 self.check_failed()?;
                 let text = self.client.inbox[text].to_vec();
                 let writing = self.write_text_parts(&read.prepared, &text, *write);
-                let error = Box::pin(writing).await?;
-                if error && let Some(block) = &mut self.block {
-                    block.failed = true;
-                }
-                self.end_implicit(!error);
-                if self.block.is_none() {
-                    self.release_links().await;
-                }
-                self.ready();
+                let done = Box::pin(writing).await?;
+                Box::pin(self.end_write(done)).await?;
             }
             (Prepared::Query(_) | Prepared::Pass(_), _) => {}
             (Prepared::Control(control), _) => {
@@ -208,6 +197,24 @@ impl Session {
             (Prepared::ByText, _) => {}
         }
         self.client.flush().await.map_err(Fault::client)
+    }
+
+    /// The end of a Query that was one write: as in Postgres, its CommandComplete comes once it is committed. `None`: it has
+    /// failed.
+    async fn end_write(&mut self, done: Option<String>) -> Result<(), Fault> {
+        if let (None, Some(block)) = (&done, &mut self.block) {
+            block.failed = true;
+        }
+        self.client.hold_for_caller();
+        let failed = self.end_message(done.is_none()).await?;
+        if let Some(tag) = done.filter(|_| !failed) {
+            backend::command_complete(&mut self.client.outbox, &tag);
+        }
+        if self.block.is_none() {
+            self.release_links().await;
+        }
+        self.ready();
+        Ok(())
     }
 
     /// Adds what is missing of the answer to a Query that the session acted on itself.
@@ -375,7 +382,12 @@ impl Session {
         writes: bool,
     ) -> Result<(), Fault> {
         let mut failed = false;
+        // The tag of the latest statement, if it has not been told.
+        let mut done: Option<String> = None;
         for piece in pieces {
+            if let Some(tag) = done.take() {
+                backend::command_complete(&mut self.client.outbox, &tag);
+            }
             let text = &whole[piece.clone()];
             if self.must_read_tables() {
                 Box::pin(self.read_block_tables()).await?;
@@ -445,12 +457,14 @@ impl Session {
                 }
                 (Prepared::Query(bound), Some(Way::Data(only))) => {
                     self.check_failed()?;
-                    error = Box::pin(self.copy_rows_of_text(bound, text, only)).await?;
+                    done = Box::pin(self.copy_rows_of_text(bound, text, only)).await?;
+                    error = done.is_none();
                 }
                 (Prepared::Query(_), Some(Way::Write(write))) => {
                     self.check_failed()?;
                     let writing = self.write_text_parts(&read.prepared, text, *write);
-                    error = Box::pin(writing).await?;
+                    done = Box::pin(writing).await?;
+                    error = done.is_none();
                 }
                 (Prepared::Control(Control::Set { local: true, .. }), _)
                     if self.block.is_none() =>
@@ -479,7 +493,10 @@ impl Session {
                 break;
             }
         }
-        self.end_message(failed).await?;
+        let failed = self.end_message(failed).await?;
+        if let Some(tag) = done.filter(|_| !failed) {
+            backend::command_complete(&mut self.client.outbox, &tag);
+        }
         if self.block.is_none() {
             self.release_links().await;
         }

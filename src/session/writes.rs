@@ -1,22 +1,27 @@
-//! One statement that writes to several shards: its parts in one pipeline to one host, so that they are one transaction;
-//! the tags added up, the rows of RETURNING in the order of one Postgres.
+//! One statement that writes to several shards. All on one host: its parts in one pipeline, so that they are one
+//! transaction. On several hosts: a lane for each, in a block. The tags are added up, the rows of RETURNING given in the
+//! order of one Postgres.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+use smallvec::SmallVec;
 
 use super::Session;
 use super::context::{Prepared, Routed, Statement};
 use super::errors::Fault;
 use super::extended::server_name;
+use super::lanes::{Job, Lane};
 use super::links::Need;
 use super::prepare::{Parts, Write};
 use super::replies::{Made, Pass, Reply};
 use crate::route::{Split, Values};
-use crate::shardmap::HostId;
+use crate::shardmap::{HostId, ShardId};
+use crate::sql::plan::OnConflict;
 use crate::sql::shape::Shape;
-use crate::wire::backend;
 use crate::wire::error::{ErrorFields, SqlState};
 use crate::wire::frontend::{self, Bind, Kind, Param};
+use crate::wire::{backend, frame};
 
 /// Bytes for the server that are gathered before its answers are waited for.
 const WINDOW: usize = 256 * 1024;
@@ -45,6 +50,16 @@ impl Writing {
         self.routed().is_ok_and(|routed| routed.returns_rows)
     }
 
+    /// Its parts may wait for others' locks on rows that are there: the hosts must take their turns.
+    fn locks_rows(&self) -> bool {
+        match self.write.what {
+            Parts::Each(_) | Parts::EveryHost => true,
+            Parts::Rows(_) => {
+                self.routed().ok().and_then(|routed| routed.on_conflict()) != Some(OnConflict::Fail)
+            }
+        }
+    }
+
     /// The types that Parse stated for these parameters.
     fn types_of(&self, params: &[u16]) -> Vec<u32> {
         let stated = &self.statement.types;
@@ -67,21 +82,31 @@ impl Writing {
 
 /// Whether the client knows the protocol of the pipeline.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Speaks {
+pub(super) enum Speaks {
     /// It sent a Query: it is to be told of the columns, and statements are not kept.
     Simple,
     Extended,
 }
 
+/// A text of our own that is sent by Parse, Bind and Execute.
+pub(super) struct Parsed {
+    pub(super) text: Vec<u8>,
+    pub(super) types: Vec<u32>,
+    /// The body of the Bind message, without its names.
+    pub(super) bind: Vec<u8>,
+    /// The description of its columns is wanted.
+    pub(super) describe: bool,
+}
+
 impl Session {
-    /// A text of the simple protocol. `true`: it failed and the client has its error. What follows the rows,
-    /// CommandComplete included, is written; ReadyForQuery is the caller's.
+    /// A text of the simple protocol. `None`: it failed and the client has its error. What comes before CommandComplete
+    /// is written; that, with this tag, and ReadyForQuery are the caller's.
     pub(super) async fn write_text_parts(
         &mut self,
         prepared: &Arc<Prepared>,
         text: &[u8],
         write: Write,
-    ) -> Result<bool, Fault> {
+    ) -> Result<Option<String>, Fault> {
         let mut shape = Shape::default();
         // It was scanned before.
         let _ = shape.scan(text);
@@ -92,9 +117,13 @@ impl Session {
             bind: PLAIN_BIND.into(),
             write,
         };
-        let host = self.writer_of(&writing.write)?;
+        let hosts = self.writers_of(&writing.write)?;
+        let [host] = hosts[..] else {
+            self.settle_replies().await?;
+            return self.write_on_hosts(&hosts, &writing, Speaks::Simple).await;
+        };
         let i = self.link(self.need(host, &writing.write, 0)).await?;
-        self.push_check(i, &writing);
+        self.push_check(i, &writing, Some(writing.write.shard(0)));
         match self.push_parts(host, &writing, Speaks::Simple).await {
             Ok(()) | Err(Fault::Skipped) => {}
             Err(fault) => return Err(fault),
@@ -106,10 +135,91 @@ impl Session {
         if let Some(link) = self.links.get_mut(i) {
             link.unsynced = false;
         }
-        if let Some(tag) = self.replies.take_total().filter(|_| !error) {
-            backend::command_complete(&mut self.client.outbox, &tag);
+        Ok(self.replies.take_total().filter(|_| !error))
+    }
+
+    /// Runs a write on several hosts, of which nothing is owed. `None`: it failed and the client has its error; else its
+    /// rows are written, and this is its tag.
+    async fn write_on_hosts(
+        &mut self,
+        hosts: &[HostId],
+        writing: &Writing,
+        speaks: Speaks,
+    ) -> Result<Option<String>, Fault> {
+        if let Parts::EveryHost = writing.write.what {
+            let Some(copies) = writing.routed()?.copies().cloned() else {
+                return Err(Self::no_tables());
+            };
+            return self.write_copies(writing, &copies, speaks).await;
         }
-        Ok(error)
+        self.context.stats.scattered(writing.write.len());
+        self.widen_to(hosts).await?;
+        let mut lanes = self.enlist_lanes(hosts).await?;
+        for (lane, host) in lanes.iter_mut().zip(hosts) {
+            let of_host = |part: &usize| self.map.owner(writing.write.shard(*part)) == *host;
+            lane.set_parts((0..writing.write.len()).filter(of_host).collect());
+        }
+        if speaks == Speaks::Simple {
+            let shard = Some(self.first_on(hosts[0], &writing.write));
+            let i = lanes[0].link;
+            lanes[0].check_first();
+            self.in_lane(&mut lanes[0], |session| {
+                session.push_check(i, writing, shard)
+            });
+        }
+        let job = Job::Shards(writing, speaks);
+        // Side by side, two such statements could take the same rows' locks in different orders on two hosts, which no
+        // host would find.
+        // The rows of an UPDATE or DELETE have no order.
+        let ordered = match writing.write.what {
+            Parts::Rows(_) => usize::MAX,
+            Parts::Each(_) | Parts::EveryHost => 0,
+        };
+        match writing.locks_rows() {
+            true => {
+                for at in 0..lanes.len() {
+                    if let Some(part) = lanes[..at].iter().filter_map(Lane::failed_at).min() {
+                        lanes[at].stop_at(part.min(ordered));
+                    }
+                    self.run_lanes(&mut lanes[at..=at], &job).await;
+                }
+            }
+            false => self.run_lanes(&mut lanes, &job).await,
+        }
+        if !self.lanes_done(&mut lanes)? {
+            return Ok(None);
+        }
+        if speaks == Speaks::Simple {
+            let columns = lanes.iter().find(|lane| !lane.columns.is_empty());
+            let columns = columns.map_or(&[][..], |lane| &lane.columns);
+            self.client.outbox.extend_from_slice(columns);
+        }
+        self.give_rows(&lanes, &writing.write);
+        let count: u64 = lanes.iter().map(|lane| lane.count).sum();
+        Ok(Some(format!("{} {count}", lanes[0].command)))
+    }
+
+    /// The rows of all parts, in the order of one Postgres.
+    fn give_rows(&mut self, lanes: &[Lane], write: &Write) {
+        let mut of_part = vec![&[][..]; write.len()];
+        for (part, rows) in lanes.iter().flat_map(|lane| &lane.rows) {
+            of_part[*part] = rows;
+        }
+        let out = &mut self.client.outbox;
+        if let Parts::Rows(Split { turns, .. }) = &write.what {
+            for (part, rows) in turns {
+                let left = &mut of_part[*part as usize];
+                for _ in 0..*rows {
+                    let Ok(Some(header)) = frame::header(left) else {
+                        break;
+                    };
+                    let (row, rest) = left.split_at(header.len.min(left.len()));
+                    out.extend_from_slice(row);
+                    *left = rest;
+                }
+            }
+        }
+        of_part.iter().for_each(|rows| out.extend_from_slice(rows));
     }
 
     /// Bind of a statement for several shards: the host has it read as a whole, so that what is wrong with it is said
@@ -130,14 +240,19 @@ impl Session {
                 message,
             )));
         }
-        let host = self.writer_of(&writing.write)?;
-        let i = self.link(self.need(host, &writing.write, 0)).await?;
+        let hosts = self.writers_of(&writing.write)?;
+        if hosts.len() > 1 {
+            self.settle_replies().await?;
+            self.check_writers(&hosts).await?;
+            self.open_message_block().await?;
+        }
+        let shard = self.first_on(hosts[0], &writing.write);
+        let need = self.need_of(hosts[0], &writing.write, shard);
+        let i = self.link(need).await?;
         match writing.write.what {
-            Parts::Each(_) => {
-                let first = writing.write.shard(0);
-                self.server_statement(i, &writing.statement, Some(first))?;
-            }
-            Parts::Rows(_) => self.push_check(i, writing),
+            Parts::Each(_) => drop(self.server_statement(i, &writing.statement, Some(shard))?),
+            Parts::Rows(_) => self.push_check(i, writing, Some(shard)),
+            Parts::EveryHost => self.push_check(i, writing, None),
         }
         Ok(())
     }
@@ -154,9 +269,21 @@ impl Session {
                 "Ask for all rows at once (fetch size 0), or write to one user's rows.",
             ));
         }
-        let host = self.writer_of(&writing.write)?;
-        self.push_parts(host, writing, Speaks::Extended).await?;
-        self.replies.push(Reply::Made(Made::Total));
+        let hosts = self.writers_of(&writing.write)?;
+        if let [host] = hosts[..] {
+            self.push_parts(host, writing, Speaks::Extended).await?;
+            self.replies.push(Reply::Made(Made::Total));
+            return Ok(());
+        }
+        self.settle_replies().await?;
+        self.check_runs()?;
+        match self
+            .write_on_hosts(&hosts, writing, Speaks::Extended)
+            .await?
+        {
+            Some(tag) => backend::command_complete(&mut self.client.outbox, &tag),
+            None => self.batch.refused(),
+        }
         Ok(())
     }
 
@@ -168,10 +295,14 @@ impl Session {
             self.replies.push(Reply::Made(Made::Bytes(made.into())));
             return Ok(());
         }
-        let host = self.writer_of(&writing.write)?;
-        let i = self.link(self.need(host, &writing.write, 0)).await?;
-        let shard = writing.write.shard(0);
-        let n = self.server_statement(i, &writing.statement, Some(shard))?;
+        let host = self.writers_of(&writing.write)?[0];
+        let shard = self.first_on(host, &writing.write);
+        let i = self.link(self.need_of(host, &writing.write, shard)).await?;
+        let of = match writing.write.what {
+            Parts::EveryHost => None,
+            _ => Some(shard),
+        };
+        let n = self.server_statement(i, &writing.statement, of)?;
         let portal = portal_name(0);
         let link = &mut self.links[i];
         let statement = &mut [0; 12];
@@ -186,24 +317,39 @@ impl Session {
         Ok(())
     }
 
-    fn writer_of(&self, write: &Write) -> Result<HostId, Fault> {
+    /// The hosts that are written on, lowest first; one or more.
+    fn writers_of(&self, write: &Write) -> Result<SmallVec<[HostId; 2]>, Fault> {
         if let Parts::Each(shards) = &write.what {
             self.limit_scatter(shards.len())?;
         }
-        self.writers((0..write.len()).map(|part| write.shard(part)))
+        if let Parts::EveryHost = write.what {
+            return Ok(self.all_hosts().into());
+        }
+        Ok(self.writers((0..write.len()).map(|part| write.shard(part))))
+    }
+
+    /// The first part's shard of those on a host.
+    fn first_on(&self, host: HostId, write: &Write) -> ShardId {
+        let mut shards = (0..write.len()).map(|part| write.shard(part));
+        let of_host = shards.find(|shard| self.map.owner(*shard) == host);
+        of_host.unwrap_or_else(|| write.shard(0))
     }
 
     fn need(&self, host: HostId, write: &Write, part: usize) -> Need {
+        self.need_of(host, write, write.shard(part))
+    }
+
+    fn need_of(&self, host: HostId, write: &Write, shard: ShardId) -> Need {
         Need {
             host,
             statement: None,
-            path: Need::path(write.names, Some(write.shard(part))),
+            path: Need::path(write.names, Some(shard)),
             writes: true,
         }
     }
 
     /// Has the server read the whole text, unless it has before.
-    fn push_check(&mut self, i: usize, writing: &Writing) {
+    pub(super) fn push_check(&mut self, i: usize, writing: &Writing, shard: Option<ShardId>) {
         let statement = &writing.statement;
         let waits = self.take_unparsed(statement);
         let pass = if waits { Pass::On } else { Pass::Keep };
@@ -214,10 +360,9 @@ impl Session {
             }
             return;
         }
-        let shard = writing.write.shard(0);
         let mut text = Vec::with_capacity(statement.text.len() + 64);
         if let Ok(routed) = writing.routed() {
-            self.write_text(&mut text, routed, &writing.values(), Some(shard));
+            self.write_text(&mut text, routed, &writing.values(), shard);
         }
         if waits {
             self.confirm_statement();
@@ -230,7 +375,7 @@ impl Session {
             pass,
             name: NOT_KEPT,
             statement: statement.clone(),
-            shard: Some(shard),
+            shard,
         });
     }
 
@@ -246,7 +391,7 @@ impl Session {
         let params: Vec<Param<'_>> = bind.params().collect();
         let turns = match &writing.write.what {
             Parts::Rows(Split { turns, .. }) => &turns[..],
-            Parts::Each(_) => &[],
+            Parts::Each(_) | Parts::EveryHost => &[],
         };
         for part in 0..writing.write.len() {
             let i = self.link(self.need(host, &writing.write, part)).await?;
@@ -283,6 +428,44 @@ impl Session {
         Ok(())
     }
 
+    /// One part in a lane.
+    pub(super) fn push_part(
+        &mut self,
+        i: usize,
+        writing: &Writing,
+        part: usize,
+        speaks: Speaks,
+    ) -> Result<(), Fault> {
+        let need = self.need(self.links[i].host, &writing.write, part);
+        self.bring_settings(i, need.path)?;
+        let bind = Bind::decode(&writing.bind)?;
+        let params: Vec<Param<'_>> = bind.params().collect();
+        let portal = portal_name(0);
+        self.push_bind(i, writing, part, &portal, &params, speaks)?;
+        if part == 0 && speaks == Speaks::Simple && writing.returns_rows() {
+            frontend::describe(&mut self.links[i].outbox, Kind::Portal, &portal);
+            self.replies.push(Reply::Describe(Pass::On));
+        }
+        self.push_execute(i, &portal, 0);
+        self.push_close(i, &portal);
+        Ok(())
+    }
+
+    /// A text of our own in a lane.
+    pub(super) fn push_parsed(&mut self, i: usize, parsed: &Parsed) {
+        self.push_parse(i, &parsed.text, &parsed.types);
+        let portal = portal_name(0);
+        let outbox = &mut self.links[i].outbox;
+        frontend::bind_renamed(outbox, &portal, b"", &parsed.bind);
+        self.replies.push(Reply::One(Pass::Keep));
+        if parsed.describe {
+            frontend::describe(&mut self.links[i].outbox, Kind::Portal, &portal);
+            self.replies.push(Reply::Describe(Pass::On));
+        }
+        self.push_execute(i, &portal, 0);
+        self.push_close(i, &portal);
+    }
+
     async fn keep_window(&mut self, i: usize) -> Result<(), Fault> {
         if self.links[i].outbox.len() < WINDOW {
             return Ok(());
@@ -312,7 +495,13 @@ impl Session {
             (Parts::Each(_), Speaks::Simple) => {
                 let mut text = Vec::with_capacity(writing.statement.text.len() + 64);
                 self.write_text(&mut text, routed, &writing.values(), Some(shard));
-                self.push_parse(i, &text, &[]);
+                frontend::parse(&mut self.links[i].outbox, b"", &text, std::iter::empty());
+                self.replies.push(Reply::Parse {
+                    pass: Pass::Keep,
+                    name: NOT_KEPT,
+                    statement: writing.statement.clone(),
+                    shard: Some(shard),
+                });
                 let outbox = &mut self.links[i].outbox;
                 frontend::bind_renamed(outbox, portal, b"", &writing.bind[2..]);
             }
@@ -330,6 +519,8 @@ impl Session {
                 let outbox = &mut self.links[i].outbox;
                 frontend::bind(outbox, portal, b"", &params, bind.result_formats());
             }
+            // Texts of its own are sent for it.
+            (Parts::EveryHost, _) => return Ok(()),
         }
         self.links[i].unsynced = true;
         self.replies.push(Reply::One(Pass::Keep));

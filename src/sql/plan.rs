@@ -71,6 +71,8 @@ pub struct InsertText {
     pub params: Vec<(Place, u16)>,
     /// ON CONFLICT.
     pub conflict: OnConflict,
+    /// Where it stands, up to DO.
+    pub conflict_target: Option<Range<Pos>>,
 }
 
 /// What an INSERT does about rows that are there already.

@@ -13,6 +13,11 @@ use crate::support::raw::{b, e, p, pbe, q, s};
 use crate::support::texts;
 use crate::support::wire::{Part, Wire};
 
+/// Accounts in any order, so that two transfers may wait for each other.
+const DEADLOCKS: bool = true;
+/// Statements that write on several hosts by themselves.
+const WIDE: bool = false;
+
 /// Runs until the bank is over.
 pub fn run(bank: &Bank, n: usize, seed: u64) {
     let rng = StdRng::seed_from_u64(seed);
@@ -33,6 +38,7 @@ fn plain(bank: &Bank, n: usize, mut rng: StdRng) {
             cancels: n.is_multiple_of(4),
             named: HashMap::new(),
             prepared: 0,
+            last: String::new(),
         };
         while !bank.is_over() && client.transfer().is_ok() {}
     }
@@ -65,6 +71,9 @@ pub fn legs(rng: &mut StdRng) -> Vec<(i64, i64)> {
             users.push(user);
         }
     }
+    if !DEADLOCKS {
+        users.sort();
+    }
     let mut legs: Vec<(i64, i64)> = users
         .iter()
         .map(|u| (*u, rng.random_range(1..100)))
@@ -81,12 +90,14 @@ pub fn judge(bank: &Bank, code: &str, message: &str, committing: bool, cancels: 
     ));
     let sensible = match code {
         // A deadlock, or a wait too long to be none; a transaction that could not be prepared.
-        "40P01" | "55P03" | "40001" => true,
+        "40P01" | "55P03" | "40001" | "40000" => true,
         // Servers that go away or are not there.
         "57P01" | "57P02" | "57P03" | "08000" | "08001" | "08003" | "08006" => true,
         "08007" => committing,
         // No free server connection within the limit.
         "53300" => true,
+        // What the savepoint would bring back is lost with a host.
+        "25P02" => message.contains("ROLLBACK TO SAVEPOINT"),
         "57014" => cancels,
         _ => false,
     };
@@ -97,9 +108,13 @@ pub fn judge(bank: &Bank, code: &str, message: &str, committing: bool, cancels: 
     }
     match code {
         _ if !committing => Fate::Absent,
-        _ if code.starts_with("08") || code.starts_with("57P") => Fate::Unknown,
+        _ if is_lost(code) => Fate::Unknown,
         _ => Fate::Absent,
     }
+}
+
+fn is_lost(code: &str) -> bool {
+    code.starts_with("08") || code.starts_with("57P")
 }
 
 /// The connection is of no use any more.
@@ -143,6 +158,8 @@ struct Client<'a> {
     named: HashMap<String, String>,
     /// How many there were, those of failed messages too.
     prepared: u32,
+    /// What was sent last.
+    last: String,
 }
 
 impl Client<'_> {
@@ -156,7 +173,7 @@ impl Client<'_> {
             fate: Fate::Unknown,
             how: format!("{style:?}"),
         };
-        let done = match self.rng.random_range(0..10) {
+        let done = match self.rng.random_range(if WIDE { 0 } else { 2 }..10) {
             0 => self.tip(style, id, &mut transfer),
             1 => self.note(style, id, &mut transfer),
             _ => self.block(style, id, &mut transfer),
@@ -217,7 +234,7 @@ impl Client<'_> {
         let shape = [
             Shape::Plain,
             Shape::Plain,
-            Shape::Wide,
+            if WIDE { Shape::Wide } else { Shape::Plain },
             Shape::Savepoint,
             Shape::Failure,
         ][self.rng.random_range(0..5)];
@@ -344,6 +361,7 @@ impl Client<'_> {
     /// A statement of a transaction, with parameters.
     fn say(&mut self, style: Style, sql: &str, values: &[i64]) -> Result<(), Stop> {
         let message = self.message(style, sql, values);
+        self.last = format!("{style:?} {sql} {values:?}");
         self.answer(&message, false).map(drop)
     }
 
@@ -415,10 +433,11 @@ impl Client<'_> {
                     self.bank
                         .fault(format!("COMMIT left a transaction: {parts:?}"));
                 }
+                let message = format!("{message} after {}", self.last);
                 Err(Stop::Refused(judge(
                     self.bank,
                     code,
-                    message,
+                    &message,
                     committing,
                     self.cancels,
                 )))
@@ -429,7 +448,8 @@ impl Client<'_> {
     fn lost(&self, why: &str) -> Stop {
         self.bank.count("connections lost");
         if why.starts_with("no answer") && !why.contains("reset") {
-            self.bank.fault(format!("a client hangs: {why}"));
+            self.bank
+                .fault(format!("a client hangs after {}: {why}", self.last));
         }
         Stop::Lost
     }
@@ -474,6 +494,14 @@ impl Client<'_> {
     fn give_up(&mut self) -> Result<(), Lost> {
         match self.wire.ask(&q("ROLLBACK")) {
             Ok(parts) if parts.contains(&Part::Tag("ROLLBACK".to_owned())) => Ok(()),
+            // A host that was lost has rolled back too.
+            Ok(parts)
+                if error(&parts).is_some_and(|(code, _)| is_lost(code))
+                    && parts.last() == Some(&Part::Ready('I')) =>
+            {
+                self.bank.count("ROLLBACK: the host was lost");
+                Ok(())
+            }
             Ok(parts) => {
                 self.bank
                     .fault(format!("{parts:?} is no answer to ROLLBACK"));

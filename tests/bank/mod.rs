@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use crate::support::wire::Part;
+use crate::support::wire::{Part, Wire};
 use crate::support::{Proxy, Several, Way, texts};
 
 const HOSTS: usize = 3;
@@ -26,8 +26,8 @@ const CLIENTS: usize = 32;
 const START: i64 = 1000;
 /// After the last restart all accounts must be free within this.
 const LOCKS_FREE: Duration = Duration::from_secs(10);
-/// And all decisions swept.
-const SWEPT: Duration = Duration::from_secs(60);
+/// A proxy that was started has swept all decisions within this.
+const SWEPT: Duration = Duration::from_secs(20);
 
 /// `tips` and `tip` are changed by statements that go to several hosts by themselves, `notes` by such INSERTs.
 const SCHEMA: &str = "
@@ -75,6 +75,8 @@ struct Bank {
     transfers: Mutex<HashMap<i64, Transfer>>,
     faults: Mutex<Vec<String>>,
     counts: Mutex<BTreeMap<String, u64>>,
+    /// What befell when.
+    events: Mutex<Vec<(Instant, String)>>,
 }
 
 impl Bank {
@@ -339,6 +341,11 @@ fn tell(several: &Several, bank: &Bank) {
     }
 }
 
+/// What the server processes are at, and what is prepared.
+const BUSY: &str = "SELECT concat_ws(' ', current_setting('port'), pid, client_port, state, wait_event, pg_blocking_pids(pid), now() - state_change, query) \
+    FROM pg_stat_activity WHERE datname = 'app' AND state <> 'idle' AND pid <> pg_backend_pid() \
+    UNION ALL SELECT concat_ws(' ', current_setting('port'), gid, now() - prepared) FROM pg_prepared_xacts";
+
 /// Rounds of trouble, each with an audit behind it.
 fn run(rounds: u32, time: Duration, seed: u64) {
     let mut several = Several::provisioned(HOSTS, SHARDS, SCHEMA);
@@ -351,6 +358,7 @@ fn run(rounds: u32, time: Duration, seed: u64) {
         transfers: Mutex::default(),
         faults: Mutex::default(),
         counts: Mutex::default(),
+        events: Mutex::default(),
     };
     for round in 0..rounds {
         bank.stop.store(false, Ordering::Relaxed);
@@ -367,16 +375,36 @@ fn run(rounds: u32, time: Duration, seed: u64) {
             restarted
         });
         let faults = bank.faults.lock().unwrap().clone();
+        if !faults.is_empty() {
+            tell(&several, &bank);
+            for line in several.everywhere(BUSY) {
+                eprintln!("{line}");
+            }
+            for (at, event) in &*bank.events.lock().unwrap() {
+                eprintln!("{:?} ago: {event}", at.elapsed());
+            }
+            let ss = std::process::Command::new("ss")
+                .arg("-tnp")
+                .output()
+                .unwrap();
+            eprintln!("{}", String::from_utf8_lossy(&ss.stdout));
+            for addr in proxies.addrs() {
+                for show in ["SHOW TRANSACTIONS", "SHOW CLIENTS", "SHOW POOLS"] {
+                    for row in texts(&Wire::connect(addr, "presplit").run(show)) {
+                        eprintln!("{addr} {show} {row:?}");
+                    }
+                }
+            }
+        }
         assert!(faults.is_empty(), "seed {seed}: {faults:#?}");
         proxies.assert_sound();
         let free = accounts_free(&several, restarted).unwrap();
         let parts = several
             .no_part_left(LOCKS_FREE.saturating_sub(restarted.elapsed()))
             .unwrap();
-        let swept = several.no_decision_left(SWEPT).unwrap();
         let faults = audit(&bank, &books(&several));
         eprintln!(
-            "round {round}: free {free:?} after the last restart, no part left after {parts:?} more, swept after {swept:?} more"
+            "round {round}: free {free:?} after the last restart, no part left after {parts:?} more"
         );
         if !faults.is_empty() {
             tell(&several, &bank);
@@ -387,6 +415,9 @@ fn run(rounds: u32, time: Duration, seed: u64) {
             );
         }
     }
+    // A proxy that has just started sweeps soon.
+    proxies.kill(0, &bank, Duration::ZERO);
+    several.no_decision_left(SWEPT).unwrap();
     tell(&several, &bank);
     let transfers = bank.transfers.into_inner().unwrap();
     let over_hosts = |t: &&Transfer| {

@@ -79,6 +79,11 @@ fn pause(rng: &mut StdRng, ms: std::ops::Range<u64>) {
 fn befall(kind: Kind, several: &mut Several, proxies: &mut Proxies, bank: &Bank, rng: &mut StdRng) {
     let (host, proxy) = (rng.random_range(0..HOSTS), rng.random_range(0..2));
     let down = Duration::from_millis(rng.random_range(0..500));
+    let event = |what: &str| {
+        let event = format!("{kind:?} of host {host} or proxy {proxy} {what}");
+        bank.events.lock().unwrap().push((Instant::now(), event));
+    };
+    event("begins");
     match kind {
         ProxyKilled => proxies.kill(proxy, bank, down),
         ProxyFrozen => {
@@ -152,6 +157,7 @@ fn befall(kind: Kind, several: &mut Several, proxies: &mut Proxies, bank: &Bank,
             several.relays[host].open();
         }
     }
+    event("is over");
 }
 
 /// Some server processes that work for a proxy, those in a transaction first.

@@ -161,34 +161,34 @@ impl Cluster {
 
     /// Kills every process of the server with -9: no word to its clients. No-op when it is down.
     pub fn kill(&mut self) {
-        self.signal_all("-KILL");
         let Some(server) = self.server.take() else {
             return;
         };
+        let postmaster = server.pid().expect("it runs");
+        let all = stopped(postmaster);
+        send("-KILL", &all);
+        // One that lingers would still write beside the next server's processes.
+        while all[1..].iter().any(|pid| runs(*pid)) {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
         let _ = fs::remove_file(self.dir.join("postmaster.pid"));
         server.crash().unwrap();
     }
 
     /// Stops every process of the server where it is: connections stay and nothing answers. No-op when it is down.
     pub fn freeze(&self) {
-        self.signal_all("-STOP");
+        if let Some(postmaster) = self.server.as_ref().and_then(Server::pid) {
+            stopped(postmaster);
+        }
     }
 
     /// Ends [`Cluster::freeze`].
     pub fn thaw(&self) {
-        self.signal_all("-CONT");
-    }
-
-    fn signal_all(&self, signal: &str) {
-        let Some(postmaster) = self.server.as_ref().and_then(Server::pid) else {
-            return;
-        };
-        // The postmaster first: it is to start no more of them.
-        send(signal, &[postmaster]);
-        let children = fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children"));
-        let children = children.unwrap_or_default();
-        let children = children.split_whitespace().map(|pid| pid.parse().unwrap());
-        send(signal, &children.collect::<Vec<u32>>());
+        if let Some(postmaster) = self.server.as_ref().and_then(Server::pid) {
+            let mut all = stopped(postmaster);
+            all.reverse();
+            send("-CONT", &all);
+        }
     }
 
     /// Starts the server again, on the same port with the same data.
@@ -212,8 +212,31 @@ impl Drop for Cluster {
     }
 }
 
+/// The postmaster and all its children, after SIGSTOP.
+fn stopped(postmaster: u32) -> Vec<u32> {
+    // It first, so that it starts no more of them.
+    send("-STOP", &[postmaster]);
+    let children = fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children"));
+    let children = children.unwrap_or_default();
+    let children = children.split_whitespace().map(|pid| pid.parse().unwrap());
+    let all: Vec<u32> = [postmaster].into_iter().chain(children).collect();
+    send("-STOP", &all[1..]);
+    all
+}
+
+/// Whether the process is there and no zombie.
+fn runs(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')')
+        .next()
+        .is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
+}
+
 /// A process that has ended meanwhile is as good as one that got it.
 fn send(signal: &str, pids: &[u32]) {
+    if pids.is_empty() {
+        return;
+    }
     let sent = Command::new("kill")
         .arg(signal)
         .args(pids.iter().map(u32::to_string))

@@ -28,7 +28,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// All, as a report lists them, with their names in JSON and in words.
-    pub const ALL: [(Outcome, &'static str, &'static str); 9] = [
+    pub const ALL: [(Outcome, &'static str, &'static str); 10] = [
         (Outcome::Routed(Outlook::OneShard), "one_shard", "one shard"),
         (
             Outcome::Routed(Outlook::SeveralShards),
@@ -50,6 +50,11 @@ impl Outcome {
             Outcome::Routed(Outlook::Catalog),
             "catalog",
             "catalog tables",
+        ),
+        (
+            Outcome::Routed(Outlook::EveryHost),
+            "every_host",
+            "reference tables, every host",
         ),
         (
             Outcome::Routed(Outlook::Everywhere),

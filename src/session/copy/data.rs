@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::feed::Feed;
+use super::feed::Feeds;
 use crate::route::{CopyIn, Refusal, RowFault, RowReader};
 use crate::shardmap::{HostId, ShardId, ShardMap};
 use crate::sql::copy::{Format, Header, LineFault, NoHead, Row, Splitter, Step};
@@ -24,8 +24,6 @@ pub(super) struct Data {
     pub(super) lines: u64,
     /// The line of column names, or the head of binary data, has been seen.
     headed: bool,
-    /// The host that the rows go to, once one has come.
-    pub(super) host: Option<HostId>,
     /// A row that was found and has not been given to the feed yet.
     found: Option<Row>,
 }
@@ -98,10 +96,10 @@ impl Data {
         }
     }
 
-    /// Gives rows to the feed.
-    pub(super) fn cut(&mut self, cutter: &mut Cutter, copy: &CopyIn, feed: &mut Feed) -> Cut {
+    /// Gives rows to the feeds.
+    pub(super) fn cut(&mut self, cutter: &mut Cutter, copy: &CopyIn, feeds: &mut Feeds) -> Cut {
         let cut = loop {
-            if let Some(cut) = self.cut_one(cutter, copy, feed) {
+            if let Some(cut) = self.cut_one(cutter, copy, feeds) {
                 break cut;
             }
         };
@@ -112,9 +110,9 @@ impl Data {
 
     /// One row; why there is none, if there is none.
     #[inline]
-    fn cut_one(&mut self, cutter: &mut Cutter, copy: &CopyIn, feed: &mut Feed) -> Option<Cut> {
+    fn cut_one(&mut self, cutter: &mut Cutter, copy: &CopyIn, feeds: &mut Feeds) -> Option<Cut> {
         if let Some(row) = self.found.take() {
-            return self.place(row, cutter, copy, feed);
+            return self.place(row, cutter, copy, feeds);
         }
         if self.ended {
             self.at = self.bytes.len();
@@ -122,19 +120,19 @@ impl Data {
         }
         let rest = &self.bytes[self.at..];
         if !self.headed && copy.options.format == Format::Binary {
-            return self.cut_head(cutter, copy, feed);
+            return self.cut_head(cutter, copy, feeds);
         }
         match cutter.splitter.next(rest, self.whole) {
             Step::Row(row) if row.len > cutter.most => {
                 Some(Cut::Bad(self.too_long(cutter.most, copy)))
             }
             Step::Row(row) if !self.headed && copy.options.header != Header::No => {
-                feed.set_head(&rest[..row.len], Some(row));
+                feeds.set_head(&rest[..row.len], Some(row));
                 self.headed = true;
                 self.pass(row);
                 None
             }
-            Step::Row(row) => self.place(row, cutter, copy, feed),
+            Step::Row(row) => self.place(row, cutter, copy, feeds),
             Step::More if rest.len() > cutter.most => {
                 Some(Cut::Bad(self.too_long(cutter.most, copy)))
             }
@@ -148,11 +146,11 @@ impl Data {
         }
     }
 
-    fn cut_head(&mut self, cutter: &Cutter, copy: &CopyIn, feed: &mut Feed) -> Option<Cut> {
+    fn cut_head(&mut self, cutter: &Cutter, copy: &CopyIn, feeds: &mut Feeds) -> Option<Cut> {
         let rest = &self.bytes[self.at..];
         match cutter.splitter.head(rest) {
             Ok(Some(len)) => {
-                feed.set_head(&rest[..len], None);
+                feeds.set_head(&rest[..len], None);
                 self.headed = true;
                 self.at += len;
                 None
@@ -171,9 +169,15 @@ impl Data {
         self.lines += row.lines;
     }
 
-    /// Gives a row to the feed.
+    /// Gives a row to its host's feed.
     #[inline]
-    fn place(&mut self, row: Row, cutter: &Cutter, copy: &CopyIn, feed: &mut Feed) -> Option<Cut> {
+    fn place(
+        &mut self,
+        row: Row,
+        cutter: &Cutter,
+        copy: &CopyIn,
+        feeds: &mut Feeds,
+    ) -> Option<Cut> {
         let bytes = &self.bytes[self.at..self.at + row.len];
         let reader = RowReader {
             map: &cutter.map,
@@ -186,17 +190,13 @@ impl Data {
             Ok(shard) => shard,
             Err(fault) => return Some(Cut::Bad(self.row_fault(*fault, bytes, row, copy))),
         };
-        if !feed.turn_to(shard) {
-            let host = cutter.map.owner(shard);
-            if self.host != Some(host) {
-                self.found = Some(row);
-                return Some(Cut::Host(host));
-            }
-            feed.add(shard);
+        if !feeds.turn_to(shard, &cutter.map) {
+            self.found = Some(row);
+            return Some(Cut::Host(cutter.map.owner(shard)));
         }
-        feed.push(bytes, self.lines + 1, &row);
+        feeds.push(bytes, self.lines + 1, &row);
         self.pass(row);
-        (feed.bytes > cutter.most).then_some(Cut::Full)
+        (feeds.bytes() > cutter.most).then_some(Cut::Full)
     }
 
     fn at_line(&self, copy: &CopyIn) -> String {

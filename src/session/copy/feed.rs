@@ -1,4 +1,4 @@
-//! Rows on their way to the shards of one host: held by shard, sent as one COPY per shard after the other, since a
+//! Rows on their way to the shards of a host: held by shard, sent as one COPY per shard after the other, since a
 //! server connection has but one at a time. Rows of a shard keep their order.
 
 use std::collections::{HashMap, VecDeque};
@@ -7,7 +7,7 @@ use foldhash::fast::RandomState;
 
 use super::context::Lines;
 use super::data::Raw;
-use crate::shardmap::{HostId, ShardId};
+use crate::shardmap::{HostId, ShardId, ShardMap};
 use crate::sql::copy::Row;
 use crate::wire::frontend;
 
@@ -38,6 +38,14 @@ pub(super) struct Segment {
 /// What is sent to a host.
 pub(super) struct Feed {
     pub(super) host: HostId,
+    /// Its place in `Session::links`.
+    pub(super) link: usize,
+    /// Rows go to it; else it was only asked what it makes of the statement.
+    pub(super) chosen: bool,
+    /// Rows of its COPYs that are done.
+    pub(super) rows: u64,
+    /// ReadyForQuery has come.
+    pub(super) ready: bool,
     shards: HashMap<ShardId, usize, RandomState>,
     held: Vec<(ShardId, Held)>,
     /// Where the last row went.
@@ -67,9 +75,13 @@ pub(super) enum Hold {
 
 impl Feed {
     /// For `host`, on which the COPY of `open` has been begun.
-    pub(super) fn new(host: HostId, open: ShardId) -> Feed {
+    pub(super) fn new(host: HostId, link: usize, open: ShardId) -> Feed {
         Feed {
             host,
+            link,
+            chosen: false,
+            rows: 0,
+            ready: false,
             shards: HashMap::default(),
             held: Vec::new(),
             last: 0,
@@ -83,15 +95,15 @@ impl Feed {
         }
     }
 
-    pub(super) fn set_head(&mut self, head: &[u8], row: Option<Row>) {
+    fn set_head(&mut self, head: &[u8], row: Option<Row>) {
         self.head = head.to_vec();
         self.head_row = row;
     }
 
     /// Whether rows of this shard have come before. The next row is then one of it.
     #[inline]
-    pub(super) fn turn_to(&mut self, shard: ShardId) -> bool {
-        if self.held.get(self.last).is_some_and(|(s, _)| *s == shard) {
+    fn turn_to(&mut self, shard: ShardId) -> bool {
+        if self.is_at(shard) {
             return true;
         }
         match self.shards.get(&shard) {
@@ -103,8 +115,13 @@ impl Feed {
         }
     }
 
+    #[inline]
+    fn is_at(&self, shard: ShardId) -> bool {
+        self.held.get(self.last).is_some_and(|(s, _)| *s == shard)
+    }
+
     /// The first row of this shard is to come.
-    pub(super) fn add(&mut self, shard: ShardId) {
+    fn add(&mut self, shard: ShardId) {
         self.last = self.held.len();
         self.shards.insert(shard, self.last);
         self.held.push((shard, Held::default()));
@@ -112,7 +129,7 @@ impl Feed {
 
     /// A row, of the shard last turned to.
     #[inline]
-    pub(super) fn push(&mut self, bytes: &[u8], line: u64, row: &Row) {
+    fn push(&mut self, bytes: &[u8], line: u64, row: &Row) {
         let Some((_, held)) = self.held.get_mut(self.last) else {
             return;
         };
@@ -211,19 +228,14 @@ impl Feed {
         }
     }
 
-    /// How many shards have got rows.
-    pub(super) fn shards(&self) -> usize {
-        self.held.len()
+    /// Whether more is to be written now.
+    pub(super) fn is_due(&self, hold: Hold) -> bool {
+        self.is_sending() || self.due(hold).is_some()
     }
 
-    /// Goes on with another host: no row has been held yet.
-    pub(super) fn move_to(&mut self, new: Feed) {
-        let (head, head_row) = (std::mem::take(&mut self.head), self.head_row);
-        *self = Feed {
-            head,
-            head_row,
-            ..new
-        };
+    /// Whether what is being sent has gone only in part.
+    pub(super) fn is_sending(&self) -> bool {
+        self.sent < self.sending.len()
     }
 
     /// Ends the open COPY.
@@ -238,6 +250,111 @@ impl Feed {
     /// The server has done its oldest COPY.
     pub(super) fn done(&mut self) {
         self.segments.pop_front();
+    }
+}
+
+/// The feeds of all hosts that rows go to.
+pub(super) struct Feeds {
+    /// At least one. In the order in which their hosts were found to be needed.
+    pub(super) all: Vec<Feed>,
+    /// Every row goes to all of them.
+    pub(super) mirror: bool,
+    /// The one that the last row went to.
+    last: usize,
+    head: Vec<u8>,
+    head_row: Option<Row>,
+}
+
+impl Feeds {
+    pub(super) fn new(first: Feed) -> Feeds {
+        Feeds {
+            all: vec![first],
+            mirror: false,
+            last: 0,
+            head: Vec::new(),
+            head_row: None,
+        }
+    }
+
+    pub(super) fn first(&mut self) -> &mut Feed {
+        &mut self.all[0]
+    }
+
+    pub(super) fn are_several(&self) -> bool {
+        self.all.len() > 1
+    }
+
+    /// What every COPY's data begins with, and its lines.
+    pub(super) fn set_head(&mut self, head: &[u8], row: Option<Row>) {
+        (self.head, self.head_row) = (head.to_vec(), row);
+        for feed in &mut self.all {
+            feed.set_head(head, row);
+        }
+    }
+
+    /// One host more.
+    pub(super) fn add(&mut self, mut feed: Feed) {
+        feed.set_head(&self.head, self.head_row);
+        self.all.push(feed);
+    }
+
+    /// Another host than that of the first feed, which has got no rows.
+    pub(super) fn replace(&mut self, feed: Feed) {
+        self.all.clear();
+        self.add(feed);
+    }
+
+    /// The next row is one of this shard. `false`: its host is still to be asked for.
+    #[inline]
+    pub(super) fn turn_to(&mut self, shard: ShardId, map: &ShardMap) -> bool {
+        if self.all[self.last.min(self.all.len() - 1)].is_at(shard) {
+            return true;
+        }
+        if self.mirror {
+            self.all.iter_mut().for_each(|feed| {
+                if !feed.turn_to(shard) {
+                    feed.add(shard);
+                }
+            });
+            return true;
+        }
+        let host = map.owner(shard);
+        let Some(at) = self.all.iter().position(|f| f.chosen && f.host == host) else {
+            return false;
+        };
+        self.last = at;
+        if !self.all[at].turn_to(shard) {
+            self.all[at].add(shard);
+        }
+        true
+    }
+
+    /// A row, of the shard last turned to.
+    #[inline]
+    pub(super) fn push(&mut self, bytes: &[u8], line: u64, row: &Row) {
+        match self.mirror {
+            true => self.all.iter_mut().for_each(|f| f.push(bytes, line, row)),
+            false => self.all[self.last].push(bytes, line, row),
+        }
+    }
+
+    /// What is held in all.
+    #[inline]
+    pub(super) fn bytes(&self) -> usize {
+        self.all.iter().map(|feed| feed.bytes).sum()
+    }
+
+    /// What each feed may hold if all together may hold so much.
+    pub(super) fn share(&self, hold: Hold) -> Hold {
+        match hold {
+            Hold::Below(most) => Hold::Below(most / self.all.len()),
+            Hold::None => Hold::None,
+        }
+    }
+
+    /// How many shards have got rows.
+    pub(super) fn shards(&self) -> usize {
+        self.all.iter().map(|feed| feed.held.len()).sum()
     }
 }
 
@@ -286,7 +403,7 @@ mod tests {
 
     #[test]
     fn rows_wait_until_too_much_is_held_and_the_largest_goes_first() {
-        let mut feed = Feed::new(HostId(0), ShardId(1));
+        let mut feed = Feed::new(HostId(0), 0, ShardId(1));
         let names = Row {
             len: 6,
             body: 5,
@@ -322,7 +439,7 @@ mod tests {
 
     #[test]
     fn much_of_one_shard_goes_out_in_pieces() {
-        let mut feed = Feed::new(HostId(0), ShardId(1));
+        let mut feed = Feed::new(HostId(0), 0, ShardId(1));
         let long = "x".repeat(PIECE + 10);
         row(&mut feed, 1, &long, 1);
         let said = written(&mut feed, Hold::Below(1 << 30));

@@ -1,12 +1,13 @@
 //! COPY FROM STDIN of a sharded table: the client's data is cut into rows, and each goes to its own shard, all in one
-//! transaction of one host. What can't be done fails the whole COPY, and nothing of it stays.
+//! transaction, in a block if the shards are on several hosts. What can't be done fails the whole COPY, and nothing of it
+//! stays.
 
 use super::super::Session;
 use super::super::context::{self, Prepared};
 use super::super::errors::Fault;
 use super::super::links::Need;
 use super::data::{Bad, Cut, Cutter, Data};
-use super::feed::{Feed, Hold};
+use super::feed::{Feed, Feeds, Hold};
 use super::pass::unexpected;
 use super::server::{Heard, Until};
 use crate::route::{Bound, CopyIn, Refusal, Values};
@@ -116,7 +117,7 @@ impl Session {
         bound: &Bound,
         text: &[u8],
         only: Option<ShardId>,
-    ) -> Result<bool, Fault> {
+    ) -> Result<Option<String>, Fault> {
         let mut shape = Shape::default();
         // It was scanned before.
         let _ = shape.scan(text);
@@ -126,21 +127,16 @@ impl Session {
             params: None,
         };
         let Some(copy) = bound.copy_in() else {
-            return Ok(false);
+            return Ok(None);
         };
-        let error = self
-            .copy_rows(Statement {
-                bound,
-                copy,
-                values,
-                only,
-                simple: true,
-            })
-            .await?;
-        if let Some(block) = &mut self.block {
-            block.failed |= error;
-        }
-        Ok(error)
+        self.copy_rows(Statement {
+            bound,
+            copy,
+            values,
+            only,
+            simple: true,
+        })
+        .await
     }
 
     /// A COPY of a portal.
@@ -160,23 +156,24 @@ impl Session {
             holes: &statement.holes,
             params: None,
         };
-        self.copy_rows(Statement {
-            bound,
-            copy,
-            values,
-            only,
-            simple: false,
-        })
-        .await?;
+        let done = self
+            .copy_rows(Statement {
+                bound,
+                copy,
+                values,
+                only,
+                simple: false,
+            })
+            .await?;
+        if let Some(tag) = done {
+            backend::command_complete(&mut self.client.outbox, &tag);
+        }
         Ok(())
     }
 
-    /// Runs the COPY whose message lies at the front of the inbox. `true`: it failed, and the client has the error.
-    /// ReadyForQuery is the caller's.
-    pub(in crate::session) async fn copy_rows(
-        &mut self,
-        statement: Statement<'_>,
-    ) -> Result<bool, Fault> {
+    /// Runs the COPY whose message lies at the front of the inbox; its tag. `None`: it failed, and the client has the error.
+    /// CommandComplete and ReadyForQuery are the caller's.
+    async fn copy_rows(&mut self, statement: Statement<'_>) -> Result<Option<String>, Fault> {
         // What follows the message is the data; the message itself is consumed by the caller.
         let len = frame::header(self.client.pending())
             .ok()
@@ -198,39 +195,68 @@ impl Session {
         &mut self,
         statement: Statement<'_>,
         data: &mut Data,
-    ) -> Result<bool, Fault> {
-        let (mut feed, fresh) = self.probe(&statement).await?;
+    ) -> Result<Option<String>, Fault> {
+        let (feed, fresh) = self.probe(&statement).await?;
+        let mut feeds = Feeds::new(feed);
+        let done = self.feed_rows(&statement, data, &mut feeds, fresh).await;
+        match done {
+            Err(Fault::Server(fields)) if feeds.are_several() => {
+                // The others wait for data that does not come.
+                for feed in &feeds.all {
+                    self.links[feed.link].discard();
+                }
+                self.drop_lost();
+                if let Some(block) = &mut self.block {
+                    (block.failed, block.lost) = (true, true);
+                }
+                self.context.stats.server_lost();
+                Err(Fault::Statement(fields))
+            }
+            done => done,
+        }
+    }
+
+    async fn feed_rows(
+        &mut self,
+        statement: &Statement<'_>,
+        data: &mut Data,
+        feeds: &mut Feeds,
+        fresh: bool,
+    ) -> Result<Option<String>, Fault> {
         let mut heard = Heard::default();
         let table = &*statement.copy.table;
-        self.feed_until(Until::Response, &mut feed, &mut heard, table)
+        self.feed_until(Until::Response, feeds, &mut heard, table)
             .await?;
         let response = heard.response.clone().unwrap_or_default();
         self.client.outbox.extend_from_slice(&response);
         if let Some(error) = heard.error.take() {
-            let shard = self.first_shard(feed.host, statement.only);
+            let shard = self.first_shard(feeds.first().host, statement.only);
             heard.error = Some(statement.position_back(&self.map, shard, &error));
-            return self.copy_failed(&statement, &mut feed, heard, None).await;
+            return self.copy_failed(statement, feeds, heard, None).await;
         }
-        let end = match self.splitter(&statement) {
+        if statement.copy.is_everywhere() {
+            self.mirror(statement, feeds).await?;
+        }
+        let end = match self.splitter(statement) {
             Ok(mut cutter) => {
-                let taken =
-                    self.take_rows(&statement, &mut cutter, data, &mut feed, &mut heard, fresh);
+                let taken = self.take_rows(statement, &mut cutter, data, feeds, &mut heard, fresh);
                 taken.await?
             }
             Err(refusal) => End::Bad(Bad::refusal(refusal)),
         };
         match end {
-            End::Whole => self.finish_rows(&statement, feed, heard).await,
-            End::Refused => self.copy_failed(&statement, &mut feed, heard, None).await,
+            End::Whole => self.finish_rows(statement, feeds, heard).await,
+            End::Refused => self.copy_failed(statement, feeds, heard, None).await,
             End::Fail(message) => {
                 heard.at_line = Some(data.lines + 1);
-                self.links[self.active].outbox.extend_from_slice(&message);
-                self.feed_until(Until::Done, &mut feed, &mut heard, table)
+                let i = self.begin_again(statement, feeds);
+                self.links[i].outbox.extend_from_slice(&message);
+                self.feed_until(Until::Done, feeds, &mut heard, table)
                     .await?;
-                self.copy_failed(&statement, &mut feed, heard, None).await
+                self.copy_failed(statement, feeds, heard, None).await
             }
             End::Bad(bad) => {
-                self.refuse_rows(&statement, feed, heard, bad, data.lines + 1)
+                self.refuse_rows(statement, feeds, heard, bad, data.lines + 1)
                     .await
             }
         }
@@ -239,6 +265,10 @@ impl Session {
     /// Begins the COPY on some shard: the server checks the statement before the client sends any data.
     /// `true`: the host was enlisted for it.
     async fn probe(&mut self, statement: &Statement<'_>) -> Result<(Feed, bool), Fault> {
+        if statement.copy.is_everywhere() {
+            let host = self.lock_everywhere(statement).await?;
+            return Ok((self.begin_on(statement, host, true).await?, false));
+        }
         let writer = self.first_writer();
         let host = match (statement.only, writer) {
             (Some(only), _) => self.map.owner(only),
@@ -250,6 +280,38 @@ impl Session {
             .begin_on(statement, host, statement.only.is_some())
             .await?;
         Ok((feed, fresh))
+    }
+
+    /// Enlists all hosts for the COPY of a reference table and keeps other writers away from it, lowest host first: that.
+    async fn lock_everywhere(&mut self, statement: &Statement<'_>) -> Result<HostId, Fault> {
+        let hosts = self.all_hosts();
+        self.settle_replies().await?;
+        self.widen_to(&hosts).await?;
+        for host in &hosts {
+            let need = Need {
+                writes: true,
+                ..Need::plain(*host)
+            };
+            let i = self.link(need).await?;
+            self.drain_replies().await?;
+            let lock = self.query_link(i, &statement.copy.lock()).await;
+            if let Some(fault) = lock.into_fault() {
+                self.drop_lost();
+                return Err(fault);
+            }
+        }
+        Ok(hosts[0])
+    }
+
+    /// All rows go to all hosts.
+    async fn mirror(&mut self, statement: &Statement<'_>, feeds: &mut Feeds) -> Result<(), Fault> {
+        feeds.mirror = true;
+        feeds.first().chosen = true;
+        for host in self.all_hosts().split_off(1) {
+            let feed = self.begin_on(statement, host, true).await?;
+            feeds.add(feed);
+        }
+        Ok(())
     }
 
     /// The host of the transaction, if it owns a shard, else that of the template.
@@ -284,7 +346,7 @@ impl Session {
         statement.begin(&self.map, shard, &mut link.outbox);
         frontend::flush(&mut link.outbox);
         link.unsynced = true;
-        Ok(Feed::new(host, shard))
+        Ok(Feed::new(host, self.active, shard))
     }
 
     /// What cuts the data; a refusal if it is written in a way that can't be followed.
@@ -338,7 +400,7 @@ impl Session {
         statement: &Statement<'_>,
         cutter: &mut Cutter,
         data: &mut Data,
-        feed: &mut Feed,
+        feeds: &mut Feeds,
         heard: &mut Heard,
         fresh: bool,
     ) -> Result<End, Fault> {
@@ -346,20 +408,20 @@ impl Session {
         loop {
             let fail = self.take_data(data)?;
             loop {
-                match data.cut(cutter, statement.copy, feed) {
+                match data.cut(cutter, statement.copy, feeds) {
                     Cut::More => break,
                     Cut::End => return Ok(End::Whole),
                     Cut::Bad(bad) => return Ok(End::Bad(bad)),
-                    Cut::Full => self.send(statement, feed, heard, hold).await?,
-                    Cut::Host(host) => match data.host {
-                        None => {
-                            self.turn_feed(statement, feed, heard, host, fresh).await?;
-                            data.host = Some(host);
+                    Cut::Full => self.send(statement, feeds, heard, hold).await?,
+                    Cut::Host(host) if !feeds.first().chosen => {
+                        self.turn_feed(statement, feeds, heard, host, fresh).await?;
+                    }
+                    Cut::Host(host) => {
+                        if let Some(bad) = self.refused_host(statement, data, feeds, host).await? {
+                            return Ok(End::Bad(bad));
                         }
-                        Some(first) => {
-                            return Ok(End::Bad(self.second_host(statement, data, first, host)));
-                        }
-                    },
+                        self.add_feed(statement, feeds, heard, host).await?;
+                    }
                 }
                 if heard.error.is_some() {
                     return Ok(End::Refused);
@@ -368,8 +430,8 @@ impl Session {
             if let Some(fail) = fail {
                 return Ok(End::Fail(fail));
             }
-            self.write_due(statement, feed, hold);
-            self.feed_until(Until::Client, feed, heard, &statement.copy.table)
+            self.write_due(statement, feeds, hold);
+            self.feed_until(Until::Client, feeds, heard, &statement.copy.table)
                 .await?;
             if heard.error.is_some() {
                 return Ok(End::Refused);
@@ -419,21 +481,22 @@ impl Session {
     async fn turn_feed(
         &mut self,
         statement: &Statement<'_>,
-        feed: &mut Feed,
+        feeds: &mut Feeds,
         heard: &mut Heard,
         host: HostId,
         fresh: bool,
     ) -> Result<(), Fault> {
-        if host != feed.host {
-            self.leave(statement, feed, heard, fresh).await?;
+        if host != feeds.first().host {
+            self.leave(statement, feeds, heard, fresh).await?;
             if heard.error.is_some() {
                 return Ok(());
             }
             let new = self.begin_on(statement, host, true).await?;
-            feed.move_to(new);
-            return Ok(());
+            feeds.replace(new);
+        } else {
+            self.note_writer(host);
         }
-        self.note_writer(host);
+        feeds.first().chosen = true;
         Ok(())
     }
 
@@ -441,168 +504,245 @@ impl Session {
     async fn leave(
         &mut self,
         statement: &Statement<'_>,
-        feed: &mut Feed,
+        feeds: &mut Feeds,
         heard: &mut Heard,
         fresh: bool,
     ) -> Result<(), Fault> {
         let table = &statement.copy.table;
-        let outbox = &mut self.links[self.active].outbox;
         if !fresh {
-            feed.close(outbox);
-            frontend::flush(outbox);
-            self.feed_until(Until::Done, feed, heard, table).await?;
-            return Ok(());
+            return self.end_feeds(statement, feeds, heard).await;
         }
+        let outbox = &mut self.links[feeds.first().link].outbox;
         frontend::copy_fail(outbox, b"another host is meant");
         frontend::sync(outbox);
-        self.feed_until(Until::Ready, feed, heard, table).await?;
-        (heard.error, heard.ready) = (None, false);
+        self.feed_until(Until::Ready, feeds, heard, table).await?;
+        heard.error = None;
         if self.block.is_some() {
             // The block on it has failed; it has not taken part in anything.
-            let mut link = self.links.remove(self.active);
+            let mut link = self.links.remove(feeds.first().link);
             link.discard();
             self.active = 0;
         }
         Ok(())
     }
 
-    /// Two-phase commit would make this one possible.
-    fn second_host(
+    /// Why no rows can go to one host more, if they can't.
+    async fn refused_host(
         &self,
         statement: &Statement<'_>,
         data: &Data,
-        first: HostId,
-        second: HostId,
-    ) -> Bad {
-        let (first, second) = (&self.map.host(first).name, &self.map.host(second).name);
-        let fields = ErrorFields::error(
-            SqlState::MORE_THAN_ONE_SHARD,
-            format!("the rows of the COPY are of shards on host {first:?} and on host {second:?}"),
-        )
-        .detail("Committing on two hosts one after the other could lose one half.")
-        .hint("Copy the rows of one host at a time (SHOW SHARDS in the database \"presplit\" tells which shard is where), or one user's rows.")
-        .context(format!("COPY {}, line {}", statement.copy.table, data.lines + 1));
-        Bad {
+        feeds: &mut Feeds,
+        host: HostId,
+    ) -> Result<Option<Bad>, Fault> {
+        let first = feeds.first().host;
+        let refused = self
+            .check_writers(&[first, host])
+            .await
+            .and_then(|_| self.check_snapshot(host));
+        let fields = match refused {
+            Ok(()) => return Ok(None),
+            Err(Fault::Statement(fields)) => fields,
+            Err(fault) => return Err(fault),
+        };
+        let (first, host) = (&self.map.host(first).name, &self.map.host(host).name);
+        let mut fields = fields.context(format!(
+            "COPY {}, line {}",
+            statement.copy.table,
+            data.lines + 1
+        ));
+        if fields.code == SqlState::MORE_THAN_ONE_SHARD {
+            fields.message = format!(
+                "the rows of the COPY are of shards on host {first:?} and on host {host:?}"
+            )
+            .into();
+        }
+        Ok(Some(Bad {
             fields: Box::new(fields),
             raw: None,
+        }))
+    }
+
+    /// Rows for one host more: from here on all of it is in a block, which can't begin in the middle of a COPY.
+    async fn add_feed(
+        &mut self,
+        statement: &Statement<'_>,
+        feeds: &mut Feeds,
+        heard: &mut Heard,
+        host: HostId,
+    ) -> Result<(), Fault> {
+        for at in 0..feeds.all.len() {
+            while feeds.all[at].is_sending() {
+                self.write_due(statement, feeds, Hold::Below(usize::MAX));
+                self.feed_until(Until::Written, feeds, heard, &statement.copy.table)
+                    .await?;
+                if heard.error.is_some() {
+                    return Ok(());
+                }
+            }
         }
+        self.end_feeds(statement, feeds, heard).await?;
+        if heard.error.is_some() {
+            return Ok(());
+        }
+        let mut feed = self.begin_on(statement, host, true).await?;
+        feed.chosen = true;
+        feeds.add(feed);
+        Ok(())
     }
 
-    /// Writes the next piece for the server, if one is due and the one before has gone.
-    fn write_due(&mut self, statement: &Statement<'_>, feed: &mut Feed, hold: Hold) -> bool {
-        let link = &mut self.links[self.active];
-        let begin = |out: &mut Vec<u8>, shard| statement.begin(&self.map, shard, out);
-        link.outbox.is_empty() && feed.write(&mut link.outbox, hold, begin)
+    /// Writes the next piece for each server for which one is due and the one before has gone. `true`: more is due.
+    fn write_due(&mut self, statement: &Statement<'_>, feeds: &mut Feeds, hold: Hold) -> bool {
+        let (hold, mut more) = (feeds.share(hold), false);
+        for feed in &mut feeds.all {
+            let link = &mut self.links[feed.link];
+            if link.outbox.is_empty() {
+                let begin = |out: &mut Vec<u8>, shard| statement.begin(&self.map, shard, out);
+                feed.write(&mut link.outbox, hold, begin);
+            }
+            more |= feed.is_due(hold);
+        }
+        more
     }
 
-    /// Sends until no more is held than may be, unless the server refuses something.
+    /// Sends until no more is held than may be, unless a server refuses something.
     async fn send(
         &mut self,
         statement: &Statement<'_>,
-        feed: &mut Feed,
+        feeds: &mut Feeds,
         heard: &mut Heard,
         hold: Hold,
     ) -> Result<(), Fault> {
-        loop {
-            self.feed_until(Until::Written, feed, heard, &statement.copy.table)
+        while heard.error.is_none() && self.write_due(statement, feeds, hold) {
+            self.feed_until(Until::Written, feeds, heard, &statement.copy.table)
                 .await?;
-            if heard.error.is_some() || !self.write_due(statement, feed, hold) {
-                return Ok(());
-            }
         }
+        Ok(())
     }
 
-    /// Ends the last COPY and waits for the answers to all of them.
-    async fn end_feed(
+    /// Ends the open COPYs and waits for the answers to all of them.
+    async fn end_feeds(
         &mut self,
         statement: &Statement<'_>,
-        feed: &mut Feed,
+        feeds: &mut Feeds,
         heard: &mut Heard,
     ) -> Result<(), Fault> {
-        let outbox = &mut self.links[self.active].outbox;
-        feed.close(outbox);
-        frontend::flush(outbox);
-        self.feed_until(Until::Done, feed, heard, &statement.copy.table)
+        for feed in &mut feeds.all {
+            let outbox = &mut self.links[feed.link].outbox;
+            feed.close(outbox);
+            frontend::flush(outbox);
+        }
+        self.feed_until(Until::Done, feeds, heard, &statement.copy.table)
             .await?;
         Ok(())
+    }
+
+    /// A COPY is open on the first host again, if it is not; its link.
+    fn begin_again(&mut self, statement: &Statement<'_>, feeds: &mut Feeds) -> usize {
+        let feed = feeds.first();
+        let shard = self.first_shard(feed.host, statement.only);
+        if feed.open.is_none() {
+            statement.begin(&self.map, shard, &mut self.links[feed.link].outbox);
+            feed.segments.push_back(Default::default());
+        }
+        feed.link
     }
 
     /// All rows are there.
     async fn finish_rows(
         &mut self,
         statement: &Statement<'_>,
-        mut feed: Feed,
+        feeds: &mut Feeds,
         mut heard: Heard,
-    ) -> Result<bool, Fault> {
-        self.send(statement, &mut feed, &mut heard, Hold::None)
-            .await?;
+    ) -> Result<Option<String>, Fault> {
+        let table = &*statement.copy.table;
+        self.send(statement, feeds, &mut heard, Hold::None).await?;
         if heard.error.is_none() {
-            self.end_feed(statement, &mut feed, &mut heard).await?;
+            self.end_feeds(statement, feeds, &mut heard).await?;
         }
-        if heard.error.is_none() && statement.simple {
+        if heard.error.is_none() && (statement.simple || feeds.are_several()) {
             // Commits what is no part of a block: only then is it done.
-            frontend::sync(&mut self.links[self.active].outbox);
-            self.feed_until(Until::Ready, &mut feed, &mut heard, &statement.copy.table)
+            for feed in &feeds.all {
+                frontend::sync(&mut self.links[feed.link].outbox);
+            }
+            self.feed_until(Until::Ready, feeds, &mut heard, table)
                 .await?;
         }
         if heard.error.is_some() {
-            return self.copy_failed(statement, &mut feed, heard, None).await;
+            return self.copy_failed(statement, feeds, heard, None).await;
         }
-        self.context.stats.scattered(feed.shards());
-        backend::command_complete(&mut self.client.outbox, &format!("COPY {}", heard.rows));
-        Ok(false)
+        if statement.copy.is_everywhere() {
+            let query = statement.copy.fingerprint();
+            self.compare_copies(table, &query).await?;
+            return Ok(Some(format!("COPY {}", feeds.first().rows)));
+        }
+        self.context.stats.scattered(feeds.shards());
+        let rows: u64 = feeds.all.iter().map(|feed| feed.rows).sum();
+        Ok(Some(format!("COPY {rows}")))
     }
 
     /// We refuse a row, or the data. If the server, too, refuses what it is asked about, its error is the better one.
     async fn refuse_rows(
         &mut self,
         statement: &Statement<'_>,
-        mut feed: Feed,
+        feeds: &mut Feeds,
         mut heard: Heard,
         bad: Bad,
         line: u64,
-    ) -> Result<bool, Fault> {
+    ) -> Result<Option<String>, Fault> {
         let table = &statement.copy.table;
         if let Some(raw) = &bad.raw {
-            self.send(statement, &mut feed, &mut heard, Hold::None)
-                .await?;
+            self.send(statement, feeds, &mut heard, Hold::None).await?;
             if heard.error.is_none() {
-                feed.write_odd(&mut self.links[self.active].outbox, raw, line);
-                self.end_feed(statement, &mut feed, &mut heard).await?;
+                let i = self.begin_again(statement, feeds);
+                feeds
+                    .first()
+                    .write_odd(&mut self.links[i].outbox, raw, line);
+                self.end_feeds(statement, feeds, &mut heard).await?;
             }
             if heard.error.is_some() {
-                return self.copy_failed(statement, &mut feed, heard, None).await;
+                return self.copy_failed(statement, feeds, heard, None).await;
             }
         }
         // The server is content: its transaction must fail all the same.
-        let shard = self.first_shard(feed.host, statement.only);
-        let outbox = &mut self.links[self.active].outbox;
-        if feed.open.is_none() {
-            statement.begin(&self.map, shard, outbox);
-        }
+        let i = self.begin_again(statement, feeds);
+        let outbox = &mut self.links[i].outbox;
         frontend::copy_fail(outbox, b"refused by presplit");
         frontend::flush(outbox);
-        feed.segments.push_back(Default::default());
-        self.feed_until(Until::Done, &mut feed, &mut heard, table)
+        feeds.first().segments.push_back(Default::default());
+        self.feed_until(Until::Done, feeds, &mut heard, table)
             .await?;
-        self.copy_failed(statement, &mut feed, heard, Some(bad.fields))
+        self.copy_failed(statement, feeds, heard, Some(bad.fields))
             .await
     }
 
-    /// The server has refused something, by itself or because it was told to. The client hears of it.
+    /// A server has refused something, by itself or because it was told to. The client hears of it.
     async fn copy_failed(
         &mut self,
         statement: &Statement<'_>,
-        feed: &mut Feed,
+        feeds: &mut Feeds,
         mut heard: Heard,
         ours: Option<Box<ErrorFields>>,
-    ) -> Result<bool, Fault> {
-        if !statement.simple {
-            self.batch.server_refused();
-        } else if !heard.ready {
-            frontend::sync(&mut self.links[self.active].outbox);
-            self.feed_until(Until::Ready, feed, &mut heard, &statement.copy.table)
+    ) -> Result<Option<String>, Fault> {
+        let several = feeds.are_several();
+        match (statement.simple, several) {
+            (true, _) => {}
+            (false, true) => self.batch.refused(),
+            (false, false) => self.batch.server_refused(),
+        }
+        if statement.simple || several {
+            for feed in feeds.all.iter_mut().filter(|feed| !feed.ready) {
+                let outbox = &mut self.links[feed.link].outbox;
+                if feed.open.take().is_some() {
+                    // It takes no Sync while it waits for data.
+                    frontend::copy_fail(outbox, b"the COPY failed on another host");
+                }
+                frontend::sync(outbox);
+            }
+            self.feed_until(Until::Ready, feeds, &mut heard, &statement.copy.table)
                 .await?;
+        }
+        if let Some(block) = self.block.as_mut().filter(|_| statement.simple || several) {
+            block.failed = true;
         }
         match ours {
             Some(fields) => {
@@ -615,7 +755,7 @@ impl Session {
                 self.client.outbox.extend_from_slice(&error);
             }
         }
-        Ok(true)
+        Ok(None)
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a server says while rows are fed to it, and waiting for it and for the client at once.
+//! What servers say while rows are fed to them, and waiting for them and for the client at once.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -7,7 +7,7 @@ use super::super::Session;
 use super::super::ends::{READ_MOST, poll_fill};
 use super::super::errors::Fault;
 use super::context::write_back;
-use super::feed::Feed;
+use super::feed::{Feed, Feeds};
 use crate::wire::backend::{CommandComplete, ErrorView, ParameterStatus};
 use crate::wire::frame;
 
@@ -16,12 +16,8 @@ use crate::wire::frame;
 pub(super) struct Heard {
     /// The first CopyInResponse.
     pub(super) response: Option<Vec<u8>>,
-    /// Rows of the COPYs that are done.
-    pub(super) rows: u64,
     /// The ErrorResponse, its line put right.
     pub(super) error: Option<Vec<u8>>,
-    /// ReadyForQuery.
-    pub(super) ready: bool,
     /// The line of the client's data that an error is in, if not the one that the server counts.
     pub(super) at_line: Option<u64>,
 }
@@ -31,71 +27,64 @@ pub(super) struct Heard {
 pub(super) enum Until {
     /// CopyInResponse.
     Response,
-    /// All that was written has gone to the server.
+    /// All that was written has gone to some server.
     Written,
-    /// The client says more, or all that was written has gone.
+    /// The client says more, or all that was written has gone to some server.
     Client,
     /// Every COPY has been answered.
     Done,
-    /// ReadyForQuery.
+    /// ReadyForQuery of all.
     Ready,
 }
 
 impl Session {
-    /// Waits, meanwhile writing to the server and hearing what it says. `true`: the client has said more.
+    /// Waits, meanwhile writing to the servers and hearing what they say. `true`: the client has said more.
     pub(super) async fn feed_until(
         &mut self,
         until: Until,
-        feed: &mut Feed,
+        feeds: &mut Feeds,
         heard: &mut Heard,
         table: &str,
     ) -> Result<bool, Fault> {
-        poll_fn(|cx| self.poll_feed(cx, until, feed, heard, table)).await
+        poll_fn(|cx| self.poll_feeds(cx, until, feeds, heard, table)).await
     }
 
-    fn poll_feed(
+    fn poll_feeds(
         &mut self,
         cx: &mut Context<'_>,
         until: Until,
-        feed: &mut Feed,
+        feeds: &mut Feeds,
         heard: &mut Heard,
         table: &str,
     ) -> Poll<Result<bool, Fault>> {
-        let i = self.active;
-        let had_something = !self.links[i].outbox.is_empty();
-        let link = &mut self.links[i];
-        if let Poll::Ready(Err(e)) = link.poll_flush(cx) {
-            return Poll::Ready(Err(Fault::lost(&link.pool.host, Some(e))));
-        }
-        let over = |heard: &Heard| heard.error.is_some() && until != Until::Ready;
-        loop {
-            self.hear(feed, heard, table)?;
-            let flushed = self.client.poll_flush(cx).map_err(Fault::client)?;
-            if over(heard) || heard.ready {
-                return Poll::Ready(Ok(false));
+        let (mut freed, mut full) = (false, false);
+        for feed in &feeds.all {
+            // If this one is lost, it is the active link that is.
+            self.active = feed.link;
+            let link = &mut self.links[feed.link];
+            let had_something = !link.outbox.is_empty();
+            if let Poll::Ready(Err(e)) = link.poll_flush(cx) {
+                return Poll::Ready(Err(Fault::lost(&link.pool.host, Some(e))));
             }
-            if flushed.is_pending() && self.client.outbox.len() > READ_MOST {
-                // Back-pressure: the client does not take what the server says.
+            freed |= had_something && link.outbox.is_empty();
+            full |= !link.outbox.is_empty();
+        }
+        for feed in &mut feeds.all {
+            self.active = feed.link;
+            if self.poll_feed(cx, until, feed, heard, table)?.is_pending() {
                 return Poll::Pending;
             }
-            let link = &mut self.links[i];
-            match poll_fill(cx, link) {
-                Poll::Pending => break,
-                Poll::Ready(Ok(0)) => {
-                    return Poll::Ready(Err(Fault::lost(&link.pool.host, None)));
-                }
-                Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(e)) => {
-                    return Poll::Ready(Err(Fault::lost(&link.pool.host, Some(e))));
-                }
+            if heard.error.is_some() && until != Until::Ready {
+                return Poll::Ready(Ok(false));
             }
         }
-        let written = self.links[i].outbox.is_empty();
+        let mut all = feeds.all.iter();
         match until {
             Until::Response if heard.response.is_some() => Poll::Ready(Ok(false)),
-            Until::Written if written => Poll::Ready(Ok(false)),
-            Until::Done if feed.segments.is_empty() => Poll::Ready(Ok(false)),
-            Until::Client if written && had_something => Poll::Ready(Ok(false)),
+            Until::Written if freed || !full => Poll::Ready(Ok(false)),
+            Until::Done if all.all(|feed| feed.segments.is_empty()) => Poll::Ready(Ok(false)),
+            Until::Ready if all.all(|feed| feed.ready) => Poll::Ready(Ok(false)),
+            Until::Client if freed => Poll::Ready(Ok(false)),
             Until::Client => match self.client.poll_fill(cx) {
                 Poll::Pending => Poll::Pending,
                 Poll::Ready(Ok(0)) => {
@@ -108,9 +97,38 @@ impl Session {
         }
     }
 
+    /// Hears what one server has said. `Pending`: the client must take it first.
+    fn poll_feed(
+        &mut self,
+        cx: &mut Context<'_>,
+        until: Until,
+        feed: &mut Feed,
+        heard: &mut Heard,
+        table: &str,
+    ) -> Result<Poll<()>, Fault> {
+        loop {
+            self.hear(feed, heard, table)?;
+            let flushed = self.client.poll_flush(cx).map_err(Fault::client)?;
+            if heard.error.is_some() && until != Until::Ready || feed.ready {
+                return Ok(Poll::Ready(()));
+            }
+            if flushed.is_pending() && self.client.outbox.len() > READ_MOST {
+                // Back-pressure: the client does not take what the server says.
+                return Ok(Poll::Pending);
+            }
+            let link = &mut self.links[feed.link];
+            match poll_fill(cx, link) {
+                Poll::Pending => return Ok(Poll::Ready(())),
+                Poll::Ready(Ok(0)) => return Err(Fault::lost(&link.pool.host, None)),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(e)) => return Err(Fault::lost(&link.pool.host, Some(e))),
+            }
+        }
+    }
+
     /// Deals with the whole messages that have come from the server.
     fn hear(&mut self, feed: &mut Feed, heard: &mut Heard, table: &str) -> Result<(), Fault> {
-        let (client, link) = (&mut self.client, &mut self.links[self.active]);
+        let (client, link) = (&mut self.client, &mut self.links[feed.link]);
         loop {
             let header = match frame::header(link.unread()) {
                 Ok(Some(header)) if link.unread().len() >= header.len => header,
@@ -129,7 +147,7 @@ impl Session {
                 b'G' => drop(heard.response.get_or_insert(message)),
                 b'C' => {
                     let rows = CommandComplete::decode(body).ok().and_then(|c| c.rows());
-                    heard.rows += rows.unwrap_or(0);
+                    feed.rows += rows.unwrap_or(0);
                     feed.done();
                 }
                 b'N' => match ErrorView::decode(body) {
@@ -166,7 +184,7 @@ impl Session {
                 b'Z' => {
                     link.status = body.first().copied().unwrap_or(b'E');
                     link.unsynced = false;
-                    heard.ready = true;
+                    feed.ready = true;
                 }
                 tag => return Err(Fault::protocol(&link.pool.host, tag)),
             }

@@ -36,6 +36,7 @@ pub(super) fn insert_text(
         defaults: Vec::new(),
         params: tokens.params()?,
         conflict: OnConflict::Fail,
+        conflict_target: None,
     };
     let mut at = values.end;
     match source {
@@ -61,7 +62,7 @@ pub(super) fn insert_text(
         }
         _ => return None,
     }
-    found.conflict = tokens.conflict(at)?;
+    (found.conflict, found.conflict_target) = tokens.conflict(at)?;
     let excluded = root
         .items
         .iter()
@@ -174,23 +175,23 @@ impl Tokens<'_> {
     }
 
     /// What stands behind the rows says of conflicts.
-    fn conflict(&self, from: usize) -> Option<OnConflict> {
+    fn conflict(&self, from: usize) -> Option<(OnConflict, Option<Range<Pos>>)> {
         if !self.is_word(from, "on") {
-            return Some(OnConflict::Fail);
+            return Some((OnConflict::Fail, None));
         }
         let action = self.outside(from).find(|at| {
             self.is_word(*at, "do")
                 && !self.is_punct(*at - 1, b'.')
                 && (self.is_word(at + 1, "nothing") || self.is_word(at + 1, "update"))
         })?;
+        let target = Some(self.pos(from)..self.pos(action));
         if self.is_word(action + 1, "nothing") {
-            return Some(OnConflict::Nothing);
+            return Some((OnConflict::Nothing, target));
         }
         let some = self.outside(action).any(|at| self.is_word(at, "where"));
-        Some(if some {
-            OnConflict::UpdateSome
-        } else {
-            OnConflict::Update
+        Some(match some {
+            true => (OnConflict::UpdateSome, target),
+            false => (OnConflict::Update, target),
         })
     }
 

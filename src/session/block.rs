@@ -175,15 +175,7 @@ impl Session {
                 block.owner = Owner::Client;
                 return Ok(tag(command));
             }
-            let mut out = Vec::new();
-            ErrorFields::new(
-                Severity::Warning,
-                SqlState::ACTIVE_TRANSACTION,
-                "there is already a transaction in progress",
-            )
-            .write(&mut out);
-            backend::command_complete(&mut out, command);
-            return Ok(Acted::Answered(out));
+            return self.begin_inside(options, text, command).await;
         }
         let plain = options.isolation.is_none()
             && options.read_only.is_none()
@@ -200,9 +192,16 @@ impl Session {
                 Some(Isolation::RepeatableRead | Isolation::Serializable)
             ),
         );
-        if self.links.iter().any(|l| l.unsynced) {
-            // In the middle of a batch: what it has done so far, on all hosts, belongs to the block. Postgres does the same.
-            self.run_on_unsynced_others(text).await?;
+        if !self.links.is_empty() {
+            // In the middle of a batch or a message: what it has done so far, on all hosts, belongs to the block. Postgres
+            // does the same.
+            for i in (0..self.links.len())
+                .filter(|i| *i != self.active)
+                .collect::<Vec<_>>()
+            {
+                self.run_quietly(i, text).await?;
+                self.links[i].unsynced = false;
+            }
             let done = self.run_on(self.active, text).await?;
             if !done {
                 self.block = None;
@@ -210,6 +209,41 @@ impl Session {
             return Ok(Acted::Passed);
         }
         Ok(tag(command))
+    }
+
+    /// BEGIN in a block: a warning, but its options hold.
+    async fn begin_inside(
+        &mut self,
+        options: &BeginOptions,
+        text: &str,
+        command: &str,
+    ) -> Result<Acted, Fault> {
+        let set = options.set_transaction();
+        if set.is_some() && !self.links.is_empty() {
+            self.check_isolation(options)?;
+            let acted = self.run_on_all(text, command).await?;
+            if let (Some(block), Some(set)) = (&mut self.block, set)
+                && !block.failed
+            {
+                block.push_set(set);
+            }
+            return Ok(acted);
+        }
+        let mut out = Vec::new();
+        ErrorFields::new(
+            Severity::Warning,
+            SqlState::ACTIVE_TRANSACTION,
+            "there is already a transaction in progress",
+        )
+        .write(&mut out);
+        backend::command_complete(&mut out, command);
+        if let Some(set) = set {
+            self.check_isolation(options)?;
+            if let Some(block) = &mut self.block {
+                block.push_set(set);
+            }
+        }
+        Ok(Acted::Answered(out))
     }
 
     /// From here on the session is in a block.
@@ -269,6 +303,9 @@ impl Session {
         };
         let commit = commit && !block.failed;
         if block.owner == Owner::Message {
+            if chain {
+                return Err(outside(&format!("{command} AND CHAIN")));
+            }
             // As after a COMMIT outside of a block: what there is of an implicit transaction ends.
             no_transaction().write(&mut self.client.outbox);
         }

@@ -398,9 +398,12 @@ impl Session {
     async fn commit_in_two_phases(&mut self, two: TwoPhase) -> Result<Ended, Fault> {
         let name = two.ticket.name().clone();
         let (others, readers) = self.parts(Some(two.decision));
-        let Some(decision) = self.links.iter().position(|l| l.host == two.decision) else {
-            // Lost on the way; the block has failed then, and is not committed.
-            return Err(Fault::lost(&name.host, None));
+        let decision = self.links.iter().position(|l| l.host == two.decision);
+        let written = self.block.as_ref().map_or(0, |b| b.writers.hosts.len());
+        let Some(decision) = decision.filter(|_| others.len() + 1 == written) else {
+            // What was lost on the way has made the block fail, so this is never so. If it were, half would be committed.
+            self.roll_back_all().await;
+            return Err(rolled_back(Fault::lost(&name.host, None)));
         };
         self.context.seam.reach("before-prepare").await;
         two.ticket.step("preparing");
@@ -558,10 +561,17 @@ impl Session {
         }
     }
 
-    /// Takes out the links whose connection is gone.
+    /// Takes out the links whose connection is gone. An open block has lost what was done there.
     pub(super) fn drop_lost(&mut self) {
+        let before = self.links.len();
         self.links.retain(|link| link.conn.is_some());
         self.active = 0;
+        if let Some(block) = &mut self.block
+            && self.links.len() < before
+        {
+            block.failed = true;
+            block.lost = true;
+        }
     }
 }
 

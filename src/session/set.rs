@@ -305,9 +305,22 @@ impl Session {
             self.run_on(i, text).await?;
             return Ok(Acted::Passed);
         };
-        if let Some(isolation) = options.isolation {
+        let text = text.trim().trim_end_matches(';');
+        if self.links.is_empty() {
+            block.push_set(text.to_owned());
+            self.check_isolation(options)?;
+            return Ok(tag("SET"));
+        }
+        self.check_isolation(options)?;
+        self.run_in_block(text, "SET").await
+    }
+
+    /// The open block gets these options.
+    pub(super) fn check_isolation(&mut self, options: &BeginOptions) -> Result<(), Fault> {
+        let several = self.links.len() > 1;
+        if let (Some(isolation), Some(block)) = (options.isolation, &mut self.block) {
             let one = isolation >= Isolation::RepeatableRead;
-            if one && self.links.len() > 1 {
+            if one && several {
                 return Err(Fault::unsupported(
                     "this transaction is on several hosts already: they cannot share one snapshot",
                     "Say the isolation level in BEGIN.",
@@ -315,11 +328,7 @@ impl Session {
             }
             block.one_snapshot = one;
         }
-        if self.links.is_empty() {
-            block.push_set(text.trim().trim_end_matches(';').to_owned());
-            return Ok(tag("SET"));
-        }
-        self.run_in_block(text, "SET").await
+        Ok(())
     }
 
     /// `SET SESSION CHARACTERISTICS AS TRANSACTION ...`: the defaults of the transactions to come.

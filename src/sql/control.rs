@@ -132,6 +132,26 @@ pub struct BeginOptions {
     pub deferrable: Option<bool>,
 }
 
+impl BeginOptions {
+    /// The statement that gives a transaction these options, if there are any.
+    pub fn set_transaction(&self) -> Option<String> {
+        let isolation = self.isolation.map(|isolation| match isolation {
+            Isolation::ReadUncommitted => "ISOLATION LEVEL READ UNCOMMITTED",
+            Isolation::ReadCommitted => "ISOLATION LEVEL READ COMMITTED",
+            Isolation::RepeatableRead => "ISOLATION LEVEL REPEATABLE READ",
+            Isolation::Serializable => "ISOLATION LEVEL SERIALIZABLE",
+        });
+        let pick = |value: Option<bool>, yes, no| value.map(|value| if value { yes } else { no });
+        let read_only = pick(self.read_only, "READ ONLY", "READ WRITE");
+        let deferrable = pick(self.deferrable, "DEFERRABLE", "NOT DEFERRABLE");
+        let modes: Vec<&str> = [isolation, read_only, deferrable]
+            .into_iter()
+            .flatten()
+            .collect();
+        (!modes.is_empty()).then(|| format!("SET TRANSACTION {}", modes.join(", ")))
+    }
+}
+
 /// `iso_level`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Isolation {

@@ -1,6 +1,7 @@
 //! A transaction block as the client sees it. `BEGIN` is answered at once and sent in front of the first statement on
 //! each host, so the block may be on no host, on one, or on several.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::Session;
@@ -11,7 +12,7 @@ use super::errors::Fault;
 use super::replies::{Pass, Reply};
 use crate::pool::Settings;
 use crate::shardmap::HostId;
-use crate::sql::control::{BeginOptions, Isolation};
+use crate::sql::control::BeginOptions;
 use crate::sql::hint::Hint;
 use crate::wire::backend;
 use crate::wire::error::{ErrorFields, Severity, SqlState};
@@ -23,10 +24,9 @@ const COMMIT: &[u8] = b"presplit_commit";
 /// An open transaction block.
 pub(super) struct Block {
     pub(super) owner: Owner,
-    /// What begins it on a host: `BEGIN` with the client's options.
-    pub(super) begin: Box<str>,
-    /// REPEATABLE READ or SERIALIZABLE: it must not see two hosts' snapshots.
-    pub(super) one_snapshot: bool,
+    /// The client's options, from BEGIN and SET TRANSACTION. (A SET TRANSACTION of its own would come too late on a host
+    /// enlisted later: the mark has a snapshot.)
+    options: BeginOptions,
     /// A statement failed: nothing but its end (or ROLLBACK TO) is accepted.
     pub(super) failed: bool,
     /// It has failed, and holds no locks any more that it would not hold on one Postgres.
@@ -78,6 +78,27 @@ enum Replayed {
 }
 
 impl Block {
+    /// What begins it on a host.
+    pub(super) fn begin(&self) -> Cow<'static, str> {
+        match self.options == BeginOptions::default() {
+            true => "BEGIN".into(),
+            false => self.options.begin().into(),
+        }
+    }
+
+    /// It must not see two hosts' snapshots.
+    pub(super) fn one_snapshot(&self) -> bool {
+        self.options.one_snapshot()
+    }
+
+    /// What a transaction is begun with that is chained to it. An error outside of savepoints has undone what was set.
+    fn chained(&self) -> BeginOptions {
+        match self.failed && self.savepoints.is_empty() {
+            true => BeginOptions::default(),
+            false => self.options,
+        }
+    }
+
     /// The statements that bring a newly enlisted host to where the block is.
     pub(super) fn replay(&self) -> impl Iterator<Item = String> {
         self.replay.iter().map(|r| match r {
@@ -177,21 +198,7 @@ impl Session {
             }
             return self.begin_inside(options, text, command).await;
         }
-        let plain = options.isolation.is_none()
-            && options.read_only.is_none()
-            && options.deferrable.is_none();
-        let begin = if plain {
-            "BEGIN".into()
-        } else {
-            text.trim().trim_end_matches(';').into()
-        };
-        self.open_block(
-            begin,
-            matches!(
-                options.isolation,
-                Some(Isolation::RepeatableRead | Isolation::Serializable)
-            ),
-        );
+        self.open_block(*options);
         if !self.links.is_empty() {
             // In the middle of a batch or a message: what it has done so far, on all hosts, belongs to the block. Postgres
             // does the same.
@@ -218,17 +225,10 @@ impl Session {
         text: &str,
         command: &str,
     ) -> Result<Acted, Fault> {
-        let set = options.set_transaction();
-        if set.is_some() && !self.links.is_empty() {
-            self.check_isolation(options)?;
-            let acted = self.run_on_all(text, command).await?;
-            if let (Some(block), Some(set)) = (&mut self.block, set)
-                && !block.failed
-            {
-                block.push_set(set);
-            }
-            return Ok(acted);
+        if *options != BeginOptions::default() && !self.links.is_empty() {
+            return self.set_options(options, text, command).await;
         }
+        self.set_options(options, text, command).await?;
         let mut out = Vec::new();
         ErrorFields::new(
             Severity::Warning,
@@ -237,17 +237,47 @@ impl Session {
         )
         .write(&mut out);
         backend::command_complete(&mut out, command);
-        if let Some(set) = set {
-            self.check_isolation(options)?;
-            if let Some(block) = &mut self.block {
-                block.push_set(set);
-            }
-        }
         Ok(Acted::Answered(out))
     }
 
+    /// The open block has these options from now on.
+    pub(super) async fn set_options(
+        &mut self,
+        options: &BeginOptions,
+        text: &str,
+        command: &str,
+    ) -> Result<Acted, Fault> {
+        if options.one_snapshot() && self.links.len() > 1 {
+            return Err(Fault::unsupported(
+                "this transaction is on several hosts already: they cannot share one snapshot",
+                "Say the isolation level in BEGIN.",
+            ));
+        }
+        let several = self.block.as_ref().is_some_and(|b| b.writers.are_several());
+        if options.read_only == Some(true) && several {
+            return Err(Fault::unsupported(
+                "a transaction that has written on several hosts cannot become READ ONLY: its commit writes a row",
+                "Leave it out, or COMMIT first.",
+            ));
+        }
+        let acted = match *options == BeginOptions::default() {
+            true => tag(command),
+            false => self.run_on_all(text, command).await?,
+        };
+        if let Some(block) = &mut self.block
+            && !block.failed
+        {
+            match block.savepoints.is_empty() {
+                true => block.options = block.options.and_then(options),
+                // A rollback to a savepoint undoes it on hosts enlisted later, too.
+                false => block.push_set(text.to_owned()),
+            }
+        }
+        Ok(acted)
+    }
+
     /// From here on the session is in a block.
-    pub(super) fn open_block(&mut self, begin: Box<str>, one_snapshot: bool) {
+    pub(super) fn open_block(&mut self, options: BeginOptions) {
         // What the implicit transaction has set belongs to the block, too.
         let settings_before = self
             .batch
@@ -259,8 +289,7 @@ impl Session {
             .map(Replayed::Set)
             .collect();
         self.block = Some(Box::new(Block {
-            begin,
-            one_snapshot,
+            options,
             failed: false,
             let_go: false,
             lost: false,
@@ -313,12 +342,11 @@ impl Session {
             return Ok(tag(command));
         };
         let changed = !matches!(block.tables, BlockTables::Same);
-        let begin = block.begin.clone();
-        let one_snapshot = block.one_snapshot;
+        let chained = block.chained();
         if self.links.is_empty() {
             self.close_block(commit);
             if chain {
-                self.open_block(begin, one_snapshot);
+                self.open_block(chained);
             }
             return Ok(tag(if commit { "COMMIT" } else { "ROLLBACK" }));
         }
@@ -361,7 +389,7 @@ impl Session {
         }
         self.release_links().await;
         if chain {
-            self.open_block(begin, one_snapshot);
+            self.open_block(chained);
         }
         Ok(Acted::Passed)
     }
@@ -373,7 +401,7 @@ impl Session {
             return Ok(tag("COMMIT"));
         };
         let changed = !matches!(block.tables, BlockTables::Same);
-        let (begin, one_snapshot) = (block.begin.clone(), block.one_snapshot);
+        let chained = block.chained();
         self.client.hold_for_caller();
         let ended = self.commit_all().await;
         let committed = matches!(ended, Ok(Ended::Committed));
@@ -389,7 +417,7 @@ impl Session {
             self.context.refresh.renew().await;
         }
         if chain {
-            self.open_block(begin, one_snapshot);
+            self.open_block(chained);
         }
         Ok(tag("COMMIT"))
     }

@@ -11,6 +11,7 @@ use super::context::Prepared;
 use super::errors::Fault;
 use super::queries::Answer;
 use crate::shardmap::{CrossHost, CrossHostSnapshots, HostId};
+use crate::sql::control::BeginOptions;
 use crate::twophase::{self, Home, Name, Place, Readiness, Ticket};
 use crate::wire::error::{ErrorFields, SqlState};
 
@@ -145,7 +146,7 @@ impl Session {
 
     /// Two hosts are two snapshots: refused where one was asked for.
     pub(super) fn check_snapshot(&self, host: HostId) -> Result<(), Fault> {
-        let one = self.block.as_ref().is_some_and(|b| b.one_snapshot);
+        let one = self.block.as_ref().is_some_and(|b| b.one_snapshot());
         if !one
             || self.links.is_empty()
             || self.links.iter().any(|l| l.host == host)
@@ -309,7 +310,7 @@ impl Session {
             return Ok(());
         }
         self.query_all_links("BEGIN").await?;
-        self.open_block("BEGIN".into(), false);
+        self.open_block(BeginOptions::default());
         if let Some(block) = &mut self.block {
             block.owner = Owner::Message;
         }

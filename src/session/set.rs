@@ -300,35 +300,12 @@ impl Session {
         options: &BeginOptions,
         text: &str,
     ) -> Result<Acted, Fault> {
-        let Some(block) = &mut self.block else {
+        if self.block.is_none() {
             let i = self.link(Need::plain(self.any_host())).await?;
             self.run_on(i, text).await?;
             return Ok(Acted::Passed);
-        };
-        let text = text.trim().trim_end_matches(';');
-        if self.links.is_empty() {
-            block.push_set(text.to_owned());
-            self.check_isolation(options)?;
-            return Ok(tag("SET"));
         }
-        self.check_isolation(options)?;
-        self.run_in_block(text, "SET").await
-    }
-
-    /// The open block gets these options.
-    pub(super) fn check_isolation(&mut self, options: &BeginOptions) -> Result<(), Fault> {
-        let several = self.links.len() > 1;
-        if let (Some(isolation), Some(block)) = (options.isolation, &mut self.block) {
-            let one = isolation >= Isolation::RepeatableRead;
-            if one && several {
-                return Err(Fault::unsupported(
-                    "this transaction is on several hosts already: they cannot share one snapshot",
-                    "Say the isolation level in BEGIN.",
-                ));
-            }
-            block.one_snapshot = one;
-        }
-        Ok(())
+        self.set_options(options, text, "SET").await
     }
 
     /// `SET SESSION CHARACTERISTICS AS TRANSACTION ...`: the defaults of the transactions to come.

@@ -488,3 +488,22 @@ fn another_proxy_ends(mut stand: Stand) {
         stand.proxy = Some(Proxy::with_seam(&stand.map_file, &stand.seam));
     }
 }
+
+#[test]
+fn after_a_rollback_on_a_lost_host_nothing_is_waited_for() {
+    let mut stand = Stand::new();
+    let users = stand.users();
+    let mut client = stand.client();
+    write(&mut client, &users, Prepared).unwrap();
+    // A host that was written on, but not first: the ROLLBACK on the first is answered.
+    let gone = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE state = 'idle in transaction'";
+    let answer = stand.several.direct(2).run(gone);
+    assert_eq!(texts(&answer), [["t"]]);
+    assert_eq!(run(&mut client, "ROLLBACK").as_deref(), Ok("ROLLBACK"));
+    let user = users[2];
+    let sql = format!("UPDATE accounts SET balance = balance + 7 WHERE user_id = {user}");
+    for sql in ["BEGIN", &sql, "COMMIT"] {
+        run(&mut client, sql).unwrap();
+    }
+    assert_eq!(stand.stands(user), ["7", "0"]);
+}

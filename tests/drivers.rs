@@ -22,7 +22,7 @@ struct Left {
 }
 
 /// Where the drivers are: made by `tests/drivers/setup.sh`, which does nothing when they are there.
-fn drivers() -> &'static Path {
+pub fn drivers() -> &'static Path {
     static DRIVERS: OnceLock<PathBuf> = OnceLock::new();
     DRIVERS.get_or_init(|| {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));

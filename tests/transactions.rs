@@ -551,7 +551,12 @@ async fn statements_over_several_hosts_are_as_on_one_postgres() {
                 A + m + 2,
                 C + m + 2
             ),
-            follows(&[(C + m, late), (A + m, late + 1), (B + m, late + 2)]),
+            follows(&[
+                (C + m, late),
+                (A + m, late + 1),
+                (B + m, late + 2),
+                (B + m + 9, late + 7),
+            ]),
             // Looked at when the transaction ends: twice the same target, of one user on the first, second, third host.
             follows(&[
                 (A + m, late + 3),
@@ -562,25 +567,25 @@ async fn statements_over_several_hosts_are_as_on_one_postgres() {
             follows(&[
                 (A + m, late + 3),
                 (B + m, late + 4),
-                (B + m, late + 2),
+                (B + m + 9, late + 2),
                 (C + m, late + 5),
             ]),
             follows(&[
                 (A + m, late + 3),
                 (C + m, late + 5),
-                (C + m, late),
+                (C + m + 9, late),
                 (B + m, late + 4),
             ]),
             format!(
-                "UPDATE follows SET target_id = {late} + 50 WHERE source_id IN ({}, {})",
+                "UPDATE follows SET target_id = target_id + 50 WHERE source_id IN ({}, {})",
                 A + m,
                 C + m
             ),
             format!(
-                "UPDATE follows SET target_id = {late} + 50 WHERE source_id IN ({}, {}, {})",
+                "UPDATE follows SET target_id = {late} + 70 WHERE source_id IN ({}, {}, {})",
+                A + m,
                 B + m,
-                C + m,
-                B + m + 1
+                B + m + 9
             ),
             format!("DELETE FROM users WHERE id IN ({}, {}, 1)", B + m, C + m),
             begin.clone(),
@@ -597,7 +602,7 @@ async fn statements_over_several_hosts_are_as_on_one_postgres() {
             ),
             commit.clone(),
             begin.clone(),
-            follows(&[(A + m, late + 6), (A + m, late + 1), (B + m, late + 4)]),
+            follows(&[(A + m, late + 6), (A + m + 9, late + 51), (B + m, late + 4)]),
             commit.clone(),
             format!(
                 "{}; {}",
@@ -607,7 +612,7 @@ async fn statements_over_several_hosts_are_as_on_one_postgres() {
             format!(
                 "{}; {}",
                 users(m + 54, "with others"),
-                follows(&[(B + m, late + 8), (B + m, late + 2), (C + m, late + 9)])
+                follows(&[(B + m, late + 8), (B + m + 9, late + 2), (C + m, late + 9)])
             ),
             "SELECT count(*) FROM users".into(),
             "SELECT count(*) FROM follows".into(),

@@ -1,8 +1,7 @@
 //! DDL meets the catalog: whether it is about the shards' tables, reference tables or those of one host, and so where it
 //! is run. What would tie tables of different places together, or change a key, is refused.
 
-use crate::catalog;
-use crate::sql::ddl::{Act, Change, ColumnDdl, Ddl, ObjectKind, Run, Tie, quote, take_next_id};
+use crate::sql::ddl::{Act, Change, Ddl, ObjectKind, Run, Tie, quote, take_next_id};
 use crate::sql::plan::{Plan, TableRef};
 use crate::sql::rewrite::Edit;
 
@@ -501,46 +500,6 @@ impl Binder<'_> {
         }
         sort(&mut edits);
         edits
-    }
-}
-
-impl Tables {
-    /// Adds the table that a statement makes, which is not in the catalog yet.
-    pub fn learn(&mut self, ddl: &Ddl, place: &Place) {
-        let Some(object) = ddl.objects.first() else {
-            return;
-        };
-        let name = &object.name;
-        let makes = ddl.act == Act::Create && ddl.index.is_none() && !ddl.columns.is_empty();
-        if !makes || self.get(name).is_some() {
-            return;
-        }
-        let kind = match place {
-            Place::Shards => TableKind::Sharded {
-                key: None,
-                ids: Vec::new(),
-            },
-            Place::Hosts => TableKind::Reference,
-            Place::Host(host) => TableKind::Unsharded { host: host.clone() },
-        };
-        let column = |c: &ColumnDdl| catalog::Column {
-            name: c.name.clone(),
-            type_oid: 0,
-            has_default: c.counts,
-            not_null: false,
-            generated: false,
-            default: None,
-            collation: catalog::Collation::None,
-        };
-        let columns = ddl.columns.iter().map(column).collect();
-        self.add(super::Table {
-            name: name.clone(),
-            kind,
-            columns,
-            view: false,
-            bad_key: None,
-            reads: None,
-        });
     }
 }
 

@@ -54,6 +54,9 @@ pub fn outlook(
         }
     }
     let route = decide(bound, &full, map, hint)?.sendable()?;
+    if let (Rule::Reference(_), Target::Data(None)) = (&bound.rule, &route.target) {
+        return Ok(Outlook::EveryHost);
+    }
     Ok(of_target(&route.target, map))
 }
 

@@ -181,10 +181,6 @@ impl Tables {
         }
     }
 
-    pub(super) fn add(&mut self, table: Table) {
-        self.by_name.insert(table.name.clone(), table);
-    }
-
     /// Every table, view or the like, sorted by name.
     pub fn list(&self) -> Vec<&Table> {
         let mut list: Vec<_> = self.by_name.values().collect();

@@ -1384,7 +1384,25 @@ fn inserts() {
             "INSERT INTO invoices (user_id) SELECT user_id FROM photos WHERE user_id = 5",
             "SR002",
         ),
-        ("INSERT INTO countries VALUES ('de')", "SR002"),
+        ("INSERT INTO countries VALUES ('de')", "every host"),
+        (
+            "INSERT INTO countries VALUES (now()::text) ON CONFLICT (code) DO UPDATE SET name = random()",
+            "every host",
+        ),
+        (
+            "UPDATE countries SET name = 'x' WHERE code IN (SELECT 'a')",
+            "every host",
+        ),
+        ("UPDATE countries SET name = now()", "SR002"),
+        (
+            "DELETE FROM countries WHERE code = (SELECT 'a' LIMIT 1)",
+            "SR002",
+        ),
+        ("DELETE FROM countries USING countries d", "SR002"),
+        (
+            "WITH c AS (DELETE FROM countries RETURNING *) SELECT * FROM c",
+            "SR002",
+        ),
         ("INSERT INTO devices (uuid) VALUES ('x')", "SR007"),
     ]);
 }
@@ -1716,7 +1734,7 @@ fn utilities() {
         ("COPY shard_0003.photos FROM STDIN", "rows 3"),
         ("COPY invoices FROM STDIN", "host b"),
         ("COPY countries TO STDOUT", "any"),
-        ("COPY countries FROM STDIN", "SR002"),
+        ("COPY countries FROM STDIN", "rows"),
         ("COPY shard_0003.photos TO STDOUT", "3"),
         (
             "COPY (SELECT * FROM photos WHERE user_id = 5) TO STDOUT WITH CSV HEADER",

@@ -341,7 +341,7 @@ impl Session {
         let Some(block) = &self.block else {
             return Ok(tag(command));
         };
-        let changed = !matches!(block.tables, BlockTables::Same);
+        let changed = block.has_changed_tables();
         let chained = block.chained();
         if self.links.is_empty() {
             self.close_block(commit);
@@ -400,21 +400,18 @@ impl Session {
         let Some(block) = &self.block else {
             return Ok(tag("COMMIT"));
         };
-        let changed = !matches!(block.tables, BlockTables::Same);
+        let changed = block.has_changed_tables();
         let chained = block.chained();
         self.client.hold_for_caller();
         let ended = self.commit_all().await;
         let committed = matches!(ended, Ok(Ended::Committed));
         self.close_block(committed);
         self.release_links().await;
+        self.renew_tables(changed, &ended).await;
         ended?;
         if !committed {
             self.batch.refused();
             return Ok(Acted::Passed);
-        }
-        if changed {
-            // Before the client hears of it: its next statement may name what was made.
-            self.context.refresh.renew().await;
         }
         if chain {
             self.open_block(chained);
@@ -445,7 +442,7 @@ impl Session {
                 conn.settings = link.settings_at_begin.clone();
             }
         }
-        if committed && !matches!(block.tables, BlockTables::Same) {
+        if committed && block.has_changed_tables() {
             self.context.refresh.renew_soon();
         }
         if !committed {
@@ -544,7 +541,7 @@ impl Session {
         block.writers.rolled_back_to(at);
         block.failed = false;
         block.let_go = false;
-        if !matches!(block.tables, BlockTables::Same) {
+        if block.has_changed_tables() {
             block.tables = BlockTables::Changed;
         }
         // What was set when on which connection, and what of it is undone, is not worked out: all of it is set anew.
@@ -659,9 +656,17 @@ impl Session {
         self.active = i;
         frontend::query(&mut self.links[i].outbox, text.as_bytes());
         self.replies.push(Reply::Query(Pass::Keep));
-        let done = self.relay().await;
-        self.active = before;
-        done.map(|_| ())
+        match self.relay().await {
+            Ok(_) => {
+                self.active = before;
+                Ok(())
+            }
+            Err(fault) => {
+                // Its answer never comes, and nobody may wait for it. It is this link that is lost.
+                self.replies.clear();
+                Err(fault)
+            }
+        }
     }
 }
 

@@ -252,7 +252,7 @@ impl Session {
     }
 
     /// One statement on every link, of which the client hears nothing unless it fails.
-    async fn query_all_links(&mut self, text: &str) -> Result<(), Fault> {
+    pub(super) async fn query_all_links(&mut self, text: &str) -> Result<(), Fault> {
         let asks = (0..self.links.len()).map(|i| (i, text.to_owned()));
         let answers = self.query_links(asks.collect(), None).await;
         for answer in answers {
@@ -266,7 +266,7 @@ impl Session {
 
     /// Whether a host can take part in a transaction over several: which database it is. It is waited for if that is not
     /// known yet.
-    async fn check_two_phase(&self, host: HostId) -> Result<Home, Fault> {
+    pub(super) async fn check_two_phase(&self, host: HostId) -> Result<Home, Fault> {
         let name = &self.map.host(host).name;
         let refused = |why: String, mend: &str| {
             let message = match self.first_writer() {
@@ -332,6 +332,7 @@ impl Session {
             return Ok(error);
         };
         let error = error || block.failed || self.batch.skipping();
+        let changed = block.has_changed_tables();
         let ended = match error {
             true => {
                 self.roll_back_all().await;
@@ -342,6 +343,7 @@ impl Session {
         let committed = matches!(ended, Ok(Ended::Committed));
         self.close_block(committed);
         self.end_implicit(committed);
+        self.renew_tables(changed, &ended).await;
         ended.map(|_| !committed)
     }
 
@@ -533,9 +535,10 @@ impl Session {
     pub(super) async fn roll_back_all(&mut self) {
         for i in 0..self.links.len() {
             // After an error the server takes nothing but a Sync.
-            if self.links[i].unsynced && self.links[i].conn.is_some() {
-                let lost = self.sync_link(i).await.is_err();
-                if lost && let Some(link) = self.links.get_mut(i) {
+            let synced = !self.links[i].unsynced || self.links[i].conn.is_none();
+            if !synced && self.sync_link(i).await.is_err() {
+                self.replies.clear();
+                if let Some(link) = self.links.get_mut(i) {
                     link.discard();
                 }
             }

@@ -46,6 +46,9 @@ impl Session {
                 self.run_on(i, text).await?;
                 Ok(Acted::Passed)
             }
+            Control::SetConstraints { names, deferred } if !names.is_empty() => {
+                self.set_constraints(names, *deferred).await
+            }
             Control::SetConstraints { .. } => {
                 let acted = self.run_on_all(text, "SET CONSTRAINTS").await?;
                 if let Some(block) = &mut self.block {

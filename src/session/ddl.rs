@@ -1,34 +1,24 @@
-//! DDL: one statement run in the schema of every shard (or in `public` of every host), hosts in parallel, the shards of a
-//! host pipelined in one transaction. Only when all have succeeded it is committed everywhere.
+//! DDL: one statement run in the schema of every shard (or in `public` of every host), hosts side by side, the shards of a
+//! host pipelined. It is part of the client's block, or of one of ours that ends with the message or the batch: committed
+//! everywhere or nowhere (`super::commit`).
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::Session;
-use super::block::quoted;
-use super::context::{Prepared, Routed, Statement};
+use super::block::{Owner, quoted};
+use super::context::{Prepared, Statement};
 use super::ddl_lanes::{Lane, Step, What};
 use super::errors::Fault;
 use super::links::Need;
 use super::prepare::PARSE;
-use super::relay::char_count;
-use crate::route::{self, Bound, Place, Tables, Values, Work};
-use crate::shardmap::{HostId, ShardId};
-use crate::sql::control::{self, BeginOptions, Control};
+use crate::route::{Bound, Place, Work};
+use crate::shardmap::HostId;
 use crate::sql::ddl::Run;
-use crate::sql::hint;
 use crate::sql::parse;
-use crate::sql::plan::Plan;
 use crate::sql::shape::Shape;
 use crate::wire::backend;
 use crate::wire::error::{ErrorFields, Severity, SqlState};
-
-/// Two sessions that run DDL on several hosts take turns: Postgres sees no deadlock that goes over two hosts. The letters
-/// `ddl`.
-const TURN: i64 = 0x0064_646c;
-/// The longest that DDL on several hosts waits for a lock, unless the session has set `lock_timeout`: longer, and it may be
-/// a deadlock that goes over two hosts.
-const LOCK_TIMEOUT: &str = "10s";
 
 /// A statement of DDL.
 pub(super) struct Item {
@@ -62,14 +52,10 @@ impl Item {
     pub(super) fn work(&self) -> Option<&Work> {
         self.bound()?.work()
     }
-
-    fn run(&self) -> Run {
-        self.work().map_or(Run::Together, |work| work.run)
-    }
 }
 
 impl Session {
-    /// A Query that is one statement of DDL.
+    /// A Query that is one statement of DDL. `ReadyForQuery` is the caller's.
     pub(super) async fn ddl_simple(
         &mut self,
         text: &Range<usize>,
@@ -77,125 +63,46 @@ impl Session {
     ) -> Result<(), Fault> {
         let text = self.client.inbox[text.clone()].to_vec();
         let prepared = self.look_anew(&text, prepared).await?;
-        let items = [Item::new(&text, prepared, 0)];
-        self.run_ddl(&items, Wrap::Bare).await
+        let tag = self.run_ddl(&Item::new(&text, prepared, 0)).await?;
+        if !self.end_message(false).await? {
+            backend::command_complete(&mut self.client.outbox, &tag);
+        }
+        Ok(())
     }
 
-    /// Execute of a portal that is DDL. It is committed at once, not at the Sync.
+    /// Execute of a portal that is DDL. Outside of a client's block it is committed at the Sync.
     pub(super) async fn ddl_extended(&mut self, statement: &Statement) -> Result<(), Fault> {
         self.settle_replies().await?;
-        if self.block.is_none() && self.batch.writer.is_some() {
-            return Err(Fault::unsupported(
-                "DDL of all shards cannot follow a write in one pipeline",
-                "Send a Sync between them.",
-            ));
-        }
-        for i in 0..self.links.len() {
-            if self.block.is_none() && self.links[i].unsynced {
-                self.sync_link(i).await?;
-            }
-        }
         let prepared = self
             .look_anew(&statement.text, statement.prepared.clone())
             .await?;
-        let items = [Item::new(&statement.text, prepared, 0)];
-        self.run_ddl(&items, Wrap::Bare).await?;
+        let tag = self
+            .run_ddl(&Item::new(&statement.text, prepared, 0))
+            .await?;
+        backend::command_complete(&mut self.client.outbox, &tag);
         if self.block.is_none() {
             self.release_links().await;
         }
         Ok(())
     }
 
-    /// The statements of a text that is DDL alone (BEGIN in front and COMMIT at its end left out): all or nothing. `None`:
-    /// it is not. What one statement makes is known to the next.
-    pub(super) async fn ddl_text(
-        &mut self,
-        whole: &[u8],
-        pieces: &[Range<usize>],
-    ) -> Result<Option<DdlText>, Fault> {
-        if self.block.is_some() {
-            return Ok(None);
-        }
-        let (mut tags, mut inner) = ((None, None), pieces);
-        if let [first, middle @ .., last] = pieces
-            && let (Some(begin), Some(commit)) =
-                (begins(&whole[first.clone()]), commits(&whole[last.clone()]))
-        {
-            (tags, inner) = ((Some(begin), Some(commit)), middle);
-        }
-        let is_ddl = |piece: &Range<usize>| {
-            let first = whole[piece.clone()].trim_ascii_start();
-            !first.is_empty() && self.is_ddl(&whole[piece.clone()])
-        };
-        if inner.is_empty() || !inner.iter().all(is_ddl) {
-            return Ok(None);
-        }
-        self.context.refresh.look().await;
-        let schema = self.schema();
-        let Some(mut tables) = schema.tables.clone() else {
-            return Err(Self::no_tables());
-        };
-        let mut items = Vec::new();
-        for piece in inner {
+    /// Whether one of a text's statements makes, changes or drops what others of it may be about.
+    pub(super) fn changes_tables(whole: &[u8], pieces: &[Range<usize>]) -> bool {
+        let changes = |piece: &Range<usize>| {
             let text = &whole[piece.clone()];
-            let from = char_count(&whole[..piece.start]);
-            let Some(bound) = bind_ddl(text, &mut tables) else {
-                return Ok(None);
-            };
-            if bound.work().is_none() {
-                // A refusal, or for one host: as any other text.
-                let values = Values {
-                    text,
-                    holes: &[],
-                    params: None,
-                };
-                self.decide(&bound, &values, None)?;
-                return Ok(None);
-            }
-            let routed = Routed {
-                bound,
-                sets_config: false,
-                notifies: false,
-            };
-            items.push(Item::new(text, Arc::new(Prepared::Query(routed)), from));
-        }
-        Ok(Some(DdlText {
-            begin: tags.0,
-            items,
-            commit: tags.1,
-        }))
-    }
-
-    /// Whether a text is DDL without a hint.
-    fn is_ddl(&self, text: &[u8]) -> bool {
-        let mut shape = Shape::default();
-        let hinted = shape.scan(text).is_err()
-            || self.standing_hint().is_some()
-            || !matches!(hint::find(text, &shape), Ok(None));
-        !hinted && plan_ddl(text, &shape).is_some()
-    }
-
-    /// Runs a text of DDL; its answer but for ReadyForQuery is in the client's outbox.
-    pub(super) async fn run_ddl_text(&mut self, text: DdlText) -> Result<(), Fault> {
-        if let Some(tag) = text.begin {
-            backend::command_complete(&mut self.client.outbox, tag);
-        }
-        let wrap = match text.begin {
-            Some(_) => Wrap::Block,
-            None => Wrap::Bare,
+            let mut shape = Shape::default();
+            mentions_ddl(text)
+                && shape.scan(text).is_ok()
+                && std::str::from_utf8(text)
+                    .ok()
+                    .and_then(|text| parse::plan(text, &shape, &PARSE).ok())
+                    .is_some_and(|plan| plan.ddl.is_some_and(|ddl| ddl.changes_catalog()))
         };
-        self.run_ddl(&text.items, wrap).await?;
-        if let Some(tag) = text.commit {
-            backend::command_complete(&mut self.client.outbox, tag);
-        }
-        if self.block.is_none() {
-            self.release_links().await;
-        }
-        Ok(())
+        pieces.iter().any(changes)
     }
 
     /// The catalog may have been changed past this proxy: DDL, which is rare, looks at it first.
-    pub(super) async fn look_anew(
+    async fn look_anew(
         &mut self,
         text: &[u8],
         prepared: Arc<Prepared>,
@@ -207,12 +114,10 @@ impl Session {
         Ok(self.read(text)?.prepared)
     }
 
-    /// Runs statements of DDL, all or nothing where they can be run in a transaction. The answer, without ReadyForQuery, is
-    /// in the client's outbox.
-    pub(super) async fn run_ddl(&mut self, items: &[Item], wrap: Wrap) -> Result<(), Fault> {
+    /// Runs a statement of DDL in all its places. Its tag; the caller passes it on.
+    pub(super) async fn run_ddl(&mut self, item: &Item) -> Result<String, Fault> {
         self.check_failed()?;
-        let works: Vec<&Work> = items.iter().filter_map(Item::work).collect();
-        if works.len() < items.len() {
+        let Some(work) = item.work() else {
             // Looked at anew, it is no DDL for all places: the tables have changed just now.
             return Err(Fault::statement(
                 ErrorFields::error(
@@ -221,31 +126,26 @@ impl Session {
                 )
                 .hint("Run it again."),
             ));
-        }
-        self.check_block(items, wrap)?;
-        for notice in works.iter().flat_map(|work| &work.notices) {
+        };
+        let in_transaction = self.block.is_some() || self.batch.writer.is_some();
+        self.check_block(item, work, in_transaction)?;
+        for notice in &work.notices {
             self.notice(notice);
         }
-        let mut tags = vec![None; items.len()];
-        let done = match (&self.block, items) {
-            (Some(_), _) => self.ddl_in_block(items, &mut tags).await,
-            (None, [item]) if wrap == Wrap::Bare && item.run() != Run::Together => {
-                self.ddl_one_by_one(item, &mut tags).await
-            }
-            (None, _) => self.ddl_together(items, &mut tags).await,
+        let mut tag = None;
+        let alone = work.run != Run::Together && !in_transaction;
+        let done = match alone {
+            true => self.ddl_one_by_one(item, work, &mut tag).await,
+            false => self.ddl_together(item, work, &mut tag).await,
         };
         self.drop_lost_links();
         done?;
-        if works.iter().any(|work| work.changes_catalog) {
-            match &mut self.block {
-                Some(_) => self.block_tables_changed(),
-                None => self.context.refresh.renew().await,
-            }
+        match work.changes_catalog {
+            true if alone => self.context.refresh.renew().await,
+            true => self.block_tables_changed(),
+            false => {}
         }
-        for tag in tags.into_iter().flatten() {
-            backend::command_complete(&mut self.client.outbox, &tag);
-        }
-        Ok(())
+        Ok(tag.unwrap_or_default())
     }
 
     /// Takes out the links whose connection was lost on the way.
@@ -272,82 +172,38 @@ impl Session {
     }
 
     /// What Postgres says of statements that need a block, or bear none.
-    fn check_block(&self, items: &[Item], wrap: Wrap) -> Result<(), Fault> {
-        let in_block = self.block.is_some() || wrap == Wrap::Block;
-        for item in items {
-            let needs = item.work().is_some_and(|work| work.needs_block);
-            if needs && !in_block && items.len() == 1 {
-                return Err(Fault::statement(ErrorFields::error(
-                    SqlState::NO_ACTIVE_TRANSACTION,
-                    "LOCK TABLE can only be used in transaction blocks",
-                )));
-            }
-            if item.run() == Run::Alone && (in_block || items.len() > 1) {
-                let text = String::from_utf8_lossy(&item.text);
-                let words: Vec<&str> = text.split_whitespace().take(2).collect();
-                let message = format!(
-                    "{} cannot run inside a transaction block",
-                    words.join(" ").to_uppercase()
-                );
-                return Err(Fault::statement(ErrorFields::error(
-                    SqlState::ACTIVE_TRANSACTION,
-                    message,
-                )));
-            }
+    fn check_block(&self, item: &Item, work: &Work, in_transaction: bool) -> Result<(), Fault> {
+        // Outside of a client's block a text of several statements is one of ours.
+        if work.needs_block && self.block.is_none() {
+            return Err(Fault::statement(ErrorFields::error(
+                SqlState::NO_ACTIVE_TRANSACTION,
+                "LOCK TABLE can only be used in transaction blocks",
+            )));
+        }
+        if work.run == Run::Alone && in_transaction {
+            let message = format!(
+                "{} cannot run inside a transaction block",
+                alone(&item.text)
+            );
+            return Err(Fault::statement(ErrorFields::error(
+                SqlState::ACTIVE_TRANSACTION,
+                message,
+            )));
         }
         Ok(())
     }
 
     /// The hosts on which something is to be run, lowest first.
-    fn ddl_hosts(&self, items: &[Item]) -> Vec<HostId> {
+    fn ddl_hosts(&self, work: &Work) -> Result<Vec<HostId>, Fault> {
         let all = (0..self.map.hosts.len()).map(|h| HostId(h as u16));
-        all.filter(|host| items.iter().any(|item| self.has_part(*host, item)))
-            .collect()
-    }
-
-    fn has_part(&self, host: HostId, item: &Item) -> bool {
-        match item.work().map(|work| &work.place) {
-            Some(Place::Shards) => self.map.shards_of(host).next().is_some(),
-            Some(Place::Hosts) => true,
-            Some(Place::Host(name)) => self.map.host_named(name) == Some(host),
-            None => false,
-        }
-    }
-
-    /// The schemas of a host in which a statement is run; `None`: `public`.
-    fn ddl_shards(&self, host: HostId, item: &Item) -> Vec<Option<ShardId>> {
-        match item.work().map(|work| &work.place) {
-            Some(Place::Shards) => self.map.shards_of(host).map(Some).collect(),
-            _ if self.has_part(host, item) => vec![None],
-            _ => Vec::new(),
-        }
-    }
-
-    /// Checks out all hosts, in the order of their ids, and makes a lane for each.
-    async fn ddl_lanes(&mut self, items: &[Item], writes: bool) -> Result<Vec<Lane>, Fault> {
-        let hosts = self.ddl_hosts(items);
-        if let (Some(_), [_, _, ..]) = (&self.block, &hosts[..]) {
-            return Err(Fault::statement(
-                ErrorFields::error(
-                    SqlState::MORE_THAN_ONE_SHARD,
-                    format!("DDL of {} hosts in one transaction block is not supported yet", hosts.len()),
-                )
-                .detail("Committing on two hosts one after the other could lose one half.")
-                .hint("Send it outside of a block, several statements in one message if they belong together: that is committed on all hosts or on none. In Django: atomic = False in the migration; in Rails: disable_ddl_transaction!."),
-            ));
-        }
-        let mut lanes = Vec::new();
-        for host in hosts {
-            let need = Need {
-                writes,
-                ..Need::plain(host)
-            };
-            let link = self.link(need).await?;
-            // BEGIN and settings are dealt with first: the lanes read their answers themselves.
-            self.settle_replies().await?;
-            lanes.push(Lane::new(host, link));
-        }
-        if lanes.is_empty() {
+        let hosts: Vec<HostId> = all
+            .filter(|host| match &work.place {
+                Place::Shards => self.map.shards_of(*host).next().is_some(),
+                Place::Hosts => true,
+                Place::Host(name) => self.map.host_named(name) == Some(*host),
+            })
+            .collect();
+        if hosts.is_empty() {
             return Err(Fault::statement(
                 ErrorFields::error(
                     SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -356,51 +212,101 @@ impl Session {
                 .hint("Mend [tables] in shardmap.toml: it names a host that is not there."),
             ));
         }
+        Ok(hosts)
+    }
+
+    /// Checks out the hosts, in the order of their ids, and makes a lane for each.
+    async fn ddl_lanes(
+        &mut self,
+        hosts: &[HostId],
+        work: &Work,
+        writes: bool,
+    ) -> Result<Vec<Lane>, Fault> {
+        let mut lanes = Vec::new();
+        for host in hosts {
+            let need = Need {
+                writes,
+                ..Need::plain(*host)
+            };
+            let link = self.link(need).await?;
+            // BEGIN and settings are dealt with first: the lanes read their answers themselves.
+            self.settle_replies().await?;
+            let places = match work.place {
+                Place::Shards => self.map.shards_of(*host).map(Some).collect(),
+                _ => vec![None],
+            };
+            let mut lane = Lane::new(*host, link, places);
+            lane.tells = lanes.is_empty();
+            lanes.push(lane);
+        }
         Ok(lanes)
     }
 
-    /// The steps of all statements, in order, each in all places of the lane's host.
-    fn push_steps(&self, lanes: &mut [Lane], items: &[Item], path: &What, probe: bool) {
-        let mut begun = vec![false; items.len()];
-        for lane in lanes {
-            for (n, item) in items.iter().enumerate() {
-                let after = item.work().map_or(0, |work| work.after.len());
-                let shards = self.ddl_shards(lane.host, item);
-                for (at, shard) in shards.iter().enumerate() {
-                    let first = !std::mem::replace(&mut begun[n], true);
-                    let step = |what| Step {
-                        item: n,
-                        shard: *shard,
-                        what,
-                        first,
-                    };
-                    lane.steps.push(step(path.clone()));
-                    lane.steps.push(step(What::Main));
-                    lane.steps
-                        .extend((0..after).map(|after| step(What::After(after))));
-                    if probe && at == 0 && shards.len() > 1 {
-                        lane.steps.push(step(What::Probe(shards.len())));
-                    }
+    /// In the open block, or in one of ours that is opened for it: each host's part of the transaction.
+    async fn ddl_together(
+        &mut self,
+        item: &Item,
+        work: &Work,
+        tag: &mut Option<String>,
+    ) -> Result<(), Fault> {
+        let hosts = self.ddl_hosts(work)?;
+        self.check_hosts(&hosts).await?;
+        self.open_message_block().await?;
+        let mut lanes = self.ddl_lanes(&hosts, work, true).await?;
+        // Two sessions whose statements are in each other's way meet in the first place of the first host, before they
+        // have anything on another: what Postgres sees there decides, and no deadlock goes over two hosts.
+        lanes[0].push_place(0, work.after.len(), true);
+        let mut driven = self.drive(&mut lanes[..1], item, tag).await;
+        if driven.is_ok() && lanes[0].failure.is_none() {
+            for (n, lane) in lanes.iter_mut().enumerate() {
+                for place in usize::from(n == 0)..lane.places.len() {
+                    lane.push_place(place, work.after.len(), place == 0);
                 }
             }
+            driven = self.drive(&mut lanes, item, tag).await;
         }
-    }
-
-    /// In the client's block: its own transaction, which is on one host.
-    async fn ddl_in_block(
-        &mut self,
-        items: &[Item],
-        tags: &mut [Option<String>],
-    ) -> Result<(), Fault> {
-        let mut lanes = self.ddl_lanes(items, true).await?;
-        self.push_steps(&mut lanes, items, &What::Path, true);
-        let driven = self.drive(&mut lanes, items, tags).await;
         self.doubt_path(&lanes);
         driven?;
-        match self.ddl_failure(&lanes, items) {
+        let all = self
+            .block
+            .as_ref()
+            .is_some_and(|b| b.owner == Owner::Message);
+        let undone = if all {
+            " Nothing was changed anywhere."
+        } else {
+            ""
+        };
+        match self.ddl_failure(&lanes, item, undone) {
             None => Ok(()),
             Some(fields) => Err(Fault::statement(fields)),
         }
+    }
+
+    /// Before anything is done: whether what is done on these hosts can be committed on all or on none.
+    async fn check_hosts(&self, hosts: &[HostId]) -> Result<(), Fault> {
+        let others = hosts
+            .iter()
+            .filter(|host| self.first_writer() != Some(**host));
+        if self.first_writer().is_none() && hosts.len() < 2 {
+            return Ok(());
+        }
+        for host in others {
+            let Err(mut fault) = self.check_two_phase(*host).await else {
+                continue;
+            };
+            if let Fault::Statement(fields) = &mut fault
+                && fields.code == SqlState::MORE_THAN_ONE_SHARD
+                && hosts.len() > 1
+            {
+                fields.message = format!(
+                    "DDL on {} hosts needs two-phase commit: it must be on all of them or on none",
+                    hosts.len()
+                )
+                .into();
+            }
+            return Err(fault);
+        }
+        Ok(())
     }
 
     /// The search_path is that of some shard now.
@@ -417,118 +323,39 @@ impl Session {
         }
     }
 
-    /// A transaction on each host; all are committed, or none.
-    async fn ddl_together(
-        &mut self,
-        items: &[Item],
-        tags: &mut [Option<String>],
-    ) -> Result<(), Fault> {
-        let mut lanes = self.ddl_lanes(items, false).await?;
-        let several = lanes.len() > 1;
-        let own_timeout = self.settings.get("lock_timeout").is_some();
-        for n in 0..lanes.len() {
-            let lane = &mut lanes[n..=n];
-            lane[0].steps.push(Step::of(What::Text("BEGIN".to_owned())));
-            if several {
-                if !own_timeout {
-                    let set = format!("SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'");
-                    lane[0].steps.push(Step::of(What::Text(set)));
-                }
-                let turn = format!("SELECT pg_catalog.pg_advisory_xact_lock({TURN})");
-                lane[0].steps.push(Step::of(What::Text(turn)));
-            }
-            self.drive(lane, items, tags).await?;
-        }
-        if lanes.iter().all(|lane| lane.failure.is_none()) {
-            self.push_steps(&mut lanes, items, &What::LocalPath, true);
-            self.drive(&mut lanes, items, tags).await?;
-        }
-        if let Some(fields) = self.ddl_failure(&lanes, items) {
-            self.end_lanes(&mut lanes, "ROLLBACK", tags).await?;
-            return Err(Fault::statement(fields));
-        }
-        self.commit_everywhere(&mut lanes, tags).await
-    }
-
-    /// The one place where the transactions of several hosts are committed. Each has done all that it was to do; what can
-    /// still go wrong is that a host is lost just now.
-    async fn commit_everywhere(
-        &mut self,
-        lanes: &mut [Lane],
-        tags: &mut [Option<String>],
-    ) -> Result<(), Fault> {
-        self.end_lanes(lanes, "COMMIT", tags).await?;
-        let named = |lanes: &[&Lane]| {
-            let names = lanes.iter().map(|lane| {
-                let name = &self.map.host(lane.host).name;
-                match &lane.failure {
-                    Some(failure) => format!("{name} ({})", failure.fields.message),
-                    None => name.clone(),
-                }
-            });
-            names.collect::<Vec<_>>().join(", ")
-        };
-        let (failed, done): (Vec<&Lane>, Vec<&Lane>) =
-            lanes.iter().partition(|lane| lane.failure.is_some());
-        if failed.is_empty() {
-            return Ok(());
-        }
-        let has = match done.is_empty() {
-            true => "No host is known to have it".to_owned(),
-            false => format!("Committed on {}", named(&done)),
-        };
-        let fields = ErrorFields::error(
-            SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
-            "the DDL is not committed on all hosts",
-        )
-        .detail(format!("{has}; not known to be committed on {}.", named(&failed)))
-        .hint("Once all hosts are up, look whether those have it. If not, run it again with IF NOT EXISTS (IF EXISTS to drop), which leaves alone what is there.");
-        // What is known of the tables is what the hosts say now.
-        self.context.refresh.renew().await;
-        Err(Fault::statement(fields))
-    }
-
-    /// Ends the transactions of all lanes that are not lost.
-    async fn end_lanes(
-        &mut self,
-        lanes: &mut [Lane],
-        how: &str,
-        tags: &mut [Option<String>],
-    ) -> Result<(), Fault> {
-        for lane in lanes.iter_mut() {
-            lane.restart();
-            if !lane.lost {
-                lane.steps.push(Step::of(What::Text(how.to_owned())));
-            }
-        }
-        self.drive(lanes, &[], tags).await
-    }
-
     /// Outside of any transaction: in each host one shard after the other, so that each is either done or not.
     async fn ddl_one_by_one(
         &mut self,
         item: &Item,
-        tags: &mut [Option<String>],
+        work: &Work,
+        tag: &mut Option<String>,
     ) -> Result<(), Fault> {
-        let items = std::slice::from_ref(item);
-        let mut lanes = self.ddl_lanes(items, false).await?;
-        self.push_steps(&mut lanes, items, &What::Path, false);
+        for i in 0..self.links.len() {
+            if self.links[i].unsynced {
+                self.sync_link(i).await?;
+            }
+        }
+        let hosts = self.ddl_hosts(work)?;
+        let mut lanes = self.ddl_lanes(&hosts, work, false).await?;
         for lane in &mut lanes {
             lane.window = 2;
+            for place in 0..lane.places.len() {
+                lane.push_place(place, work.after.len(), false);
+            }
         }
-        let driven = self.drive(&mut lanes, items, tags).await;
+        let driven = self.drive(&mut lanes, item, tag).await;
         self.doubt_path(&lanes);
         driven?;
-        let Some(mut fields) = self.ddl_failure(&lanes, items) else {
+        let Some(mut fields) = self.ddl_failure(&lanes, item, "") else {
             return Ok(());
         };
         let mut done: Vec<u32> = lanes.iter().flat_map(Lane::done_shards).collect();
         done.sort_unstable();
         let all = self.map.shards() as usize;
+        let detail = fields.detail.take().unwrap_or_default();
         fields.detail = Some(
             format!(
-                "{} Done in {} of {all} places{}.",
-                self.ddl_place(&lanes).unwrap_or_default(),
+                "{detail} Done in {} of {all} places{}.",
                 done.len(),
                 match done.is_empty() {
                     true => String::new(),
@@ -537,18 +364,17 @@ impl Session {
             )
             .into(),
         );
-        fields.hint = Some(self.again(&lanes, item).into());
-        if item.work().is_some_and(|work| work.changes_catalog) {
+        fields.hint = Some(self.again(&lanes, work).into());
+        if work.changes_catalog {
             self.context.refresh.renew().await;
         }
         Err(Fault::statement(fields))
     }
 
     /// How a statement that was not done everywhere is run again.
-    fn again(&self, lanes: &[Lane], item: &Item) -> String {
+    fn again(&self, lanes: &[Lane], work: &Work) -> String {
         let failed = lanes.iter().find_map(Lane::failed_step);
-        let index = item.work().and_then(|work| work.index.as_ref());
-        match (index, failed.and_then(|step| step.shard)) {
+        match (work.index.as_ref(), failed.and_then(|step| step.shard)) {
             (Some(index), Some(shard)) => format!(
                 "What was begun there may be left as an invalid index: /* presplit: shard={} */ DROP INDEX IF EXISTS {}. Then run the statement again with IF NOT EXISTS, which leaves alone what is there.",
                 shard.0,
@@ -558,17 +384,25 @@ impl Session {
         }
     }
 
-    /// The first error, with the place that it comes from.
-    fn ddl_failure(&self, lanes: &[Lane], items: &[Item]) -> Option<ErrorFields> {
+    /// The first error, with the place that it comes from and what became of the rest.
+    fn ddl_failure(&self, lanes: &[Lane], item: &Item, undone: &str) -> Option<ErrorFields> {
         let lane = lanes.iter().find(|lane| lane.failure.is_some())?;
         let failure = lane.failure.as_ref()?;
         let mut fields = failure.fields.clone();
-        let place = self.ddl_place(lanes)?;
+        let host = &self.map.host(lane.host).name;
+        let place = match failure.step.shard {
+            Some(shard) => format!(
+                "In shard {} (schema {}) on host {host}.{undone}",
+                shard.0,
+                self.map.schema(shard)
+            ),
+            None => format!("On host {host}.{undone}"),
+        };
         fields.detail = Some(match &fields.detail {
             Some(detail) => format!("{detail} {place}").into(),
             None => place.into(),
         });
-        if let (Some(position), Some(item)) = (fields.position, items.get(failure.step.item)) {
+        if let Some(position) = fields.position {
             fields.position = match &failure.step.what {
                 What::Main => Some(item.from + self.position_back(item, &failure.step, position)),
                 _ => None,
@@ -589,131 +423,74 @@ impl Session {
         }
     }
 
-    /// The shard and host of the first error, in words.
-    fn ddl_place(&self, lanes: &[Lane]) -> Option<String> {
-        let lane = lanes.iter().find(|lane| lane.failure.is_some())?;
-        let host = &self.map.host(lane.host).name;
-        let nothing = match lane.window {
-            2 => "",
-            _ if self.block.is_some() => "",
-            _ => " Nothing was changed anywhere.",
-        };
-        Some(match lane.failed_step().and_then(|step| step.shard) {
-            Some(shard) => format!(
-                "In shard {} (schema {}) on host {host}.{nothing}",
-                shard.0,
-                self.map.schema(shard)
-            ),
-            None => format!("On host {host}.{nothing}"),
-        })
-    }
-
     /// The bytes of a step.
-    pub(super) fn step_text(&self, items: &[Item], step: &Step) -> Vec<u8> {
-        let item = items.get(step.item);
-        let set = |local: &str| {
-            let public = match item.and_then(Item::work) {
-                Some(work) if work.unknown => "",
-                _ => ", public",
-            };
-            match step.shard {
-                Some(shard) => format!(
-                    "SET {local}search_path TO {}{public}",
-                    self.map.schema(shard)
-                ),
-                None => format!("SET {local}search_path TO public"),
+    pub(super) fn step_text(&self, item: &Item, step: &Step) -> Vec<u8> {
+        let work = item.work();
+        match (&step.what, step.shard) {
+            (What::Path, Some(shard)) => {
+                // What is not known must not be found by chance.
+                let public = match work.is_some_and(|work| work.unknown) {
+                    true => "",
+                    false => ", public",
+                };
+                format!("SET search_path TO {}{public}", self.map.schema(shard)).into_bytes()
             }
-        };
-        match &step.what {
-            What::Text(text) => text.clone().into_bytes(),
-            What::LocalPath => set("LOCAL ").into_bytes(),
-            What::Path => set("").into_bytes(),
-            What::Main => {
+            (What::Path, None) => b"SET search_path TO public".to_vec(),
+            (What::Main, shard) => {
                 let mut text = Vec::new();
-                if let Some((item, bound)) = item.and_then(|item| Some((item, item.bound()?))) {
+                if let Some(bound) = item.bound() {
                     let values = crate::route::Values {
                         text: &item.text,
                         holes: &item.shape.holes,
                         params: None,
                     };
-                    self.write_text(&mut text, bound, &values, step.shard);
+                    self.write_text(&mut text, bound, &values, shard);
                 }
                 text
             }
-            What::After(n) => {
-                let after = item.and_then(Item::work).and_then(|work| work.after.get(*n));
-                match (after, step.shard) {
-                    (Some(after), Some(shard)) => after
-                        .sql(self.map.schema(shard), &self.map.keyspace.schema.name(shard))
-                        .into_bytes(),
-                    _ => Vec::new(),
-                }
-            }
-            // Catalog tables are locked once, however many shards there are.
-            What::Probe(_) => b"SELECT (SELECT pg_catalog.count(*) FROM pg_catalog.pg_locks WHERE pid = pg_catalog.pg_backend_pid() AND relation >= 16384),
+            (What::After(n), shard) => match (work.and_then(|work| work.after.get(*n)), shard) {
+                (Some(after), Some(shard)) => after
+                    .sql(
+                        self.map.schema(shard),
+                        &self.map.keyspace.schema.name(shard),
+                    )
+                    .into_bytes(),
+                _ => Vec::new(),
+            },
+            (What::CountLocks(_), _) => LOCKS.as_bytes().to_vec(),
+        }
+    }
+}
+
+/// The locks that this transaction holds, those of all, and those that there is room for
+/// (<https://www.postgresql.org/docs/current/runtime-config-locks.html>). A prepared transaction keeps its own.
+const LOCKS: &str = "SELECT pg_catalog.count(*) FILTER (WHERE pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()), pg_catalog.count(*),
   pg_catalog.current_setting('max_locks_per_transaction')::pg_catalog.int8
-  * (pg_catalog.current_setting('max_connections')::pg_catalog.int8 + pg_catalog.current_setting('max_prepared_transactions')::pg_catalog.int8)".to_vec(),
-        }
+  OPERATOR(pg_catalog.*) (pg_catalog.current_setting('max_connections')::pg_catalog.int8 OPERATOR(pg_catalog.+) pg_catalog.current_setting('max_prepared_transactions')::pg_catalog.int8)
+  FROM pg_catalog.pg_locks WHERE NOT fastpath";
+
+/// What Postgres calls a statement that can be in no transaction, by its first word.
+fn alone(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    let first = text.split_whitespace().next().unwrap_or_default();
+    match first.to_ascii_uppercase() {
+        word if word == "CREATE" || word == "DROP" => format!("{word} INDEX CONCURRENTLY"),
+        word if word == "REINDEX" => format!("{word} CONCURRENTLY"),
+        word => word,
     }
 }
 
-/// What stands around the statements of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wrap {
-    /// Nothing.
-    Bare,
-    /// BEGIN and COMMIT.
-    Block,
-}
-
-/// A text of DDL alone.
-pub(super) struct DdlText {
-    /// The answer to BEGIN in front of it.
-    begin: Option<&'static str>,
-    items: Vec<Item>,
-    /// The answer to COMMIT at its end.
-    commit: Option<&'static str>,
-}
-
-fn control_of(text: &[u8]) -> Option<Control> {
-    let mut shape = Shape::default();
-    shape.scan(text).ok()?;
-    control::parse(text, &shape)
-}
-
-fn begins(text: &[u8]) -> Option<&'static str> {
-    let start = text
-        .trim_ascii_start()
-        .get(..5)?
-        .eq_ignore_ascii_case(b"start");
-    match control_of(text)? {
-        Control::Begin(options) if options == BeginOptions::default() => {
-            Some(if start { "START TRANSACTION" } else { "BEGIN" })
-        }
-        _ => None,
-    }
-}
-
-fn commits(text: &[u8]) -> Option<&'static str> {
-    matches!(control_of(text)?, Control::Commit { chain: false }).then_some("COMMIT")
-}
-
-fn plan_ddl(text: &[u8], shape: &Shape) -> Option<Plan> {
-    let text = std::str::from_utf8(text).ok()?;
-    let plan = parse::plan(text, shape, &PARSE).ok()?;
-    plan.ddl.is_some().then_some(plan)
-}
-
-/// Binds a statement of DDL; what it makes is among the tables afterwards.
-fn bind_ddl(text: &[u8], tables: &mut Tables) -> Option<Bound> {
-    let mut shape = Shape::default();
-    shape.scan(text).ok()?;
-    let plan = plan_ddl(text, &shape)?;
-    let bound = route::bind(&plan, tables);
-    if let (Some(ddl), Some(work)) = (&plan.ddl, bound.work()) {
-        tables.learn(ddl, &work.place);
-    }
-    Some(bound)
+/// Whether DDL may stand in the text: most that is sent in one message with others has none, and is not read for it.
+fn mentions_ddl(text: &[u8]) -> bool {
+    let is = |window: &[u8], word: &[u8]| {
+        window
+            .get(..word.len())
+            .is_some_and(|window| window.eq_ignore_ascii_case(word))
+    };
+    (0..text.len()).any(|at| {
+        let window = &text[at..];
+        is(window, b"create") || is(window, b"alter") || is(window, b"drop")
+    })
 }
 
 /// Numbers as runs: `0-3, 7`.
@@ -737,5 +514,12 @@ mod tests {
     #[test]
     fn numbers_as_runs() {
         assert_eq!(super::runs(&[0, 1, 2, 5, 7, 8]), "0-2, 5, 7-8");
+    }
+
+    #[test]
+    fn what_may_be_ddl() {
+        assert!(super::mentions_ddl(b"-- x\n CREATE TABLE t (a int)"));
+        assert!(super::mentions_ddl(b"drop"));
+        assert!(!super::mentions_ddl(b"INSERT INTO t VALUES (1)"));
     }
 }

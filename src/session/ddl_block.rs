@@ -1,10 +1,11 @@
-//! DDL inside a client's block: until it is committed only the block's own server connection sees what it has made, so the
-//! catalog is read through that one.
+//! DDL inside a block: until it is committed only the block's own server connections see what it has made, so the catalog is
+//! read through those.
 
 use std::sync::Arc;
 
 use super::Session;
-use super::block::quoted;
+use super::block::{Block, quoted};
+use super::commit::Ended;
 use super::context::Schema;
 use super::errors::Fault;
 use crate::catalog::{Row, SchemaPart, Snapshot, questions};
@@ -23,6 +24,13 @@ pub(super) enum BlockTables {
     Changed,
     /// The block has changed them to these.
     Own(Arc<Schema>),
+}
+
+impl Block {
+    /// Whether it has changed tables.
+    pub(super) fn has_changed_tables(&self) -> bool {
+        !matches!(self.tables, BlockTables::Same)
+    }
 }
 
 impl Session {
@@ -47,21 +55,23 @@ impl Session {
         block.is_some_and(|b| !b.failed && matches!(b.tables, BlockTables::Changed))
     }
 
-    /// Reads the tables as the open block sees them.
+    /// Reads the tables as the open block sees them: on each host that it has written on.
     pub(super) async fn read_block_tables(&mut self) -> Result<(), Fault> {
         self.settle_replies().await?;
-        let writer = self.first_writer();
-        let Some(i) = self.links.iter().position(|l| Some(l.host) == writer) else {
-            return Ok(());
-        };
-        let host = self.links[i].host;
-        let name = self.map.host(host).name.clone();
         let mut snapshot = Snapshot::clone(&self.context.schema.load().snapshot);
-        snapshot.set_public(&name, self.read_schema(i, "public").await?);
         let template = self.map.template();
-        if self.map.owner(template) == host {
-            let schema = self.map.keyspace.schema.name(template);
-            snapshot.set_template(&name, self.read_schema(i, &schema).await?);
+        for i in 0..self.links.len() {
+            let host = self.links[i].host;
+            let block = self.block.as_ref();
+            if !block.is_some_and(|block| block.writers.contains(host)) {
+                continue;
+            }
+            let name = self.map.host(host).name.clone();
+            snapshot.set_public(&name, self.read_schema(i, "public").await?);
+            if self.map.owner(template) == host {
+                let schema = self.map.keyspace.schema.name(template);
+                snapshot.set_template(&name, self.read_schema(i, &schema).await?);
+            }
         }
         let (tables, _) = Tables::new(&self.map, &snapshot);
         let schema = Arc::new(Schema::new(&self.map, Some(tables), snapshot));
@@ -69,6 +79,16 @@ impl Session {
             block.tables = BlockTables::Own(schema);
         }
         Ok(())
+    }
+
+    /// A block that may have changed tables is over. If it is committed, the tables are read before the client hears of it:
+    /// its next statement may name what was made.
+    pub(super) async fn renew_tables(&self, changed: bool, ended: &Result<Ended, Fault>) {
+        match ended {
+            Ok(Ended::Committed) if changed => self.context.refresh.renew().await,
+            Err(_) if changed => self.context.refresh.renew_soon(),
+            _ => {}
+        }
     }
 
     async fn read_schema(&mut self, i: usize, schema: &str) -> Result<SchemaPart, Fault> {

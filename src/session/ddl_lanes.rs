@@ -23,6 +23,10 @@ pub(super) struct Lane {
     pub(super) host: HostId,
     /// Its place in `Session::links`.
     pub(super) link: usize,
+    /// The schemas in which the statement is run; `None`: `public`.
+    pub(super) places: Vec<Option<ShardId>>,
+    /// The client hears what the first place of this one says.
+    pub(super) tells: bool,
     pub(super) steps: Vec<Step>,
     sent: usize,
     answered: usize,
@@ -31,7 +35,7 @@ pub(super) struct Lane {
     pub(super) failure: Option<Failure>,
     /// The connection is gone.
     pub(super) lost: bool,
-    /// Locks that the steps so far will hold, as far as is known.
+    /// The locks that the transaction held before the statement.
     locks: u64,
 }
 
@@ -44,49 +48,38 @@ pub(super) struct Failure {
 /// One Query.
 #[derive(Clone)]
 pub(super) struct Step {
-    /// The statement that it belongs to.
-    pub(super) item: usize,
     /// The shard; `None`: `public`.
     pub(super) shard: Option<ShardId>,
     pub(super) what: What,
-    /// It is the first of its statement: its answer is passed on.
-    pub(super) first: bool,
 }
 
 /// What a step does.
 #[derive(Clone)]
 pub(super) enum What {
-    /// Any text.
-    Text(String),
-    /// Sets the search_path until the transaction ends.
-    LocalPath,
     /// Sets the search_path.
     Path,
     /// The statement itself.
     Main,
     /// What belongs behind it, by number.
     After(usize),
-    /// Asks for the locks held, after the first of so many shards.
-    Probe(usize),
+    /// Asks for the locks held: before the statement, or after the first of so many places.
+    CountLocks(Option<usize>),
 }
 
 impl Step {
-    /// A step that belongs to no statement.
+    /// A step that belongs to no shard.
     pub(super) fn of(what: What) -> Step {
-        Step {
-            item: usize::MAX,
-            shard: None,
-            what,
-            first: false,
-        }
+        Step { shard: None, what }
     }
 }
 
 impl Lane {
-    pub(super) fn new(host: HostId, link: usize) -> Lane {
+    pub(super) fn new(host: HostId, link: usize, places: Vec<Option<ShardId>>) -> Lane {
         Lane {
             host,
             link,
+            places,
+            tells: false,
             steps: Vec::new(),
             sent: 0,
             answered: 0,
@@ -97,12 +90,20 @@ impl Lane {
         }
     }
 
-    /// Forgets the steps so far, and what went wrong with them unless the connection did.
-    pub(super) fn restart(&mut self) {
-        self.steps.clear();
-        (self.sent, self.answered) = (0, 0);
-        if !self.lost {
-            self.failure = None;
+    /// The steps of the statement in one place, with `after` statements behind it. `count`: the locks that it takes are
+    /// counted, to see whether there is room for those of all places.
+    pub(super) fn push_place(&mut self, place: usize, after: usize, count: bool) {
+        let count = count && self.places.len() > 1;
+        if count {
+            self.steps.push(Step::of(What::CountLocks(None)));
+        }
+        let shard = self.places[place];
+        let step = |what| Step { shard, what };
+        self.steps.extend([step(What::Path), step(What::Main)]);
+        self.steps.extend((0..after).map(|n| step(What::After(n))));
+        if count {
+            let all = self.places.len();
+            self.steps.push(Step::of(What::CountLocks(Some(all))));
         }
     }
 
@@ -139,21 +140,25 @@ impl Lane {
         self.fail(fields);
     }
 
-    /// The answer to a probe: the locks held now, and those that there can be.
-    fn probed(&mut self, row: &[Option<u64>], shards: usize) {
-        let (Some(Some(held)), Some(Some(most))) = (row.first(), row.get(1)) else {
+    /// The locks held now: by this transaction, by all, and those that there is room for.
+    fn counted(&mut self, row: &[Option<u64>], places: Option<usize>) {
+        let [Some(own), Some(all), Some(most)] = *row else {
             return;
         };
-        let each = held.saturating_sub(self.locks);
-        self.locks += each * shards as u64;
-        if self.locks > *most && self.failure.is_none() {
+        let Some(places) = places else {
+            self.locks = own;
+            return;
+        };
+        let each = own.saturating_sub(self.locks);
+        let needed = each * (places as u64 - 1) + all;
+        if needed > most && self.failure.is_none() {
             let fields = ErrorFields::error(
                 SqlState::CONFIGURATION_LIMIT,
-                format!("the transaction would hold {} locks, and the host has room for {most}", self.locks),
+                format!("{needed} locks would be held, and the host has room for {most}"),
             )
+            .detail(format!("The statement takes {each} in each of {places} schemas, and the transaction keeps them until it ends."))
             .hint(format!(
-                "Raise max_locks_per_transaction on every host so that times (max_connections + max_prepared_transactions) it is more than {}, and restart them; or send fewer statements in one message.",
-                self.locks
+                "Raise max_locks_per_transaction on every host so that times (max_connections + max_prepared_transactions) it is more than {needed}, and restart them; or do less in one transaction.",
             ));
             self.fail(fields);
         }
@@ -165,23 +170,21 @@ impl Session {
     pub(super) async fn drive(
         &mut self,
         lanes: &mut [Lane],
-        items: &[Item],
-        tags: &mut [Option<String>],
+        item: &Item,
+        tag: &mut Option<String>,
     ) -> Result<(), Fault> {
         let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + PROGRESS, PROGRESS);
         loop {
-            let stop = lanes.iter().any(|lane| lane.failure.is_some()) && !items.is_empty();
-            for lane in lanes.iter_mut().filter(|lane| !lane.lost && !stop) {
-                self.send_steps(lane, items);
+            let stop = lanes.iter().any(|lane| lane.failure.is_some());
+            for lane in lanes.iter_mut().filter(|_| !stop) {
+                self.send_steps(lane, item);
             }
             for lane in lanes.iter_mut() {
-                self.take_lane_answers(lane, tags);
+                self.take_lane_answers(lane, tag);
             }
-            let stop = stop || lanes.iter().any(|lane| lane.failure.is_some()) && !items.is_empty();
+            let stop = lanes.iter().any(|lane| lane.failure.is_some());
             let under_way = lanes.iter().any(|lane| lane.answered < lane.sent);
-            let to_send = lanes
-                .iter()
-                .any(|lane| !lane.lost && lane.sent < lane.steps.len());
+            let to_send = lanes.iter().any(|lane| lane.sent < lane.steps.len());
             if !under_way && (stop || !to_send) {
                 return Ok(());
             }
@@ -194,9 +197,9 @@ impl Session {
         }
     }
 
-    fn send_steps(&mut self, lane: &mut Lane, items: &[Item]) {
+    fn send_steps(&mut self, lane: &mut Lane, item: &Item) {
         while lane.sent < lane.steps.len() && lane.sent - lane.answered < lane.window {
-            let text = self.step_text(items, &lane.steps[lane.sent]);
+            let text = self.step_text(item, &lane.steps[lane.sent]);
             frontend::query(&mut self.links[lane.link].outbox, &text);
             lane.sent += 1;
         }
@@ -250,7 +253,7 @@ impl Session {
     }
 
     /// Deals with the whole messages that have come.
-    fn take_lane_answers(&mut self, lane: &mut Lane, tags: &mut [Option<String>]) {
+    fn take_lane_answers(&mut self, lane: &mut Lane, tag: &mut Option<String>) {
         while !lane.lost {
             let link = &mut self.links[lane.link];
             let len = match frame::header(link.unread()) {
@@ -264,27 +267,23 @@ impl Session {
             };
             let message = link.reword(link.unread()[..len].to_vec());
             link.take(len);
-            self.take_answer(lane, &message, tags);
+            self.take_answer(lane, &message, tag);
         }
     }
 
-    fn take_answer(&mut self, lane: &mut Lane, message: &[u8], tags: &mut [Option<String>]) {
+    fn take_answer(&mut self, lane: &mut Lane, message: &[u8], tag: &mut Option<String>) {
         let link = &mut self.links[lane.link];
         let body = &message[frame::HEADER..];
-        let step = lane.steps.get(lane.answered);
-        let first = step.is_some_and(|step| step.first && matches!(step.what, What::Main));
+        let what = lane.steps.get(lane.answered).map(|step| &step.what);
+        let first = lane.tells && tag.is_none() && matches!(what, Some(What::Main));
         match message[0] {
             b'Z' => {
                 link.status = body.first().copied().unwrap_or(b'E');
                 lane.answered += 1;
             }
             b'C' if first => {
-                let tag = CommandComplete::decode(body).ok();
-                let tag = tag.map(|tag| String::from_utf8_lossy(tag.tag).into_owned());
-                if let (Some(step), Some(tag)) = (step, tag)
-                    && let Some(place) = tags.get_mut(step.item)
-                {
-                    place.get_or_insert(tag);
+                if let Ok(complete) = CommandComplete::decode(body) {
+                    *tag = Some(String::from_utf8_lossy(complete.tag).into_owned());
                 }
             }
             b'N' if first => self.client.outbox.extend_from_slice(message),
@@ -298,13 +297,9 @@ impl Session {
                 }
             }
             b'D' => {
-                if let Some(Step {
-                    what: What::Probe(shards),
-                    ..
-                }) = step
-                {
-                    let shards = *shards;
-                    lane.probed(&numbers(body), shards);
+                if let Some(What::CountLocks(places)) = what {
+                    let places = *places;
+                    lane.counted(&numbers(body), places);
                 }
             }
             b'E' => match ErrorView::decode(body) {

@@ -7,6 +7,7 @@ mod buffers;
 mod cancel;
 mod clients;
 mod commit;
+mod constraints;
 mod context;
 mod control;
 mod copies;

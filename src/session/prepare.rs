@@ -426,9 +426,13 @@ impl Session {
         }
     }
 
-    /// Catalog queries: the lowest shard of the transaction's host, else the template shard.
+    /// Catalog queries: the template shard, or the lowest shard of the transaction's host if the template's has no part in it.
     pub(super) fn template_way(&self) -> Way {
-        let host = self.any_host();
+        let home = self.map.owner(self.map.template());
+        let host = match self.links.iter().any(|link| link.host == home) {
+            true => home,
+            false => self.any_host(),
+        };
         let lowest = self.map.shards_of(host).next();
         let shard = lowest.unwrap_or_else(|| self.map.template());
         Way::One {

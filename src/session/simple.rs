@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use super::block::{Acted, aborted};
 use super::context::Prepared;
 use super::control::declared_cursor;
-use super::ddl::{Item, Wrap};
+use super::ddl::Item;
 use super::ends::SentPiece;
 use super::errors::Fault;
 use super::links::Need;
@@ -276,10 +276,12 @@ impl Session {
     /// rules for such texts. Else one after the other, in one transaction where Postgres would have one.
     async fn several(&mut self, text: &Range<usize>, pieces: &[Range<usize>]) -> Result<(), Fault> {
         let whole = self.client.inbox[text.clone()].to_vec();
-        if let Some(ddl) = Box::pin(self.ddl_text(&whole, pieces)).await? {
-            Box::pin(self.run_ddl_text(ddl)).await?;
-            self.ready();
-            return Ok(());
+        if Self::changes_tables(&whole, pieces) {
+            // What one statement makes, the next may be about: each is read when its turn has come.
+            if self.block.is_none() {
+                self.context.refresh.look().await;
+            }
+            return Box::pin(self.one_by_one(&whole, pieces, true)).await;
         }
         let mut plan = Pieces::default();
         for piece in pieces {
@@ -446,8 +448,9 @@ impl Session {
                 }
                 (Prepared::Query(_), Some(Way::Everywhere)) => {
                     let from = char_count(&whole[..piece.start]);
-                    let items = [Item::new(text, read.prepared.clone(), from)];
-                    Box::pin(self.run_ddl(&items, Wrap::Bare)).await?;
+                    let item = Item::new(text, read.prepared.clone(), from);
+                    let tag = Box::pin(self.run_ddl(&item)).await?;
+                    backend::command_complete(&mut self.client.outbox, &tag);
                 }
                 (Prepared::Query(bound), Some(Way::Several(shards))) => {
                     self.check_failed()?;

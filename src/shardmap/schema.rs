@@ -60,6 +60,21 @@ impl SchemaPattern {
             width = self.width
         )
     }
+
+    /// What LIKE takes for the names of all shards' schemas.
+    pub fn like(&self) -> String {
+        let escaped = |text: &str| {
+            let mut escaped = String::new();
+            for c in text.chars() {
+                if matches!(c, '%' | '_' | '\\') {
+                    escaped.push('\\');
+                }
+                escaped.push(c);
+            }
+            escaped
+        };
+        format!("{}%{}", escaped(&self.before), escaped(&self.after))
+    }
 }
 
 /// `shard_{:04}`.

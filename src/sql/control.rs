@@ -57,8 +57,8 @@ pub enum Control {
     SetSessionCharacteristics(BeginOptions),
     /// `SET CONSTRAINTS ...`.
     SetConstraints {
-        /// `ALL`, not a list of names.
-        all: bool,
+        /// The constraints' names without schemas; none: `ALL`.
+        names: Vec<String>,
         /// `DEFERRED`, not `IMMEDIATE`.
         deferred: bool,
     },

@@ -20,10 +20,6 @@ pub enum Outcome {
         code: String,
         why: String,
     },
-    /// A write to a second host, refused by design.
-    SecondHost {
-        why: String,
-    },
 }
 
 impl Outcome {
@@ -51,15 +47,10 @@ impl Outcome {
         )
     }
 
-    pub fn refused(refused: &Refused, effect: Effect, in_block: bool) -> Outcome {
-        let why = refused.message.replace(|c: char| c.is_ascii_digit(), "N");
-        let writes = effect == Effect::Write || in_block;
-        match refused.code == "SR002" && writes && why.contains("host") {
-            true => Outcome::SecondHost { why },
-            false => Outcome::Refused {
-                code: refused.code.clone(),
-                why,
-            },
+    pub fn refused(refused: &Refused) -> Outcome {
+        Outcome::Refused {
+            code: refused.code.clone(),
+            why: refused.message.replace(|c: char| c.is_ascii_digit(), "N"),
         }
     }
 }
@@ -100,19 +91,18 @@ impl Tally {
         counts.map(|(_, (n, _))| n).sum()
     }
 
-    /// The share of the reads or writes that were answered. Writes to a second host are left out of the count.
+    /// The share of the reads or writes that were answered.
     pub fn share(&self, effect: Effect) -> f64 {
         let answered = self.sum(|e, o| *e == effect && o.is_answer());
-        let all = self.sum(|e, o| *e == effect && !matches!(o, Outcome::SecondHost { .. }));
+        let all = self.sum(|e, _| *e == effect);
         100.0 * answered as f64 / all.max(1) as f64
     }
 
     /// One line.
     pub fn line(&self) -> String {
         let of = |effect| self.sum(|e, _| *e == effect);
-        let second = self.sum(|_, o| matches!(o, Outcome::SecondHost { .. }));
         format!(
-            "{:6} reads, {:5.1} % answered; {:6} writes, {:5.1} % answered; {second} refused for a second host; {} differences",
+            "{:6} reads, {:5.1} % answered; {:6} writes, {:5.1} % answered; {} differences",
             of(Effect::Read),
             self.share(Effect::Read),
             of(Effect::Write),
@@ -134,7 +124,6 @@ impl Tally {
                     Outcome::Failed { code } => format!("(error {code})"),
                     Outcome::Empty => "(no rows)".to_owned(),
                     Outcome::Refused { code, .. } => code.clone(),
-                    Outcome::SecondHost { .. } => "SR002 (second host)".to_owned(),
                 };
                 *codes.entry(code).or_default() += n;
             }
@@ -157,7 +146,6 @@ impl Tally {
         for ((_, label, outcome), (n, example)) in shapes.into_iter().take(most) {
             let why = match outcome {
                 Outcome::Refused { code, why } => format!("{code} {why}"),
-                Outcome::SecondHost { why } => format!("SR002 {why}"),
                 _ => unreachable!("filtered above"),
             };
             let _ = writeln!(

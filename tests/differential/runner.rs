@@ -135,12 +135,7 @@ pub fn both(
         .ask(&message.bytes)
         .map_err(|why| format!("presplit: {why}; it said:\n{}", lane.proxy.log()))?;
     if let Some(refused) = refusal(&ours)? {
-        let in_block = ours.last() != Some(&Part::Ready('I'));
-        tally.count(
-            statement,
-            Outcome::refused(&refused, statement.effect, in_block),
-            &message.shown,
-        );
+        tally.count(statement, Outcome::refused(&refused), &message.shown);
         // Whatever was in it: both sides take it back.
         for wire in [&mut lane.plain, &mut lane.ours] {
             let end = wire.ask(&crate::support::raw::q("ROLLBACK"))?;

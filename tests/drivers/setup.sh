@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes the drivers' environments under target/drivers: a Python venv and a node_modules. Does nothing when they are there.
+# Makes the drivers' environments under target/drivers: a Python venv and a node_modules. Ruby's are packages of the system.
+# Does nothing when they are there.
 set -eu
 cd "$(dirname "$0")"
 drivers=${1:-../../target/drivers}
@@ -17,6 +18,7 @@ missing=
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
 command -v node >/dev/null || missing="$missing nodejs"
 command -v npm >/dev/null || missing="$missing npm"
+ruby -e 'require "active_record"; require "pg"' 2>/dev/null || missing="$missing ruby ruby-activerecord ruby-pg"
 if [ -n "$missing" ]; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         # shellcheck disable=SC2086 # a list of words

@@ -279,6 +279,7 @@ impl Raw {
                 Ok(0) => return None,
                 Ok(n) => self.inbox.extend(&buf[..n]),
                 Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset => return None,
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(e) => panic!("HANG: {e}; got so far: {so_far:#?}"),
             }
         }

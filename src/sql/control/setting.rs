@@ -165,24 +165,24 @@ fn set_session(r: &mut Reader, local: bool) -> Option<Control> {
 }
 
 fn set_constraints(r: &mut Reader) -> Option<Control> {
-    let all = r.word("all");
-    if !all {
-        qualified_name(r)?;
+    let mut names = Vec::new();
+    if !r.word("all") {
+        names.push(qualified_name(r)?);
         while r.punct(b',') {
-            qualified_name(r)?;
+            names.push(qualified_name(r)?);
         }
     }
     let deferred = r.one_of(&["immediate", "deferred"])? == 1;
-    Some(Control::SetConstraints { all, deferred })
+    Some(Control::SetConstraints { names, deferred })
 }
 
-/// `qualified_name`: a `ColId`, then labels of any word.
-pub(super) fn qualified_name(r: &mut Reader) -> Option<()> {
-    r.col_id()?;
+/// `qualified_name`: a `ColId`, then labels of any word. The last one.
+pub(super) fn qualified_name(r: &mut Reader) -> Option<String> {
+    let mut name = r.col_id()?;
     while r.punct(b'.') {
-        r.col_label()?;
+        name = r.col_label()?;
     }
-    Some(())
+    Some(name)
 }
 
 /// `zone_value`.

@@ -472,14 +472,14 @@ fn settings_of_their_own_spelling() {
     assert_eq!(
         read("SET CONSTRAINTS ALL DEFERRED"),
         Some(Control::SetConstraints {
-            all: true,
+            names: Vec::new(),
             deferred: true
         })
     );
     assert_eq!(
         read("SET CONSTRAINTS a, b.c IMMEDIATE"),
         Some(Control::SetConstraints {
-            all: false,
+            names: vec![name("a"), name("c")],
             deferred: false
         })
     );

@@ -275,7 +275,12 @@ impl Session {
         let link = &mut self.links[lane.link];
         let (tag, body) = (message[0], &message[frame::HEADER..]);
         let Some(owed) = lane.replies.front() else {
-            return lane.lose(Fault::protocol(&link.pool.host, tag), link);
+            // The server was told to go while it had nothing to do.
+            let fault = match ErrorView::decode(body) {
+                Ok(view) if tag == b'E' => Fault::ended(&link.pool.host, &view),
+                _ => Fault::protocol(&link.pool.host, tag),
+            };
+            return lane.lose(fault, link);
         };
         match judge(tag, owed) {
             Verdict::Pass(_) if matches!(tag, b'N' | b'A') => {

@@ -16,7 +16,7 @@ use crate::support::wire::{Part, Wire};
 /// Accounts in any order, so that two transfers may wait for each other.
 const DEADLOCKS: bool = true;
 /// Statements that write on several hosts by themselves.
-const WIDE: bool = false;
+const WIDE: bool = true;
 
 /// Runs until the bank is over.
 pub fn run(bank: &Bank, n: usize, seed: u64) {

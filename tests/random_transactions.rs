@@ -85,7 +85,15 @@ fn user(random: &mut Random) -> u64 {
 fn statement(random: &mut Random) -> String {
     let (id, n) = (user(random), random.below(1000));
     match random.below(100) {
-        0..30 => format!("INSERT INTO users (id, name) VALUES ({id}, 'n{n}')"),
+        0..24 => format!("INSERT INTO users (id, name) VALUES ({id}, 'n{n}')"),
+        24..28 => {
+            let other = user(random);
+            format!("INSERT INTO users (id, name) VALUES ({id}, 'm{n}'), ({other}, 'm{n}')")
+        }
+        28..30 => {
+            let other = user(random);
+            format!("UPDATE users SET name = 'b{n}' WHERE id IN ({id}, {other})")
+        }
         30..38 => format!("UPDATE users SET name = 'u{n}' WHERE id = {id}"),
         38..42 => format!("DELETE FROM users WHERE id = {id}"),
         // Unique only among rows of one shard, and only when the transaction ends.
@@ -94,7 +102,8 @@ fn statement(random: &mut Random) -> String {
             format!("INSERT INTO follows (source_id, target_id) VALUES ({id}, {target})")
         }
         50..56 => format!("SELECT id, name FROM users WHERE id = {id}"),
-        56..61 => "SELECT id, name FROM users ORDER BY id".to_owned(),
+        56..60 => "SELECT id, name FROM users ORDER BY id".to_owned(),
+        60..61 => format!("SELECT id, 1 / (id - {id}) AS q FROM users ORDER BY id"),
         61..64 => format!("UPDATE users SET name = (1 / (id - {id}))::text WHERE id = {id}"),
         64..65 => "SELECT nope".to_owned(),
         65..72 => format!("SAVEPOINT {}", random.of(&["s", "t"])),

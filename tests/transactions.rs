@@ -446,6 +446,11 @@ async fn messages_of_several_statements_are_as_on_one_postgres() {
         "ROLLBACK".into(),
         join(&["BEGIN".into(), "SAVEPOINT s".into(), u(A + 63, "undone")]),
         join(&["ROLLBACK TO s".into(), u(B + 63, "b"), "COMMIT".into()]),
+        // What is set in front of a ROLLBACK or COMMIT of the same message.
+        "SET application_name = 'undone'; ROLLBACK".into(),
+        "SHOW application_name".into(),
+        "SET application_name = 'kept'; COMMIT; SELECT nope".into(),
+        "SHOW application_name".into(),
         // What is chained to nothing.
         join(&[u(A + 72, "a"), u(B + 72, "b"), "COMMIT AND CHAIN".into()]),
         // Options of a block that has begun.

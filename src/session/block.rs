@@ -24,9 +24,13 @@ const COMMIT: &[u8] = b"presplit_commit";
 /// An open transaction block.
 pub(super) struct Block {
     pub(super) owner: Owner,
-    /// The client's options, from BEGIN and SET TRANSACTION. (A SET TRANSACTION of its own would come too late on a host
-    /// enlisted later: the mark has a snapshot.)
+    /// The client's options, from BEGIN and from SET TRANSACTION before any savepoint. (A SET TRANSACTION of its own would
+    /// come too late on a host enlisted later: the mark has a snapshot.)
+    begin: BeginOptions,
+    /// The options that are in force.
     options: BeginOptions,
+    /// Those of the transaction that it is chained to. No error undoes them.
+    inherited: BeginOptions,
     /// A statement failed: nothing but its end (or ROLLBACK TO) is accepted.
     pub(super) failed: bool,
     /// It has failed, and holds no locks any more that it would not hold on one Postgres.
@@ -69,6 +73,7 @@ pub(super) struct Savepoint {
     hint: Option<Hint>,
     local_hint: Option<Option<Hint>>,
     locals: Settings,
+    options: BeginOptions,
     replay: usize,
 }
 
@@ -80,9 +85,9 @@ enum Replayed {
 impl Block {
     /// What begins it on a host.
     pub(super) fn begin(&self) -> Cow<'static, str> {
-        match self.options == BeginOptions::default() {
+        match self.begin == BeginOptions::default() {
             true => "BEGIN".into(),
-            false => self.options.begin().into(),
+            false => self.begin.begin().into(),
         }
     }
 
@@ -94,7 +99,7 @@ impl Block {
     /// What a transaction is begun with that is chained to it. An error outside of savepoints has undone what was set.
     fn chained(&self) -> BeginOptions {
         match self.failed && self.savepoints.is_empty() {
-            true => BeginOptions::default(),
+            true => self.inherited,
             false => self.options,
         }
     }
@@ -266,14 +271,23 @@ impl Session {
         };
         if let Some(block) = &mut self.block
             && !block.failed
+            && *options != BeginOptions::default()
         {
+            block.options = block.options.and_then(options);
             match block.savepoints.is_empty() {
-                true => block.options = block.options.and_then(options),
+                true => block.begin = block.options,
                 // A rollback to a savepoint undoes it on hosts enlisted later, too.
                 false => block.push_set(text.to_owned()),
             }
         }
         Ok(acted)
+    }
+
+    fn open_chained(&mut self, options: BeginOptions) {
+        self.open_block(options);
+        if let Some(block) = &mut self.block {
+            block.inherited = options;
+        }
     }
 
     /// From here on the session is in a block.
@@ -289,7 +303,9 @@ impl Session {
             .map(Replayed::Set)
             .collect();
         self.block = Some(Box::new(Block {
+            begin: options,
             options,
+            inherited: BeginOptions::default(),
             failed: false,
             let_go: false,
             lost: false,
@@ -325,6 +341,8 @@ impl Session {
                 self.end_implicit(commit && done);
                 return Ok(Acted::Passed);
             }
+            // What was set in front of it in the same message.
+            self.end_implicit(commit);
             let mut out = Vec::new();
             no_transaction().write(&mut out);
             backend::command_complete(&mut out, command);
@@ -346,7 +364,7 @@ impl Session {
         if self.links.is_empty() {
             self.close_block(commit);
             if chain {
-                self.open_block(chained);
+                self.open_chained(chained);
             }
             return Ok(tag(if commit { "COMMIT" } else { "ROLLBACK" }));
         }
@@ -389,7 +407,7 @@ impl Session {
         }
         self.release_links().await;
         if chain {
-            self.open_block(chained);
+            self.open_chained(chained);
         }
         Ok(Acted::Passed)
     }
@@ -414,7 +432,7 @@ impl Session {
             return Ok(Acted::Passed);
         }
         if chain {
-            self.open_block(chained);
+            self.open_chained(chained);
         }
         Ok(tag("COMMIT"))
     }
@@ -483,6 +501,7 @@ impl Session {
                 hint,
                 local_hint,
                 locals,
+                options: block.options,
                 replay,
             });
         }
@@ -535,6 +554,7 @@ impl Session {
         let (settings, hint) = (savepoint.settings.clone(), savepoint.hint.clone());
         let replay = savepoint.replay;
         block.local_hint = savepoint.local_hint.clone();
+        block.options = savepoint.options;
         let locals = std::mem::replace(&mut block.locals, savepoint.locals.clone());
         block.replay.truncate(replay);
         block.savepoints.truncate(at + 1);

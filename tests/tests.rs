@@ -27,6 +27,7 @@ mod orm;
 mod protocol;
 mod provision;
 mod psql;
+mod random_transactions;
 mod recovery;
 mod refusals;
 mod routing;

@@ -6,17 +6,17 @@ use std::net::SocketAddr;
 use crate::support::raw::{self, Raw};
 use crate::support::{Cluster, Hosts, Proxy, wait_until};
 
-const SHARDS: u32 = 9;
+pub const SHARDS: u32 = 9;
 
 /// Three hosts behind a proxy and one Postgres, with the same tables.
-struct Twins {
-    proxy: Proxy,
-    hosts: Hosts,
-    plain: Cluster,
+pub struct Twins {
+    pub proxy: Proxy,
+    pub hosts: Hosts,
+    pub plain: Cluster,
 }
 
 impl Twins {
-    async fn new(settings: &str) -> Twins {
+    pub async fn new(settings: &str) -> Twins {
         let hosts = Hosts::provisioned(3, SHARDS).await;
         hosts.write_map(&hosts.map_text(1, settings));
         let plain = Cluster::new();
@@ -38,7 +38,7 @@ impl Twins {
         }
     }
 
-    fn clients(&self) -> (Raw, Raw) {
+    pub fn clients(&self) -> (Raw, Raw) {
         let plain = SocketAddr::from(([127, 0, 0, 1], self.plain.port()));
         (Raw::connect(self.proxy.addr()), Raw::connect(plain))
     }
@@ -67,7 +67,7 @@ impl Twins {
     }
 
     /// No transaction is left open or prepared on any host, no lock of ours held, and decisions are forgotten in the end.
-    async fn assert_clean(&self) {
+    pub async fn assert_clean(&self) {
         for i in 0..3 {
             let client = self.hosts.client(i).await;
             wait_until("nothing is left", || async {
@@ -371,6 +371,15 @@ async fn batches_over_several_hosts_are_as_on_one_postgres() {
             ]
             .concat(),
         ),
+        (
+            "a block begins behind reads of several hosts",
+            [count(), raw::pbe("BEGIN", &[]), raw::s()].concat(),
+        ),
+        ("and goes on", [put(A + 72, "a"), raw::s()].concat()),
+        (
+            "and is undone",
+            [raw::pbe("ROLLBACK", &[]), raw::s()].concat(),
+        ),
         ("a look", [count(), raw::s()].concat()),
     ];
     for (what, batch) in &batches {
@@ -421,6 +430,41 @@ async fn messages_of_several_statements_are_as_on_one_postgres() {
         join(&["BEGIN".into(), u(A + 45, "a"), u(B + 45, "b")]),
         join(&[u(C + 45, "c"), "COMMIT".into()]),
         join(&[follow(A, 1), follow(A, 1), follow(B, 2)]),
+        // A block begins behind reads.
+        join(&[
+            "SELECT 1 FROM users WHERE id = 9000".into(),
+            "SELECT 1 FROM users WHERE id = 9003".into(),
+            "BEGIN".into(),
+        ]),
+        u(A + 54, "undone"),
+        "ROLLBACK".into(),
+        join(&[
+            "BEGIN READ ONLY".into(),
+            "SELECT 1 FROM users WHERE id = 9000".into(),
+        ]),
+        u(B + 54, "refused"),
+        "ROLLBACK".into(),
+        join(&["BEGIN".into(), "SAVEPOINT s".into(), u(A + 63, "undone")]),
+        join(&["ROLLBACK TO s".into(), u(B + 63, "b"), "COMMIT".into()]),
+        // What is set in front of a ROLLBACK or COMMIT of the same message.
+        "SET application_name = 'undone'; ROLLBACK".into(),
+        "SHOW application_name".into(),
+        "SET application_name = 'kept'; COMMIT; SELECT nope".into(),
+        "SHOW application_name".into(),
+        // What is chained to nothing.
+        join(&[u(A + 72, "a"), u(B + 72, "b"), "COMMIT AND CHAIN".into()]),
+        // Options of a block that has begun.
+        "BEGIN READ ONLY".into(),
+        "BEGIN READ WRITE".into(),
+        u(A + 81, "a"),
+        u(B + 81, "b"),
+        "SET TRANSACTION ISOLATION LEVEL READ COMMITTED".into(),
+        "COMMIT AND CHAIN".into(),
+        "BEGIN READ ONLY".into(),
+        u(C + 81, "refused"),
+        "ROLLBACK AND CHAIN".into(),
+        u(C + 81, "c"),
+        "COMMIT".into(),
         "SELECT id, name FROM users ORDER BY id".into(),
     ];
     for text in &texts {
@@ -662,5 +706,81 @@ async fn statements_over_the_same_hosts_take_turns() {
         let row = twins.hosts.client(i).await.query_one(sql, &[]).await;
         assert_eq!(row.unwrap().get::<_, String>(0), "40");
     }
+    twins.assert_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_lost_host_has_written_is_not_left_out_of_a_commit() {
+    let twins = Twins::new("").await;
+    let (mut ours, _) = twins.clients();
+    for (text, answer) in [
+        ("BEGIN", "C BEGIN"),
+        (&*user(A, "a"), "C INSERT 0 1"),
+        ("SAVEPOINT s", "C SAVEPOINT"),
+    ] {
+        assert_eq!(ours.query(text)[0], answer, "{text}");
+    }
+    let client = twins.hosts.client(0).await;
+    let end = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE state = 'idle in transaction'";
+    assert_eq!(client.query(end, &[]).await.unwrap().len(), 1);
+    // Found out while the transaction becomes one of several hosts.
+    let lost = ours.query(&user(B, "b"));
+    assert!(lost[0].starts_with('E') && lost[1] == "Z E", "{lost:?}");
+    let back = ours.query("ROLLBACK TO s");
+    assert!(back[0].contains("C25P02"), "{back:?}");
+    assert!(ours.query(&user(B, "b"))[0].contains("C25P02"));
+    assert_eq!(ours.query("COMMIT"), ["C ROLLBACK", "Z I"]);
+    assert_eq!(twins.rows().await.0, [""; 0]);
+    twins.assert_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_role_at_commit_may_be_another_than_that_of_the_login() {
+    let twins = Twins::new("").await;
+    let make = "CREATE ROLE other; GRANT other TO app";
+    for cluster in twins.hosts.clusters.iter().chain([&twins.plain]) {
+        cluster.client().await.batch_execute(make).await.unwrap();
+    }
+    for shard in 0..SHARDS {
+        let client = twins.hosts.client(twins.hosts.owner(shard)).await;
+        let grant = format!(
+            "GRANT USAGE ON SCHEMA shard_{shard:04} TO other; GRANT ALL ON ALL TABLES IN SCHEMA shard_{shard:04} TO other"
+        );
+        client.batch_execute(&grant).await.unwrap();
+    }
+    let grant = "GRANT ALL ON ALL TABLES IN SCHEMA public TO other";
+    twins
+        .plain
+        .client()
+        .await
+        .batch_execute(grant)
+        .await
+        .unwrap();
+    let (mut ours, mut plain) = twins.clients();
+    for text in [
+        "BEGIN",
+        "SET LOCAL ROLE other",
+        &user(A, "a"),
+        &user(B, "b"),
+        &user(C, "c"),
+        "COMMIT",
+        "SHOW role",
+        "BEGIN",
+        &user(A + 9, "a"),
+        "SET ROLE other",
+        &user(B + 9, "b"),
+        "COMMIT",
+        "SHOW role",
+        "BEGIN",
+        &user(A + 18, "a"),
+        &user(B + 18, "b"),
+        "RESET ROLE",
+        "COMMIT",
+        "SELECT id, name FROM users ORDER BY id",
+    ] {
+        assert_eq!(ours.query(text), plain.query(text), "{text}");
+    }
+    let (ours, plain) = twins.rows().await;
+    assert_eq!(ours, plain);
     twins.assert_clean().await;
 }

@@ -1,6 +1,7 @@
 //! A transaction block as the client sees it. `BEGIN` is answered at once and sent in front of the first statement on
 //! each host, so the block may be on no host, on one, or on several.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::Session;
@@ -11,7 +12,7 @@ use super::errors::Fault;
 use super::replies::{Pass, Reply};
 use crate::pool::Settings;
 use crate::shardmap::HostId;
-use crate::sql::control::{BeginOptions, Isolation};
+use crate::sql::control::BeginOptions;
 use crate::sql::hint::Hint;
 use crate::wire::backend;
 use crate::wire::error::{ErrorFields, Severity, SqlState};
@@ -23,10 +24,13 @@ const COMMIT: &[u8] = b"presplit_commit";
 /// An open transaction block.
 pub(super) struct Block {
     pub(super) owner: Owner,
-    /// What begins it on a host: `BEGIN` with the client's options.
-    pub(super) begin: Box<str>,
-    /// REPEATABLE READ or SERIALIZABLE: it must not see two hosts' snapshots.
-    pub(super) one_snapshot: bool,
+    /// The client's options, from BEGIN and from SET TRANSACTION before any savepoint. (A SET TRANSACTION of its own would
+    /// come too late on a host enlisted later: the mark has a snapshot.)
+    begin: BeginOptions,
+    /// The options that are in force.
+    options: BeginOptions,
+    /// Those of the transaction that it is chained to. No error undoes them.
+    inherited: BeginOptions,
     /// A statement failed: nothing but its end (or ROLLBACK TO) is accepted.
     pub(super) failed: bool,
     /// It has failed, and holds no locks any more that it would not hold on one Postgres.
@@ -69,6 +73,7 @@ pub(super) struct Savepoint {
     hint: Option<Hint>,
     local_hint: Option<Option<Hint>>,
     locals: Settings,
+    options: BeginOptions,
     replay: usize,
 }
 
@@ -78,6 +83,27 @@ enum Replayed {
 }
 
 impl Block {
+    /// What begins it on a host.
+    pub(super) fn begin(&self) -> Cow<'static, str> {
+        match self.begin == BeginOptions::default() {
+            true => "BEGIN".into(),
+            false => self.begin.begin().into(),
+        }
+    }
+
+    /// It must not see two hosts' snapshots.
+    pub(super) fn one_snapshot(&self) -> bool {
+        self.options.one_snapshot()
+    }
+
+    /// What a transaction is begun with that is chained to it. An error outside of savepoints has undone what was set.
+    fn chained(&self) -> BeginOptions {
+        match self.failed && self.savepoints.is_empty() {
+            true => self.inherited,
+            false => self.options,
+        }
+    }
+
     /// The statements that bring a newly enlisted host to where the block is.
     pub(super) fn replay(&self) -> impl Iterator<Item = String> {
         self.replay.iter().map(|r| match r {
@@ -175,34 +201,19 @@ impl Session {
                 block.owner = Owner::Client;
                 return Ok(tag(command));
             }
-            let mut out = Vec::new();
-            ErrorFields::new(
-                Severity::Warning,
-                SqlState::ACTIVE_TRANSACTION,
-                "there is already a transaction in progress",
-            )
-            .write(&mut out);
-            backend::command_complete(&mut out, command);
-            return Ok(Acted::Answered(out));
+            return self.begin_inside(options, text, command).await;
         }
-        let plain = options.isolation.is_none()
-            && options.read_only.is_none()
-            && options.deferrable.is_none();
-        let begin = if plain {
-            "BEGIN".into()
-        } else {
-            text.trim().trim_end_matches(';').into()
-        };
-        self.open_block(
-            begin,
-            matches!(
-                options.isolation,
-                Some(Isolation::RepeatableRead | Isolation::Serializable)
-            ),
-        );
-        if self.links.iter().any(|l| l.unsynced) {
-            // In the middle of a batch: what it has done so far, on all hosts, belongs to the block. Postgres does the same.
-            self.run_on_unsynced_others(text).await?;
+        self.open_block(*options);
+        if !self.links.is_empty() {
+            // In the middle of a batch or a message: what it has done so far, on all hosts, belongs to the block. Postgres
+            // does the same.
+            for i in (0..self.links.len())
+                .filter(|i| *i != self.active)
+                .collect::<Vec<_>>()
+            {
+                self.run_quietly(i, text).await?;
+                self.links[i].unsynced = false;
+            }
             let done = self.run_on(self.active, text).await?;
             if !done {
                 self.block = None;
@@ -212,8 +223,75 @@ impl Session {
         Ok(tag(command))
     }
 
+    /// BEGIN in a block: a warning, but its options hold.
+    async fn begin_inside(
+        &mut self,
+        options: &BeginOptions,
+        text: &str,
+        command: &str,
+    ) -> Result<Acted, Fault> {
+        if *options != BeginOptions::default() && !self.links.is_empty() {
+            return self.set_options(options, text, command).await;
+        }
+        self.set_options(options, text, command).await?;
+        let mut out = Vec::new();
+        ErrorFields::new(
+            Severity::Warning,
+            SqlState::ACTIVE_TRANSACTION,
+            "there is already a transaction in progress",
+        )
+        .write(&mut out);
+        backend::command_complete(&mut out, command);
+        Ok(Acted::Answered(out))
+    }
+
+    /// The open block has these options from now on.
+    pub(super) async fn set_options(
+        &mut self,
+        options: &BeginOptions,
+        text: &str,
+        command: &str,
+    ) -> Result<Acted, Fault> {
+        if options.one_snapshot() && self.links.len() > 1 {
+            return Err(Fault::unsupported(
+                "this transaction is on several hosts already: they cannot share one snapshot",
+                "Say the isolation level in BEGIN.",
+            ));
+        }
+        let several = self.block.as_ref().is_some_and(|b| b.writers.are_several());
+        if options.read_only == Some(true) && several {
+            return Err(Fault::unsupported(
+                "a transaction that has written on several hosts cannot become READ ONLY: its commit writes a row",
+                "Leave it out, or COMMIT first.",
+            ));
+        }
+        let acted = match *options == BeginOptions::default() {
+            true => tag(command),
+            false => self.run_on_all(text, command).await?,
+        };
+        if let Some(block) = &mut self.block
+            && !block.failed
+            && *options != BeginOptions::default()
+        {
+            block.options = block.options.and_then(options);
+            match block.savepoints.is_empty() {
+                true => block.begin = block.options,
+                // A rollback to a savepoint undoes it on hosts enlisted later, too.
+                false => block.push_set(text.to_owned()),
+            }
+        }
+        Ok(acted)
+    }
+
+    fn open_chained(&mut self, options: BeginOptions) {
+        self.open_block(options);
+        if let Some(block) = &mut self.block {
+            block.inherited = options;
+        }
+    }
+
     /// From here on the session is in a block.
-    pub(super) fn open_block(&mut self, begin: Box<str>, one_snapshot: bool) {
+    pub(super) fn open_block(&mut self, options: BeginOptions) {
         // What the implicit transaction has set belongs to the block, too.
         let settings_before = self
             .batch
@@ -225,8 +303,9 @@ impl Session {
             .map(Replayed::Set)
             .collect();
         self.block = Some(Box::new(Block {
-            begin,
-            one_snapshot,
+            begin: options,
+            options,
+            inherited: BeginOptions::default(),
             failed: false,
             let_go: false,
             lost: false,
@@ -262,6 +341,8 @@ impl Session {
                 self.end_implicit(commit && done);
                 return Ok(Acted::Passed);
             }
+            // What was set in front of it in the same message.
+            self.end_implicit(commit);
             let mut out = Vec::new();
             no_transaction().write(&mut out);
             backend::command_complete(&mut out, command);
@@ -269,6 +350,9 @@ impl Session {
         };
         let commit = commit && !block.failed;
         if block.owner == Owner::Message {
+            if chain {
+                return Err(outside(&format!("{command} AND CHAIN")));
+            }
             // As after a COMMIT outside of a block: what there is of an implicit transaction ends.
             no_transaction().write(&mut self.client.outbox);
         }
@@ -276,12 +360,11 @@ impl Session {
             return Ok(tag(command));
         };
         let changed = block.has_changed_tables();
-        let begin = block.begin.clone();
-        let one_snapshot = block.one_snapshot;
+        let chained = block.chained();
         if self.links.is_empty() {
             self.close_block(commit);
             if chain {
-                self.open_block(begin, one_snapshot);
+                self.open_chained(chained);
             }
             return Ok(tag(if commit { "COMMIT" } else { "ROLLBACK" }));
         }
@@ -324,7 +407,7 @@ impl Session {
         }
         self.release_links().await;
         if chain {
-            self.open_block(begin, one_snapshot);
+            self.open_chained(chained);
         }
         Ok(Acted::Passed)
     }
@@ -336,7 +419,7 @@ impl Session {
             return Ok(tag("COMMIT"));
         };
         let changed = block.has_changed_tables();
-        let (begin, one_snapshot) = (block.begin.clone(), block.one_snapshot);
+        let chained = block.chained();
         self.client.hold_for_caller();
         let ended = self.commit_all().await;
         let committed = matches!(ended, Ok(Ended::Committed));
@@ -349,7 +432,7 @@ impl Session {
             return Ok(Acted::Passed);
         }
         if chain {
-            self.open_block(begin, one_snapshot);
+            self.open_chained(chained);
         }
         Ok(tag("COMMIT"))
     }
@@ -418,6 +501,7 @@ impl Session {
                 hint,
                 local_hint,
                 locals,
+                options: block.options,
                 replay,
             });
         }
@@ -470,6 +554,7 @@ impl Session {
         let (settings, hint) = (savepoint.settings.clone(), savepoint.hint.clone());
         let replay = savepoint.replay;
         block.local_hint = savepoint.local_hint.clone();
+        block.options = savepoint.options;
         let locals = std::mem::replace(&mut block.locals, savepoint.locals.clone());
         block.replay.truncate(replay);
         block.savepoints.truncate(at + 1);

@@ -11,6 +11,7 @@ use super::context::Prepared;
 use super::errors::Fault;
 use super::queries::Answer;
 use crate::shardmap::{CrossHost, CrossHostSnapshots, HostId};
+use crate::sql::control::BeginOptions;
 use crate::twophase::{self, Home, Name, Place, Readiness, Ticket};
 use crate::wire::error::{ErrorFields, SqlState};
 
@@ -145,7 +146,7 @@ impl Session {
 
     /// Two hosts are two snapshots: refused where one was asked for.
     pub(super) fn check_snapshot(&self, host: HostId) -> Result<(), Fault> {
-        let one = self.block.as_ref().is_some_and(|b| b.one_snapshot);
+        let one = self.block.as_ref().is_some_and(|b| b.one_snapshot());
         if !one
             || self.links.is_empty()
             || self.links.iter().any(|l| l.host == host)
@@ -309,7 +310,7 @@ impl Session {
             return Ok(());
         }
         self.query_all_links("BEGIN").await?;
-        self.open_block("BEGIN".into(), false);
+        self.open_block(BeginOptions::default());
         if let Some(block) = &mut self.block {
             block.owner = Owner::Message;
         }
@@ -400,9 +401,12 @@ impl Session {
     async fn commit_in_two_phases(&mut self, two: TwoPhase) -> Result<Ended, Fault> {
         let name = two.ticket.name().clone();
         let (others, readers) = self.parts(Some(two.decision));
-        let Some(decision) = self.links.iter().position(|l| l.host == two.decision) else {
-            // Lost on the way; the block has failed then, and is not committed.
-            return Err(Fault::lost(&name.host, None));
+        let decision = self.links.iter().position(|l| l.host == two.decision);
+        let written = self.block.as_ref().map_or(0, |b| b.writers.hosts.len());
+        let Some(decision) = decision.filter(|_| others.len() + 1 == written) else {
+            // What was lost on the way has made the block fail, so this is never so. If it were, half would be committed.
+            self.roll_back_all().await;
+            return Err(rolled_back(Fault::lost(&name.host, None)));
         };
         self.context.seam.reach("before-prepare").await;
         two.ticket.step("preparing");
@@ -561,10 +565,17 @@ impl Session {
         }
     }
 
-    /// Takes out the links whose connection is gone.
+    /// Takes out the links whose connection is gone. An open block has lost what was done there.
     pub(super) fn drop_lost(&mut self) {
+        let before = self.links.len();
         self.links.retain(|link| link.conn.is_some());
         self.active = 0;
+        if let Some(block) = &mut self.block
+            && self.links.len() < before
+        {
+            block.failed = true;
+            block.lost = true;
+        }
     }
 }
 

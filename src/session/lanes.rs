@@ -283,6 +283,8 @@ impl Session {
             return lane.lose(fault, link);
         };
         match judge(tag, owed) {
+            // What the block has said elsewhere already.
+            Verdict::Pass(_) if matches!(owed, Reply::Query(Pass::Keep)) => {}
             Verdict::Pass(_) if matches!(tag, b'N' | b'A') => {
                 self.client.outbox.extend_from_slice(message);
             }

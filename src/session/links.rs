@@ -202,7 +202,8 @@ impl Session {
         let Some(block) = &self.block else { return };
         // Known from now on, whatever comes of its first statement.
         link.status = b'T';
-        if &*block.begin == "BEGIN" {
+        let begin = block.begin();
+        if begin == "BEGIN" {
             if let Some(conn) = &mut link.conn
                 && !conn.begin_prepared
             {
@@ -215,7 +216,7 @@ impl Session {
             self.replies.push(Reply::One(Pass::Keep));
             self.replies.push(Reply::Execute(Pass::Keep));
         } else {
-            frontend::query(&mut link.outbox, block.begin.as_bytes());
+            frontend::query(&mut link.outbox, begin.as_bytes());
             self.replies.push(Reply::Query(Pass::Keep));
         }
         if let Some(name) = block.writers.name() {

@@ -300,26 +300,12 @@ impl Session {
         options: &BeginOptions,
         text: &str,
     ) -> Result<Acted, Fault> {
-        let Some(block) = &mut self.block else {
+        if self.block.is_none() {
             let i = self.link(Need::plain(self.any_host())).await?;
             self.run_on(i, text).await?;
             return Ok(Acted::Passed);
-        };
-        if let Some(isolation) = options.isolation {
-            let one = isolation >= Isolation::RepeatableRead;
-            if one && self.links.len() > 1 {
-                return Err(Fault::unsupported(
-                    "this transaction is on several hosts already: they cannot share one snapshot",
-                    "Say the isolation level in BEGIN.",
-                ));
-            }
-            block.one_snapshot = one;
         }
-        if self.links.is_empty() {
-            block.push_set(text.trim().trim_end_matches(';').to_owned());
-            return Ok(tag("SET"));
-        }
-        self.run_in_block(text, "SET").await
+        self.set_options(options, text, "SET").await
     }
 
     /// `SET SESSION CHARACTERISTICS AS TRANSACTION ...`: the defaults of the transactions to come.

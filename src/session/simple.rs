@@ -19,7 +19,7 @@ use super::set::set_config_in;
 use super::{Now, Session};
 use crate::route::Values;
 use crate::shardmap::{HostId, ShardId};
-use crate::sql::control::Control;
+use crate::sql::control::{BeginOptions, Control};
 use crate::sql::shape::Shape;
 use crate::wire::{backend, frame, frontend};
 
@@ -257,7 +257,7 @@ impl Session {
         match (&mut self.block, status) {
             (None, b'I') => {}
             (None, status) => {
-                self.open_block("BEGIN".into(), false);
+                self.open_block(BeginOptions::default());
                 if let Some(block) = &mut self.block {
                     block.failed = status == b'E';
                 }
@@ -356,17 +356,22 @@ impl Session {
                 plan.mixed = true;
                 plan.writes |= bound.writes;
             }
+            // What else tells of a block (options, savepoints) must be seen here: other hosts of the block get it, too.
             (
                 Prepared::Control(
-                    Control::Begin(_)
+                    control @ (Control::Begin(_)
                     | Control::Commit { .. }
-                    | Control::Rollback { .. }
-                    | Control::Savepoint(_)
-                    | Control::Release(_)
-                    | Control::RollbackTo(_),
+                    | Control::Rollback { .. }),
                 ),
                 _,
-            ) if self.block.is_none() => plan.message.extend_from_slice(piece),
+            ) if self.block.is_none() => {
+                let plain = match control {
+                    Control::Begin(options) => *options == BeginOptions::default(),
+                    _ => true,
+                };
+                plan.alone += usize::from(!plain);
+                plan.message.extend_from_slice(piece);
+            }
             (Prepared::NoTables, _) => return Err(Self::no_tables()),
             (Prepared::SessionLock(name), _) => return Err(Self::no_session_lock(name)),
             (Prepared::Control(_), _) => plan.alone += 1,

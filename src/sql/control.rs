@@ -132,6 +132,37 @@ pub struct BeginOptions {
     pub deferrable: Option<bool>,
 }
 
+impl BeginOptions {
+    /// The statement that begins a transaction with these.
+    pub fn begin(&self) -> String {
+        let isolation = self.isolation.map(|isolation| match isolation {
+            Isolation::ReadUncommitted => " ISOLATION LEVEL READ UNCOMMITTED",
+            Isolation::ReadCommitted => " ISOLATION LEVEL READ COMMITTED",
+            Isolation::RepeatableRead => " ISOLATION LEVEL REPEATABLE READ",
+            Isolation::Serializable => " ISOLATION LEVEL SERIALIZABLE",
+        });
+        let pick = |value: Option<bool>, yes, no| value.map(|value| if value { yes } else { no });
+        let read_only = pick(self.read_only, " READ ONLY", " READ WRITE");
+        let deferrable = pick(self.deferrable, " DEFERRABLE", " NOT DEFERRABLE");
+        let modes = [isolation, read_only, deferrable].map(Option::unwrap_or_default);
+        format!("BEGIN{}", modes.concat())
+    }
+
+    /// These, where `later` does not say otherwise.
+    pub fn and_then(&self, later: &BeginOptions) -> BeginOptions {
+        BeginOptions {
+            isolation: later.isolation.or(self.isolation),
+            read_only: later.read_only.or(self.read_only),
+            deferrable: later.deferrable.or(self.deferrable),
+        }
+    }
+
+    /// REPEATABLE READ or SERIALIZABLE.
+    pub fn one_snapshot(&self) -> bool {
+        self.isolation >= Some(Isolation::RepeatableRead)
+    }
+}
+
 /// `iso_level`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Isolation {

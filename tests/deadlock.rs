@@ -371,7 +371,7 @@ async fn no_false_alarm_under_load() {
                     done(&client.query(&add(first, "")));
                     if n < 4 {
                         // So that some wait for more than a second, and are looked at.
-                        let sql = "SELECT name, pg_sleep(0.3) FROM users WHERE id =";
+                        let sql = "SELECT name, pg_sleep(0.7) FROM users WHERE id =";
                         done(&client.query(&format!("{sql} {first}")));
                     }
                     done(&client.query(&add(second, "")));

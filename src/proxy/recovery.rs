@@ -150,6 +150,10 @@ impl Shared {
             tracing::info!(host = host.name, transaction = %name, "recovery: committed, as it was decided");
             self.context.stats.recovered_committed();
         }
+        if !look.committed.is_empty() {
+            // There may be DDL in it, and the tables have been read before.
+            self.context.refresh.renew_soon();
+        }
         for name in &look.rolled_back {
             tracing::info!(host = host.name, transaction = %name, "recovery: rolled back, its proxy had not decided");
             self.context.stats.recovered_rolled_back();

@@ -275,7 +275,10 @@ impl Session {
         let link = &mut self.links[lane.link];
         let (tag, body) = (message[0], &message[frame::HEADER..]);
         let Some(owed) = lane.replies.front() else {
-            // The server was told to go while it had nothing to do.
+            // The server was told to go while it had nothing to do. A warning may come before that.
+            if tag == b'N' {
+                return;
+            }
             let fault = match ErrorView::decode(body) {
                 Ok(view) if tag == b'E' => Fault::ended(&link.pool.host, &view),
                 _ => Fault::protocol(&link.pool.host, tag),

@@ -784,3 +784,73 @@ async fn the_role_at_commit_may_be_another_than_that_of_the_login() {
     assert_eq!(ours, plain);
     twins.assert_clean().await;
 }
+
+fn all_done(client: &mut Raw, texts: &[&str]) {
+    for text in texts {
+        let answer = client.query(text);
+        assert!(answer[0].starts_with('C'), "{text}: {answer:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_say_what_becomes_of_a_second_host() {
+    let twins = Twins::new("cross_host_snapshots = \"separate\"\n").await;
+    let (mut ours, _) = twins.clients();
+    let (mut id, begin) = (0, "BEGIN ISOLATION LEVEL REPEATABLE READ");
+    let mut next = || {
+        id += 9;
+        [A, B, C].map(|host| user(host + id, "x"))
+    };
+    let [a, b, c] = next();
+    all_done(&mut ours, &[begin, &a, &b, &c, "COMMIT"]);
+    // A transaction keeps the map that it began with; the next one goes by the new one.
+    let [a, b, c] = next();
+    all_done(&mut ours, &["BEGIN", &a]);
+    let refuse = twins.hosts.map_text(1, "cross_host = \"refuse\"\n");
+    twins.hosts.write_map(&refuse);
+    wait_until("the map is read", || async {
+        twins.proxy.log().contains("cross_host: 2pc -> refuse")
+    })
+    .await;
+    all_done(&mut ours, &[&b, &c, "COMMIT"]);
+    let [a, b, _] = next();
+    for begin in ["BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ"] {
+        all_done(&mut ours, &[begin, &a]);
+        let refused = ours.query(&b);
+        assert!(
+            refused[0].contains("CSR002") && refused[1] == "Z E",
+            "{refused:?}"
+        );
+        assert_eq!(ours.query("COMMIT"), ["C ROLLBACK", "Z I"]);
+    }
+    let (found, _) = twins.rows().await;
+    assert_eq!(found.len(), 6, "{found:#?}");
+    twins.assert_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_server_connection_for_each_host_is_enough() {
+    let twins = Twins::new("").await;
+    let map = twins.hosts.map_text(1, "").replace("pool = 10", "pool = 1");
+    twins.hosts.write_map(&map);
+    wait_until("the map is read", || async {
+        twins.proxy.log().contains("pool of c: 10 -> 1")
+    })
+    .await;
+    let (one, _) = twins.clients();
+    let (two, _) = twins.clients();
+    let play = |mut client: Raw, first: i64| {
+        std::thread::spawn(move || {
+            for n in (first..first + 20).map(|n| n * 9) {
+                let [a, b] = [A, B].map(|host| user(host + n, "x"));
+                all_done(&mut client, &["BEGIN", &a, &b, "COMMIT"]);
+            }
+        })
+    };
+    for client in [play(one, 1), play(two, 100)] {
+        client.join().unwrap();
+    }
+    let (found, _) = twins.rows().await;
+    assert_eq!(found.len(), 80);
+    twins.assert_clean().await;
+}

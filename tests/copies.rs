@@ -114,24 +114,6 @@ const ALIKE: &[&str] = &[
     "INSERT INTO countries VALUES ('#', 'one'), ('##', 'two')",
 ];
 
-/// Errors by code and position: their words may name a shard, a host or a hint.
-fn essence(answer: Vec<String>, sort: bool) -> Vec<String> {
-    let code = |line: String| match line.starts_with("E ") {
-        true => {
-            let fields = line
-                .split(" | ")
-                .filter(|f| f.starts_with(['C', 'P', 'c', 't']));
-            format!("E {}", fields.collect::<Vec<_>>().join(" "))
-        }
-        false => line,
-    };
-    let mut lines: Vec<String> = answer.into_iter().map(code).collect();
-    if sort {
-        lines.sort();
-    }
-    lines
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_host_gets_the_rows_of_one_postgres() {
     let twins = Twins::new().await;
@@ -144,7 +126,7 @@ async fn every_host_gets_the_rows_of_one_postgres() {
             let answer = answer
                 .into_iter()
                 .map(|l| if made(&l) { "D".to_owned() } else { l });
-            essence(answer.collect(), sort)
+            raw::essence(answer.collect(), sort)
         };
         let (got, wanted) = (ours.ask(bytes, ready), plain.ask(bytes, ready));
         assert_eq!(hide(got.clone()), hide(wanted), "{what}: {got:?}");
@@ -313,8 +295,8 @@ async fn copy_fills_every_host() {
         for bytes in copy(sql, data) {
             let (got, wanted) = (ours.ask(&bytes, 1), plain.ask(&bytes, 1));
             assert_eq!(
-                essence(got.clone(), false),
-                essence(wanted, false),
+                raw::essence(got.clone(), false),
+                raw::essence(wanted, false),
                 "{sql}: {got:?}"
             );
             twins.assert_same(sql).await;

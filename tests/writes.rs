@@ -119,20 +119,7 @@ fn essence(mut answer: Vec<String>, sort: bool) -> Vec<String> {
     if answer.iter().any(|line| line.starts_with("E ")) {
         answer.retain(|line| !line.starts_with("D ") && !["T", "2", "n"].contains(&&line[..1]));
     }
-    let code = |line: String| match line.starts_with("E ") {
-        true => {
-            let fields = line
-                .split(" | ")
-                .filter(|f| f.starts_with(['C', 'P', 'c', 't']));
-            format!("E {}", fields.collect::<Vec<_>>().join(" "))
-        }
-        false => line,
-    };
-    let mut lines: Vec<String> = answer.into_iter().map(code).collect();
-    if sort {
-        lines.sort();
-    }
-    lines
+    raw::essence(answer, sort)
 }
 
 /// Statements that answer alike; UPDATE and DELETE give their rows in no order.

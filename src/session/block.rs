@@ -5,11 +5,12 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::Session;
-use super::commit::{Ended, Writers};
+use super::commit::Ended;
 use super::ddl_block::BlockTables;
 use super::ends::Link;
 use super::errors::Fault;
 use super::replies::{Pass, Reply};
+use super::writers::Writers;
 use crate::pool::Settings;
 use crate::shardmap::HostId;
 use crate::sql::control::BeginOptions;

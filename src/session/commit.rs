@@ -3,111 +3,22 @@
 
 use std::time::Duration;
 
-use smallvec::SmallVec;
-
 use super::Session;
 use super::block::Owner;
 use super::context::Prepared;
 use super::errors::Fault;
 use super::queries::Answer;
+use super::writers::TwoPhase;
 use crate::shardmap::{CrossHost, CrossHostSnapshots, HostId};
 use crate::sql::control::BeginOptions;
-use crate::twophase::{self, Home, Name, Place, Readiness, Ticket};
+use crate::twophase::{self, Home, Name, Place, Readiness};
 use crate::wire::error::{ErrorFields, SqlState};
-
-/// The hosts that a transaction has written on.
-#[derive(Default)]
-pub(super) struct Writers {
-    /// In the order of their first writes.
-    hosts: SmallVec<[HostId; 2]>,
-    /// What was done here can't be prepared (NOTIFY): if several hosts are written on, this must be the decision host.
-    unpreparable: Option<HostId>,
-    /// From the second host on.
-    two_phase: Option<TwoPhase>,
-    /// Which database each is, from the second on.
-    homes: SmallVec<[(HostId, Home); 2]>,
-}
-
-/// A transaction that has written on several hosts.
-struct TwoPhase {
-    ticket: Ticket,
-    decision: HostId,
-    /// How many savepoints stood when the decision host's part was marked; the mark goes with a rollback to one of them.
-    depth: usize,
-    marked: bool,
-}
 
 /// How a transaction ended.
 pub(super) enum Ended {
     Committed,
     /// It was rolled back on all hosts; the client has the error.
     RolledBack,
-}
-
-impl Writers {
-    /// With the host that was written on so far.
-    pub(super) fn of(host: Option<HostId>) -> Writers {
-        Writers {
-            hosts: host.into_iter().collect(),
-            ..Writers::default()
-        }
-    }
-
-    /// The host that was written on first.
-    pub(super) fn first(&self) -> Option<HostId> {
-        self.hosts.first().copied()
-    }
-
-    pub(super) fn contains(&self, host: HostId) -> bool {
-        self.hosts.contains(&host)
-    }
-
-    pub(super) fn are_several(&self) -> bool {
-        self.hosts.len() > 1
-    }
-
-    pub(super) fn add(&mut self, host: HostId) {
-        if !self.contains(host) {
-            self.hosts.push(host);
-        }
-    }
-
-    fn know(&mut self, homes: Vec<(HostId, Home)>) {
-        for home in homes {
-            if !self.homes.contains(&home) {
-                self.homes.push(home);
-            }
-        }
-    }
-
-    /// The transaction's name, once it has one.
-    pub(super) fn name(&self) -> Option<&Name> {
-        self.two_phase.as_ref().map(|two| two.ticket.name())
-    }
-
-    /// Whose part of the transaction says how it ends.
-    pub(super) fn decision(&self) -> Option<HostId> {
-        self.two_phase.as_ref().map(|two| two.decision)
-    }
-
-    /// Where a NOTIFY of the transaction goes.
-    pub(super) fn notifier(&self) -> Option<HostId> {
-        self.decision().or(self.unpreparable).or(self.first())
-    }
-
-    /// A server process takes part.
-    pub(super) fn enlist(&self, host: &str, pid: i32) {
-        if let Some(two) = &self.two_phase {
-            two.ticket.enlist(host, pid);
-        }
-    }
-
-    /// A rollback to the savepoint that `before` others stand below.
-    pub(super) fn rolled_back_to(&mut self, before: usize) {
-        if let Some(two) = &mut self.two_phase {
-            two.marked &= two.depth <= before;
-        }
-    }
 }
 
 impl Session {
@@ -349,13 +260,19 @@ impl Session {
 
     /// Commits the open block, whatever hosts it is on. The caller closes it.
     pub(super) async fn commit_all(&mut self) -> Result<Ended, Fault> {
-        let two = match &mut self.block {
-            Some(block) if block.writers.are_several() => block.writers.two_phase.take(),
-            _ => None,
-        };
-        let ended = match two {
-            Some(two) => self.commit_in_two_phases(two).await,
+        let writers = self.block.as_mut().map(|block| &mut block.writers);
+        let several = writers.filter(|writers| writers.are_several());
+        let ended = match several.map(|writers| writers.two_phase.take()) {
             None => self.commit_one_writer().await,
+            Some(Some(two)) => self.commit_in_two_phases(two).await,
+            Some(None) => {
+                // Nobody is noted as a second writer before there is a name. If it were, half could be committed.
+                self.roll_back_all().await;
+                Err(Fault::statement(ErrorFields::error(
+                    SqlState::INTERNAL_ERROR,
+                    "a transaction on several hosts has no name; it is rolled back on all",
+                )))
+            }
         };
         self.drop_lost();
         ended

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Session;
 use super::ddl::Item;
-use super::ends::poll_fill;
+use super::ends::poll_link;
 use super::errors::Fault;
 use crate::shardmap::{HostId, ShardId};
 use crate::wire::backend::{CommandComplete, ErrorView, ParameterStatus};
@@ -212,21 +212,15 @@ impl Session {
             let mut some = false;
             for lane in lanes.iter_mut().filter(|lane| lane.answered < lane.sent) {
                 let link = &mut links[lane.link];
-                let flushed = link.poll_flush(cx);
-                let lost = match (flushed, poll_fill(cx, link)) {
-                    (Poll::Ready(Err(e)), _) | (_, Poll::Ready(Err(e))) => Some(Some(e)),
-                    (_, Poll::Ready(Ok(0))) => Some(None),
-                    (_, Poll::Ready(Ok(_))) => {
-                        some = true;
-                        None
+                match poll_link(cx, link) {
+                    Poll::Pending => continue,
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(cause)) => {
+                        lane.lose(Fault::lost(&link.pool.host, cause));
+                        link.discard();
                     }
-                    (_, Poll::Pending) => None,
-                };
-                if let Some(cause) = lost {
-                    lane.lose(Fault::lost(&link.pool.host, cause));
-                    link.discard();
-                    some = true;
                 }
+                some = true;
             }
             match (some, ticks.poll_tick(cx)) {
                 (true, _) => Poll::Ready(false),

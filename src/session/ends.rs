@@ -395,6 +395,22 @@ fn write_all(
     Poll::Ready(Ok(()))
 }
 
+/// Sends what is to be sent and reads what has come. `Ready(Ok)`: something has; `Ready(Err)`: the connection is lost, by this
+/// cause or by its end.
+pub(crate) fn poll_link(
+    cx: &mut Context<'_>,
+    link: &mut Link,
+) -> Poll<Result<(), Option<io::Error>>> {
+    if let Poll::Ready(Err(e)) = link.poll_flush(cx) {
+        return Poll::Ready(Err(Some(e)));
+    }
+    poll_fill(cx, link).map(|read| match read {
+        Ok(0) => Err(None),
+        Ok(_) => Ok(()),
+        Err(e) => Err(Some(e)),
+    })
+}
+
 /// Reads from the server into the link's inbox; `Ready(0)` is the end.
 pub(crate) fn poll_fill(cx: &mut Context<'_>, link: &mut Link) -> Poll<io::Result<usize>> {
     let Some(conn) = &mut link.conn else {

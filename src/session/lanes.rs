@@ -6,14 +6,14 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 
 use super::Session;
-use super::ends::{Link, poll_fill};
+use super::ends::{Link, poll_link};
 use super::errors::Fault;
 use super::links::Need;
-use super::relay::{Verdict, error_back, judge};
+use super::relay::{Verdict, error_back, judge, pass_status};
 use super::replies::{Pass, Replies, Reply};
 use super::writes::{Parsed, Speaks, Writing};
 use crate::shardmap::HostId;
-use crate::wire::backend::{CommandComplete, ErrorView, ParameterStatus};
+use crate::wire::backend::{CommandComplete, ErrorView};
 use crate::wire::error::ErrorFields;
 use crate::wire::{frame, frontend};
 
@@ -206,18 +206,15 @@ impl Session {
             for lane in lanes.iter_mut().filter(|lane| lane.end.is_none()) {
                 let link = &mut links[lane.link];
                 let full = !link.outbox.is_empty();
-                let flushed = link.poll_flush(cx);
-                some |= full && flushed.is_ready() && !lane.synced;
-                let lost = match (flushed, poll_fill(cx, link)) {
-                    (Poll::Ready(Err(e)), _) | (_, Poll::Ready(Err(e))) => Some(e),
-                    (_, Poll::Ready(Ok(0))) => None,
-                    (_, Poll::Ready(Ok(_))) => {
-                        some = true;
-                        continue;
+                let polled = poll_link(cx, link);
+                some |= full && link.outbox.is_empty() && !lane.synced;
+                match polled {
+                    Poll::Pending => continue,
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(cause)) => {
+                        lane.lose(Fault::lost(&link.pool.host, cause), link);
                     }
-                    (_, Poll::Pending) => continue,
-                };
-                lane.lose(Fault::lost(&link.pool.host, lost), link);
+                }
                 some = true;
             }
             match some {
@@ -321,16 +318,8 @@ impl Session {
         let body = &message[frame::HEADER..];
         match message[0] {
             b'S' => {
-                let Ok(status) = ParameterStatus::decode(body) else {
-                    return lane.lose(Fault::protocol(&link.pool.host, b'S'), link);
-                };
-                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-                let (name, value) = (text(status.name), text(status.value));
-                if let Some(conn) = &mut link.conn {
-                    conn.report(&name, &value);
-                }
-                if self.client.report(&name, &value) {
-                    self.client.outbox.extend_from_slice(message);
+                if !pass_status(&mut self.client, link, message) {
+                    lane.lose(Fault::protocol(&link.pool.host, b'S'), link);
                 }
             }
             b'C' => {

@@ -34,6 +34,7 @@ mod replies;
 mod set;
 mod simple;
 mod syntax;
+mod writers;
 mod writes;
 
 use std::future::poll_fn;

@@ -7,9 +7,10 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::Session;
-use super::ends::{Link, poll_fill};
+use super::ends::{Link, poll_link};
 use super::errors::Fault;
-use crate::wire::backend::{CommandComplete, ErrorView, ParameterStatus};
+use super::relay::pass_status;
+use crate::wire::backend::{CommandComplete, ErrorView};
 use crate::wire::error::SqlState;
 use crate::wire::{frame, frontend};
 
@@ -126,20 +127,14 @@ impl Session {
                 let mut some = false;
                 for one in asked.iter_mut().filter(|one| one.answer.is_none()) {
                     let link = &mut links[one.link];
-                    let flushed = link.poll_flush(cx);
-                    let lost = match (flushed, poll_fill(cx, link)) {
-                        (Poll::Ready(Err(e)), _) | (_, Poll::Ready(Err(e))) => Some(Some(e)),
-                        (_, Poll::Ready(Ok(0))) => Some(None),
-                        (_, Poll::Ready(Ok(_))) => {
-                            some = true;
-                            None
+                    match poll_link(cx, link) {
+                        Poll::Pending => continue,
+                        Poll::Ready(Ok(())) => {}
+                        Poll::Ready(Err(cause)) => {
+                            one.lose(Fault::lost(&link.pool.host, cause), link);
                         }
-                        (_, Poll::Pending) => None,
-                    };
-                    if let Some(cause) = lost {
-                        one.lose(Fault::lost(&link.pool.host, cause), link);
-                        some = true;
                     }
+                    some = true;
                 }
                 match some {
                     true => Poll::Ready(()),
@@ -187,18 +182,7 @@ impl Session {
                     Err(_) => one.lose(Fault::protocol(&link.pool.host, b'E'), link),
                 },
                 b'N' | b'A' => self.client.outbox.extend_from_slice(&message),
-                b'S' => {
-                    if let Ok(status) = ParameterStatus::decode(body) {
-                        let name = String::from_utf8_lossy(status.name);
-                        let value = String::from_utf8_lossy(status.value);
-                        if let Some(conn) = &mut link.conn {
-                            conn.report(&name, &value);
-                        }
-                        if self.client.report(&name, &value) {
-                            self.client.outbox.extend_from_slice(&message);
-                        }
-                    }
-                }
+                b'S' => drop(pass_status(&mut self.client, link, &message)),
                 _ => {}
             }
         }

@@ -375,6 +375,25 @@ pub(super) fn judge(tag: u8, owed: &Reply) -> Verdict {
     }
 }
 
+/// Notes a ParameterStatus message, and passes it on if it tells the client something new. `false`: it is none.
+pub(super) fn pass_status(client: &mut Client, link: &mut Link, message: &[u8]) -> bool {
+    let Ok(status) = ParameterStatus::decode(&message[frame::HEADER..]) else {
+        return false;
+    };
+    if let (Ok(name), Ok(value)) = (
+        std::str::from_utf8(status.name),
+        std::str::from_utf8(status.value),
+    ) {
+        if let Some(conn) = &mut link.conn {
+            conn.report(name, value);
+        }
+        if client.report(name, value) {
+            client.outbox.extend_from_slice(message);
+        }
+    }
+    true
+}
+
 /// Deals with a whole message of which the content matters. `true`: the server now waits for CopyData.
 fn look(
     client: &mut Client,
@@ -385,22 +404,7 @@ fn look(
 ) -> Result<bool, Fault> {
     let body = &message[frame::HEADER..];
     match message[0] {
-        b'S' => {
-            if let Ok(status) = ParameterStatus::decode(body)
-                && let (Ok(name), Ok(value)) = (
-                    std::str::from_utf8(status.name),
-                    std::str::from_utf8(status.value),
-                )
-            {
-                if let Some(conn) = &mut link.conn {
-                    conn.report(name, value);
-                }
-                if !client.report(name, value) {
-                    return Ok(false);
-                }
-                client.outbox.extend_from_slice(message);
-            }
-        }
+        b'S' => drop(pass_status(client, link, message)),
         b'G' => {
             client.outbox.extend_from_slice(message);
             return Ok(true);

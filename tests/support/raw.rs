@@ -142,6 +142,24 @@ pub fn pbe(sql: &str, params: &[&str]) -> Vec<u8> {
     [p("", sql), b("", "", params), e("", 0)].concat()
 }
 
+/// Errors by code and position: their words may name a shard, a host or a hint.
+pub fn essence(answer: Vec<String>, sort: bool) -> Vec<String> {
+    let code = |line: String| match line.starts_with("E ") {
+        true => {
+            let fields = line
+                .split(" | ")
+                .filter(|f| f.starts_with(['C', 'P', 'c', 't']));
+            format!("E {}", fields.collect::<Vec<_>>().join(" "))
+        }
+        false => line,
+    };
+    let mut lines: Vec<String> = answer.into_iter().map(code).collect();
+    if sort {
+        lines.sort();
+    }
+    lines
+}
+
 impl Raw {
     /// Logs in as app to the database app, without a password.
     pub fn connect(addr: SocketAddr) -> Raw {

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::Session;
+use super::batch::Before;
 use super::commit::Ended;
 use super::ddl_block::BlockTables;
 use super::ends::Link;
@@ -13,7 +14,7 @@ use super::replies::{Pass, Reply};
 use super::writers::Writers;
 use crate::pool::Settings;
 use crate::shardmap::HostId;
-use crate::sql::control::BeginOptions;
+use crate::sql::control::{BeginOptions, Isolation};
 use crate::sql::hint::Hint;
 use crate::wire::backend;
 use crate::wire::error::{ErrorFields, Severity, SqlState};
@@ -49,9 +50,8 @@ pub(super) struct Block {
     pub(super) locals: Settings,
     /// Cursors and the hosts that they are on.
     pub(super) cursors: HashMap<String, HostId>,
-    /// The session's settings and hint before it.
-    pub(super) settings_before: Settings,
-    pub(super) hint_before: Option<Hint>,
+    /// The session before it.
+    pub(super) before: Box<Before>,
     /// The tables as it sees them.
     pub(super) tables: BlockTables,
     /// `SET LOCAL presplit.key`; it may also have been set to nothing.
@@ -284,6 +284,24 @@ impl Session {
         Ok(acted)
     }
 
+    /// With the isolation level that a transaction has if its BEGIN says nothing, if that is one of a single snapshot.
+    fn with_default_isolation(&self, options: BeginOptions) -> BeginOptions {
+        BeginOptions {
+            isolation: options.isolation.or(self.default_isolation()),
+            ..options
+        }
+    }
+
+    /// REPEATABLE READ or SERIALIZABLE, if the session has made that its default.
+    pub(super) fn default_isolation(&self) -> Option<Isolation> {
+        let set = self.settings.get("default_transaction_isolation")?;
+        let sql = set.sql.to_ascii_lowercase();
+        let has = |level| sql.contains(level);
+        has("serializable")
+            .then_some(Isolation::Serializable)
+            .or(has("repeatable").then_some(Isolation::RepeatableRead))
+    }
+
     fn open_chained(&mut self, options: BeginOptions) {
         self.open_block(options);
         if let Some(block) = &mut self.block {
@@ -294,15 +312,13 @@ impl Session {
     /// From here on the session is in a block.
     pub(super) fn open_block(&mut self, options: BeginOptions) {
         // What the implicit transaction has set belongs to the block, too.
-        let settings_before = self
-            .batch
-            .take_settings()
-            .unwrap_or_else(|| self.settings.clone());
-        let replay = settings_before
-            .difference(&self.settings, &[])
-            .into_iter()
-            .map(Replayed::Set)
-            .collect();
+        let before = self.batch.take_before();
+        let before = before.unwrap_or_else(|| Box::new(self.as_before()));
+        let locals = std::mem::take(&mut self.batch.locals);
+        let sets = before.settings.difference(&self.settings, &[]).into_iter();
+        let local = locals.iter().flat_map(|(name, set)| set.local_steps(name));
+        let replay = sets.chain(local).map(Replayed::Set).collect();
+        let options = self.with_default_isolation(options);
         self.block = Some(Box::new(Block {
             begin: options,
             options,
@@ -314,10 +330,9 @@ impl Session {
             writers: Writers::of(self.batch.writer),
             savepoints: Vec::new(),
             replay,
-            locals: Settings::default(),
+            locals,
             cursors: HashMap::new(),
-            settings_before,
-            hint_before: self.hint.clone(),
+            before,
             local_hint: None,
             tables: BlockTables::Same,
         }));
@@ -337,8 +352,11 @@ impl Session {
             }
             if self.links.iter().any(|l| l.unsynced) {
                 // It ends the implicit transaction of the batch.
-                self.run_on_unsynced_others(command).await?;
+                self.run_on_unsynced_others(commit).await?;
                 let done = self.run_on(self.active, text).await?;
+                if let Some(link) = self.links.get_mut(self.active) {
+                    link.transaction_over(commit && done);
+                }
                 self.end_implicit(commit && done);
                 return Ok(Acted::Passed);
             }
@@ -454,19 +472,20 @@ impl Session {
             return;
         };
         for link in &mut self.links {
-            if let Some(conn) = &mut link.conn
-                && !committed
-            {
-                conn.doubt(conn.settings.changed_names(&link.settings_at_begin));
-                conn.settings = link.settings_at_begin.clone();
-            }
+            link.transaction_over(committed);
         }
         if committed && block.has_changed_tables() {
             self.context.refresh.renew_soon();
         }
-        if !committed {
-            self.settings = block.settings_before;
-            self.hint = block.hint_before;
+        if committed {
+            // The client may have been told of what held in the block only.
+            self.batch.has_set |= !block.locals.is_empty();
+            self.gather_news();
+        } else {
+            self.client.back_to(&block.before.told);
+            self.settings = block.before.settings;
+            self.hint = block.before.hint;
+            self.batch.has_set = false;
         }
         self.batch.writer = None;
         self.statements.close_portals();
@@ -579,6 +598,7 @@ impl Session {
         }
         self.settings = settings;
         self.hint = hint;
+        self.batch.has_set = true;
         Ok(acted)
     }
 
@@ -612,6 +632,16 @@ impl Session {
     /// Runs one statement's text as it is on one link and passes its answer (or an error) on, without ReadyForQuery.
     /// `false`: the server refused it.
     pub(super) async fn run_on(&mut self, i: usize, text: &str) -> Result<bool, Fault> {
+        self.run_with(i, text, &[]).await
+    }
+
+    /// [`Session::run_on`], with statements of ours right behind it.
+    pub(super) async fn run_with(
+        &mut self,
+        i: usize,
+        text: &str,
+        behind: &[String],
+    ) -> Result<bool, Fault> {
         if i != self.active {
             self.drain_replies().await?;
             self.active = i;
@@ -635,6 +665,8 @@ impl Session {
         frontend::execute(outbox, b"", 0);
         self.replies.push(Reply::One(Pass::Keep));
         self.replies.push(Reply::Execute(Pass::On));
+        self.push_ours(i, behind);
+        let Link { outbox, .. } = &mut self.links[i];
         // In the middle of an implicit transaction a Sync would end it.
         let implicit = self.batch.now != b'Q' && self.block.is_none();
         if implicit {
@@ -659,11 +691,13 @@ impl Session {
         Ok(!error)
     }
 
-    /// Runs a statement on the hosts other than the active one that have done something of the batch.
-    async fn run_on_unsynced_others(&mut self, text: &str) -> Result<(), Fault> {
+    /// Ends the batch's transaction on the hosts other than the active one that have done something of the batch.
+    async fn run_on_unsynced_others(&mut self, commit: bool) -> Result<(), Fault> {
+        let text = if commit { "COMMIT" } else { "ROLLBACK" };
         let active = self.active;
         for i in (0..self.links.len()).filter(|i| *i != active) {
             if self.links[i].unsynced {
+                self.links[i].refused |= !commit;
                 self.run_quietly(i, text).await?;
                 self.links[i].unsynced = false;
             }

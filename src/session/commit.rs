@@ -57,9 +57,14 @@ impl Session {
 
     /// Two hosts are two snapshots: refused where one was asked for.
     pub(super) fn check_snapshot(&self, host: HostId) -> Result<(), Fault> {
-        let one = self.block.as_ref().is_some_and(|b| b.one_snapshot());
+        if self.links.is_empty() {
+            return Ok(());
+        }
+        let one = match &self.block {
+            Some(block) => block.one_snapshot(),
+            None => self.default_isolation().is_some(),
+        };
         if !one
-            || self.links.is_empty()
             || self.links.iter().any(|l| l.host == host)
             || self.map.proxy.cross_host_snapshots == CrossHostSnapshots::Separate
         {

@@ -42,7 +42,7 @@ impl Session {
             }
             Control::SetConstraints { .. } if self.block.is_none() => {
                 // Without effect but for a warning.
-                let i = self.link(Need::plain(self.any_host())).await?;
+                let i = self.link(Need::along(self.any_host())).await?;
                 self.run_on(i, text).await?;
                 Ok(Acted::Passed)
             }
@@ -56,7 +56,7 @@ impl Session {
                 }
                 Ok(acted)
             }
-            Control::Discard(what) => self.discard(*what),
+            Control::Discard(what) => self.discard(*what).await,
             Control::Deallocate(name) => self.deallocate(name.as_deref()),
             Control::ClosePortal(name) => self.close_cursor(name.as_deref(), text).await,
             Control::Unlisten(_) => Ok(tag("UNLISTEN")),
@@ -86,7 +86,7 @@ impl Session {
         }
     }
 
-    fn discard(&mut self, what: Discard) -> Result<Acted, Fault> {
+    async fn discard(&mut self, what: Discard) -> Result<Acted, Fault> {
         match what {
             Discard::All => {
                 if self.block.is_some() {
@@ -95,11 +95,7 @@ impl Session {
                         "DISCARD ALL cannot run inside a transaction block",
                     )));
                 }
-                self.remember_settings();
-                self.settings = self.startup.clone();
-                self.hint = None;
-                self.statements.clear();
-                Ok(tag("DISCARD ALL"))
+                self.discard_all().await
             }
             // What these throw away is never kept from one transaction to the next.
             Discard::Plans => Ok(tag("DISCARD PLANS")),

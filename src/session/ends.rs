@@ -12,8 +12,9 @@ use super::buffers::{self, Buffers};
 use super::cancel::CancelSlot;
 use super::context::{Prepared, Statement};
 use super::errors::Fault;
+use super::parameters::Reported;
 use super::replies::{Made, Pass};
-use crate::pool::{Pool, ServerConn};
+use crate::pool::{Pool, ServerConn, Settings};
 use crate::shardmap::{HostId, ShardId, ShardMap};
 use crate::wire::stream::Stream;
 
@@ -32,7 +33,9 @@ pub(crate) struct Client {
     pub(crate) outbox: Vec<u8>,
     sent: usize,
     /// What the client was last told of each reported parameter.
-    pub(crate) reported: Arc<Vec<(String, String)>>,
+    pub(crate) reported: Reported,
+    /// What it is to be told in front of the next ReadyForQuery.
+    pub(super) news: Vec<(String, String)>,
     buffers: Arc<Buffers>,
     /// What `outbox` holds may wait for what the server says next, so that both go out in one write.
     pub(super) hold: Hold,
@@ -70,10 +73,17 @@ pub(crate) struct Link {
     pub(crate) unsynced: bool,
     /// Transaction status of the last ReadyForQuery: I, T or E.
     pub(crate) status: u8,
-    /// Settings that were in force when the transaction began: a rollback brings them back.
-    pub(crate) settings_at_begin: crate::pool::Settings,
+    /// Settings that were in force when the transaction began, and those that were unsure: a rollback brings them back.
+    at_begin: (Settings, Vec<String>),
     /// A setting was changed on it since then.
     pub(crate) settings_touched: bool,
+    /// Where in the outbox the statements begin that bring settings about, ahead of anything else of the transaction; how
+    /// many they are, and where they end.
+    pub(crate) brought: Option<(usize, usize, usize)>,
+    /// An error was said in the transaction.
+    pub(crate) refused: bool,
+    /// What the next ReadyForQuery ends is sent anew.
+    pub(crate) anew: bool,
     /// What can be sent anew if its first Bind finds that the tables have changed.
     pub(crate) again: Option<Again>,
     /// The session's: what we have cancelled ourselves is not told as a cancel.
@@ -89,8 +99,10 @@ pub(crate) struct Again {
     pub(crate) name: u32,
     /// The number of the reply to the Bind.
     pub(crate) reply: u64,
-    /// Where the Bind begins in what is written in one go.
+    /// Where the Bind, and what brings settings about for it, begins in what is written in one go.
     pub(crate) from: usize,
+    /// How many statements bring settings about.
+    pub(crate) ours: usize,
     /// What was written, once it is.
     pub(crate) written: Vec<u8>,
 }
@@ -112,6 +124,8 @@ pub(crate) struct SentPiece {
 pub(super) struct Middle {
     pub(super) rest: usize,
     pub(super) pass: Pass,
+    /// A ReadyForQuery has come.
+    pub(super) ready: bool,
 }
 
 impl Client {
@@ -123,6 +137,7 @@ impl Client {
             outbox: Vec::new(),
             sent: 0,
             reported: Arc::default(),
+            news: Vec::new(),
             buffers,
             hold: Hold::No,
         }
@@ -218,7 +233,7 @@ impl Link {
         conn: Box<ServerConn>,
         buffers: Arc<Buffers>,
     ) -> Link {
-        let settings_at_begin = conn.settings.clone();
+        let at_begin = (conn.settings.clone(), conn.unsure.clone());
         Link {
             host,
             pool,
@@ -232,11 +247,15 @@ impl Link {
             middle: Middle {
                 rest: 0,
                 pass: Pass::Keep,
+                ready: false,
             },
             unsynced: false,
             status: b'I',
-            settings_at_begin,
+            at_begin,
             settings_touched: false,
+            brought: None,
+            refused: false,
+            anew: false,
             again: None,
             cancel: None,
         }
@@ -321,10 +340,40 @@ impl Link {
 
     /// Notes that a message was passed on but for its last `rest` bytes.
     pub(crate) fn pass_rest(&mut self, rest: usize) {
-        self.middle = Middle {
-            rest,
-            pass: Pass::On,
-        };
+        self.middle.rest = rest;
+        self.middle.pass = Pass::On;
+    }
+
+    /// A transaction begins here: its rollback brings back what is in force now.
+    pub(crate) fn begins_here(&mut self) {
+        if let Some(conn) = &self.conn {
+            self.at_begin = (conn.settings.clone(), conn.unsure.clone());
+        }
+        self.settings_touched = false;
+        self.refused = false;
+    }
+
+    /// The transaction has ended: what was set in it stays, or is undone.
+    pub(crate) fn transaction_over(&mut self, committed: bool) {
+        if let Some(conn) = &mut self.conn
+            && !committed
+        {
+            (conn.settings, conn.unsure) = self.at_begin.clone();
+        }
+        self.begins_here();
+    }
+
+    /// ReadyForQuery has come; `before` it the status was this. Of a block the session knows how it ends.
+    pub(super) fn is_ready(&mut self, before: u8) {
+        self.unsynced = false;
+        self.brought = None;
+        if std::mem::take(&mut self.anew) || before != b'I' || self.status != b'I' {
+            return;
+        }
+        if self.settings_touched {
+            self.transaction_over(!self.refused);
+        }
+        self.refused = false;
     }
 
     /// Takes the connection out for good. It is not idle on the server, or not known to be.
@@ -344,6 +393,11 @@ impl Link {
         }
         let whole = self.outbox.is_empty() && self.middle.rest == 0 && !self.unsynced;
         if let Some(mut conn) = self.conn.take() {
+            if self.settings_touched {
+                // Nobody has said what became of it.
+                conn.doubt(conn.settings.changed_names(&self.at_begin.0));
+                conn.doubt(std::mem::take(&mut self.at_begin.1));
+            }
             let clean = self.status == b'I' && whole && self.walked == conn.inbox.len();
             if !clean {
                 return self.pool.discard(conn);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::block::{Acted, aborted};
+use super::bring::Bring;
 use super::context::{Prepared, Statement};
 use super::control::declared_cursor;
 use super::ends::Again;
@@ -14,7 +15,8 @@ use super::links::Need;
 use super::portions::Rows;
 use super::prepare::{Way, bad_hint};
 use super::replies::{Made, Pass, Reply};
-use super::set::{SetConfig, read_set_config};
+use super::set_config::{SetConfig, read_set_config};
+use super::simple::bring_for;
 use super::writes::{Writing, spent};
 use super::{Now, Session};
 use foldhash::quality::RandomState;
@@ -305,12 +307,15 @@ impl Session {
             )));
         };
         let schema = self.schema();
-        if std::ptr::eq(statement.schema.as_ptr(), Arc::as_ptr(&schema))
-            && statement.reading == reading
-        {
+        let fits = statement.reading.fits(&reading);
+        if std::ptr::eq(statement.schema.as_ptr(), Arc::as_ptr(&schema)) && fits {
             return Ok(statement.clone());
         }
         let old = statement.clone();
+        let reading = match fits {
+            true => old.reading.clone(),
+            false => old.reading.go_on(&reading),
+        };
         let new = self.intern(&old.text, old.types.iter().copied(), reading)?;
         self.check_parse(&new)?;
         self.statements.put(name, new.clone());
@@ -355,6 +360,7 @@ impl Session {
             statement: Some(key),
             path,
             writes: statement.prepared.writes(),
+            bring: bring_for(&statement.prepared),
         };
         let Some(i) = self.link_now(&need)? else {
             return Ok(false);
@@ -404,6 +410,7 @@ impl Session {
                         statement: Some(key),
                         path,
                         writes,
+                        bring: bring_for(&statement.prepared),
                     })
                     .await?;
                 return self.send_bind(i, &statement, shard, names, set);
@@ -470,20 +477,27 @@ impl Session {
             self.check_portal_is_new(&self.client.inbox[names.portal.clone()])?;
         }
         self.context.stats.routed();
-        let first = self.block.is_none()
-            && names.statement.is_empty()
-            && self.links.iter().all(|link| !link.unsynced);
+        let first = self.block.is_none() && names.statement.is_empty();
+        let first = first && (0..self.links.len()).all(|n| n == i || !self.links[n].unsynced);
+        let end = self.links[i].outbox.len();
+        let from = match self.links[i].brought {
+            Some((from, ours, last)) if last == end => Some((from, ours)),
+            _ => (!self.links[i].unsynced).then_some((end, 0)),
+        };
         let n = self.server_statement(i, statement, shard)?;
         let BindNames { portal, rest, .. } = names;
         let host = {
             let link = &mut self.links[i];
-            if first && !link.unsynced {
+            // Nothing but what brings settings about is in front of it.
+            let known = link.outbox.len() == end;
+            if let Some((from, ours)) = from.filter(|_| first && known) {
                 link.again = Some(Again {
                     statement: statement.clone(),
                     shard,
                     name: n,
                     reply: self.replies.next_number(),
-                    from: link.outbox.len(),
+                    from,
+                    ours,
                     written: Vec::new(),
                 });
             }
@@ -536,7 +550,7 @@ impl Session {
             .get(&self.client.inbox[names.statement.clone()]);
         if let Some(known) = known
             && std::ptr::eq(known.schema.as_ptr(), Arc::as_ptr(&schema))
-            && known.reading == reading
+            && known.reading.fits(&reading)
         {
             return Ok(known.clone());
         }
@@ -634,6 +648,21 @@ impl Session {
             );
             self.replies.push(Reply::One(Pass::Keep));
         }
+        self.read_as_then(i, statement, |session| {
+            session.push_server_parse(i, statement, shard, added.name, waits);
+        });
+        Ok(added.name)
+    }
+
+    fn push_server_parse(
+        &mut self,
+        i: usize,
+        statement: &Arc<Statement>,
+        shard: Option<ShardId>,
+        name: u32,
+        waits: bool,
+    ) {
+        let mut buf = [0; 12];
         let types = statement.types.iter().copied();
         let link = &mut self.links[i];
         let mut outbox = std::mem::take(&mut link.outbox);
@@ -646,11 +675,11 @@ impl Session {
                 };
                 let mut text = Vec::with_capacity(statement.text.len() + 16);
                 self.write_text(&mut text, bound, &values, Some(shard));
-                frontend::parse(&mut outbox, server_name(added.name, &mut buf), &text, types);
+                frontend::parse(&mut outbox, server_name(name, &mut buf), &text, types);
             }
             _ => frontend::parse(
                 &mut outbox,
-                server_name(added.name, &mut buf),
+                server_name(name, &mut buf),
                 &statement.text,
                 types,
             ),
@@ -664,11 +693,10 @@ impl Session {
         }
         self.replies.push(Reply::Parse {
             pass,
-            name: added.name,
+            name: name,
             statement: statement.clone(),
             shard,
         });
-        Ok(added.name)
     }
 
     /// A Parse that waits for confirmation is confirmed somewhere now, unless it is that of `statement`.
@@ -714,6 +742,7 @@ impl Session {
                 statement: Some(key),
                 path,
                 writes: false,
+                bring: Bring::Along,
             })
             .await?;
         let n = self.server_statement(i, statement, shard)?;

@@ -3,8 +3,10 @@
 
 mod batch;
 mod block;
+mod bring;
 mod buffers;
 mod cancel;
+mod checks;
 mod clients;
 mod commit;
 mod constraints;
@@ -12,6 +14,7 @@ mod context;
 mod control;
 mod copies;
 mod copy;
+mod date_style;
 mod ddl;
 mod ddl_block;
 mod ddl_lanes;
@@ -26,12 +29,15 @@ mod lanes;
 mod links;
 mod login;
 mod merge;
+mod parameters;
 mod portions;
 mod prepare;
 mod queries;
+mod reading;
 mod relay;
 mod replies;
 mod set;
+mod set_config;
 mod simple;
 mod syntax;
 mod writers;
@@ -54,6 +60,7 @@ use ends::{Client, Link};
 use errors::Fault;
 use extended::Prepareds;
 use portions::Holding;
+use reading::Reading;
 use relay::{Relayed, Seen};
 use replies::Replies;
 
@@ -62,7 +69,7 @@ use crate::shardmap::ShardMap;
 use crate::sql::hint::Hint;
 use crate::wire::error::ErrorFields;
 use crate::wire::frame::{self, Header};
-use crate::wire::{backend, frontend};
+use crate::wire::frontend;
 
 /// A client that has logged in.
 pub(crate) struct Session {
@@ -91,7 +98,7 @@ pub(crate) struct Session {
     settings: Settings,
     startup: Settings,
     /// [`Session::reading`] of these settings.
-    reading: (Settings, Arc<[u8]>),
+    reading: (Settings, Arc<Reading>),
     /// `SET presplit.key`, `SET presplit.shard`.
     hint: Option<Hint>,
     /// Bytes of a message that is too long to be held: they are swallowed as they come.
@@ -400,12 +407,6 @@ impl Session {
             _ => self.batch.refused(),
         }
         self.client.flush().await.map_err(Fault::client)
-    }
-
-    /// Appends a ReadyForQuery of our own.
-    fn ready(&mut self) {
-        let status = self.status();
-        backend::ready(&mut self.client.outbox, status);
     }
 
     /// The transaction status as the client knows it.

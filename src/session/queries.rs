@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::Session;
 use super::ends::{Link, poll_link};
 use super::errors::Fault;
-use super::relay::pass_status;
+use super::parameters::{Tell, pass_status};
 use crate::wire::backend::{CommandComplete, ErrorView};
 use crate::wire::error::SqlState;
 use crate::wire::{frame, frontend};
@@ -182,7 +182,7 @@ impl Session {
                     Err(_) => one.lose(Fault::protocol(&link.pool.host, b'E'), link),
                 },
                 b'N' | b'A' => self.client.outbox.extend_from_slice(&message),
-                b'S' => drop(pass_status(&mut self.client, link, &message)),
+                b'S' => drop(pass_status(&mut self.client, link, &message, Tell::Later)),
                 _ => {}
             }
         }

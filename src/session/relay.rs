@@ -10,6 +10,7 @@ use super::context::Prepared;
 use super::ends::{Client, Hold, Link, Middle, SentPiece, poll_fill};
 use super::errors::Fault;
 use super::extended::server_name;
+use super::parameters::{Tell, pass_status};
 use super::replies::{Made, Pass, Replies, Reply};
 use crate::pool::ServerConn;
 use crate::sql::rewrite;
@@ -199,13 +200,19 @@ fn digest(
                 continue;
             }
         }
-        match walk(conn, &mut link.middle, &mut link.status, replies, start, at)? {
+        let before = link.status;
+        let walked = walk(conn, &mut link.middle, &mut link.status, replies, start, at)?;
+        if std::mem::take(&mut link.middle.ready) {
+            link.is_ready(before);
+        }
+        match walked {
             Walked::Step(step) => return Ok(step),
             Walked::Unexpected(tag) => return Err(Fault::protocol(&link.pool.host, tag)),
             Walked::Kept(end) => link.walked = end,
             Walked::Made(made) => client.make(&made),
             Walked::Look(end) => {
-                let message = conn.inbox[start..end].to_vec();
+                let unread = link.unread();
+                let message = unread[..end - start].to_vec();
                 link.walked = end;
                 let message = link.reword(message);
                 if look(client, link, replies, seen, &message)? {
@@ -281,6 +288,7 @@ fn walk(
         }
         match verdict {
             Verdict::Ready(_) => {
+                middle.ready = true;
                 *status = bytes.get(5).copied().unwrap_or(b'E');
                 replies.pop();
             }
@@ -292,10 +300,8 @@ fn walk(
             _ => {}
         }
         let here = header.len.min(bytes.len());
-        *middle = Middle {
-            rest: header.len - here,
-            pass,
-        };
+        middle.rest = header.len - here;
+        middle.pass = pass;
         at += here;
         if pass == Pass::Keep {
             return Ok(Walked::Kept(at));
@@ -350,6 +356,7 @@ fn pass_of(owed: &Reply) -> Pass {
         | Reply::Execute(p)
         | Reply::Sync(p) => *p,
         Reply::Parse { pass, .. } => *pass,
+        Reply::Bring | Reply::Ours { .. } => Pass::Keep,
         Reply::Part | Reply::Share { .. } | Reply::Made(_) => Pass::On,
     }
 }
@@ -360,9 +367,13 @@ pub(super) fn judge(tag: u8, owed: &Reply) -> Verdict {
     match (tag, owed) {
         (b'E' | b'S' | b'G', _) => Verdict::Look,
         (b'N' | b'A', _) => Verdict::Pass(pass),
-        (b'Z', Reply::Query(_) | Reply::Sync(_)) => Verdict::Ready(pass),
+        (b'Z', Reply::Query(_) | Reply::Bring | Reply::Sync(_)) => Verdict::Ready(pass),
         (b'Z', Reply::Part) => Verdict::Ready(Pass::Keep),
-        (_, Reply::Query(_) | Reply::Part) => Verdict::Pass(pass),
+        (_, Reply::Query(_) | Reply::Bring | Reply::Part) => Verdict::Pass(pass),
+        (b'1' | b'2' | b'D', Reply::Ours { .. }) => Verdict::Pass(pass),
+        (b'C', Reply::Ours { closes: true }) => Verdict::Pass(pass),
+        (b'C', Reply::Ours { closes: false }) => Verdict::Answers(pass),
+        (b'3', Reply::Ours { closes: true }) => Verdict::Answers(pass),
         (b'1', Reply::Parse { .. }) => Verdict::Answers(pass),
         (b'1' | b'2' | b'3', Reply::One(_)) => Verdict::Answers(pass),
         (b't', Reply::Describe(_)) => Verdict::Pass(pass),
@@ -375,25 +386,6 @@ pub(super) fn judge(tag: u8, owed: &Reply) -> Verdict {
     }
 }
 
-/// Notes a ParameterStatus message, and passes it on if it tells the client something new. `false`: it is none.
-pub(super) fn pass_status(client: &mut Client, link: &mut Link, message: &[u8]) -> bool {
-    let Ok(status) = ParameterStatus::decode(&message[frame::HEADER..]) else {
-        return false;
-    };
-    if let (Ok(name), Ok(value)) = (
-        std::str::from_utf8(status.name),
-        std::str::from_utf8(status.value),
-    ) {
-        if let Some(conn) = &mut link.conn {
-            conn.report(name, value);
-        }
-        if client.report(name, value) {
-            client.outbox.extend_from_slice(message);
-        }
-    }
-    true
-}
-
 /// Deals with a whole message of which the content matters. `true`: the server now waits for CopyData.
 fn look(
     client: &mut Client,
@@ -404,7 +396,17 @@ fn look(
 ) -> Result<bool, Fault> {
     let body = &message[frame::HEADER..];
     match message[0] {
-        b'S' => drop(pass_status(client, link, message)),
+        b'S' => {
+            let tell = match replies.front() {
+                // What is brought about is what the client knows already, unless hosts have other defaults.
+                Some(Reply::Bring) => Tell::Now,
+                Some(owed) if pass_of(owed) == Pass::On && !matches!(owed, Reply::Part) => {
+                    Tell::Now
+                }
+                _ => Tell::Later,
+            };
+            pass_status(client, link, message, tell);
+        }
         b'G' => {
             client.outbox.extend_from_slice(message);
             return Ok(true);
@@ -422,7 +424,9 @@ fn look(
             if view.is_fatal() {
                 return Err(Fault::ended(&link.pool.host, &view));
             }
-            if let Some(Reply::Query(Pass::Keep)) = replies.front() {
+            if let Some(Reply::Query(Pass::Keep) | Reply::Bring | Reply::Ours { .. }) =
+                replies.front()
+            {
                 // The settings that the client's statement, already sent, relies on could not be brought about.
                 return Err(Fault::ended(&link.pool.host, &view));
             }
@@ -431,6 +435,7 @@ fn look(
             if stale && run_anew(link, replies) {
                 return Ok(false);
             }
+            link.refused = true;
             seen.error = true;
             seen.failed_at.get_or_insert(replies.front_number());
             let error = error_back(client, link, replies.front(), &view, message);
@@ -478,6 +483,7 @@ fn run_anew(link: &mut Link, replies: &mut Replies) -> bool {
         ),
         None => text.extend_from_slice(&statement.text),
     }
+    link.anew = true;
     frontend::close(&mut link.outbox, Kind::Statement, name);
     frontend::parse(
         &mut link.outbox,
@@ -486,12 +492,16 @@ fn run_anew(link: &mut Link, replies: &mut Replies) -> bool {
         statement.types.iter().copied(),
     );
     link.outbox.extend_from_slice(&again.written[again.from..]);
-    replies.put_in_front(Reply::Parse {
-        pass: Pass::Keep,
-        name: again.name,
-        statement: again.statement.clone(),
-        shard: again.shard,
-    });
+    // Settings that were brought about in front of it are undone with it, and sent anew.
+    replies.put_in_front(
+        Reply::Parse {
+            pass: Pass::Keep,
+            name: again.name,
+            statement: again.statement.clone(),
+            shard: again.shard,
+        },
+        again.ours,
+    );
     true
 }
 

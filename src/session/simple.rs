@@ -6,6 +6,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::block::{Acted, aborted};
+use super::bring::Bring;
 use super::context::Prepared;
 use super::control::declared_cursor;
 use super::ddl::Item;
@@ -15,7 +16,7 @@ use super::links::Need;
 use super::prepare::{Read, Way};
 use super::relay::char_count;
 use super::replies::{Pass, Reply};
-use super::set::set_config_in;
+use super::set_config::set_config_in;
 use super::{Now, Session};
 use crate::route::Values;
 use crate::shardmap::{HostId, ShardId};
@@ -57,11 +58,13 @@ impl Session {
             statement: None,
             path,
             writes: prepared.writes(),
+            bring: bring_for(prepared),
         };
         let Some(i) = self.link_now(&need)? else {
             return Ok(false);
         };
-        self.push_query(i, &text, shard, read.prepared.clone(), read.message);
+        let reply = Reply::Query(Pass::On);
+        self.push_query(i, &text, shard, read.prepared.clone(), read.message, reply);
         Ok(true)
     }
 
@@ -73,6 +76,7 @@ impl Session {
         shard: Option<ShardId>,
         prepared: Arc<Prepared>,
         message: Vec<u8>,
+        reply: Reply,
     ) {
         self.context.stats.routed();
         self.note_notify(&prepared, self.links[i].host);
@@ -93,7 +97,7 @@ impl Session {
         } else {
             link.outbox.extend_from_slice(&message);
         }
-        self.replies.push(Reply::Query(Pass::On));
+        self.replies.push(reply);
         if self.block.is_some() {
             let host = link.host;
             self.note_cursor(declared_cursor(&self.client.inbox[text.clone()]), host);
@@ -140,14 +144,21 @@ impl Session {
                         statement: None,
                         path,
                         writes,
+                        bring: bring_for(prepared),
                     })
                     .await?;
-                self.push_query(i, &text, shard, read.prepared.clone(), read.message);
+                let (sets, prepared) = (!set.is_empty(), read.prepared.clone());
+                let reply = if sets { Reply::Part } else { Reply::Query(Pass::On) };
+                self.push_query(i, &text, shard, prepared, read.message, reply);
                 let error = self.relay().await?;
                 if !error {
                     self.note_set_config(set).await?;
+                    self.gather_news();
                 }
                 self.settle().await;
+                if sets {
+                    self.ready();
+                }
             }
             (Prepared::Query(_), Some(Way::Everywhere)) => {
                 Box::pin(self.ddl_simple(&text, read.prepared.clone())).await?;
@@ -220,6 +231,9 @@ impl Session {
     /// Adds what is missing of the answer to a Query that the session acted on itself.
     async fn answer(&mut self, acted: Acted) {
         let error = self.batch.take_refused();
+        if !error {
+            self.gather_news();
+        }
         self.end_implicit(!error);
         if let Acted::Answered(bytes) = acted {
             self.client.outbox.extend_from_slice(&bytes);
@@ -318,6 +332,10 @@ impl Session {
                         statement: None,
                         path: plan.path,
                         writes: plan.writes,
+                        bring: match plan.apart {
+                            true => Bring::Before,
+                            false => Bring::Along,
+                        },
                     })
                     .await?;
                 let link = &mut self.links[i];
@@ -348,6 +366,7 @@ impl Session {
                 plan.path = path;
                 plan.alone += usize::from(prepared.sets_config());
                 plan.writes |= prepared.writes();
+                plan.apart |= !prepared.shares_transaction();
                 // Without tag, length and NUL.
                 plan.message
                     .extend_from_slice(&read.message[frame::HEADER..read.message.len() - 1]);
@@ -370,6 +389,8 @@ impl Session {
                     _ => true,
                 };
                 plan.alone += usize::from(!plain);
+                // What is brought about must outlive the end of a transaction.
+                plan.apart = true;
                 plan.message.extend_from_slice(piece);
             }
             (Prepared::NoTables, _) => return Err(Self::no_tables()),
@@ -423,6 +444,7 @@ impl Session {
                             statement: None,
                             path,
                             writes: prepared.writes(),
+                            bring: bring_for(prepared),
                         })
                         .await?;
                     self.note_notify(prepared, host);
@@ -444,6 +466,7 @@ impl Session {
                     error = self.relay().await?;
                     if !error {
                         self.note_set_config(set).await?;
+                        self.batch.has_set |= prepared.sets_config();
                     }
                 }
                 (Prepared::Query(_), Some(Way::Everywhere)) => {
@@ -501,6 +524,9 @@ impl Session {
                 break;
             }
         }
+        if !failed && !self.in_message_block() {
+            self.gather_news();
+        }
         let failed = self.end_message(failed).await?;
         if let Some(tag) = done.filter(|_| !failed) {
             backend::command_complete(&mut self.client.outbox, &tag);
@@ -508,9 +534,16 @@ impl Session {
         if self.block.is_none() {
             self.release_links().await;
         }
-        let status = self.status();
-        backend::ready(&mut self.client.outbox, status);
+        self.ready();
         Ok(())
+    }
+}
+
+/// How settings are brought about for a statement.
+pub(super) fn bring_for(prepared: &Prepared) -> Bring {
+    match prepared.shares_transaction() {
+        true => Bring::Along,
+        false => Bring::Before,
     }
 }
 
@@ -527,6 +560,8 @@ struct Pieces {
     /// How many the session itself acts on.
     alone: usize,
     writes: bool,
+    /// One of them can't share a transaction with settings.
+    apart: bool,
     /// How the message was made.
     sent: SmallVec<[SentPiece; 1]>,
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 
+use super::bring::Bring;
 use super::Session;
 use super::context::{Prepared, Routed, Statement};
 use super::errors::Fault;
@@ -345,6 +346,7 @@ impl Session {
             statement: None,
             path: Need::path(write.names, Some(shard)),
             writes: true,
+            bring: Bring::Along,
         }
     }
 
@@ -437,7 +439,7 @@ impl Session {
         speaks: Speaks,
     ) -> Result<(), Fault> {
         let need = self.need(self.links[i].host, &writing.write, part);
-        self.bring_settings(i, need.path)?;
+        self.bring_settings(i, need.path, need.bring)?;
         let bind = Bind::decode(&writing.bind)?;
         let params: Vec<Param<'_>> = bind.params().collect();
         let portal = portal_name(0);

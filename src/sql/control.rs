@@ -252,6 +252,7 @@ impl Control {
             | Control::CommitPrepared(_)
             | Control::RollbackPrepared(_)
             | Control::SetTransactionSnapshot(_)
+            | Control::SetTransaction(_)
             | Control::Prepare { .. }
             | Control::Execute { .. }
             | Control::Declare { .. }

@@ -1,0 +1,108 @@
+//! What the client is told of its settings (ParameterStatus). Postgres tells of a change once, in front of ReadyForQuery, and
+//! nothing of what was undone before that. The values that a server connection had for another session, before and after a
+//! transaction of this one, are none of its business.
+
+use std::sync::Arc;
+
+use super::Session;
+use super::ends::{Client, Link};
+use crate::wire::backend::{self, ParameterStatus};
+use crate::wire::frame;
+
+/// Parameters and their values, in the order that a server reports them.
+pub(super) type Reported = Arc<Vec<(String, String)>>;
+
+/// What becomes of a value that a server has said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tell {
+    /// The ReadyForQuery behind it is for the client: so is the value.
+    Now,
+    /// With the next ReadyForQuery, if it still holds then.
+    Later,
+}
+
+impl Client {
+    /// What the client was last told of a parameter.
+    pub(super) fn told(&self, name: &str) -> Option<&str> {
+        let told = self.reported.iter().find(|(known, _)| known == name);
+        told.map(|(_, value)| value.as_str())
+    }
+
+    fn hear(&mut self, name: &str, value: &str, tell: Tell) {
+        self.news.retain(|(known, _)| known != name);
+        if self.told(name) == Some(value) {
+            return;
+        }
+        match tell {
+            Tell::Now => {
+                self.report(name, value);
+                backend::parameter_status(&mut self.outbox, name, value);
+            }
+            Tell::Later => self.news.push((name.to_owned(), value.to_owned())),
+        }
+    }
+
+    /// A transaction was undone before which this was what the client had been told.
+    pub(super) fn back_to(&mut self, told: &Reported) {
+        self.news.clear();
+        if Arc::ptr_eq(told, &self.reported) {
+            return;
+        }
+        for (name, value) in told.iter() {
+            self.hear(name, value, Tell::Later);
+        }
+    }
+
+    fn tell_news(&mut self) {
+        for (name, value) in std::mem::take(&mut self.news) {
+            if self.report(&name, &value) {
+                backend::parameter_status(&mut self.outbox, &name, &value);
+            }
+        }
+    }
+}
+
+impl Session {
+    /// What the session has set is done where it is just now: whatever the client does not know of it is news. (The server
+    /// itself may have nothing to say: it may have said that last, to another session.)
+    pub(super) fn gather_news(&mut self) {
+        if !std::mem::take(&mut self.batch.has_set) {
+            return;
+        }
+        let link = self.links.get(self.active);
+        if let Some(conn) = link.and_then(|link| link.conn.as_ref()) {
+            for (name, value) in &conn.parameters {
+                self.client.hear(name, value, Tell::Later);
+            }
+        }
+    }
+
+    /// Appends a ReadyForQuery of our own, and the news in front of it.
+    pub(super) fn ready(&mut self) {
+        self.client.tell_news();
+        let status = self.status();
+        backend::ready(&mut self.client.outbox, status);
+    }
+}
+
+/// Notes a ParameterStatus message, and tells the client if it says something new. `false`: it is none.
+pub(super) fn pass_status(
+    client: &mut Client,
+    link: &mut Link,
+    message: &[u8],
+    tell: Tell,
+) -> bool {
+    let Ok(status) = ParameterStatus::decode(&message[frame::HEADER..]) else {
+        return false;
+    };
+    if let (Ok(name), Ok(value)) = (
+        std::str::from_utf8(status.name),
+        std::str::from_utf8(status.value),
+    ) {
+        if let Some(conn) = &mut link.conn {
+            conn.report(name, value);
+        }
+        client.hear(name, value, tell);
+    }
+    true
+}

@@ -293,7 +293,12 @@ mod tests {
         let none = Settings::default();
         assert_eq!(
             none.difference(&other, &[]),
-            ["SET a TO 1", "SET ROLE admin", "SET b TO 2", "SET ROLE other"]
+            [
+                "SET a TO 1",
+                "SET ROLE admin",
+                "SET b TO 2",
+                "SET ROLE other"
+            ]
         );
         assert_eq!(
             other.difference(&admin, &[]),
@@ -306,7 +311,12 @@ mod tests {
         );
         assert_eq!(
             admin.reset_all(&none).difference(&admin, &[]),
-            ["SET b TO 2", "RESET \"role\"", "SET a TO 1", "SET ROLE admin"]
+            [
+                "SET b TO 2",
+                "RESET \"role\"",
+                "SET a TO 1",
+                "SET ROLE admin"
+            ]
         );
     }
 

@@ -173,7 +173,7 @@ impl Session {
         Before {
             settings: self.settings.clone(),
             hint: self.hint.clone(),
-            told: self.client.reported.clone(),
+            told: self.told_so_far(),
         }
     }
 
@@ -183,6 +183,7 @@ impl Session {
         if !self.batch.locals.is_empty() {
             self.batch.locals = Settings::default();
         }
+        self.batch.has_set &= committed;
         let before = self.batch.before.take();
         if let Some(before) = before.filter(|_| !committed && self.block.is_none()) {
             self.client.back_to(&before.told);
@@ -266,7 +267,7 @@ impl Session {
                 self.client.hold_for_caller();
             }
             let error = self.relay().await? || error;
-            if own && !error {
+            if own && !error && !self.batch.skipping() {
                 self.gather_news();
             }
             self.end_of_batch(error);

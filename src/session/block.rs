@@ -6,10 +6,12 @@ use std::collections::HashMap;
 
 use super::Session;
 use super::batch::Before;
+use super::checks::is_on;
 use super::commit::Ended;
 use super::ddl_block::BlockTables;
 use super::ends::Link;
 use super::errors::Fault;
+use super::parameters::Reported;
 use super::replies::{Pass, Reply};
 use super::writers::Writers;
 use crate::pool::Settings;
@@ -72,6 +74,7 @@ pub(super) struct Savepoint {
     pub(super) name: String,
     settings: Settings,
     hint: Option<Hint>,
+    told: Reported,
     local_hint: Option<Option<Hint>>,
     locals: Settings,
     options: BeginOptions,
@@ -121,6 +124,12 @@ impl Block {
     /// Whether such statements have been noted.
     pub(super) fn has_sets(&self) -> bool {
         self.replay.iter().any(|r| matches!(r, Replayed::Set(_)))
+    }
+
+    /// What the client had been told where an error goes back to.
+    pub(super) fn told(&self) -> &Reported {
+        let savepoint = self.savepoints.last();
+        savepoint.map_or(&self.before.told, |savepoint| &savepoint.told)
     }
 
     fn savepoint(&self, name: &str) -> Option<usize> {
@@ -284,11 +293,29 @@ impl Session {
         Ok(acted)
     }
 
-    /// With the isolation level that a transaction has if its BEGIN says nothing, if that is one of a single snapshot.
-    fn with_default_isolation(&self, options: BeginOptions) -> BeginOptions {
+    /// With what a transaction is by the session's default if its BEGIN says nothing, where that matters to us: of a single
+    /// snapshot, read only.
+    fn with_defaults(&self, options: BeginOptions) -> BeginOptions {
         BeginOptions {
             isolation: options.isolation.or(self.default_isolation()),
+            read_only: options.read_only.or(self.defaults_to_read_only().then_some(true)),
             ..options
+        }
+    }
+
+    fn defaults_to_read_only(&self) -> bool {
+        let set = self.settings.get("default_transaction_read_only");
+        set.is_some_and(|set| {
+            let value = set.sql.rsplit(" TO ").next().unwrap_or_default();
+            is_on(value.trim_matches('\''))
+        })
+    }
+
+    /// Whether Postgres refuses to write in the transaction, whatever the functions are that it calls.
+    pub(super) fn is_read_only(&self) -> bool {
+        match &self.block {
+            Some(block) => block.options.read_only == Some(true),
+            None => self.defaults_to_read_only(),
         }
     }
 
@@ -318,7 +345,7 @@ impl Session {
         let sets = before.settings.difference(&self.settings, &[]).into_iter();
         let local = locals.iter().flat_map(|(name, set)| set.local_steps(name));
         let replay = sets.chain(local).map(Replayed::Set).collect();
-        let options = self.with_default_isolation(options);
+        let options = self.with_defaults(options);
         self.block = Some(Box::new(Block {
             begin: options,
             options,
@@ -336,6 +363,7 @@ impl Session {
             local_hint: None,
             tables: BlockTables::Same,
         }));
+        self.note_told();
     }
 
     /// `COMMIT`, `END`, `ROLLBACK`, `ABORT`.
@@ -487,6 +515,7 @@ impl Session {
             self.hint = block.before.hint;
             self.batch.has_set = false;
         }
+        self.note_told();
         self.batch.writer = None;
         self.statements.close_portals();
     }
@@ -506,6 +535,7 @@ impl Session {
         }
         let acted = self.run_on_all(text, "SAVEPOINT").await?;
         let (settings, hint) = (self.settings.clone(), self.hint.clone());
+        let told = self.told_so_far();
         if let Some(block) = &mut self.block
             && !block.failed
         {
@@ -519,11 +549,13 @@ impl Session {
                 name: name.to_owned(),
                 settings,
                 hint,
+                told,
                 local_hint,
                 locals,
                 options: block.options,
                 replay,
             });
+            self.note_told();
         }
         Ok(acted)
     }
@@ -551,6 +583,7 @@ impl Session {
                 last.map(|i| block.replay.remove(i));
             }
         }
+        self.note_told();
         Ok(acted)
     }
 
@@ -598,6 +631,7 @@ impl Session {
         }
         self.settings = settings;
         self.hint = hint;
+        self.note_told();
         self.batch.has_set = true;
         Ok(acted)
     }

@@ -4,7 +4,7 @@
 use super::Session;
 use super::errors::Fault;
 use super::replies::{Replies, Reply};
-use crate::pool::{ServerConn, Settings, takes_snapshot};
+use crate::pool::{ServerConn, Set, Settings, takes_snapshot};
 use crate::shardmap::ShardId;
 use crate::wire::frontend::{self, Kind};
 
@@ -25,16 +25,16 @@ impl Session {
         path: Option<ShardId>,
         bring: Bring,
     ) -> Result<(), Fault> {
-        let link = &mut self.links[i];
         let with_path;
         let wanted = match path {
             None => &self.settings,
             Some(shard) => {
-                let set = format!("SET search_path TO {}, public", self.map.schema(shard));
+                let set = path_in(self.in_force("search_path"), self.map.schema(shard));
                 with_path = self.settings.with("search_path", set);
                 &with_path
             }
         };
+        let link = &mut self.links[i];
         let block = self.block.as_ref();
         let Some(conn) = &mut link.conn else {
             return Err(Fault::lost(&link.pool.host, None));
@@ -50,7 +50,8 @@ impl Session {
             push_settings(&mut link.outbox, &mut self.replies, conn, wanted);
             link.begins_here();
             sets = Vec::new();
-        } else if let Some(block) = block {
+        } else if !first {
+            let locals = block.map_or(&self.batch.locals, |block| &block.locals);
             // SET beats an earlier SET LOCAL, which must be in force again behind it.
             let changed = conn.settings.changed_names(wanted);
             let changed = changed
@@ -58,7 +59,7 @@ impl Session {
                 .chain(&conn.unsure)
                 .filter(|name| path.is_none() || *name != "search_path");
             for name in changed {
-                let local = block.locals.get(name);
+                let local = locals.get(name);
                 sets.extend(local.iter().flat_map(|set| set.local_steps(name)));
             }
         }
@@ -107,6 +108,62 @@ impl Session {
     }
 }
 
+/// The statement that makes names of a shard's tables resolve in its schema: that stands where `public` does in the
+/// session's own search_path, so that other names mean what they mean there.
+fn path_in(own: Option<&Set>, schema: &str) -> String {
+    let plain = || format!("SET search_path TO {schema}, public");
+    let Some(own) = own else { return plain() };
+    let call = ("SELECT pg_catalog.set_config('search_path', '", "', false)");
+    let list = own.sql.strip_prefix("SET \"search_path\" TO ");
+    if let Some(list) = list.filter(|list| *list != "DEFAULT") {
+        let items = split_list(list);
+        return format!("SET search_path TO {}", with_schema(&items, schema));
+    }
+    match own
+        .sql
+        .strip_prefix(call.0)
+        .and_then(|sql| sql.strip_suffix(call.1))
+    {
+        Some(list) => format!(
+            "{}{}{}",
+            call.0,
+            with_schema(&split_list(list), schema),
+            call.1
+        ),
+        None => plain(),
+    }
+}
+
+fn with_schema(items: &[&str], schema: &str) -> String {
+    let is_public = |item: &str| match item.trim_matches(['\'', '"']) {
+        bare if bare.len() < item.len() => bare == "public",
+        bare => bare.eq_ignore_ascii_case("public"),
+    };
+    let mut path: Vec<&str> = items.to_vec();
+    let at = path.iter().position(|item| is_public(item));
+    path.insert(at.unwrap_or(path.len()), schema);
+    path.retain(|item| !item.is_empty());
+    path.join(", ")
+}
+
+/// The items of a list of names, as they are written.
+pub(super) fn split_list(list: &str) -> Vec<&str> {
+    let (mut items, mut from, mut quote) = (Vec::new(), 0, None);
+    for (at, c) in list.char_indices() {
+        match (quote, c) {
+            (Some(open), c) if c == open => quote = None,
+            (None, '\'' | '"') => quote = Some(c),
+            (None, ',') => {
+                items.push(list[from..at].trim());
+                from = at + 1;
+            }
+            _ => {}
+        }
+    }
+    items.push(list[from..].trim());
+    items
+}
+
 /// Whether one of them holds from the next transaction on.
 fn for_the_next(sets: &[String]) -> bool {
     sets.iter().any(|sql| sql.contains("default_transaction_"))
@@ -135,5 +192,41 @@ pub(super) fn push_step(outbox: &mut Vec<u8>, sql: &str, portal: &[u8]) {
     frontend::execute(outbox, portal, 0);
     if !portal.is_empty() {
         frontend::close(outbox, Kind::Portal, portal);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::path_in;
+    use crate::pool::{Set, set_config};
+
+    #[test]
+    fn a_shards_schema_stands_where_public_does() {
+        let path = |sql: &str| path_in(Some(&Set::from(sql.to_owned())), "shard_0001");
+        let to = |list: &str| path(&format!("SET \"search_path\" TO {list}"));
+        assert_eq!(
+            path_in(None, "shard_0001"),
+            "SET search_path TO shard_0001, public"
+        );
+        assert_eq!(
+            to("a, Public , b"),
+            "SET search_path TO a, shard_0001, Public, b"
+        );
+        assert_eq!(
+            to("\"$user\", 'public'"),
+            "SET search_path TO \"$user\", shard_0001, 'public'"
+        );
+        assert_eq!(
+            to("\"a,public\", \"PUBLIC\""),
+            "SET search_path TO \"a,public\", \"PUBLIC\", shard_0001"
+        );
+        assert_eq!(
+            path(&set_config("search_path", "a,public")),
+            "SELECT pg_catalog.set_config('search_path', 'a, shard_0001, public', false)"
+        );
+        assert_eq!(
+            path(&set_config("search_path", "")),
+            "SELECT pg_catalog.set_config('search_path', 'shard_0001', false)"
+        );
     }
 }

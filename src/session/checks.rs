@@ -63,7 +63,7 @@ pub(super) fn check_setting(name: &str, value: Option<&str>) -> Result<(), Fault
     }
 }
 
-fn is_on(value: &str) -> bool {
+pub(super) fn is_on(value: &str) -> bool {
     ["on", "true", "yes", "1", "t", "y", "tr", "tru", "ye"]
         .contains(&value.to_ascii_lowercase().as_str())
 }

@@ -67,9 +67,9 @@ mod tests {
     use super::*;
 
     fn after(values: &[&str]) -> Option<Set> {
-        values
-            .iter()
-            .fold(None, |before, value| Some(date_style(before.as_ref(), value)))
+        values.iter().fold(None, |before, value| {
+            Some(date_style(before.as_ref(), value))
+        })
     }
 
     #[test]

@@ -36,6 +36,10 @@ pub(crate) struct Client {
     pub(crate) reported: Reported,
     /// What it is to be told in front of the next ReadyForQuery.
     pub(super) news: Vec<(String, String)>,
+    /// In a block: what it had been told where an error goes back to.
+    pub(super) told_before: Option<Reported>,
+    /// The block has failed. What a server says now is of before the block, perhaps of another session.
+    pub(super) undone: bool,
     buffers: Arc<Buffers>,
     /// What `outbox` holds may wait for what the server says next, so that both go out in one write.
     pub(super) hold: Hold,
@@ -82,8 +86,6 @@ pub(crate) struct Link {
     pub(crate) brought: Option<(usize, usize, usize)>,
     /// An error was said in the transaction.
     pub(crate) refused: bool,
-    /// What the next ReadyForQuery ends is sent anew.
-    pub(crate) anew: bool,
     /// What can be sent anew if its first Bind finds that the tables have changed.
     pub(crate) again: Option<Again>,
     /// The session's: what we have cancelled ourselves is not told as a cancel.
@@ -124,7 +126,7 @@ pub(crate) struct SentPiece {
 pub(super) struct Middle {
     pub(super) rest: usize,
     pub(super) pass: Pass,
-    /// A ReadyForQuery has come.
+    /// A ReadyForQuery has come behind which nothing is owed.
     pub(super) ready: bool,
 }
 
@@ -138,6 +140,8 @@ impl Client {
             sent: 0,
             reported: Arc::default(),
             news: Vec::new(),
+            told_before: None,
+            undone: false,
             buffers,
             hold: Hold::No,
         }
@@ -255,7 +259,6 @@ impl Link {
             settings_touched: false,
             brought: None,
             refused: false,
-            anew: false,
             again: None,
             cancel: None,
         }
@@ -363,11 +366,11 @@ impl Link {
         self.begins_here();
     }
 
-    /// ReadyForQuery has come; `before` it the status was this. Of a block the session knows how it ends.
+    /// ReadyForQuery has come behind which nothing is owed; `before` it the status was this. Of a block the session knows how it ends.
     pub(super) fn is_ready(&mut self, before: u8) {
         self.unsynced = false;
         self.brought = None;
-        if std::mem::take(&mut self.anew) || before != b'I' || self.status != b'I' {
+        if before != b'I' || self.status != b'I' {
             return;
         }
         if self.settings_touched {

@@ -610,6 +610,7 @@ impl Session {
             true => read_set_config(&statement.text, &statement.holes, Some(&params))?,
             false => Vec::new(),
         };
+        self.check_default(&set)?;
         Ok((Some(way), set))
     }
 
@@ -908,8 +909,11 @@ impl Session {
                 self.replies.push(Reply::Execute(Pass::On));
                 return Ok(());
             }
-            Some(Portal::On { host, .. }) => {
-                let host = *host;
+            Some(Portal::On { host, set }) => {
+                let (host, sets) = (*host, !set.is_empty());
+                if sets {
+                    self.remember_settings();
+                }
                 let i = self.link_of_portal(host, name).await?;
                 let link = &mut self.links[i];
                 frontend::execute(&mut link.outbox, name, max_rows);

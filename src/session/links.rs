@@ -6,8 +6,8 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::Session;
-use super::ends::Link;
 use super::bring::{Bring, push_step};
+use super::ends::Link;
 use super::errors::Fault;
 use super::relay::{self, Relayed, Seen};
 use super::replies::{Pass, Reply};

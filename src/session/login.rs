@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::batch::Batch;
+use super::checks::check_setting;
 use super::clients::Database;
 use super::context::{Context, WorkerContext};
 use super::date_style::date_style;
@@ -12,7 +13,6 @@ use super::ends::{Client, Link};
 use super::errors::Fault;
 use super::extended::Prepareds;
 use super::replies::Replies;
-use super::checks::check_setting;
 use super::{Session, bring};
 use crate::pool::{Checkout, HostPools, Settings, set_config};
 use crate::shardmap::{HostId, Password, ShardMap, User};

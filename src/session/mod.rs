@@ -286,6 +286,10 @@ impl Session {
                 Box::pin(self.let_go()).await;
             }
         }
+        if self.replies.is_empty() && !self.client.outbox.is_empty() {
+            // Or it would not be seen to be idle.
+            let _ = poll_fn(|cx| Poll::Ready(self.client.poll_flush(cx))).await;
+        }
         if self.client.pending().is_empty()
             && self.replies.is_empty()
             && self.client.outbox.is_empty()

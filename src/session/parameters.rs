@@ -29,6 +29,9 @@ impl Client {
     }
 
     fn hear(&mut self, name: &str, value: &str, tell: Tell) {
+        if self.undone {
+            return;
+        }
         self.news.retain(|(known, _)| known != name);
         if self.told(name) == Some(value) {
             return;
@@ -42,8 +45,18 @@ impl Client {
         }
     }
 
+    /// The block has failed: with the error, Postgres undoes what was set since the last savepoint, and says so.
+    pub(super) fn undo(&mut self) {
+        if let Some(told) = self.told_before.clone().filter(|_| !self.undone) {
+            self.back_to(&told);
+            self.tell_news();
+            self.undone = true;
+        }
+    }
+
     /// A transaction was undone before which this was what the client had been told.
     pub(super) fn back_to(&mut self, told: &Reported) {
+        self.undone = false;
         self.news.clear();
         if Arc::ptr_eq(told, &self.reported) {
             return;
@@ -77,8 +90,37 @@ impl Session {
         }
     }
 
+    /// What the client will have been told when all that is done so far is.
+    pub(super) fn told_so_far(&self) -> Reported {
+        let mut told = self.client.reported.clone();
+        if !self.batch.has_set && self.client.news.is_empty() {
+            return told;
+        }
+        let link = self.links.get(self.active).filter(|_| self.batch.has_set);
+        let there = link.and_then(|link| link.conn.as_ref());
+        let there = there.iter().flat_map(|conn| conn.parameters.iter());
+        for (name, value) in there.chain(&self.client.news) {
+            let known = told.iter().position(|(known, _)| known == name);
+            match known {
+                Some(i) if told[i].1 == *value => {}
+                Some(i) => Arc::make_mut(&mut told)[i].1.clone_from(value),
+                None => Arc::make_mut(&mut told).push((name.clone(), value.clone())),
+            }
+        }
+        told
+    }
+
+    /// The block, or its last savepoint, is another: so is what an error goes back to.
+    pub(super) fn note_told(&mut self) {
+        self.client.undone = false;
+        self.client.told_before = self.block.as_ref().map(|block| block.told().clone());
+    }
+
     /// Appends a ReadyForQuery of our own, and the news in front of it.
     pub(super) fn ready(&mut self) {
+        if self.block.as_ref().is_some_and(|block| block.failed) {
+            self.client.undo();
+        }
         self.client.tell_news();
         let status = self.status();
         backend::ready(&mut self.client.outbox, status);

@@ -499,7 +499,8 @@ pub(super) fn bad_hint(fault: hint::HintFault) -> Fault {
 /// Whether a statement that begins with this word may stand in a transaction that something else began, and can't end it.
 fn shares_transaction(text: &[u8], first: &Token) -> bool {
     const WORDS: [&str; 11] = [
-        "select", "insert", "update", "delete", "with", "values", "table", "merge", "copy", "declare", "lock",
+        "select", "insert", "update", "delete", "with", "values", "table", "merge", "copy",
+        "declare", "lock",
     ];
     first.is_punct(text, b'(') || WORDS.iter().any(|word| first.is_word(text, word))
 }

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::Session;
+use super::bring::split_list;
 use super::context::Statement;
 use super::replies::Reply;
 use crate::pool::{Set, Settings, reset};
@@ -54,12 +55,27 @@ impl Reading {
         self.under.as_ref().unwrap_or(&self.key) == &now.key
     }
 
+    /// The schemas of the search_path. Which of them there are is not known here; that of the user's name seldom is.
+    fn path(&self) -> Vec<String> {
+        let listed = self.settings.get("search_path").and_then(|set| {
+            let call = set.sql.split("'search_path', '").nth(1);
+            let list = call.and_then(|rest| rest.strip_suffix("', false)"));
+            let list = list.or_else(|| Some(set.sql.split_once(" TO ")?.1))?;
+            (list != "DEFAULT").then_some(list)
+        });
+        let items = split_list(listed.unwrap_or("public")).into_iter();
+        let bare = items.map(|item| match item.trim_matches(['\'', '"']) {
+            bare if bare.len() < item.len() => bare.to_owned(),
+            bare => bare.to_ascii_lowercase(),
+        });
+        bare.filter(|item| !item.is_empty() && item != "$user").collect()
+    }
+
     /// What a statement of this reading is from now on, `now` being in force. Postgres goes on with what it has read,
     /// unless the search_path is another: then it reads the text anew (plancache.c).
     pub(crate) fn go_on(&self, now: &Arc<Reading>) -> Arc<Reading> {
         let read_by = key_of(&self.settings);
-        if read_by == now.key
-            || self.settings.get("search_path") != now.settings.get("search_path")
+        if read_by == now.key || self.settings.get("search_path") != now.settings.get("search_path")
         {
             return now.clone();
         }
@@ -129,7 +145,12 @@ impl Session {
                 Some(set) => back.extend(set.steps(name)),
                 None => back.push(reset(name)),
             }
-            back.extend(locals.get(name).iter().flat_map(|set| set.local_steps(name)));
+            back.extend(
+                locals
+                    .get(name)
+                    .iter()
+                    .flat_map(|set| set.local_steps(name)),
+            );
         }
         self.push_ours(i, &there);
         push(self);

@@ -288,9 +288,9 @@ fn walk(
         }
         match verdict {
             Verdict::Ready(_) => {
-                middle.ready = true;
                 *status = bytes.get(5).copied().unwrap_or(b'E');
                 replies.pop();
+                middle.ready = !replies.are_asked();
             }
             Verdict::Answers(_) => {
                 if let Some(Reply::Parse { statement, .. }) = replies.pop() {
@@ -398,8 +398,6 @@ fn look(
     match message[0] {
         b'S' => {
             let tell = match replies.front() {
-                // What is brought about is what the client knows already, unless hosts have other defaults.
-                Some(Reply::Bring) => Tell::Now,
                 Some(owed) if pass_of(owed) == Pass::On && !matches!(owed, Reply::Part) => {
                     Tell::Now
                 }
@@ -440,6 +438,7 @@ fn look(
             seen.failed_at.get_or_insert(replies.front_number());
             let error = error_back(client, link, replies.front(), &view, message);
             client.outbox.extend_from_slice(&error);
+            client.undo();
             let mut refused = Vec::new();
             let synced = replies.drop_until_sync(&mut |reply| {
                 if let Reply::Parse { name, .. } = reply {
@@ -483,7 +482,6 @@ fn run_anew(link: &mut Link, replies: &mut Replies) -> bool {
         ),
         None => text.extend_from_slice(&statement.text),
     }
-    link.anew = true;
     frontend::close(&mut link.outbox, Kind::Statement, name);
     frontend::parse(
         &mut link.outbox,

@@ -12,8 +12,8 @@ use crate::pool::{Set, Settings, literal, quote_dotted, reset};
 use crate::shardmap::ShardId;
 use crate::sql::control::{BeginOptions, Isolation, SetItem, SetValue};
 use crate::sql::hint::Hint;
-use crate::wire::{backend, frontend};
 use crate::wire::error::{ErrorFields, SqlState};
+use crate::wire::{backend, frontend};
 
 impl Session {
     /// `SET [LOCAL] name ...`.
@@ -37,7 +37,9 @@ impl Session {
                 Some(date_style(self.in_force(name), &words.join(", ")))
             }
             SetValue::List { items, raw } => Some(plainly(name, items, &text[raw.clone()]).into()),
-            SetValue::Interval { raw } => Some(format!("SET TIME ZONE {}", &text[raw.clone()]).into()),
+            SetValue::Interval { raw } => {
+                Some(format!("SET TIME ZONE {}", &text[raw.clone()]).into())
+            }
         };
         match local {
             true => self.set_local(name, set, text).await,
@@ -56,17 +58,26 @@ impl Session {
     /// A value that isn't ASCII can be said anew only if we know what it means.
     fn check_text(&self, text: &str) -> Result<(), Fault> {
         let encoding = self.client.told("client_encoding").unwrap_or("UTF8");
-        if text.is_ascii() || ["UTF8", "SQL_ASCII"].contains(&encoding) && !text.contains('\u{fffd}') {
+        if text.is_ascii()
+            || ["UTF8", "SQL_ASCII"].contains(&encoding) && !text.contains('\u{fffd}')
+        {
             return Ok(());
         }
         Err(Fault::unsupported(
-            format!("a setting with other characters than ASCII is not supported under client_encoding {encoding}"),
+            format!(
+                "a setting with other characters than ASCII is not supported under client_encoding {encoding}"
+            ),
             "Use client_encoding UTF8.",
         ))
     }
 
     /// `SET` or (`None`) `RESET` of the session.
-    async fn set_or_reset(&mut self, name: &str, set: Option<Set>, text: &str) -> Result<Acted, Fault> {
+    async fn set_or_reset(
+        &mut self,
+        name: &str,
+        set: Option<Set>,
+        text: &str,
+    ) -> Result<Acted, Fault> {
         let i = self.link(Need::along(self.any_host())).await?;
         // Its default is what the client asked for at startup.
         let behind = match (&set, self.startup.get(name)) {
@@ -95,13 +106,13 @@ impl Session {
         if self.block.is_some() {
             self.drain_replies().await?;
         }
+        self.remember_settings();
         if !self.run_with(i, text, behind).await? {
             return Ok(false);
         }
         if self.block.is_some() {
             self.run_on_others(i, elsewhere).await?;
         }
-        self.remember_settings();
         self.batch.has_set = true;
         Ok(true)
     }
@@ -149,7 +160,12 @@ impl Session {
     }
 
     /// `SET LOCAL`; `None`: to the default.
-    async fn set_local(&mut self, name: &str, set: Option<Set>, text: &str) -> Result<Acted, Fault> {
+    async fn set_local(
+        &mut self,
+        name: &str,
+        set: Option<Set>,
+        text: &str,
+    ) -> Result<Acted, Fault> {
         let i = self.link(Need::along(self.any_host())).await?;
         if self.block.is_none() && self.batch.now == b'Q' {
             // Without effect but for a warning.

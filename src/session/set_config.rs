@@ -29,10 +29,26 @@ impl Session {
         prepared: &Prepared,
         text: &Range<usize>,
     ) -> Result<Vec<SetConfig>, Fault> {
-        match prepared.sets_config() {
-            true => set_config_in(&self.client.inbox[text.clone()]),
-            false => Ok(Vec::new()),
+        if !prepared.sets_config() {
+            return Ok(Vec::new());
         }
+        let sets = set_config_in(&self.client.inbox[text.clone()])?;
+        self.check_default(&sets)?;
+        Ok(sets)
+    }
+
+    /// NULL sets to the default, which to the server is another than what the client asked for at startup, and the
+    /// function returns it.
+    pub(super) fn check_default(&self, sets: &[SetConfig]) -> Result<(), Fault> {
+        for set in sets {
+            if set.value.is_none() && self.startup.get(&set.name).is_some() {
+                return Err(Fault::unsupported(
+                    format!("set_config('{}', NULL, ...) is not supported: it was set at startup", set.name),
+                    "Use RESET.",
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// These `set_config` calls have succeeded on the active link.
@@ -199,18 +215,37 @@ mod tests {
         Some(parts.collect())
     }
 
-    fn one(name: &str, value: Option<&str>, local: bool) -> Option<Vec<(String, Option<String>, bool)>> {
+    fn one(
+        name: &str,
+        value: Option<&str>,
+        local: bool,
+    ) -> Option<Vec<(String, Option<String>, bool)>> {
         Some(vec![(name.to_owned(), value.map(str::to_owned), local)])
     }
 
     #[test]
     fn calls_whose_arguments_are_seen() {
         let some = Some("b");
-        assert_eq!(read("SELECT set_config('A.x', 'b', false)"), one("a.x", some, false));
-        assert_eq!(read("SELECT set_config('a.x', 'b', 'ON') AS c;"), one("a.x", some, true));
-        assert_eq!(read("SELECT set_config('a.x', 'b'::text, 'no')"), one("a.x", some, false));
-        assert_eq!(read("SELECT set_config('a.x', NULL, false)"), one("a.x", None, false));
-        assert_eq!(read("SELECT set_config('a.x', 'b', null)"), one("a.x", some, false));
+        assert_eq!(
+            read("SELECT set_config('A.x', 'b', false)"),
+            one("a.x", some, false)
+        );
+        assert_eq!(
+            read("SELECT set_config('a.x', 'b', 'ON') AS c;"),
+            one("a.x", some, true)
+        );
+        assert_eq!(
+            read("SELECT set_config('a.x', 'b'::text, 'no')"),
+            one("a.x", some, false)
+        );
+        assert_eq!(
+            read("SELECT set_config('a.x', NULL, false)"),
+            one("a.x", None, false)
+        );
+        assert_eq!(
+            read("SELECT set_config('a.x', 'b', null)"),
+            one("a.x", some, false)
+        );
     }
 
     #[test]

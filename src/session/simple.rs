@@ -148,7 +148,14 @@ impl Session {
                     })
                     .await?;
                 let (sets, prepared) = (!set.is_empty(), read.prepared.clone());
-                let reply = if sets { Reply::Part } else { Reply::Query(Pass::On) };
+                if sets {
+                    self.remember_settings();
+                }
+                let reply = if sets {
+                    Reply::Part
+                } else {
+                    Reply::Query(Pass::On)
+                };
                 self.push_query(i, &text, shard, prepared, read.message, reply);
                 let error = self.relay().await?;
                 if !error {
@@ -452,6 +459,10 @@ impl Session {
                         true => set_config_in(text)?,
                         false => Vec::new(),
                     };
+                    self.check_default(&set)?;
+                    if !set.is_empty() {
+                        self.remember_settings();
+                    }
                     let sent = SentPiece {
                         from: 0,
                         len: u32::MAX - 1,

@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 
-use super::bring::Bring;
 use super::Session;
+use super::bring::Bring;
 use super::context::{Prepared, Routed, Statement};
 use super::errors::Fault;
 use super::extended::server_name;

@@ -1,0 +1,1 @@
+//! What a statement costs on the wire between proxy and host, whatever the settings: the same packets.

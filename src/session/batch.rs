@@ -92,6 +92,11 @@ impl Batch {
         std::mem::take(&mut self.skip) != Skip::No
     }
 
+    /// The session before the implicit transaction, if that has changed its settings.
+    pub(super) fn before(&self) -> Option<&Before> {
+        self.before.as_deref()
+    }
+
     /// The session before the implicit transaction, which becomes a block.
     pub(super) fn take_before(&mut self) -> Option<Box<Before>> {
         self.before.take()

@@ -47,9 +47,12 @@ impl Session {
         }
         let mut sets = conn.settings.difference(wanted, &conn.unsure);
         if first && (bring == Bring::Before || for_the_next(&sets)) {
-            push_settings(&mut link.outbox, &mut self.replies, conn, wanted);
+            // What the batch has set since its transaction began elsewhere is set in the one that begins here.
+            let before = self.batch.before();
+            let base = before.map_or(wanted, |before| &before.settings);
+            push_settings(&mut link.outbox, &mut self.replies, conn, base);
+            sets = base.difference(wanted, &[]);
             link.begins_here();
-            sets = Vec::new();
         } else if !first {
             let locals = block.map_or(&self.batch.locals, |block| &block.locals);
             // SET beats an earlier SET LOCAL, which must be in force again behind it.

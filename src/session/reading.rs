@@ -75,8 +75,7 @@ impl Reading {
     /// unless the search_path is another: then it reads the text anew (plancache.c).
     pub(crate) fn go_on(&self, now: &Arc<Reading>) -> Arc<Reading> {
         let read_by = key_of(&self.settings);
-        if read_by == now.key || self.settings.get("search_path") != now.settings.get("search_path")
-        {
+        if read_by == now.key || self.path() != now.path() {
             return now.clone();
         }
         // Not the same server-side statement as that of others: Postgres reads it anew by what is in force then, should

@@ -7,7 +7,9 @@
 //! What is known to be different, and is not asked:
 //! * A setting of the app's own (`myapp.uid`) that a session has never set is NULL on a fresh connection of Postgres, and the
 //!   empty string on one that had it set once. Postgres can't be made to forget such a name.
-//! * SET LOCAL in a message of several statements needs BEGIN in front of it.
+//! * SET LOCAL in a message of several statements needs BEGIN in front of it; and `default_transaction_read_only` and the
+//!   like hold for the statements behind their SET in the same message, for Postgres from the next message on.
+//! * `set_config(name, NULL, ...)` of what was set at startup is refused.
 
 mod packets;
 mod statements;

@@ -375,8 +375,13 @@ impl Talk {
     }
 }
 
-/// Without what ends a statement or comments on it.
+/// As part of a message of several: without what ends a statement or comments on it.
 fn plain(sql: &str) -> String {
+    // The transaction of the message has begun.
+    if sql.contains("default_transaction_") {
+        let local = if sql.starts_with("SET LOCAL") { "LOCAL" } else { "" };
+        return format!("SET {local} work_mem TO '9MB'");
+    }
     let sql = sql.split(" -- ").next().unwrap();
     sql.trim_end_matches(';').to_owned()
 }

@@ -602,20 +602,6 @@ const CASES: &[Case] = &[
     // The session's own.
     case(
         "",
-        "PREPARE a AS SELECT 1",
-        "0A000",
-        "SQL PREPARE and EXECUTE",
-        "extended protocol",
-    ),
-    case(
-        "",
-        "EXECUTE a",
-        "0A000",
-        "SQL PREPARE and EXECUTE",
-        "extended protocol",
-    ),
-    case(
-        "",
         "DECLARE c CURSOR WITH HOLD FOR SELECT 1",
         "0A000",
         "WITH HOLD",
@@ -787,10 +773,6 @@ const NEVER: &[(&str, &str)] = &[
         "Postgres says first what is wrong with a form that the session cannot read",
     ),
     ("path_of_several", "PLACEHOLDER"),
-    (
-        "sql_prepare",
-        "the session refuses these before they are routed; `presplit explain` shows it",
-    ),
 ];
 
 async fn hosts() -> &'static Hosts {

@@ -16,6 +16,7 @@ mod deadlock;
 mod demo;
 mod differential;
 mod drivers;
+mod execute;
 mod explain;
 mod hostile;
 mod keys;

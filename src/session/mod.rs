@@ -17,6 +17,7 @@ mod ddl_block;
 mod ddl_lanes;
 mod ends;
 mod errors;
+mod execute;
 mod explain;
 mod extended;
 mod failed;

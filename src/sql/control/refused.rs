@@ -35,10 +35,6 @@ impl Control {
     /// Why the statement is refused, and what to do instead; `None`: it is not.
     pub fn refused(&self) -> Option<(&'static str, &'static str)> {
         Some(match self {
-            Control::Prepare { .. } | Control::Execute { .. } => (
-                "SQL PREPARE and EXECUTE are not supported",
-                "Prepare through the driver (extended protocol): such statements are kept on the server and routed by their parameters.",
-            ),
             Control::Declare { hold: true, .. } => (
                 "cursors WITH HOLD are not supported: they would outlive the transaction that owns the server connection",
                 "Declare the cursor inside a transaction without WITH HOLD; in Django set DISABLE_SERVER_SIDE_CURSORS.",

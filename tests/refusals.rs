@@ -1085,9 +1085,15 @@ async fn what_the_protocol_allows_and_we_do_not() {
         assert_eq!(raw.query("SELECT 1")[1], "D 1");
     };
     check(
-        &[raw::frame(b'F', &[0, 0, 0, 1, 0, 0, 0, 0, 0, 0])],
+        &[raw::frame(b'F', &[0, 0, 64, 1, 0, 0, 0, 0, 0, 0])],
         "0A000",
-        "fast-path function call",
+        "on another host this number is another function",
+        "SELECT",
+    );
+    check(
+        &[raw::frame(b'F', &[0, 0, 6, 38, 0, 0, 0, 0, 0, 0])],
+        "0A000",
+        "fast-path call of nextval",
         "SELECT",
     );
     let write = "INSERT INTO likes (user_id, photo_id) VALUES (12, 1)";

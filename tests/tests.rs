@@ -18,6 +18,7 @@ mod differential;
 mod drivers;
 mod execute;
 mod explain;
+mod function_call;
 mod hostile;
 mod keys;
 mod layers;

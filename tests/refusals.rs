@@ -602,20 +602,6 @@ const CASES: &[Case] = &[
     // The session's own.
     case(
         "",
-        "PREPARE a AS SELECT 1",
-        "0A000",
-        "SQL PREPARE and EXECUTE",
-        "extended protocol",
-    ),
-    case(
-        "",
-        "EXECUTE a",
-        "0A000",
-        "SQL PREPARE and EXECUTE",
-        "extended protocol",
-    ),
-    case(
-        "",
         "PREPARE TRANSACTION 'x'",
         "0A000",
         "two-phase commit",
@@ -773,10 +759,6 @@ const NEVER: &[(&str, &str)] = &[
     ),
     ("path_of_several", "PLACEHOLDER"),
     ("hidden", "it needs a temporary table: see tests/pins.rs"),
-    (
-        "sql_prepare",
-        "the session refuses these before they are routed; `presplit explain` shows it",
-    ),
 ];
 
 async fn hosts() -> &'static Hosts {
@@ -1089,9 +1071,15 @@ async fn what_the_protocol_allows_and_we_do_not() {
         assert_eq!(raw.query("SELECT 1")[1], "D 1");
     };
     check(
-        &[raw::frame(b'F', &[0, 0, 0, 1, 0, 0, 0, 0, 0, 0])],
+        &[raw::frame(b'F', &[0, 0, 64, 1, 0, 0, 0, 0, 0, 0])],
         "0A000",
-        "fast-path function call",
+        "on another host this number is another function",
+        "SELECT",
+    );
+    check(
+        &[raw::frame(b'F', &[0, 0, 6, 38, 0, 0, 0, 0, 0, 0])],
+        "0A000",
+        "fast-path call of nextval",
         "SELECT",
     );
     let write = "INSERT INTO likes (user_id, photo_id) VALUES (12, 1)";

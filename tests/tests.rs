@@ -6,6 +6,7 @@
 mod admin;
 mod auth;
 mod bank;
+mod cancel;
 mod catalog;
 mod commit_steps;
 mod copies;
@@ -16,7 +17,9 @@ mod deadlock;
 mod demo;
 mod differential;
 mod drivers;
+mod execute;
 mod explain;
+mod function_call;
 mod hostile;
 mod keys;
 mod layers;

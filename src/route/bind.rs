@@ -186,9 +186,11 @@ const SESSION_COMMANDS: &[&str] = &[
     "DEALLOCATE",
     "DISCARD",
     "END",
+    "EXECUTE",
     "FETCH",
     "LISTEN",
     "MOVE",
+    "PREPARE",
     "RELEASE",
     "RESET",
     "ROLLBACK",
@@ -214,12 +216,6 @@ fn utility(verb: &str) -> Rule {
         {
             return Rule::Refuse {
                 refusal: words::session_command(verb),
-                hintable: false,
-            };
-        }
-        "PREPARE" | "EXECUTE" => {
-            return Rule::Refuse {
-                refusal: words::sql_prepare(),
                 hintable: false,
             };
         }

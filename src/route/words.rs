@@ -211,15 +211,6 @@ pub(super) fn hidden(schema: &str, name: &str) -> Refusal {
     )
 }
 
-pub(super) fn sql_prepare() -> Refusal {
-    let hint = "Let the driver prepare statements (extended protocol): those are kept apart for every shard.";
-    Refusal::new(
-        Code::NotSupported,
-        "PREPARE and EXECUTE as SQL are not supported",
-        hint,
-    )
-}
-
 pub(super) fn session_command(verb: &str) -> Refusal {
     let hint = "Write it in one of the forms of Postgres' manual.";
     Refusal::new(

@@ -16,6 +16,7 @@ use super::pins::Pin;
 use super::replies::{Made, Pass};
 use crate::pool::{Pool, ServerConn};
 use crate::shardmap::{HostId, ShardId, ShardMap};
+use crate::sql::shape::Shape;
 use crate::wire::stream::Stream;
 
 /// The most that is read from a server at once, while reads fill the buffer.
@@ -75,6 +76,8 @@ pub(crate) struct Link {
     pub(crate) settings_at_begin: crate::pool::Settings,
     /// A setting was changed on it since then.
     pub(crate) settings_touched: bool,
+    /// A text of the client's that was sent otherwise than as its Query, as long as nothing else is under way.
+    pub(crate) sent_text: Option<Box<SentText>>,
     /// What can be sent anew if its first Bind finds that the tables have changed.
     pub(crate) again: Option<Again>,
     /// The session does not give it back; see `pins.rs`.
@@ -111,6 +114,45 @@ pub(crate) struct SentPiece {
     pub(crate) prepared: Arc<Prepared>,
     /// Whose schema was written in.
     pub(crate) shard: Option<ShardId>,
+}
+
+/// A text that was sent with other names in it than the client's.
+pub(crate) struct SentText {
+    pub(crate) text: Box<[u8]>,
+    /// Characters of the client's message before the text.
+    pub(crate) before: u32,
+    /// Its pieces by the bytes of the text, with what was sent for each.
+    pub(crate) pieces: SmallVec<[SentPiece; 1]>,
+}
+
+impl SentText {
+    /// Where character `position` (counted from 1) of what was sent stands in the client's message.
+    pub(crate) fn original_position<'m>(
+        &self,
+        position: u32,
+        schema: impl Fn(ShardId) -> &'m str,
+    ) -> Option<u32> {
+        let inside = |p: &&SentPiece| position > p.from && position <= p.from + p.len + 1;
+        let piece = self.pieces.iter().rev().find(inside)?;
+        let before = self.before + char_count(self.text.get(..piece.text.start)?);
+        let inside = position - piece.from;
+        let Some(shard) = piece.shard else {
+            return Some(before + inside);
+        };
+        let text = self.text.get(piece.text.clone())?;
+        let mut shape = Shape::default();
+        shape.scan(text).ok()?;
+        let holes = &shape.holes;
+        let original = piece
+            .prepared
+            .original_position(inside, text, holes, schema(shard));
+        Some(before + original)
+    }
+}
+
+/// Characters of a text, as Postgres counts them in UTF-8.
+pub(crate) fn char_count(text: &[u8]) -> u32 {
+    text.iter().filter(|b| **b & 0xC0 != 0x80).count() as u32
 }
 
 /// A message of which the rest has yet to come.
@@ -242,6 +284,7 @@ impl Link {
             status: b'I',
             settings_at_begin,
             settings_touched: false,
+            sent_text: None,
             again: None,
             pin: None,
             suspect: false,

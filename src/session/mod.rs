@@ -17,9 +17,11 @@ mod ddl_block;
 mod ddl_lanes;
 mod ends;
 mod errors;
+mod execute;
 mod explain;
 mod extended;
 mod failed;
+mod function_call;
 mod gather;
 mod keys;
 mod lanes;
@@ -273,12 +275,7 @@ impl Session {
             b'E' => self.execute(header.len).await?,
             b'C' => self.close(header.len).await?,
             b'H' => self.flush().await?,
-            b'F' => {
-                return Err(Fault::unsupported(
-                    "the fast-path function call is not supported: it names a function by its OID, which says nothing of a shard",
-                    "Call the function in a SELECT.",
-                ));
-            }
+            b'F' => Box::pin(self.function_call(header.len)).await?,
             tag => {
                 return Err(Fault::violation(format!(
                     "invalid frontend message type {tag}"
@@ -428,7 +425,7 @@ impl Session {
             block.failed = true;
         }
         match self.batch.now {
-            now @ (b'Q' | b'S') => {
+            now @ (b'Q' | b'S' | b'F') => {
                 Box::pin(self.end_message(true)).await?;
                 self.batch = Batch::at(now);
                 if self.block.is_none() {
@@ -436,7 +433,6 @@ impl Session {
                 }
                 self.ready();
             }
-            b'F' => self.ready(),
             _ => self.batch.refused(),
         }
         self.client.flush().await.map_err(Fault::client)

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use arc_swap::ArcSwapOption;
+
 use super::Session;
 use super::context::{Passed, Prepared, Routed, Schema, Scratch, Statement};
 use super::errors::Fault;
@@ -333,6 +335,7 @@ impl Session {
                 reading,
                 schema: Arc::downgrade(schema),
                 accepted: AtomicBool::new(false),
+                described: ArcSwapOption::empty(),
             })
         }))
     }

@@ -9,11 +9,11 @@ use super::block::{Acted, aborted};
 use super::context::Prepared;
 use super::control::declared_cursor;
 use super::ddl::Item;
-use super::ends::SentPiece;
+use super::ends::{SentPiece, char_count};
 use super::errors::Fault;
+use super::execute::Ran;
 use super::links::Need;
 use super::prepare::{Read, Way};
-use super::relay::char_count;
 use super::replies::{Pass, Reply};
 use super::set::set_config_in;
 use super::{Now, Session};
@@ -185,9 +185,11 @@ impl Session {
             }
             (Prepared::Query(_) | Prepared::Pass(_), _) => {}
             (Prepared::Control(control), _) => {
-                let text = self.owned_text(&text);
-                let acted = Box::pin(self.act(control, &text)).await?;
-                self.answer(acted).await;
+                let text = self.client.inbox[text].to_vec();
+                match Box::pin(self.act_on(control, &text, 0)).await? {
+                    Ran::Acted(acted) => self.answer(acted).await,
+                    Ran::Written(done) => Box::pin(self.end_write(done)).await?,
+                }
             }
             (Prepared::Empty, _) => {
                 self.client.outbox.extend_from_slice(b"I\0\0\0\x04");
@@ -237,12 +239,6 @@ impl Session {
             Some(block) if block.failed => Err(aborted()),
             _ => Ok(()),
         }
-    }
-
-    /// The text as a string. Control statements are made of ASCII words and names; a name in another encoding than
-    /// UTF-8 would be changed, and so not be found, rather than be taken for another's.
-    pub(super) fn owned_text(&self, text: &Range<usize>) -> String {
-        String::from_utf8_lossy(&self.client.inbox[text.clone()]).into_owned()
     }
 
     /// After a ReadyForQuery of a server was passed on: the session's block is what the server's is.
@@ -376,7 +372,10 @@ impl Session {
                 plan.message.extend_from_slice(piece);
             }
             (Prepared::NoTables, _) => return Err(Self::no_tables()),
-            (Prepared::Control(_), _) => plan.alone += 1,
+            (Prepared::Control(control), _) => {
+                plan.alone += 1;
+                plan.writes |= self.may_write(control);
+            }
             _ => {}
         }
         Ok(())
@@ -486,11 +485,19 @@ impl Session {
                     ));
                 }
                 (Prepared::Control(control), _) => {
-                    let text = String::from_utf8_lossy(text).into_owned();
-                    if let Acted::Answered(bytes) = Box::pin(self.act(control, &text)).await? {
-                        self.client.outbox.extend_from_slice(&bytes);
+                    let before = char_count(&whole[..piece.start]);
+                    match Box::pin(self.act_on(control, text, before)).await? {
+                        Ran::Acted(acted) => {
+                            if let Acted::Answered(bytes) = acted {
+                                self.client.outbox.extend_from_slice(&bytes);
+                            }
+                            error = self.batch.take_refused();
+                        }
+                        Ran::Written(tag) => {
+                            done = tag;
+                            error = done.is_none();
+                        }
                     }
-                    error = self.batch.take_refused();
                 }
                 (Prepared::NoTables, _) => return Err(Self::no_tables()),
                 _ => {}

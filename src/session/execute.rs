@@ -475,7 +475,6 @@ impl Session {
             }
         };
         self.context.stats.routed();
-        self.note_unpreparable(&statement.prepared, host);
         let (sent, from) = renamed(text, &call.name, n);
         let piece = |from, text| SentPiece {
             from,
@@ -550,7 +549,6 @@ impl Session {
                 link.unsynced = true;
                 self.replies.push(Reply::One(Pass::Keep));
                 self.replies.push(Reply::One(Pass::On));
-                self.note_unpreparable(&statement.prepared, host);
                 let set = call.set;
                 self.statements
                     .put_portal(&portal, Portal::On { host, set });
@@ -615,6 +613,7 @@ fn need(
         path,
         writes: statement.prepared.writes(),
         state: statement.prepared.session_state(),
+        unpreparable: statement.prepared.is_unpreparable(),
     }
 }
 

@@ -365,6 +365,7 @@ impl Session {
             path,
             writes: statement.prepared.writes(),
             state: statement.prepared.session_state(),
+            unpreparable: statement.prepared.is_unpreparable(),
         };
         let Some(i) = self.link_now(&need)? else {
             return Ok(false);
@@ -412,6 +413,7 @@ impl Session {
                 let key = (statement.id, shard.map_or(NO_SHARD, |s| s.0));
                 let writes = statement.prepared.writes();
                 let state = statement.prepared.session_state();
+                let unpreparable = statement.prepared.is_unpreparable();
                 let i = self
                     .link(Need {
                         host,
@@ -419,6 +421,7 @@ impl Session {
                         path,
                         writes,
                         state,
+                        unpreparable,
                     })
                     .await?;
                 return self.send_bind(i, &statement, shard, names, set);
@@ -521,7 +524,6 @@ impl Session {
         };
         self.replies.push(Reply::One(Pass::On));
         if self.block.is_some() {
-            self.note_unpreparable(&statement.prepared, host);
             self.note_cursor(declared_cursor(&statement.text), host);
         }
         if portal.is_empty() {
@@ -740,6 +742,7 @@ impl Session {
                 path,
                 writes: false,
                 state: SessionState::Same,
+                unpreparable: false,
             })
             .await?;
         let n = self.server_statement(i, statement, shard)?;

@@ -284,6 +284,7 @@ impl Session {
                 path: None,
                 writes: false,
                 state: SessionState::Same,
+                unpreparable: false,
             })
             .await?;
         let n = self.server_statement(i, &several.statement, Some(shard))?;

@@ -475,7 +475,7 @@ impl Session {
             }
         };
         self.context.stats.routed();
-        self.note_notify(&statement.prepared, host);
+        self.note_unpreparable(&statement.prepared, host);
         let (sent, from) = renamed(text, &call.name, n);
         let piece = |from, text| SentPiece {
             from,
@@ -550,7 +550,7 @@ impl Session {
                 link.unsynced = true;
                 self.replies.push(Reply::One(Pass::Keep));
                 self.replies.push(Reply::One(Pass::On));
-                self.note_notify(&statement.prepared, host);
+                self.note_unpreparable(&statement.prepared, host);
                 let set = call.set;
                 self.statements
                     .put_portal(&portal, Portal::On { host, set });
@@ -614,6 +614,7 @@ fn need(
         statement: Some((statement.id, shard.map_or(NO_SHARD, |s| s.0))),
         path,
         writes: statement.prepared.writes(),
+        state: statement.prepared.session_state(),
     }
 }
 

@@ -12,7 +12,6 @@ use std::ops::Range;
 
 pub use self::call::{Argument, Call, call};
 use self::reader::Reader;
-pub use self::refused::{no_session_lock, session_lock};
 use super::shape::{Hole, HoleKind, Shape};
 
 /// A control statement. Names are folded or unquoted; ranges are bytes of the text it was read from.

@@ -139,6 +139,7 @@ def cases(stored):
         Copy("copy-in one host", one_host, NARROW),
         Copy("copy-in two hosts", everywhere, NARROW),
         Copy("copy-in two hosts wide", everywhere, WIDE),
+        Copy("copy-in kept, one shard", one_shard, NARROW, kept=True),
         Copy("copy-in kept, one host", one_host, NARROW, kept=True),
     ]  # fmt: skip
 

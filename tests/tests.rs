@@ -24,6 +24,7 @@ mod leak;
 mod lifecycle;
 mod migrations;
 mod orm;
+mod pins;
 mod protocol;
 mod provision;
 mod psql;

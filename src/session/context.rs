@@ -13,7 +13,7 @@ use super::cancel::CancelKeys;
 use super::clients::Clients;
 use crate::catalog::Snapshot;
 use crate::pool::{Pools, Worker};
-use crate::route::{Bound, Tables};
+use crate::route::{Bound, SessionState, Tables};
 use crate::shardmap::{MapHandle, ShardMap};
 use crate::sql::cache::{self, Front, Shared};
 use crate::sql::control::Control;
@@ -249,8 +249,6 @@ pub(crate) enum Prepared {
     Several(Vec<Range<usize>>),
     /// No host's catalog has been read yet.
     NoTables,
-    /// It calls this function, which takes or gives back a lock of the server connection rather than of the session.
-    SessionLock(String),
     /// Depends on the values of its literals: look it up under its full text.
     ByText,
 }
@@ -360,6 +358,8 @@ pub(crate) struct Routed {
     pub(crate) sets_config: bool,
     /// It calls `pg_notify`.
     pub(crate) notifies: bool,
+    /// It declares a cursor WITH HOLD.
+    pub(crate) holds: bool,
 }
 
 impl std::ops::Deref for Routed {
@@ -380,12 +380,21 @@ impl Prepared {
         }
     }
 
-    /// Whether the transaction's part on its host can't be prepared after it.
-    pub(crate) fn notifies(&self) -> bool {
+    /// Whether the transaction's part on its host can't be prepared after it (xact.c, `PrepareTransaction`).
+    pub(crate) fn is_unpreparable(&self) -> bool {
         match self {
-            Prepared::Query(bound) => bound.notifies,
+            Prepared::Query(bound) => bound.notifies || bound.holds || bound.temporary,
             Prepared::Pass(passed) => matches!(passed, Passed::Notify),
             _ => false,
+        }
+    }
+
+    /// What it does to what its session has in the server process.
+    pub(crate) fn session_state(&self) -> SessionState {
+        match self {
+            Prepared::Query(bound) if bound.holds => SessionState::Takes,
+            Prepared::Query(bound) => bound.session_state,
+            _ => SessionState::Same,
         }
     }
 

@@ -12,6 +12,7 @@ use super::buffers::{self, Buffers};
 use super::cancel::CancelSlot;
 use super::context::{Prepared, Statement};
 use super::errors::Fault;
+use super::pins::Pin;
 use super::replies::{Made, Pass};
 use crate::pool::{Pool, ServerConn};
 use crate::shardmap::{HostId, ShardId, ShardMap};
@@ -76,6 +77,10 @@ pub(crate) struct Link {
     pub(crate) settings_touched: bool,
     /// What can be sent anew if its first Bind finds that the tables have changed.
     pub(crate) again: Option<Again>,
+    /// The session does not give it back; see `pins.rs`.
+    pub(super) pin: Option<Box<Pin>>,
+    /// What the session has in its server process may have changed.
+    pub(super) suspect: bool,
     /// The session's: what we have cancelled ourselves is not told as a cancel.
     pub(crate) cancel: Option<Arc<CancelSlot>>,
 }
@@ -246,6 +251,8 @@ impl Link {
             settings_at_begin,
             settings_touched: false,
             again: None,
+            pin: None,
+            suspect: false,
             cancel: None,
         }
     }
@@ -337,23 +344,58 @@ impl Link {
 
     /// Takes the connection out for good. It is not idle on the server, or not known to be.
     pub(crate) fn discard(&mut self) {
+        if let Some(pin) = self.pin.take() {
+            pin.lose();
+        }
         if let Some(conn) = self.conn.take() {
             self.pool.discard(conn);
         }
     }
 
-    /// Gives the connection back to its pool if it is outside a transaction with nothing outstanding; else closes it.
-    pub(crate) fn release(&mut self) {
+    /// Whether it is outside a transaction with nothing outstanding.
+    pub(super) fn is_idle(&self) -> bool {
+        let whole = self.outbox.is_empty() && self.middle.rest == 0 && !self.unsynced;
+        self.conn.is_some() && self.status == b'I' && whole
+    }
+
+    /// Gives the buffers back. Nothing is unread.
+    pub(super) fn rest(&mut self) {
+        if let Some(conn) = &mut self.conn {
+            conn.inbox.clear();
+            self.walked = 0;
+            self.buffers.take_back(&mut conn.inbox);
+        }
+        self.buffers.take_back(&mut self.outbox);
+    }
+
+    /// Makes it ready to be kept beside the session's transactions; what is unread (notifications) stays. `false`: it can't be.
+    pub(super) fn park(&mut self) -> bool {
+        self.drop_again();
+        if !self.is_idle() {
+            return false;
+        }
+        if self.unread().is_empty() {
+            self.rest();
+        }
+        true
+    }
+
+    /// Nothing is sent anew any more.
+    fn drop_again(&mut self) {
         if let Some(again) = self.again.take()
             && self.outbox.is_empty()
         {
             self.outbox = again.written;
             self.outbox.clear();
         }
-        let whole = self.outbox.is_empty() && self.middle.rest == 0 && !self.unsynced;
+    }
+
+    /// Gives the connection back to its pool if it is outside a transaction with nothing outstanding; else closes it.
+    pub(crate) fn release(&mut self) {
+        self.drop_again();
+        let idle = self.is_idle();
         if let Some(mut conn) = self.conn.take() {
-            let clean = self.status == b'I' && whole && self.walked == conn.inbox.len();
-            if !clean {
+            if !idle || self.walked < conn.inbox.len() {
                 return self.pool.discard(conn);
             }
             conn.inbox.clear();

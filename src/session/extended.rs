@@ -20,7 +20,7 @@ use super::{Now, Session};
 use foldhash::quality::RandomState;
 
 use crate::pool::NO_SHARD;
-use crate::route::{Format, Param, Params, Values};
+use crate::route::{Format, Param, Params, SessionState, Values};
 use crate::shardmap::{HostId, ShardId};
 use crate::sql::control::Control;
 use crate::wire::error::{ErrorFields, SqlState};
@@ -282,7 +282,6 @@ impl Session {
                 "cannot insert multiple commands into a prepared statement",
             ))),
             Prepared::NoTables => Err(Self::no_tables()),
-            Prepared::SessionLock(name) => Err(Self::no_session_lock(name)),
             _ => Ok(()),
         }
     }
@@ -355,6 +354,7 @@ impl Session {
             statement: Some(key),
             path,
             writes: statement.prepared.writes(),
+            state: statement.prepared.session_state(),
         };
         let Some(i) = self.link_now(&need)? else {
             return Ok(false);
@@ -398,12 +398,14 @@ impl Session {
             Some(Way::One { host, shard, path }) => {
                 let key = (statement.id, shard.map_or(NO_SHARD, |s| s.0));
                 let writes = statement.prepared.writes();
+                let state = statement.prepared.session_state();
                 let i = self
                     .link(Need {
                         host,
                         statement: Some(key),
                         path,
                         writes,
+                        state,
                     })
                     .await?;
                 return self.send_bind(i, &statement, shard, names, set);
@@ -499,7 +501,7 @@ impl Session {
         };
         self.replies.push(Reply::One(Pass::On));
         if self.block.is_some() {
-            self.note_notify(&statement.prepared, host);
+            self.note_unpreparable(&statement.prepared, host);
             self.note_cursor(declared_cursor(&statement.text), host);
         }
         if portal.is_empty() {
@@ -714,6 +716,7 @@ impl Session {
                 statement: Some(key),
                 path,
                 writes: false,
+                state: SessionState::Same,
             })
             .await?;
         let n = self.server_statement(i, statement, shard)?;
@@ -814,13 +817,12 @@ impl Session {
         Ok(())
     }
 
-    /// The host of a cursor that was declared in the open block.
+    /// The host of a cursor: of the open block, or WITH HOLD.
     fn cursor_host(&self, name: &[u8]) -> Option<HostId> {
-        self.block
-            .as_ref()?
-            .cursors
-            .get(std::str::from_utf8(name).ok()?)
-            .copied()
+        let name = std::str::from_utf8(name).ok()?;
+        let block = self.block.as_ref();
+        let of_block = block.and_then(|block| block.cursors.get(name).copied());
+        of_block.or_else(|| self.held_cursor(name))
     }
 
     /// The link that a portal lives on.

@@ -13,6 +13,7 @@ use super::extended::{BindParams, Several};
 use super::links::Need;
 use super::merge::Asked;
 use super::replies::{Pass, Reply};
+use crate::route::SessionState;
 use crate::route::{self, Bound, Recipe, Values};
 use crate::shardmap::{HostId, ShardId};
 use crate::sql::shape::Shape;
@@ -282,6 +283,7 @@ impl Session {
                 statement: Some((several.statement.id, shard.0)),
                 path: None,
                 writes: false,
+                state: SessionState::Same,
             })
             .await?;
         let n = self.server_statement(i, &several.statement, Some(shard))?;

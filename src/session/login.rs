@@ -246,6 +246,8 @@ async fn open(
         settings: startup.clone(),
         reading: (Settings::default(), Arc::from([])),
         startup,
+        pins: super::pins::Pins::default(),
+        temporary: None,
         hint: None,
         swallow: 0,
     };

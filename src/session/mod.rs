@@ -26,6 +26,7 @@ mod lanes;
 mod links;
 mod login;
 mod merge;
+mod pins;
 mod portions;
 mod prepare;
 mod queries;
@@ -34,6 +35,7 @@ mod replies;
 mod set;
 mod simple;
 mod syntax;
+mod temporary;
 mod writers;
 mod writes;
 
@@ -53,9 +55,11 @@ use block::{Block, Owner};
 use ends::{Client, Link};
 use errors::Fault;
 use extended::Prepareds;
+use pins::Pins;
 use portions::Holding;
 use relay::{Relayed, Seen};
 use replies::Replies;
+use temporary::Temporary;
 
 use crate::pool::{HostPools, Settings};
 use crate::shardmap::ShardMap;
@@ -92,6 +96,9 @@ pub(crate) struct Session {
     startup: Settings,
     /// [`Session::reading`] of these settings.
     reading: (Settings, Arc<[u8]>),
+    /// What it has in server processes beyond its transactions.
+    pins: Pins,
+    temporary: Option<Box<Temporary>>,
     /// `SET presplit.key`, `SET presplit.shard`.
     hint: Option<Hint>,
     /// Bytes of a message that is too long to be held: they are swallowed as they come.
@@ -110,6 +117,10 @@ enum Waited {
     End,
     /// The server waits for CopyData.
     CopyIn,
+    /// A parked server connection has said something, which is passed on.
+    Heard,
+    /// There is another map.
+    Map,
 }
 
 /// What became of a message at once.
@@ -141,7 +152,13 @@ impl Session {
             };
             let go = match step {
                 Ok(go) => go,
-                Err(fault) => self.fail(fault).await,
+                Err(fault) => {
+                    self.fail(fault).await
+                        && match self.check_pins() {
+                            Ok(()) => true,
+                            Err(fault) => self.fail(fault).await,
+                        }
+                }
             };
             if !go {
                 break;
@@ -149,6 +166,7 @@ impl Session {
         }
         // A block that is still open is rolled back by closing its connections; see `Link::drop`.
         self.links.clear();
+        self.retire_pins();
     }
 
     /// The next whole message, if it has come.
@@ -272,6 +290,7 @@ impl Session {
 
     /// Waits for the client to say more, passing on what the server says meanwhile. Holds no buffer while nothing comes.
     async fn wait(&mut self) -> Result<Go, Fault> {
+        self.check_pins()?;
         if self.links.len() > 1 && self.client.pending().is_empty() && self.replies.is_empty() {
             self.cancel.at_rest();
             if self.holds_on() {
@@ -291,6 +310,7 @@ impl Session {
             });
         }
         self.write_many_made();
+        let listening = self.is_listening() && self.replies.is_empty();
         let mut seen = Seen::default();
         let waited = poll_fn(|cx| {
             match self.info.poll_order(cx) {
@@ -314,6 +334,14 @@ impl Session {
             {
                 return Poll::Pending;
             }
+            if listening {
+                if !self.is_map_current() {
+                    return Poll::Ready(Ok(Waited::Map));
+                }
+                if self.poll_parked(cx).is_ready() {
+                    return Poll::Ready(Ok(Waited::Heard));
+                }
+            }
             self.client.poll_fill(cx).map(|read| match read {
                 Ok(0) => Ok(Waited::End),
                 Ok(_) => Ok(Waited::Bytes),
@@ -323,6 +351,18 @@ impl Session {
         .await;
         self.note_seen(&mut seen);
         let waited = waited?;
+        match waited {
+            Waited::Heard => {
+                self.pass_parked()?;
+                return Ok(true);
+            }
+            Waited::Map => {
+                self.follow_map();
+                self.check_pins()?;
+                return Ok(true);
+            }
+            _ => {}
+        }
         self.info.set(Activity::Active);
         if waited == Waited::CopyIn {
             self.batch.now = 0;

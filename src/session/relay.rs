@@ -359,7 +359,9 @@ pub(super) fn judge(tag: u8, owed: &Reply) -> Verdict {
     let pass = pass_of(owed);
     match (tag, owed) {
         (b'E' | b'S' | b'G', _) => Verdict::Look,
-        (b'N' | b'A', _) => Verdict::Pass(pass),
+        (b'N', _) => Verdict::Pass(pass),
+        // Whatever is under way: it is for the client.
+        (b'A', _) => Verdict::Pass(Pass::On),
         (b'Z', Reply::Query(_) | Reply::Sync(_)) => Verdict::Ready(pass),
         (b'Z', Reply::Part) => Verdict::Ready(Pass::Keep),
         (_, Reply::Query(_) | Reply::Part) => Verdict::Pass(pass),

@@ -17,7 +17,7 @@ use super::relay::char_count;
 use super::replies::{Pass, Reply};
 use super::set::set_config_in;
 use super::{Now, Session};
-use crate::route::Values;
+use crate::route::{SessionState, Values};
 use crate::shardmap::{HostId, ShardId};
 use crate::sql::control::{BeginOptions, Control};
 use crate::sql::shape::Shape;
@@ -57,6 +57,7 @@ impl Session {
             statement: None,
             path,
             writes: prepared.writes(),
+            state: prepared.session_state(),
         };
         let Some(i) = self.link_now(&need)? else {
             return Ok(false);
@@ -75,7 +76,7 @@ impl Session {
         message: Vec<u8>,
     ) {
         self.context.stats.routed();
-        self.note_notify(&prepared, self.links[i].host);
+        self.note_unpreparable(&prepared, self.links[i].host);
         let link = &mut self.links[i];
         link.sent_pieces.clear();
         if shard.is_some() {
@@ -132,7 +133,7 @@ impl Session {
                 Some(Way::One { host, shard, path }),
             ) => {
                 self.check_failed()?;
-                let writes = prepared.writes();
+                let (writes, state) = (prepared.writes(), prepared.session_state());
                 let set = self.set_config_of(prepared, &text)?;
                 let i = self
                     .link(Need {
@@ -140,6 +141,7 @@ impl Session {
                         statement: None,
                         path,
                         writes,
+                        state,
                     })
                     .await?;
                 self.push_query(i, &text, shard, read.prepared.clone(), read.message);
@@ -193,7 +195,6 @@ impl Session {
             }
             (Prepared::Several(pieces), _) => Box::pin(self.several(&text, pieces)).await?,
             (Prepared::NoTables, _) => return Err(Self::no_tables()),
-            (Prepared::SessionLock(name), _) => return Err(Self::no_session_lock(name)),
             (Prepared::ByText, _) => {}
         }
         self.client.flush().await.map_err(Fault::client)
@@ -318,6 +319,7 @@ impl Session {
                         statement: None,
                         path: plan.path,
                         writes: plan.writes,
+                        state: plan.state,
                     })
                     .await?;
                 let link = &mut self.links[i];
@@ -348,6 +350,7 @@ impl Session {
                 plan.path = path;
                 plan.alone += usize::from(prepared.sets_config());
                 plan.writes |= prepared.writes();
+                plan.state = plan.state.max(prepared.session_state());
                 // Without tag, length and NUL.
                 plan.message
                     .extend_from_slice(&read.message[frame::HEADER..read.message.len() - 1]);
@@ -373,7 +376,6 @@ impl Session {
                 plan.message.extend_from_slice(piece);
             }
             (Prepared::NoTables, _) => return Err(Self::no_tables()),
-            (Prepared::SessionLock(name), _) => return Err(Self::no_session_lock(name)),
             (Prepared::Control(_), _) => plan.alone += 1,
             _ => {}
         }
@@ -423,9 +425,10 @@ impl Session {
                             statement: None,
                             path,
                             writes: prepared.writes(),
+                            state: prepared.session_state(),
                         })
                         .await?;
-                    self.note_notify(prepared, host);
+                    self.note_unpreparable(prepared, host);
                     let set = match prepared.sets_config() {
                         true => set_config_in(text)?,
                         false => Vec::new(),
@@ -490,7 +493,6 @@ impl Session {
                     error = self.batch.take_refused();
                 }
                 (Prepared::NoTables, _) => return Err(Self::no_tables()),
-                (Prepared::SessionLock(name), _) => return Err(Self::no_session_lock(name)),
                 _ => {}
             }
             if error {
@@ -527,6 +529,7 @@ struct Pieces {
     /// How many the session itself acts on.
     alone: usize,
     writes: bool,
+    state: SessionState,
     /// How the message was made.
     sent: SmallVec<[SentPiece; 1]>,
 }

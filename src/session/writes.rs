@@ -15,6 +15,7 @@ use super::lanes::{Job, Lane};
 use super::links::Need;
 use super::prepare::{Parts, Write};
 use super::replies::{Made, Pass, Reply};
+use crate::route::SessionState;
 use crate::route::{Split, Values};
 use crate::shardmap::{HostId, ShardId};
 use crate::sql::plan::OnConflict;
@@ -345,6 +346,7 @@ impl Session {
             statement: None,
             path: Need::path(write.names, Some(shard)),
             writes: true,
+            state: SessionState::Same,
         }
     }
 

@@ -6,7 +6,9 @@ use super::key::Function;
 use super::map::{Kind, MAX_SHARDS, Password};
 use super::schema::SchemaPattern;
 use super::section::{At, Entry, Env, Section, identifier};
-use super::settings::{CrossHost, CrossHostSnapshots, Limits, ProxySettings, Timeouts};
+use super::settings::{
+    CrossHost, CrossHostSnapshots, Limits, Pinning, PoolMode, ProxySettings, Timeouts,
+};
 use super::url::{HostUrl, Secret};
 use super::{fault::Faults, verifier};
 
@@ -34,6 +36,7 @@ pub(super) struct KeyspaceConfig {
     pub(super) schema: Option<At<SchemaPattern>>,
     pub(super) key_host: Option<At<String>>,
     pub(super) key_block: u32,
+    pub(super) session_host: Option<At<String>>,
 }
 
 /// `[hosts.NAME]`.
@@ -169,12 +172,16 @@ impl KeyspaceConfig {
             .find("schema")
             .and_then(|e| pattern(&mut section, e));
         let key_host = section.find("key_host").and_then(|e| section.identifier(e));
+        let session_host = section
+            .find("session_host")
+            .and_then(|e| section.identifier(e));
         let key_block = section.count("key_block", 0..=10_000, 100);
         let at = section.at;
         section.finish();
         KeyspaceConfig {
             key_host,
             key_block,
+            session_host,
             at,
             shards,
             key: key.map_or("user_id".into(), |k| k.value),
@@ -300,6 +307,17 @@ impl ProxyConfig {
         let http = section.address("http");
         let database = section.find("database").and_then(|e| section.identifier(e));
         let workers = section.count("workers", 1..=256, defaults.workers);
+        let pool_mode = section.find("pool_mode").and_then(|e| {
+            let choices = [
+                ("transaction", PoolMode::Transaction),
+                ("session", PoolMode::Session),
+            ];
+            choice(&mut section, e, &choices)
+        });
+        let pinning = section.find("pinning").and_then(|e| {
+            let choices = [("allow", Pinning::Allow), ("refuse", Pinning::Refuse)];
+            choice(&mut section, e, &choices)
+        });
         let cross_host = section.find("cross_host").and_then(|e| {
             let choices = [("2pc", CrossHost::TwoPhase), ("refuse", CrossHost::Refuse)];
             choice(&mut section, e, &choices)
@@ -320,6 +338,8 @@ impl ProxyConfig {
             http: http.map(|a| a.value),
             database: database.map_or(defaults.database, |d| d.value),
             workers,
+            pool_mode: pool_mode.map_or(defaults.pool_mode, |c| c.value),
+            pinning: pinning.map_or(defaults.pinning, |c| c.value),
             cross_host: cross_host.map_or(defaults.cross_host, |c| c.value),
             cross_host_snapshots: cross_host_snapshots
                 .map_or(defaults.cross_host_snapshots, |c| c.value),

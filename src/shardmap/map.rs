@@ -29,6 +29,8 @@ pub struct Keyspace {
     pub key_host: Option<String>,
     /// How many such keys the proxy takes at once; 0: it makes none. Default 100.
     pub key_block: u32,
+    /// The host of what belongs to no shard and to no table: see [`ShardMap::session_host`]. `None`: the first by name.
+    pub session_host: Option<String>,
 }
 
 /// A physical host.
@@ -181,6 +183,15 @@ impl ShardMap {
         named
             .and_then(|name| self.host_named(name))
             .unwrap_or_else(|| self.owner(self.template()))
+    }
+
+    /// The host of what belongs to no shard and to no table, the same for all sessions of all proxies: advisory locks, LISTEN and
+    /// NOTIFY, temporary tables, large objects.
+    pub fn session_host(&self) -> HostId {
+        let named = self.keyspace.session_host.as_deref();
+        named
+            .and_then(|name| self.host_named(name))
+            .unwrap_or(HostId(0))
     }
 
     /// The shard of a key value, by `keyspace.function`.

@@ -15,6 +15,10 @@ pub struct ProxySettings {
     pub database: String,
     /// Event loops, each on its own thread. Default 1; a session stays on one.
     pub workers: u32,
+    /// How long a server connection stays with a session. Default `transaction`.
+    pub pool_mode: PoolMode,
+    /// Whether a session may keep a server connection for what lives in it. Default `allow`.
+    pub pinning: Pinning,
     /// What becomes of a transaction that writes on a second host. Default `2pc`.
     pub cross_host: CrossHost,
     /// What becomes of a REPEATABLE READ or SERIALIZABLE transaction that needs a second host. Default `refuse`.
@@ -23,6 +27,25 @@ pub struct ProxySettings {
     pub limits: Limits,
     /// `[proxy.timeouts]`.
     pub timeouts: Timeouts,
+}
+
+/// `[proxy] pool_mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolMode {
+    /// For a transaction; longer only if it is pinned (see [`Pinning`]).
+    Transaction,
+    /// From the first statement on its host until the client leaves.
+    Session,
+}
+
+/// `[proxy] pinning`: what becomes of LISTEN, session advisory locks, temporary tables and cursors WITH HOLD, which live in
+/// one server process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pinning {
+    /// The session keeps its server connection for as long as it has any of them.
+    Allow,
+    /// They are refused (0A000).
+    Refuse,
 }
 
 /// `[proxy] cross_host`.
@@ -114,6 +137,8 @@ impl Default for ProxySettings {
             http: None,
             database: String::new(),
             workers: 1,
+            pool_mode: PoolMode::Transaction,
+            pinning: Pinning::Allow,
             cross_host: CrossHost::TwoPhase,
             cross_host_snapshots: CrossHostSnapshots::Refuse,
             limits: Limits::default(),
@@ -169,6 +194,8 @@ impl ProxySettings {
             http,
             database,
             workers,
+            pool_mode,
+            pinning,
             cross_host,
             cross_host_snapshots,
             limits: l,
@@ -179,6 +206,20 @@ impl ProxySettings {
             ("http", http.map_or("off".into(), |http| http.to_string())),
             ("database", database.clone()),
             ("workers", workers.to_string()),
+            (
+                "pool_mode",
+                match pool_mode {
+                    PoolMode::Transaction => "transaction".into(),
+                    PoolMode::Session => "session".into(),
+                },
+            ),
+            (
+                "pinning",
+                match pinning {
+                    Pinning::Allow => "allow".into(),
+                    Pinning::Refuse => "refuse".into(),
+                },
+            ),
             (
                 "cross_host",
                 match cross_host {

@@ -56,14 +56,16 @@ fn mean(config: Config, faults: &mut Faults<'_>) -> Option<ShardMap> {
     check_hosts(&host_configs, hosts_at, faults);
     let names: Vec<String> = host_configs.iter().map(|h| h.name.value.clone()).collect();
     let shards = keyspace.shards.as_ref().map(|n| n.value);
-    if let Some(host) = keyspace
-        .key_host
-        .as_ref()
-        .filter(|h| !names.contains(&h.value))
-    {
+    for (key, host) in [
+        ("[keyspace] key_host", &keyspace.key_host),
+        ("[keyspace] session_host", &keyspace.session_host),
+    ] {
+        let Some(host) = host.as_ref().filter(|h| !names.contains(&h.value)) else {
+            continue;
+        };
         faults.add(
             host.at,
-            "[keyspace] key_host",
+            key,
             format!("names host {:?}, which is not there", host.value),
             format!("write one of {}", names.join(", ")),
         );
@@ -127,6 +129,7 @@ fn mean(config: Config, faults: &mut Faults<'_>) -> Option<ShardMap> {
             schema,
             key_host: keyspace.key_host.map(|host| host.value),
             key_block: keyspace.key_block,
+            session_host: keyspace.session_host.map(|host| host.value),
         },
         hosts,
         tables,

@@ -10,7 +10,6 @@ mod transaction;
 use std::ops::Range;
 
 use self::reader::Reader;
-pub use self::refused::{no_session_lock, session_lock};
 use super::shape::{Hole, HoleKind, Shape};
 
 /// A control statement. Names are folded or unquoted; ranges are bytes of the text it was read from.

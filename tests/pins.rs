@@ -294,6 +294,7 @@ async fn the_last_connection_is_nobodys() {
     let world = world(2, "[proxy.timeouts]\ncheckout_wait = \"2s\"").await;
     let (mut first, mut second) = (world.raw(), world.raw());
     assert_eq!(one(&mut first, "SELECT pg_try_advisory_lock(1)"), "t");
+    world.wait_pinned(&["a: advisory locks"]).await;
     assert_eq!(
         code(&second.query("SELECT pg_try_advisory_lock(2)")).as_deref(),
         Some("53300")

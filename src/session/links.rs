@@ -34,6 +34,8 @@ pub(super) struct Need {
     pub(super) bring: Bring,
     /// What it does to what the session has in the server process.
     pub(super) state: SessionState,
+    /// The transaction's part on the host can't be prepared after it (xact.c, `PrepareTransaction`).
+    pub(super) unpreparable: bool,
 }
 
 impl Need {
@@ -46,6 +48,7 @@ impl Need {
             writes: false,
             bring: Bring::Before,
             state: SessionState::Same,
+            unpreparable: false,
         }
     }
 
@@ -79,7 +82,7 @@ impl Session {
     /// [`Session::link`] where nothing has to be waited for; `None` where something has.
     pub(super) fn link_now(&mut self, need: &Need) -> Result<Option<usize>, Fault> {
         self.check_snapshot(need.host)?;
-        if need.writes && self.widens(need.host) {
+        if need.writes && self.widens(need.host) || self.must_decide(need) {
             return Ok(None);
         }
         let i = match self.links.iter().position(|l| l.host == need.host) {
@@ -114,7 +117,8 @@ impl Session {
 
     async fn link_slowly(&mut self, need: Need) -> Result<usize, Fault> {
         self.settle_replies().await?;
-        if need.writes && self.widens(need.host) {
+        if need.writes && self.widens(need.host) || self.must_decide(&need) {
+            self.note_unpreparable(&need);
             self.widen(need.host).await?;
         }
         let i = match self.links.iter().position(|l| l.host == need.host) {
@@ -165,6 +169,7 @@ impl Session {
 
     fn make_ready(&mut self, i: usize, need: &Need) -> Result<(), Fault> {
         self.note_state(i, need.state)?;
+        self.note_unpreparable(need);
         self.bring_settings(i, need.path, need.bring)?;
         if need.writes {
             self.note_writer(need.host);

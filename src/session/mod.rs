@@ -18,6 +18,7 @@ mod date_style;
 mod ddl;
 mod ddl_block;
 mod ddl_lanes;
+mod describe;
 mod ends;
 mod errors;
 mod execute;

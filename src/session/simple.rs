@@ -60,6 +60,7 @@ impl Session {
             writes: prepared.writes(),
             bring: bring_for(prepared),
             state: prepared.session_state(),
+            unpreparable: prepared.is_unpreparable(),
         };
         let Some(i) = self.link_now(&need)? else {
             return Ok(false);
@@ -80,7 +81,6 @@ impl Session {
         reply: Reply,
     ) {
         self.context.stats.routed();
-        self.note_unpreparable(&prepared, self.links[i].host);
         let link = &mut self.links[i];
         link.sent_pieces.clear();
         if shard.is_some() {
@@ -138,6 +138,7 @@ impl Session {
             ) => {
                 self.check_failed()?;
                 let (writes, state) = (prepared.writes(), prepared.session_state());
+                let unpreparable = prepared.is_unpreparable();
                 let set = self.set_config_of(prepared, &text)?;
                 let i = self
                     .link(Need {
@@ -147,6 +148,7 @@ impl Session {
                         writes,
                         bring: bring_for(prepared),
                         state,
+                        unpreparable,
                     })
                     .await?;
                 let (sets, prepared) = (!set.is_empty(), read.prepared.clone());
@@ -341,6 +343,7 @@ impl Session {
                             false => Bring::Along,
                         },
                         state: plan.state,
+                        unpreparable: plan.unpreparable,
                     })
                     .await?;
                 let link = &mut self.links[i];
@@ -372,6 +375,7 @@ impl Session {
                 plan.alone += usize::from(prepared.sets_config());
                 plan.writes |= prepared.writes();
                 plan.apart |= !prepared.shares_transaction();
+                plan.unpreparable |= prepared.is_unpreparable();
                 plan.state = plan.state.max(prepared.session_state());
                 // Without tag, length and NUL.
                 plan.message
@@ -454,9 +458,9 @@ impl Session {
                             writes: prepared.writes(),
                             bring: bring_for(prepared),
                             state: prepared.session_state(),
+                            unpreparable: prepared.is_unpreparable(),
                         })
                         .await?;
-                    self.note_unpreparable(prepared, host);
                     let set = match prepared.sets_config() {
                         true => set_config_in(text)?,
                         false => Vec::new(),
@@ -582,6 +586,7 @@ struct Pieces {
     writes: bool,
     /// One of them can't share a transaction with settings.
     apart: bool,
+    unpreparable: bool,
     state: SessionState,
     /// How the message was made.
     sent: SmallVec<[SentPiece; 1]>,

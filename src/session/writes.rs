@@ -354,6 +354,7 @@ impl Session {
             writes: true,
             bring: Bring::Along,
             state: SessionState::Same,
+            unpreparable: false,
         }
     }
 

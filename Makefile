@@ -3,6 +3,7 @@
 #           make differential [DIFFERENTIAL_STATEMENTS=20000] [DIFFERENTIAL_SEED=1]
 #           make leak [LEAK_SECONDS=120] [LEAK_SEED=2]
 #           make bank [BANK_SECONDS=300] [BANK_SEED=2]
+#           make state [STATE_CHECKS=100000] [STATE_SEED=1]
 #           make scanner [MUTATIONS=1000000]
 #
 # What a Debian or Ubuntu lacks is installed, what can't be installed is named (.ci/need). Rust comes from rustup.rs.
@@ -13,7 +14,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 BASE := cc:build-essential initdb:postgresql psql:postgresql-client setpriv:util-linux
 
-.PHONY: demo test differential leak bank scanner bench fmt lint
+.PHONY: demo test differential leak bank state scanner bench fmt lint
 
 demo:
 	@.ci/need $(BASE)
@@ -43,6 +44,11 @@ leak:
 bank:
 	@.ci/need $(BASE)
 	cargo test --test tests -- --ignored --exact --nocapture bank::no_money_is_made_or_lost_in_much_trouble
+
+# 200 clients with all kinds of settings over four server connections, each beside a twin on a plain Postgres.
+state:
+	@.ci/need $(BASE)
+	cargo test --test tests -- --ignored --exact --nocapture state::two_hundred_clients_see_their_own
 
 bench:
 	@.ci/need $(BASE) pgbouncer:pgbouncer

@@ -300,7 +300,9 @@ impl Session {
     fn with_defaults(&self, options: BeginOptions) -> BeginOptions {
         BeginOptions {
             isolation: options.isolation.or(self.default_isolation()),
-            read_only: options.read_only.or(self.defaults_to_read_only().then_some(true)),
+            read_only: options
+                .read_only
+                .or(self.defaults_to_read_only().then_some(true)),
             ..options
         }
     }

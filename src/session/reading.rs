@@ -68,7 +68,8 @@ impl Reading {
             bare if bare.len() < item.len() => bare.to_owned(),
             bare => bare.to_ascii_lowercase(),
         });
-        bare.filter(|item| !item.is_empty() && item != "$user").collect()
+        bare.filter(|item| !item.is_empty() && item != "$user")
+            .collect()
     }
 
     /// What a statement of this reading is from now on, `now` being in force. Postgres goes on with what it has read,

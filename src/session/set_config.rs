@@ -43,7 +43,10 @@ impl Session {
         for set in sets {
             if set.value.is_none() && self.startup.get(&set.name).is_some() {
                 return Err(Fault::unsupported(
-                    format!("set_config('{}', NULL, ...) is not supported: it was set at startup", set.name),
+                    format!(
+                        "set_config('{}', NULL, ...) is not supported: it was set at startup",
+                        set.name
+                    ),
                     "Use RESET.",
                 ));
             }

@@ -260,7 +260,10 @@ impl Conductor<'_> {
         let (_, middle) = last_words().choose(&mut self.rng).unwrap().clone();
         self.pairs[n].ours.send(&middle);
         let middle = String::from_utf8_lossy(&middle).into_owned();
-        self.latest.push_back(format!("{n}: leaves in {:?} {middle:?}", self.pairs[n].status));
+        self.latest.push_back(format!(
+            "{n}: leaves in {:?} {middle:?}",
+            self.pairs[n].status
+        ));
         // What it has is needed for the login of the next.
         drop(self.pairs.remove(n));
         let next = self.login(n);

@@ -379,7 +379,11 @@ impl Talk {
 fn plain(sql: &str) -> String {
     // The transaction of the message has begun.
     if sql.contains("default_transaction_") {
-        let local = if sql.starts_with("SET LOCAL") { "LOCAL" } else { "" };
+        let local = if sql.starts_with("SET LOCAL") {
+            "LOCAL"
+        } else {
+            ""
+        };
         return format!("SET {local} work_mem TO '9MB'");
     }
     let sql = sql.split(" -- ").next().unwrap();

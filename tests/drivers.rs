@@ -313,10 +313,7 @@ async fn each_driver_goes_through_all_steps() {
                 (*name, *needed, run)
             }
         });
-    let runs: Vec<_> = futures_util::stream::iter(runs)
-        .buffered(2)
-        .collect()
-        .await;
+    let runs: Vec<_> = futures_util::stream::iter(runs).buffered(2).collect().await;
     let (mut table, mut faults) = (String::new(), Vec::new());
     let mut line = |text: String| table.push_str(&(text + "\n"));
     line(format!(

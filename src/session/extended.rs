@@ -14,7 +14,7 @@ use super::links::Need;
 use super::portions::Rows;
 use super::prepare::{Way, bad_hint};
 use super::replies::{Made, Pass, Reply};
-use super::set::{SetConfig, read_set_config};
+use super::set_config::{SetConfig, read_set_config};
 use super::writes::{Writing, spent};
 use super::{Now, Session};
 use foldhash::quality::RandomState;

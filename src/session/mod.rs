@@ -32,6 +32,7 @@ mod queries;
 mod relay;
 mod replies;
 mod set;
+mod set_config;
 mod simple;
 mod syntax;
 mod writers;

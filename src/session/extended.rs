@@ -708,6 +708,8 @@ impl Session {
             return Err(Self::no_tables());
         };
         let key = (statement.id, shard.map_or(NO_SHARD, |s| s.0));
+        let link = self.links.iter().find(|l| l.host == host);
+        let only_described = link.is_none_or(|l| l.only_described);
         let i = self
             .link(Need {
                 host,
@@ -716,6 +718,7 @@ impl Session {
                 writes: false,
             })
             .await?;
+        self.links[i].only_described = only_described;
         let n = self.server_statement(i, statement, shard)?;
         Ok((i, n))
     }

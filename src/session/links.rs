@@ -140,6 +140,7 @@ impl Session {
 
     fn make_ready(&mut self, i: usize, need: &Need) -> Result<(), Fault> {
         self.bring_settings(i, need.path)?;
+        self.links[i].only_described = false;
         if need.writes {
             self.note_writer(need.host);
         }

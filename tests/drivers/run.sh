@@ -35,7 +35,7 @@ go_program() {
     command -v go >/dev/null || not_here "apt-get install golang-go"
     [ -d "/usr/share/gocode/src/$2" ] || not_here "apt-get install $3"
     if ! newer "$drivers/$1" "go/$1"; then
-        GO111MODULE=off GOPATH=/usr/share/gocode GOCACHE="$drivers/gocache" go build -o "$drivers/$1" "go/$1"/*.go
+        GO111MODULE=off GOPATH=/usr/share/gocode GOCACHE="$drivers/gocache" go build -o "$drivers/$1" "./go/$1"
     fi
     exec "$drivers/$1"
 }
@@ -61,7 +61,7 @@ case $1 in
     postgres.js) node postgres_js.js ;;
     sqlx | diesel) rust_program "$1" ;;
     pgx) go_program pgx github.com/jackc/pgx/v4 golang-github-jackc-pgx-v4-dev ;;
-    lib-pq) go_program libpq github.com/lib/pq golang-github-lib-pq-dev ;;
+    lib-pq) go_program pq github.com/lib/pq golang-github-lib-pq-dev ;;
     libpq)
         command -v pg_config >/dev/null && [ -e "$(pg_config --includedir)/libpq-fe.h" ] || not_here "apt-get install libpq-dev"
         command -v cc >/dev/null || not_here "apt-get install gcc libc6-dev"

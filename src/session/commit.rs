@@ -46,10 +46,10 @@ impl Session {
         }
     }
 
-    /// A statement was sent to this host. After NOTIFY the part there can't be prepared.
-    pub(super) fn note_notify(&mut self, prepared: &Prepared, host: HostId) {
+    /// A statement was sent to this host. After some the part there can't be prepared.
+    pub(super) fn note_unpreparable(&mut self, prepared: &Prepared, host: HostId) {
         if let Some(block) = &mut self.block
-            && prepared.notifies()
+            && prepared.is_unpreparable()
         {
             block.writers.unpreparable.get_or_insert(host);
         }
@@ -87,7 +87,9 @@ impl Session {
     pub(super) async fn widen_to(&mut self, hosts: &[HostId]) -> Result<(), Fault> {
         let homes = self.check_writers(hosts).await?;
         self.open_message_block().await?;
-        if let Some(host) = hosts.first() {
+        let session_host = self.map.session_host();
+        let session_host = hosts.iter().find(|host| **host == session_host);
+        if let Some(host) = session_host.or(hosts.first()) {
             self.begin_two_phase(*host, homes).await?;
         }
         if let Some(block) = &mut self.block {
@@ -129,11 +131,16 @@ impl Session {
         };
         block.writers.know(homes);
         let before = block.writers.decision();
-        if before.is_some_and(|host| self.links.iter().any(|l| l.host == host)) {
+        // What can't be prepared is done on the session host, as a rule: it decides wherever it takes part.
+        let session_host = self.map.session_host();
+        let joins = decision == session_host || block.writers.contains(session_host);
+        let preferred = joins.then_some(session_host);
+        let decision = block.writers.unpreparable.or(preferred).unwrap_or(decision);
+        let linked = |host: HostId| self.links.iter().any(|link| link.host == host);
+        if before.is_some_and(|b| linked(b) && (b == decision || decision != session_host)) {
             return Ok(());
         }
         // Also if the decision host could not be enlisted, and a rollback to a savepoint has mended that.
-        let decision = block.writers.unpreparable.unwrap_or(decision);
         // A link made from now on is marked first of all, so that no savepoint can take the mark away.
         let depth = match self.links.iter().any(|link| link.host == decision) {
             true => block.savepoints.len(),

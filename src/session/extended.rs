@@ -10,6 +10,7 @@ use super::context::{Prepared, Statement};
 use super::control::declared_cursor;
 use super::ends::Again;
 use super::errors::Fault;
+use super::execute::Ran;
 use super::links::Need;
 use super::portions::Rows;
 use super::prepare::{Way, bad_hint};
@@ -20,7 +21,7 @@ use super::{Now, Session};
 use foldhash::quality::RandomState;
 
 use crate::pool::NO_SHARD;
-use crate::route::{Format, Param, Params, Values};
+use crate::route::{Format, Param, Params, SessionState, Values};
 use crate::shardmap::{HostId, ShardId};
 use crate::sql::control::Control;
 use crate::wire::error::{ErrorFields, SqlState};
@@ -185,11 +186,11 @@ impl Params for BindParams<'_> {
 }
 
 /// Where the parts of a Bind message lie in the inbox.
-struct BindNames {
-    portal: std::ops::Range<usize>,
-    statement: std::ops::Range<usize>,
+pub(super) struct BindNames {
+    pub(super) portal: std::ops::Range<usize>,
+    pub(super) statement: std::ops::Range<usize>,
     /// All behind the two names.
-    rest: std::ops::Range<usize>,
+    pub(super) rest: std::ops::Range<usize>,
 }
 
 /// A server-side statement's name, without allocating.
@@ -219,24 +220,7 @@ impl Session {
         if !matches!(*statement.prepared, Prepared::Empty) {
             self.check_parse(&statement)?;
         }
-        if !name.is_empty() && self.statements.named.contains_key(&name) {
-            let message = format!(
-                "prepared statement \"{}\" already exists",
-                String::from_utf8_lossy(&name)
-            );
-            return Err(Fault::statement(ErrorFields::error(
-                SqlState::DUPLICATE_STATEMENT,
-                message,
-            )));
-        }
-        let most = self.map.proxy.limits.statements_per_session;
-        if !name.is_empty() && self.statements.named.len() >= most as usize {
-            return Err(Fault::limit(
-                &format!("{} prepared statements", self.statements.named.len() + 1),
-                "statements_per_session",
-                u64::from(most),
-            ));
-        }
+        self.check_statement_is_new(&name)?;
         let routed = matches!(*statement.prepared, Prepared::Query(_) | Prepared::Pass(_));
         // Two Parses in a row: the first is looked at when it is used.
         self.confirm_unparsed_blindly();
@@ -248,6 +232,32 @@ impl Session {
             self.replies.push(Reply::Made(Made::ParseComplete));
         }
         self.statements.put(&name, statement);
+        Ok(())
+    }
+
+    /// What Postgres would say of a name, and the limit.
+    pub(super) fn check_statement_is_new(&self, name: &[u8]) -> Result<(), Fault> {
+        if name.is_empty() {
+            return Ok(());
+        }
+        if self.statements.named.contains_key(name) {
+            let message = format!(
+                "prepared statement \"{}\" already exists",
+                String::from_utf8_lossy(name)
+            );
+            return Err(Fault::statement(ErrorFields::error(
+                SqlState::DUPLICATE_STATEMENT,
+                message,
+            )));
+        }
+        let most = self.map.proxy.limits.statements_per_session;
+        if self.statements.named.len() >= most as usize {
+            return Err(Fault::limit(
+                &format!("{} prepared statements", self.statements.named.len() + 1),
+                "statements_per_session",
+                u64::from(most),
+            ));
+        }
         Ok(())
     }
 
@@ -266,7 +276,7 @@ impl Session {
     }
 
     /// What Postgres would refuse at Parse.
-    fn check_parse(&self, statement: &Statement) -> Result<(), Fault> {
+    pub(super) fn check_parse(&self, statement: &Statement) -> Result<(), Fault> {
         let ends = matches!(
             &*statement.prepared,
             Prepared::Control(
@@ -282,13 +292,12 @@ impl Session {
                 "cannot insert multiple commands into a prepared statement",
             ))),
             Prepared::NoTables => Err(Self::no_tables()),
-            Prepared::SessionLock(name) => Err(Self::no_session_lock(name)),
             _ => Ok(()),
         }
     }
 
     /// The statement of a Bind or Describe, made anew if the tables, or the settings by which it is read, have changed since.
-    fn statement(&mut self, name: &[u8]) -> Result<Arc<Statement>, Fault> {
+    pub(super) fn statement(&mut self, name: &[u8]) -> Result<Arc<Statement>, Fault> {
         let reading = self.reading();
         let Some(statement) = self.statements.get(name) else {
             let message = if name.is_empty() {
@@ -355,6 +364,7 @@ impl Session {
             statement: Some(key),
             path,
             writes: statement.prepared.writes(),
+            state: statement.prepared.session_state(),
         };
         let Some(i) = self.link_now(&need)? else {
             return Ok(false);
@@ -369,6 +379,9 @@ impl Session {
         let statement = self.bind_statement(&names)?;
         self.settle_unparsed_other_than(&statement).await?;
         self.check_parse(&statement)?;
+        if let Prepared::Control(Control::Execute { .. }) = &*statement.prepared {
+            return Box::pin(self.bind_call(&statement, names, len)).await;
+        }
         let (way, set) = match self.bind_way(&statement, len) {
             Err(fault) if self.wants_refresh(&fault) => {
                 self.refresh_tables().await;
@@ -398,12 +411,14 @@ impl Session {
             Some(Way::One { host, shard, path }) => {
                 let key = (statement.id, shard.map_or(NO_SHARD, |s| s.0));
                 let writes = statement.prepared.writes();
+                let state = statement.prepared.session_state();
                 let i = self
                     .link(Need {
                         host,
                         statement: Some(key),
                         path,
                         writes,
+                        state,
                     })
                     .await?;
                 return self.send_bind(i, &statement, shard, names, set);
@@ -419,7 +434,9 @@ impl Session {
                 Portal::Data(statement, only)
             }
             Some(Way::Write(write)) => {
-                let bind = [b"\0\0", &self.client.inbox[names.rest]].concat().into();
+                let bind = [b"\0\0", &self.client.inbox[names.rest.clone()]]
+                    .concat()
+                    .into();
                 let writing = Writing {
                     statement,
                     bind,
@@ -429,7 +446,7 @@ impl Session {
                 Portal::Write(Arc::new(writing))
             }
             Some(Way::Several(shards)) => {
-                let bind = self.client.inbox[names.rest].into();
+                let bind = self.client.inbox[names.rest.clone()].into();
                 Portal::Several(Arc::new(Several {
                     statement,
                     bind,
@@ -437,6 +454,11 @@ impl Session {
                 }))
             }
         };
+        self.put_own_portal(names, portal)
+    }
+
+    /// A portal that only we know is bound.
+    pub(super) fn put_own_portal(&mut self, names: BindNames, portal: Portal) -> Result<(), Fault> {
         self.confirm_unparsed_blindly();
         self.check_portal_is_new(&self.client.inbox[names.portal.clone()])?;
         self.limit_portals()?;
@@ -499,7 +521,7 @@ impl Session {
         };
         self.replies.push(Reply::One(Pass::On));
         if self.block.is_some() {
-            self.note_notify(&statement.prepared, host);
+            self.note_unpreparable(&statement.prepared, host);
             self.note_cursor(declared_cursor(&statement.text), host);
         }
         if portal.is_empty() {
@@ -545,7 +567,7 @@ impl Session {
     }
 
     /// What a server would say of a portal that only we know.
-    fn check_portal_is_new(&self, name: &[u8]) -> Result<(), Fault> {
+    pub(super) fn check_portal_is_new(&self, name: &[u8]) -> Result<(), Fault> {
         if name.is_empty() || !self.statements.portals.contains_key(name) {
             return Ok(());
         }
@@ -559,7 +581,7 @@ impl Session {
         )))
     }
 
-    fn limit_portals(&self) -> Result<(), Fault> {
+    pub(super) fn limit_portals(&self) -> Result<(), Fault> {
         let most = self.map.proxy.limits.portals_per_session;
         if self.statements.portals.len() >= most as usize {
             let what = format!("{} portals", self.statements.portals.len() + 1);
@@ -697,7 +719,10 @@ impl Session {
     }
 
     /// Parses a statement on some shard; its number there.
-    async fn parse_somewhere(&mut self, statement: &Arc<Statement>) -> Result<(usize, u32), Fault> {
+    pub(super) async fn parse_somewhere(
+        &mut self,
+        statement: &Arc<Statement>,
+    ) -> Result<(usize, u32), Fault> {
         let way = match self.way_to_describe(statement) {
             Err(fault) if Self::is_unreadable(&fault) => {
                 return Err(Box::pin(self.syntax_fault(&statement.text, fault)).await);
@@ -716,6 +741,7 @@ impl Session {
                 statement: Some(key),
                 path,
                 writes: false,
+                state: SessionState::Same,
             })
             .await?;
         self.links[i].only_described = only_described;
@@ -757,6 +783,13 @@ impl Session {
             Kind::Statement => {
                 let statement = self.statement(&name)?;
                 self.settle_unparsed_other_than(&statement).await?;
+                if let Prepared::Control(Control::Execute { .. }) = &*statement.prepared {
+                    let mut made = Vec::new();
+                    backend::parameter_description(&mut made, &[]);
+                    made.extend(Box::pin(self.describe_call(&statement)).await?);
+                    self.replies.push(Reply::Made(Made::Bytes(made.into())));
+                    return Ok(());
+                }
                 if let Some(columns) = own_columns(&statement) {
                     self.confirm_unparsed_blindly();
                     let mut made = Vec::new();
@@ -788,6 +821,17 @@ impl Session {
             // A cursor is a portal too.
             None => self.cursor_host(name).ok_or_else(|| no_portal(name))?,
             Some(Portal::On { host, .. }) => *host,
+            Some(Portal::Own(statement))
+                if matches!(
+                    *statement.prepared,
+                    Prepared::Control(Control::Execute { .. })
+                ) =>
+            {
+                let statement = statement.clone();
+                let made = Box::pin(self.describe_call(&statement)).await?;
+                self.replies.push(Reply::Made(Made::Bytes(made.into())));
+                return Ok(());
+            }
             Some(Portal::Own(statement)) => {
                 let mut made = Vec::new();
                 describe_own(&mut made, own_columns(statement).unwrap_or_default());
@@ -817,13 +861,12 @@ impl Session {
         Ok(())
     }
 
-    /// The host of a cursor that was declared in the open block.
+    /// The host of a cursor: of the open block, or WITH HOLD.
     fn cursor_host(&self, name: &[u8]) -> Option<HostId> {
-        self.block
-            .as_ref()?
-            .cursors
-            .get(std::str::from_utf8(name).ok()?)
-            .copied()
+        let name = std::str::from_utf8(name).ok()?;
+        let block = self.block.as_ref();
+        let of_block = block.and_then(|block| block.cursors.get(name).copied());
+        of_block.or_else(|| self.held_cursor(name))
     }
 
     /// The link that a portal lives on.
@@ -934,14 +977,13 @@ impl Session {
                 .replies
                 .push(Reply::Made(Made::Bytes(Box::from(&b"I\0\0\0\x04"[..])))),
             Prepared::Control(control) => {
-                let text = String::from_utf8_lossy(&own.text).into_owned();
                 self.settle_replies().await?;
-                match Box::pin(self.act(control, &text)).await? {
-                    Acted::Answered(bytes) => {
+                match Box::pin(self.act_on(control, &own.text, 0)).await? {
+                    Ran::Acted(Acted::Answered(bytes)) => {
                         let bytes = without_row_description(&bytes);
                         self.replies.push(Reply::Made(Made::Bytes(bytes.into())));
                     }
-                    Acted::Passed => {}
+                    Ran::Acted(Acted::Passed) | Ran::Written(_) => {}
                 }
             }
             Prepared::Query(bound) if bound.work().is_some() => {
@@ -993,7 +1035,7 @@ impl Session {
 }
 
 /// The statements that the session acts on itself have no parameters.
-fn no_parameters(bind: &Bind<'_>) -> Result<(), Fault> {
+pub(super) fn no_parameters(bind: &Bind<'_>) -> Result<(), Fault> {
     match bind.param_count() {
         0 => Ok(()),
         n => {

@@ -3,11 +3,12 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
-use super::context::Prepared;
-use super::ends::{Client, Hold, Link, Middle, SentPiece, poll_fill};
+use super::context::{Described, Prepared};
+use super::ends::{Client, Hold, Link, Middle, SentPiece, char_count, poll_fill};
 use super::errors::Fault;
 use super::extended::server_name;
 use super::replies::{Made, Pass, Replies, Reply};
@@ -349,7 +350,7 @@ fn pass_of(owed: &Reply) -> Pass {
         | Reply::Describe(p)
         | Reply::Execute(p)
         | Reply::Sync(p) => *p,
-        Reply::Parse { pass, .. } => *pass,
+        Reply::Parse { pass, .. } | Reply::Description { pass, .. } => *pass,
         Reply::Part | Reply::Share { .. } | Reply::Made(_) => Pass::On,
     }
 }
@@ -359,12 +360,15 @@ pub(super) fn judge(tag: u8, owed: &Reply) -> Verdict {
     let pass = pass_of(owed);
     match (tag, owed) {
         (b'E' | b'S' | b'G', _) => Verdict::Look,
-        (b'N' | b'A', _) => Verdict::Pass(pass),
+        (b'N', _) => Verdict::Pass(pass),
+        // Whatever is under way: it is for the client.
+        (b'A', _) => Verdict::Pass(Pass::On),
         (b'Z', Reply::Query(_) | Reply::Sync(_)) => Verdict::Ready(pass),
         (b'Z', Reply::Part) => Verdict::Ready(Pass::Keep),
         (_, Reply::Query(_) | Reply::Part) => Verdict::Pass(pass),
         (b'1', Reply::Parse { .. }) => Verdict::Answers(pass),
         (b'1' | b'2' | b'3', Reply::One(_)) => Verdict::Answers(pass),
+        (b't' | b'T' | b'n', Reply::Description { .. }) => Verdict::Look,
         (b't', Reply::Describe(_)) => Verdict::Pass(pass),
         (b'T' | b'n', Reply::Describe(_)) => Verdict::Answers(pass),
         (b'C' | b's' | b'I', Reply::Execute(_)) => Verdict::Answers(pass),
@@ -408,6 +412,31 @@ fn look(
         b'G' => {
             client.outbox.extend_from_slice(message);
             return Ok(true);
+        }
+        b't' => {
+            if let Some(Reply::Description {
+                pass, parameters, ..
+            }) = replies.front_mut()
+            {
+                *parameters = message.to_vec();
+                if *pass == Pass::On {
+                    client.outbox.extend_from_slice(message);
+                }
+            }
+        }
+        b'T' | b'n' => {
+            if let Some(Reply::Description {
+                pass,
+                statement,
+                parameters,
+            }) = replies.pop()
+            {
+                let described = Described::new(&parameters, message);
+                statement.described.store(Some(Arc::new(described)));
+                if pass == Pass::On {
+                    client.outbox.extend_from_slice(message);
+                }
+            }
         }
         tag @ (b'C' | b's') => {
             if let Some(Reply::Share { asked }) = replies.pop() {
@@ -507,6 +536,10 @@ pub(super) fn error_back(
         .get(b'P')
         .and_then(|p| std::str::from_utf8(p).ok()?.parse::<u32>().ok());
     let original = position.and_then(|position| match owed {
+        _ if link.sent_text.is_some() => {
+            let schema = |shard| link.map.schema(shard);
+            link.sent_text.as_ref()?.original_position(position, schema)
+        }
         Some(Reply::Query(_) | Reply::Part) => {
             let inside = |p: &&SentPiece| position > p.from && position <= p.from + p.len + 1;
             let piece = link.sent_pieces.iter().find(inside)?;
@@ -550,11 +583,6 @@ pub(super) fn error_back(
     let mut error = Vec::new();
     view.with_field_replaced(&mut error, b'E', b'P', position.to_string().as_bytes());
     error
-}
-
-/// Characters of a text, as Postgres counts them in UTF-8.
-pub(crate) fn char_count(text: &[u8]) -> u32 {
-    text.iter().filter(|b| **b & 0xC0 != 0x80).count() as u32
 }
 
 /// The text of the Query message at the front of `pending`.

@@ -27,6 +27,13 @@ pub(crate) enum Reply {
     One(Pass),
     /// Describe: (ParameterDescription,) RowDescription or NoData.
     Describe(Pass),
+    /// Describe of a statement: the same, and what comes is noted on the statement.
+    Description {
+        pass: Pass,
+        statement: Arc<Statement>,
+        /// The ParameterDescription, once it has come.
+        parameters: Vec<u8>,
+    },
     /// Execute: rows, then CommandComplete, EmptyQueryResponse or PortalSuspended.
     Execute(Pass),
     /// Execute of a part of a statement: its rows are passed on, its CommandComplete is added to the others'.
@@ -130,6 +137,10 @@ impl Replies {
 
     pub(crate) fn front(&self) -> Option<&Reply> {
         self.queue.front()
+    }
+
+    pub(crate) fn front_mut(&mut self) -> Option<&mut Reply> {
+        self.queue.front_mut()
     }
 
     pub(crate) fn pop(&mut self) -> Option<Reply> {

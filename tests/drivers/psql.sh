@@ -4,6 +4,8 @@ set -uo pipefail
 
 U=$FIRST
 L=$((FIRST + 15))
+vars=(-v u="$U" -v l="$L")
+for n in 1 4 5 6; do vars+=(-v "u$n=$((FIRST + n))"); done
 TEXT='Grüße 東京 🚀 \ '\'' " $1 %s -- /* {} \N '$'\t''.'
 DATA='{"a": 1, "b": [true, null, "ü'\''\"\\"], "c": {"x": 1.5}}'
 PRICE=12345678901234.567891
@@ -15,7 +17,7 @@ wrong() {
 }
 
 # What psql prints of these lines; it stops at the first error.
-ask() { psql -XqAt -v ON_ERROR_STOP=1 -v u="$U" -v l="$L" "$@" "$DATABASE_URL" -f -; }
+ask() { psql -XqAt -v ON_ERROR_STOP=1 "${vars[@]}" "$@" "$DATABASE_URL" -f -; }
 
 # same EXPECTED: standard input, put through psql, gives this.
 same() {
@@ -28,7 +30,7 @@ same() {
 # all_said WORDS...: what psql says of standard input, errors too, has these words in this order. It goes on after errors.
 all_said() {
     local said rest word
-    said=$(psql -XqAt -v VERBOSITY=verbose -v u="$U" -v l="$L" "$DATABASE_URL" -f - 2>&1)
+    said=$(psql -XqAt -v VERBOSITY=verbose "${vars[@]}" "$DATABASE_URL" -f - 2>&1)
     rest=$said
     for word in "$@"; do
         case $rest in
@@ -61,7 +63,7 @@ read_() {
     each "SELECT name FROM users WHERE id = :i; SELECT id AS photo FROM photos WHERE user_id = :i
 \\gset
 SELECT user_id FROM photos WHERE id = :photo;" | same "$(for i in $(seq "$U" "$L"); do printf 'user %s\n%s\n' "$i" "$i"; done)"
-    same "$U"$'\n'"$((U + 5))"$'\n'"user $((U + 3))|first" <<<"SELECT id FROM users WHERE id IN (:u, :u + 5) ORDER BY id;
+    same "$U"$'\n'"$((U + 5))"$'\n'"user $((U + 3))|first" <<<"SELECT id FROM users WHERE id IN (:u, :u5) ORDER BY id;
 SELECT u.name, p.caption FROM users u JOIN photos p ON p.user_id = u.id WHERE u.id = $((U + 3));
 SELECT name FROM users WHERE id = $((U + 999));"
 }
@@ -97,8 +99,8 @@ prepared() {
 commit() {
     same 3 <<<"BEGIN;
 UPDATE users SET name = 'committed' WHERE id = :u;
-UPDATE users SET name = 'committed' WHERE id = :u + 4;
-UPDATE users SET name = 'committed' WHERE id = :u + 1;
+UPDATE users SET name = 'committed' WHERE id = :u4;
+UPDATE users SET name = 'committed' WHERE id = :u1;
 COMMIT;
 SELECT count(*) FROM users WHERE name = 'committed' AND id BETWEEN :u AND :l;"
     same 1 -1 <<<"UPDATE users SET name = 'single' WHERE id = $((U + 2)); SELECT 1;"
@@ -107,7 +109,7 @@ SELECT count(*) FROM users WHERE name = 'committed' AND id BETWEEN :u AND :l;"
 rollback() {
     same 0 <<<"BEGIN;
 UPDATE users SET name = 'never' WHERE id = :u;
-UPDATE users SET name = 'never' WHERE id = :u + 4;
+UPDATE users SET name = 'never' WHERE id = :u4;
 ROLLBACK;
 SELECT count(*) FROM users WHERE name = 'never' AND id BETWEEN :u AND :l;"
 }
@@ -116,14 +118,14 @@ savepoint() {
     # It sets a savepoint before each statement by itself, too.
     all_said 23505 users_pkey "updated,before" <<<"\\set ON_ERROR_ROLLBACK on
 BEGIN;
-INSERT INTO photos (user_id, caption) VALUES (:u + 4, 'before');
-INSERT INTO users (id, name) VALUES (:u + 4, 'twice');
+INSERT INTO photos (user_id, caption) VALUES (:u4, 'before');
+INSERT INTO users (id, name) VALUES (:u4, 'twice');
 SAVEPOINT one;
-INSERT INTO photos (user_id, caption) VALUES (:u + 4, 'undone');
+INSERT INTO photos (user_id, caption) VALUES (:u4, 'undone');
 ROLLBACK TO SAVEPOINT one;
 RELEASE SAVEPOINT one;
 COMMIT;
-SELECT string_agg(caption, ',' ORDER BY id) FROM photos WHERE user_id = :u + 4;"
+SELECT string_agg(caption, ',' ORDER BY id) FROM photos WHERE user_id = :u4;"
 }
 
 batch() {
@@ -135,7 +137,7 @@ SELECT count(*) FROM photos WHERE user_id BETWEEN :u AND :l AND caption = 'many'
 }
 
 batch_error() {
-    all_said 23505 things_pkey "left 0" <<<"INSERT INTO things (user_id, id) VALUES (:u, 5)\\; INSERT INTO things (user_id, id) VALUES (:u + 4, 5)\\; INSERT INTO things (user_id, id) VALUES (:u, 5);
+    all_said 23505 things_pkey "left 0" <<<"INSERT INTO things (user_id, id) VALUES (:u, 5)\\; INSERT INTO things (user_id, id) VALUES (:u4, 5)\\; INSERT INTO things (user_id, id) VALUES (:u, 5);
 SELECT 'left ' || count(*) FROM things WHERE id = 5 AND user_id BETWEEN :u AND :l;"
 }
 
@@ -177,8 +179,8 @@ COMMIT;"
 }
 
 unique_violation() {
-    all_said 23505 "TABLE NAME:  users" "CONSTRAINT NAME:  users_pkey" "still user $((U + 6))" <<<"INSERT INTO users (id, name) VALUES (:u + 6, 'twice');
-SELECT 'still ' || name FROM users WHERE id = :u + 6;"
+    all_said 23505 "TABLE NAME:  users" "CONSTRAINT NAME:  users_pkey" "still user $((U + 6))" <<<"INSERT INTO users (id, name) VALUES (:u6, 'twice');
+SELECT 'still ' || name FROM users WHERE id = :u6;"
 }
 
 syntax_error() {
@@ -231,7 +233,7 @@ arrays() {
     round 101 numbers '{}'
     round 110 words '{a,"b c","quo\"te","",NULL,"NULL","ünï,{}\\"}'
     same "$(seq $((U + 3)) $((U + 8)))"$'\n110' <<<"SELECT id FROM users WHERE id = ANY ('{$(seq -s, $((U + 3)) $((U + 8)))}') ORDER BY id;
-SELECT id FROM things WHERE user_id = :u + 1 AND 'b c' = ANY (words);"
+SELECT id FROM things WHERE user_id = :u1 AND 'b c' = ANY (words);"
 }
 
 json() {

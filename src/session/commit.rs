@@ -65,9 +65,10 @@ impl Session {
     /// Two hosts are two snapshots: refused where one was asked for.
     pub(super) fn check_snapshot(&self, host: HostId) -> Result<(), Fault> {
         let one = self.block.as_ref().is_some_and(|b| b.one_snapshot());
+        let mut seen = self.links.iter().filter(|l| !l.only_described).peekable();
         if !one
-            || self.links.is_empty()
-            || self.links.iter().any(|l| l.host == host)
+            || seen.peek().is_none()
+            || seen.any(|l| l.host == host)
             || self.map.proxy.cross_host_snapshots == CrossHostSnapshots::Separate
         {
             return Ok(());

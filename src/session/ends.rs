@@ -70,6 +70,8 @@ pub(crate) struct Link {
     pub(super) middle: Middle,
     /// Messages were sent that no Sync has followed yet.
     pub(crate) unsynced: bool,
+    /// Statements were described on it and nothing else was done: nothing that a client reads comes of its snapshot.
+    pub(crate) only_described: bool,
     /// Transaction status of the last ReadyForQuery: I, T or E.
     pub(crate) status: u8,
     /// Settings that were in force when the transaction began: a rollback brings them back.
@@ -289,6 +291,7 @@ impl Link {
                 pass: Pass::Keep,
             },
             unsynced: false,
+            only_described: false,
             status: b'I',
             settings_at_begin,
             settings_touched: false,

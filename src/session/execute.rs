@@ -17,7 +17,7 @@ use super::extended::{BindNames, Portal, Several, no_parameters, server_name};
 use super::links::Need;
 use super::prepare::{Way, bad_hint};
 use super::replies::{Description, Pass, Reply};
-use super::set::{SetConfig, read_set_config};
+use super::set_config::{SetConfig, read_set_config};
 use super::writes::Writing;
 use crate::pool::NO_SHARD;
 use crate::route::{Format, Param, Params, Values};

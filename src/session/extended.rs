@@ -16,7 +16,7 @@ use super::links::Need;
 use super::portions::Rows;
 use super::prepare::{Way, bad_hint};
 use super::replies::{Description, Made, Pass, Reply};
-use super::set::{SetConfig, read_set_config};
+use super::set_config::{SetConfig, read_set_config};
 use super::writes::{Writing, spent};
 use super::{Now, Session};
 use foldhash::quality::RandomState;
@@ -773,6 +773,8 @@ impl Session {
             return Err(Self::no_tables());
         };
         let key = (statement.id, shard.map_or(NO_SHARD, |s| s.0));
+        let link = self.links.iter().find(|l| l.host == host);
+        let only_described = link.is_none_or(|l| l.only_described);
         let i = self
             .link(Need {
                 host,
@@ -783,6 +785,7 @@ impl Session {
                 unpreparable: false,
             })
             .await?;
+        self.links[i].only_described = only_described;
         let n = self.server_statement(i, statement, shard)?;
         Ok((i, n, key))
     }

@@ -159,6 +159,7 @@ impl Session {
         self.note_state(i, need.state)?;
         self.note_unpreparable(need);
         self.bring_settings(i, need.path)?;
+        self.links[i].only_described = false;
         if need.writes {
             self.note_writer(need.host);
         }

@@ -36,6 +36,7 @@ mod queries;
 mod relay;
 mod replies;
 mod set;
+mod set_config;
 mod simple;
 mod syntax;
 mod temporary;

@@ -15,7 +15,7 @@ use super::execute::Ran;
 use super::links::Need;
 use super::prepare::{Read, Way};
 use super::replies::{Pass, Reply};
-use super::set::set_config_in;
+use super::set_config::set_config_in;
 use super::{Now, Session};
 use crate::route::{SessionState, Values};
 use crate::shardmap::{HostId, ShardId};

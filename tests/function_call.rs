@@ -149,6 +149,23 @@ async fn large_objects_are_kept_on_one_host() {
     assert!(gone[0].contains("C42704") && gone[1] == "Z I", "{gone:?}");
 }
 
+/// An advisory lock is the session's, and all sessions ask the same host for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn advisory_locks_exclude_each_other() {
+    let proxy = Proxy::start(&twins().await.hosts);
+    let (mut one, mut other) = (Raw::connect(proxy.addr()), Raw::connect(proxy.addr()));
+    let call = |raw: &mut Raw, function| {
+        let answer = raw.ask(&f(function, 0, &[Some(b"4712")], 0), 1);
+        answer[0].chars().last()
+    };
+    let (try_lock, unlock) = (2882, 2884);
+    assert_eq!(call(&mut one, try_lock), Some('t'));
+    assert_eq!(call(&mut other, try_lock), Some('f'));
+    assert_eq!(other.query("SELECT pg_try_advisory_lock(4712)")[1], "D f");
+    assert_eq!(call(&mut one, unlock), Some('t'));
+    assert_eq!(call(&mut other, try_lock), Some('t'));
+}
+
 /// Where there is one host, the numbers of the app's own functions are its own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn own_functions_are_called_where_there_is_one_host() {

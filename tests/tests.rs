@@ -15,6 +15,7 @@ mod ddl;
 mod ddl_blocks;
 mod deadlock;
 mod demo;
+mod describe;
 mod differential;
 mod drivers;
 mod execute;

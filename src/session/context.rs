@@ -289,14 +289,25 @@ pub(crate) struct Described {
     messages: Box<[u8]>,
     /// The length of the first.
     split: usize,
+    same_everywhere: bool,
 }
 
 impl Described {
     pub(crate) fn new(parameters: &[u8], columns: &[u8]) -> Described {
-        Described {
+        let mut described = Described {
             messages: [parameters, columns].concat().into(),
             split: parameters.len(),
-        }
+            same_everywhere: false,
+        };
+        let of_column = |(_, shape): (&[u8], &[u8])| {
+            shape
+                .first_chunk()
+                .map_or(0, |oid| u32::from_be_bytes(*oid))
+        };
+        let own = |oid: u32| oid >= FIRST_NORMAL_OID;
+        let owned = described.parameters().any(own) || described.shapes().map(of_column).any(own);
+        described.same_everywhere = !owned;
+        described
     }
 
     pub(crate) fn messages(&self) -> &[u8] {
@@ -329,13 +340,7 @@ impl Described {
 
     /// Whether its numbers of types mean the same on every host: those of Postgres itself do.
     pub(crate) fn is_same_everywhere(&self) -> bool {
-        let of_column = |(_, shape): (&[u8], &[u8])| {
-            shape
-                .first_chunk()
-                .map_or(0, |oid| u32::from_be_bytes(*oid))
-        };
-        let mut types = self.parameters().chain(self.shapes().map(of_column));
-        types.all(|oid| oid < FIRST_NORMAL_OID)
+        self.same_everywhere
     }
 
     /// Whether a client that was told one may be answered by the other.

@@ -99,14 +99,11 @@ impl Session {
         let need = Need {
             // What it does is done when the host commits, which may not come second then.
             writes: true,
+            unpreparable: true,
             state,
             ..Need::plain(self.map.session_host())
         };
         let i = self.link(need).await?;
-        let host = self.links[i].host;
-        if let Some(block) = &mut self.block {
-            block.writers.unpreparable.get_or_insert(host);
-        }
         self.run_on(i, text).await?;
         Ok(Acted::Passed)
     }

@@ -240,7 +240,15 @@ impl Client {
                 self.inbox.reserve(self.inbox.len());
             }
         }
-        self.stream.poll_read(cx, &mut self.inbox)
+        let read = self.stream.poll_read(cx, &mut self.inbox);
+        if let Poll::Ready(Ok(_)) = read
+            && self.inbox.len() == self.inbox.capacity()
+            && self.inbox.len() < READ_MOST
+        {
+            // There is more: COPY data, as a rule.
+            self.inbox.reserve_exact(READ_MOST - self.inbox.len());
+        }
+        read
     }
 
     /// Remembers what the client is told of a parameter; `false` if it has been told just that before.
@@ -520,7 +528,7 @@ pub(crate) fn poll_fill(cx: &mut Context<'_>, link: &mut Link) -> Poll<io::Resul
         && n == conn.inbox.capacity()
         && n < READ_MOST
     {
-        conn.inbox.reserve(READ_MOST);
+        conn.inbox.reserve_exact(READ_MOST - n);
     }
     read
 }

@@ -16,7 +16,7 @@ use super::errors::Fault;
 use super::extended::{BindNames, Portal, Several, no_parameters, server_name};
 use super::links::Need;
 use super::prepare::{Way, bad_hint};
-use super::replies::{Pass, Reply};
+use super::replies::{Description, Pass, Reply};
 use super::set_config::{SetConfig, read_set_config};
 use super::writes::Writing;
 use crate::pool::NO_SHARD;
@@ -266,11 +266,9 @@ impl Session {
             self.replies.push(Reply::One(Pass::Keep));
         }
         self.replies.push(Reply::Execute(Pass::Keep));
-        self.replies.push(Reply::Description {
-            pass: Pass::Keep,
-            statement: looked_at.clone(),
-            parameters: Vec::new(),
-        });
+        let key = (looked_at.id, NO_SHARD);
+        let description = Description::of(Pass::Keep, &looked_at, key);
+        self.replies.push(description);
         self.replies.push(Reply::One(Pass::Keep));
         link.sent_text = Some(Box::new(made));
         if self.finish_aside(i).await? {
@@ -314,7 +312,7 @@ impl Session {
     }
 
     /// What a server says of a statement. `None`: it has refused it, and the client has the error.
-    async fn description(
+    pub(super) async fn description(
         &mut self,
         statement: &Arc<Statement>,
     ) -> Result<Option<Arc<Described>>, Fault> {
@@ -322,14 +320,8 @@ impl Session {
             return Ok(Some(known));
         }
         self.settle_replies().await?;
-        let (i, n) = self.parse_somewhere(statement).await?;
-        let outbox = &mut self.links[i].outbox;
-        frontend::describe(outbox, Kind::Statement, server_name(n, &mut [0; 12]));
-        self.replies.push(Reply::Description {
-            pass: Pass::Keep,
-            statement: statement.clone(),
-            parameters: Vec::new(),
-        });
+        let (i, n, key) = self.parse_somewhere(statement).await?;
+        self.push_description(i, n, Description::of(Pass::Keep, statement, key));
         if self.finish_aside(i).await? {
             return Ok(None);
         }
@@ -371,6 +363,7 @@ impl Session {
         let Some(described) = self.description(&statement).await? else {
             return Ok(None);
         };
+        self.statements.check_told(name.as_bytes(), &statement)?;
         let types: Vec<u32> = described.parameters().collect();
         if types.len() != call.args.len() {
             return Err(wrong_number(name, types.len(), call.args.len()));
@@ -475,7 +468,6 @@ impl Session {
             }
         };
         self.context.stats.routed();
-        self.note_unpreparable(&statement.prepared, host);
         let (sent, from) = renamed(text, &call.name, n);
         let piece = |from, text| SentPiece {
             from,
@@ -550,7 +542,6 @@ impl Session {
                 link.unsynced = true;
                 self.replies.push(Reply::One(Pass::Keep));
                 self.replies.push(Reply::One(Pass::On));
-                self.note_unpreparable(&statement.prepared, host);
                 let set = call.set;
                 self.statements
                     .put_portal(&portal, Portal::On { host, set });
@@ -615,6 +606,7 @@ fn need(
         path,
         writes: statement.prepared.writes(),
         state: statement.prepared.session_state(),
+        unpreparable: statement.prepared.is_unpreparable(),
     }
 }
 

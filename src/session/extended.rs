@@ -8,19 +8,20 @@ use std::sync::atomic::Ordering;
 use super::block::{Acted, aborted};
 use super::context::{Prepared, Statement};
 use super::control::declared_cursor;
+use super::describe::Told;
 use super::ends::Again;
 use super::errors::Fault;
 use super::execute::Ran;
 use super::links::Need;
 use super::portions::Rows;
 use super::prepare::{Way, bad_hint};
-use super::replies::{Made, Pass, Reply};
+use super::replies::{Description, Made, Pass, Reply};
 use super::set_config::{SetConfig, read_set_config};
 use super::writes::{Writing, spent};
 use super::{Now, Session};
 use foldhash::quality::RandomState;
 
-use crate::pool::NO_SHARD;
+use crate::pool::{NO_SHARD, StatementKey};
 use crate::route::{Format, Param, Params, SessionState, Values};
 use crate::shardmap::{HostId, ShardId};
 use crate::sql::control::Control;
@@ -33,6 +34,9 @@ use crate::wire::{backend, frame};
 pub(super) struct Prepareds {
     named: HashMap<Box<[u8]>, Arc<Statement>, RandomState>,
     unnamed: Option<Arc<Statement>>,
+    /// See [`super::describe`].
+    pub(super) told: HashMap<Box<[u8]>, Told, RandomState>,
+    pub(super) unnamed_told: Option<Told>,
     portals: HashMap<Box<[u8]>, Portal, RandomState>,
     unnamed_portal: Option<Portal>,
 }
@@ -72,7 +76,14 @@ impl Prepareds {
         }
     }
 
+    /// A new statement.
     pub(super) fn put(&mut self, name: &[u8], statement: Arc<Statement>) {
+        self.untell(name);
+        self.replace(name, statement);
+    }
+
+    /// The same statement for other tables or settings.
+    fn replace(&mut self, name: &[u8], statement: Arc<Statement>) {
         if name.is_empty() {
             self.unnamed = Some(statement);
         } else {
@@ -82,6 +93,7 @@ impl Prepareds {
 
     /// Forgets a statement; `false` if there is none of this name.
     pub(super) fn remove(&mut self, name: &[u8]) -> bool {
+        self.untell(name);
         if name.is_empty() {
             self.unnamed.take().is_some()
         } else {
@@ -137,6 +149,7 @@ impl Prepareds {
 
     pub(super) fn clear_statements(&mut self) {
         self.named.clear();
+        self.told.clear();
     }
 
     pub(super) fn clear(&mut self) {
@@ -322,7 +335,8 @@ impl Session {
         let old = statement.clone();
         let new = self.intern(&old.text, old.types.iter().copied(), reading)?;
         self.check_parse(&new)?;
-        self.statements.put(name, new.clone());
+        self.statements.replace(name, new.clone());
+        self.hold_to(name, &old);
         if let Some(unparsed) = &mut self.batch.unparsed
             && Arc::ptr_eq(unparsed, &old)
         {
@@ -355,6 +369,13 @@ impl Session {
             return Ok(false);
         }
         self.check_parse(&statement)?;
+        if self.statements.has_told() {
+            let name = &self.client.inbox[names.statement.clone()];
+            if self.statements.must_describe(name, &statement) {
+                return Ok(false);
+            }
+            self.statements.check_told(name, &statement)?;
+        }
         let (Some(Way::One { host, shard, path }), set) = self.bind_way(&statement, len)? else {
             return Ok(false);
         };
@@ -365,6 +386,7 @@ impl Session {
             path,
             writes: statement.prepared.writes(),
             state: statement.prepared.session_state(),
+            unpreparable: statement.prepared.is_unpreparable(),
         };
         let Some(i) = self.link_now(&need)? else {
             return Ok(false);
@@ -382,6 +404,11 @@ impl Session {
         if let Prepared::Control(Control::Execute { .. }) = &*statement.prepared {
             return Box::pin(self.bind_call(&statement, names, len)).await;
         }
+        let told = self.client.inbox[names.statement.clone()].to_vec();
+        if self.statements.must_describe(&told, &statement) {
+            self.describe_before(&told, &statement).await?;
+        }
+        self.statements.check_told(&told, &statement)?;
         let (way, set) = match self.bind_way(&statement, len) {
             Err(fault) if self.wants_refresh(&fault) => {
                 self.refresh_tables().await;
@@ -412,6 +439,7 @@ impl Session {
                 let key = (statement.id, shard.map_or(NO_SHARD, |s| s.0));
                 let writes = statement.prepared.writes();
                 let state = statement.prepared.session_state();
+                let unpreparable = statement.prepared.is_unpreparable();
                 let i = self
                     .link(Need {
                         host,
@@ -419,6 +447,7 @@ impl Session {
                         path,
                         writes,
                         state,
+                        unpreparable,
                     })
                     .await?;
                 return self.send_bind(i, &statement, shard, names, set);
@@ -446,6 +475,9 @@ impl Session {
                 Portal::Write(Arc::new(writing))
             }
             Some(Way::Several(shards)) => {
+                if self.statements.is_told(&told) && statement.described.load().is_none() {
+                    self.describe_before(&told, &statement).await?;
+                }
                 let bind = self.client.inbox[names.rest.clone()].into();
                 Portal::Several(Arc::new(Several {
                     statement,
@@ -492,10 +524,19 @@ impl Session {
             self.check_portal_is_new(&self.client.inbox[names.portal.clone()])?;
         }
         self.context.stats.routed();
+        let told = match self.statements.has_told() {
+            true => self
+                .statements
+                .told(&self.client.inbox[names.statement.clone()]),
+            false => None,
+        };
         let first = self.block.is_none()
+            && told.is_none()
             && names.statement.is_empty()
             && self.links.iter().all(|link| !link.unsynced);
         let n = self.server_statement(i, statement, shard)?;
+        let key = (statement.id, shard.map_or(NO_SHARD, |s| s.0));
+        self.push_comparison(i, n, told, statement, key)?;
         let BindNames { portal, rest, .. } = names;
         let host = {
             let link = &mut self.links[i];
@@ -521,7 +562,6 @@ impl Session {
         };
         self.replies.push(Reply::One(Pass::On));
         if self.block.is_some() {
-            self.note_unpreparable(&statement.prepared, host);
             self.note_cursor(declared_cursor(&statement.text), host);
         }
         if portal.is_empty() {
@@ -722,7 +762,7 @@ impl Session {
     pub(super) async fn parse_somewhere(
         &mut self,
         statement: &Arc<Statement>,
-    ) -> Result<(usize, u32), Fault> {
+    ) -> Result<(usize, u32, StatementKey), Fault> {
         let way = match self.way_to_describe(statement) {
             Err(fault) if Self::is_unreadable(&fault) => {
                 return Err(Box::pin(self.syntax_fault(&statement.text, fault)).await);
@@ -742,11 +782,12 @@ impl Session {
                 path,
                 writes: false,
                 state: SessionState::Same,
+                unpreparable: false,
             })
             .await?;
         self.links[i].only_described = only_described;
         let n = self.server_statement(i, statement, shard)?;
-        Ok((i, n))
+        Ok((i, n, key))
     }
 
     /// Describe of a portal on the active server connection.
@@ -757,6 +798,14 @@ impl Session {
                 Ok(describe) => describe,
                 Err(fault) => return Now::Done(Err(fault.into())),
             };
+        if describe.kind == Kind::Statement && self.batch.unparsed.is_none() {
+            let name = describe.name.to_vec();
+            return match self.describe_statement_now(&name) {
+                Ok(true) => Now::Done(Ok(())),
+                Ok(false) => Now::Slowly,
+                Err(fault) => Now::Done(Err(fault)),
+            };
+        }
         match (
             describe.kind,
             self.statements.portal(describe.name),
@@ -772,6 +821,12 @@ impl Session {
             }
             _ => Now::Slowly,
         }
+    }
+
+    fn describe_statement_now(&mut self, name: &[u8]) -> Result<bool, Fault> {
+        self.begin_message();
+        let statement = self.statement(name)?;
+        self.describe_known(name, &statement)
     }
 
     /// Describe.
@@ -798,15 +853,22 @@ impl Session {
                     self.replies.push(Reply::Made(Made::Bytes(made.into())));
                     return Ok(());
                 }
-                let (i, n) = self.parse_somewhere(&statement).await?;
-                let link = &mut self.links[i];
-                frontend::describe(
-                    &mut link.outbox,
-                    Kind::Statement,
-                    server_name(n, &mut [0; 12]),
-                );
-                link.unsynced = true;
-                self.replies.push(Reply::Describe(Pass::On));
+                if self.statements.is_told(&name) && statement.described.load().is_none() {
+                    self.describe_before(&name, &statement).await?;
+                }
+                if self.describe_known(&name, &statement)? {
+                    return Ok(());
+                }
+                let (i, n, key) = self.parse_somewhere(&statement).await?;
+                match *statement.prepared {
+                    Prepared::Query(_) => {
+                        let description = Description::of(Pass::On, &statement, key);
+                        self.push_description(i, n, description);
+                        self.statements.tell(&name, Told::Asked(statement));
+                    }
+                    // The columns of FETCH are its cursor's.
+                    _ => self.push_description(i, n, Reply::Describe(Pass::On)),
+                }
             }
             Kind::Portal => {
                 self.settle_unparsed().await?;
@@ -869,10 +931,18 @@ impl Session {
         of_block.or_else(|| self.held_cursor(name))
     }
 
+    fn is_held_cursor(&self, name: &[u8]) -> bool {
+        std::str::from_utf8(name).is_ok_and(|name| self.held_cursor(name).is_some())
+    }
+
     /// The link that a portal lives on.
     async fn link_of_portal(&mut self, host: HostId, name: &[u8]) -> Result<usize, Fault> {
         let Some(i) = self.links.iter().position(|l| l.host == host) else {
-            return Err(no_portal(name));
+            // A cursor WITH HOLD is on a connection that the session keeps.
+            return match self.is_held_cursor(name) {
+                true => self.link(Need::plain(host)).await,
+                false => Err(no_portal(name)),
+            };
         };
         if i != self.active {
             self.settle_replies().await?;
@@ -1017,11 +1087,13 @@ impl Session {
                     Some(_) => None,
                     None => self.cursor_host(&name),
                 };
+                let held = self.is_held_cursor(&name);
                 if let Some(host) = host
-                    && self.links.iter().any(|l| l.host == host)
+                    && (held || self.links.iter().any(|l| l.host == host))
                 {
                     let i = self.link_of_portal(host, &name).await?;
                     let link = &mut self.links[i];
+                    link.suspect |= held;
                     frontend::close(&mut link.outbox, Kind::Portal, &name);
                     link.unsynced = true;
                     self.replies.push(Reply::One(Pass::On));

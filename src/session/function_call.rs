@@ -1,13 +1,13 @@
-//! FunctionCall: a function of Postgres called by its number, as libpq and pgjdbc do for large objects. These are all on one
-//! host; the numbers of the app's own functions mean something only where there is but one host.
+//! FunctionCall: a function of Postgres called by its number, as libpq and pgjdbc do for large objects. These are all on the
+//! session host, and so are advisory locks; the numbers of the app's own functions mean something only where there is but one host.
 
 use super::Session;
 use super::errors::Fault;
 use super::links::Need;
 use super::prepare::Way;
-use super::queries::row;
 use super::replies::{Pass, Reply};
-use crate::wire::{frame, frontend};
+use crate::route::SessionState;
+use crate::wire::frontend;
 
 /// Functions of Postgres itself that have numbers of their own in its sources (`FirstGenbkiObjectId`,
 /// src/include/access/transam.h): they mean the same on every host.
@@ -17,6 +17,11 @@ const FIRST_OWN: u32 = 10_000;
 const READS_OBJECTS: &[u32] = &[953, 954, 956, 3170, 958, 3171, 3458, 3459, 765, 952];
 /// Those that do: lo_import, lowrite, lo_creat, lo_create, lo_truncate, lo_from_bytea, lo_put, lo_unlink.
 const WRITES_OBJECTS: &[u32] = &[764, 767, 955, 957, 715, 1004, 3172, 3457, 3460, 964];
+
+/// Advisory locks of the session (2880 to 2892) and of the transaction (3089 to 3096): taken, tried, given back.
+fn is_lock(function: u32) -> bool {
+    matches!(function, 2880..=2892 | 3089..=3096)
+}
 
 /// Functions that are not called for their value alone, and yet leave nothing behind in the server connection.
 const HARMLESS: &[&str] = &[
@@ -56,6 +61,14 @@ impl Session {
                 writes: true,
                 ..Need::plain(self.map.session_host())
             },
+            _ if is_lock(function) => Need {
+                state: match function {
+                    2884 | 2885 | 2890..=2892 => SessionState::Gives,
+                    2880..2890 => SessionState::Takes,
+                    _ => SessionState::Same,
+                },
+                ..Need::plain(self.map.session_host())
+            },
             0..FIRST_OWN => self.need_of_function(),
             _ if self.map.hosts.len() == 1 => Need {
                 writes: true,
@@ -63,9 +76,11 @@ impl Session {
             },
             _ => return Err(own_function(function)),
         };
-        let is_object = [READS_OBJECTS, WRITES_OBJECTS].concat().contains(&function);
+        let is_known = is_lock(function)
+            || READS_OBJECTS.contains(&function)
+            || WRITES_OBJECTS.contains(&function);
         let i = self.link(need).await?;
-        if !is_object
+        if !is_known
             && function < FIRST_OWN
             && let Known::Other(name) = self.look_up_function(i, function).await?
         {
@@ -98,25 +113,15 @@ impl Session {
         self.drain_replies().await?;
         let text =
             format!("SELECT proname, provolatile FROM pg_catalog.pg_proc WHERE oid = {function}");
-        frontend::query(&mut self.links[i].outbox, text.as_bytes());
-        let mut known = Known::Not;
-        loop {
-            let (tag, len) = self.next_message(i).await?;
-            self.have(i, len).await?;
-            if tag == b'D'
-                && let [Some(name), Some(volatile)] =
-                    &row(&self.links[i].unread()[frame::HEADER..len])[..]
-            {
-                known = match volatile != "v" || HARMLESS.contains(&&**name) {
-                    true => Known::Harmless,
-                    false => Known::Other(name.clone()),
-                };
-            }
-            self.skip_message(i, len).await?;
-            if tag == b'Z' {
-                return Ok(known);
-            }
-        }
+        let answers = self.rows_of(i, &text).await?;
+        let Some([Some(name), Some(volatile)]) = answers.iter().flatten().next().map(Vec::as_slice)
+        else {
+            return Ok(Known::Not);
+        };
+        Ok(match volatile != "v" || HARMLESS.contains(&name.as_str()) {
+            true => Known::Harmless,
+            false => Known::Other(name.clone()),
+        })
     }
 }
 

@@ -31,6 +31,8 @@ pub(super) struct Need {
     pub(super) writes: bool,
     /// What it does to what the session has in the server process.
     pub(super) state: SessionState,
+    /// The transaction's part on the host can't be prepared after it (xact.c, `PrepareTransaction`).
+    pub(super) unpreparable: bool,
 }
 
 impl Need {
@@ -42,6 +44,7 @@ impl Need {
             path: None,
             writes: false,
             state: SessionState::Same,
+            unpreparable: false,
         }
     }
 
@@ -67,7 +70,7 @@ impl Session {
     /// [`Session::link`] where nothing has to be waited for; `None` where something has.
     pub(super) fn link_now(&mut self, need: &Need) -> Result<Option<usize>, Fault> {
         self.check_snapshot(need.host)?;
-        if need.writes && self.widens(need.host) {
+        if need.writes && self.widens(need.host) || self.must_decide(need) {
             return Ok(None);
         }
         let i = match self.links.iter().position(|l| l.host == need.host) {
@@ -102,7 +105,8 @@ impl Session {
 
     async fn link_slowly(&mut self, need: Need) -> Result<usize, Fault> {
         self.settle_replies().await?;
-        if need.writes && self.widens(need.host) {
+        if need.writes && self.widens(need.host) || self.must_decide(&need) {
+            self.note_unpreparable(&need);
             self.widen(need.host).await?;
         }
         let i = match self.links.iter().position(|l| l.host == need.host) {
@@ -153,6 +157,7 @@ impl Session {
 
     fn make_ready(&mut self, i: usize, need: &Need) -> Result<(), Fault> {
         self.note_state(i, need.state)?;
+        self.note_unpreparable(need);
         self.bring_settings(i, need.path)?;
         self.links[i].only_described = false;
         if need.writes {

@@ -15,6 +15,7 @@ mod copy;
 mod ddl;
 mod ddl_block;
 mod ddl_lanes;
+mod describe;
 mod ends;
 mod errors;
 mod execute;

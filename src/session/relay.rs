@@ -350,7 +350,8 @@ fn pass_of(owed: &Reply) -> Pass {
         | Reply::Describe(p)
         | Reply::Execute(p)
         | Reply::Sync(p) => *p,
-        Reply::Parse { pass, .. } | Reply::Description { pass, .. } => *pass,
+        Reply::Parse { pass, .. } => *pass,
+        Reply::Description(description) => description.pass,
         Reply::Part | Reply::Share { .. } | Reply::Made(_) => Pass::On,
     }
 }
@@ -368,7 +369,7 @@ pub(super) fn judge(tag: u8, owed: &Reply) -> Verdict {
         (_, Reply::Query(_) | Reply::Part) => Verdict::Pass(pass),
         (b'1', Reply::Parse { .. }) => Verdict::Answers(pass),
         (b'1' | b'2' | b'3', Reply::One(_)) => Verdict::Answers(pass),
-        (b't' | b'T' | b'n', Reply::Description { .. }) => Verdict::Look,
+        (b't' | b'T' | b'n', Reply::Description(_)) => Verdict::Look,
         (b't', Reply::Describe(_)) => Verdict::Pass(pass),
         (b'T' | b'n', Reply::Describe(_)) => Verdict::Answers(pass),
         (b'C' | b's' | b'I', Reply::Execute(_)) => Verdict::Answers(pass),
@@ -413,31 +414,7 @@ fn look(
             client.outbox.extend_from_slice(message);
             return Ok(true);
         }
-        b't' => {
-            if let Some(Reply::Description {
-                pass, parameters, ..
-            }) = replies.front_mut()
-            {
-                *parameters = message.to_vec();
-                if *pass == Pass::On {
-                    client.outbox.extend_from_slice(message);
-                }
-            }
-        }
-        b'T' | b'n' => {
-            if let Some(Reply::Description {
-                pass,
-                statement,
-                parameters,
-            }) = replies.pop()
-            {
-                let described = Described::new(&parameters, message);
-                statement.described.store(Some(Arc::new(described)));
-                if pass == Pass::On {
-                    client.outbox.extend_from_slice(message);
-                }
-            }
-        }
+        b't' | b'T' | b'n' => describe(client, link, replies, seen, message)?,
         tag @ (b'C' | b's') => {
             if let Some(Reply::Share { asked }) = replies.pop() {
                 let complete = (tag == b'C').then(|| CommandComplete::decode(body).ok());
@@ -479,6 +456,46 @@ fn look(
         }
     }
     Ok(false)
+}
+
+/// Part of what the server says of a statement: noted, compared with what the client was told, passed on.
+fn describe(
+    client: &mut Client,
+    link: &mut Link,
+    replies: &mut Replies,
+    seen: &mut Seen,
+    message: &[u8],
+) -> Result<(), Fault> {
+    let Some(Reply::Description(description)) = replies.front_mut() else {
+        return Ok(());
+    };
+    if description.pass == Pass::On {
+        client.outbox.extend_from_slice(message);
+    }
+    if message[0] == b't' {
+        description.parameters = message.to_vec();
+        return Ok(());
+    }
+    let described = Described::new(&description.parameters, message);
+    let known = &description.statement.described;
+    let told = description.told.as_ref();
+    let is_as_told = told.is_none_or(|told| told.is_like(&described));
+    let is_new = known
+        .load()
+        .as_ref()
+        .is_none_or(|known| !known.is_like(&described));
+    if is_new && (is_as_told || known.load().is_none()) {
+        known.store(Some(Arc::new(described)));
+    }
+    if !is_as_told {
+        seen.stale = true;
+        return Err(Fault::changed(&link.pool.host));
+    }
+    if let Some(conn) = &mut link.conn {
+        conn.statements.note_described(&description.key);
+    }
+    replies.pop();
+    Ok(())
 }
 
 /// The tables have changed since the server parsed the statement of the batch's first Bind, of which nothing has been

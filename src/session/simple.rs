@@ -58,6 +58,7 @@ impl Session {
             path,
             writes: prepared.writes(),
             state: prepared.session_state(),
+            unpreparable: prepared.is_unpreparable(),
         };
         let Some(i) = self.link_now(&need)? else {
             return Ok(false);
@@ -76,7 +77,6 @@ impl Session {
         message: Vec<u8>,
     ) {
         self.context.stats.routed();
-        self.note_unpreparable(&prepared, self.links[i].host);
         let link = &mut self.links[i];
         link.sent_pieces.clear();
         if shard.is_some() {
@@ -134,6 +134,7 @@ impl Session {
             ) => {
                 self.check_failed()?;
                 let (writes, state) = (prepared.writes(), prepared.session_state());
+                let unpreparable = prepared.is_unpreparable();
                 let set = self.set_config_of(prepared, &text)?;
                 let i = self
                     .link(Need {
@@ -142,6 +143,7 @@ impl Session {
                         path,
                         writes,
                         state,
+                        unpreparable,
                     })
                     .await?;
                 self.push_query(i, &text, shard, read.prepared.clone(), read.message);
@@ -316,6 +318,7 @@ impl Session {
                         path: plan.path,
                         writes: plan.writes,
                         state: plan.state,
+                        unpreparable: plan.unpreparable,
                     })
                     .await?;
                 let link = &mut self.links[i];
@@ -346,6 +349,7 @@ impl Session {
                 plan.path = path;
                 plan.alone += usize::from(prepared.sets_config());
                 plan.writes |= prepared.writes();
+                plan.unpreparable |= prepared.is_unpreparable();
                 plan.state = plan.state.max(prepared.session_state());
                 // Without tag, length and NUL.
                 plan.message
@@ -425,9 +429,9 @@ impl Session {
                             path,
                             writes: prepared.writes(),
                             state: prepared.session_state(),
+                            unpreparable: prepared.is_unpreparable(),
                         })
                         .await?;
-                    self.note_unpreparable(prepared, host);
                     let set = match prepared.sets_config() {
                         true => set_config_in(text)?,
                         false => Vec::new(),
@@ -536,6 +540,7 @@ struct Pieces {
     /// How many the session itself acts on.
     alone: usize,
     writes: bool,
+    unpreparable: bool,
     state: SessionState,
     /// How the message was made.
     sent: SmallVec<[SentPiece; 1]>,

@@ -35,25 +35,6 @@ pub struct ProxySettings {
     pub timeouts: Timeouts,
 }
 
-/// `[proxy] pool_mode`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PoolMode {
-    /// For a transaction; longer only if it is pinned (see [`Pinning`]).
-    Transaction,
-    /// From the first statement on its host until the client leaves.
-    Session,
-}
-
-/// `[proxy] pinning`: what becomes of LISTEN, session advisory locks, temporary tables and cursors WITH HOLD, which live in
-/// one server process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pinning {
-    /// The session keeps its server connection for as long as it has any of them.
-    Allow,
-    /// They are refused (0A000).
-    Refuse,
-}
-
 /// Where a proxy is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
@@ -90,6 +71,25 @@ impl fmt::Display for Peer {
             false => write!(f, "{}:{}", self.host, self.port),
         }
     }
+}
+
+/// `[proxy] pool_mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolMode {
+    /// For a transaction; longer only if it is pinned (see [`Pinning`]).
+    Transaction,
+    /// From the first statement on its host until the client leaves.
+    Session,
+}
+
+/// `[proxy] pinning`: what becomes of LISTEN, session advisory locks, temporary tables and cursors WITH HOLD, which live in
+/// one server process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pinning {
+    /// The session keeps its server connection for as long as it has any of them.
+    Allow,
+    /// They are refused (0A000).
+    Refuse,
 }
 
 /// `[proxy] cross_host`.

@@ -931,10 +931,18 @@ impl Session {
         of_block.or_else(|| self.held_cursor(name))
     }
 
+    fn is_held_cursor(&self, name: &[u8]) -> bool {
+        std::str::from_utf8(name).is_ok_and(|name| self.held_cursor(name).is_some())
+    }
+
     /// The link that a portal lives on.
     async fn link_of_portal(&mut self, host: HostId, name: &[u8]) -> Result<usize, Fault> {
         let Some(i) = self.links.iter().position(|l| l.host == host) else {
-            return Err(no_portal(name));
+            // A cursor WITH HOLD is on a connection that the session keeps.
+            return match self.is_held_cursor(name) {
+                true => self.link(Need::plain(host)).await,
+                false => Err(no_portal(name)),
+            };
         };
         if i != self.active {
             self.settle_replies().await?;
@@ -1079,11 +1087,13 @@ impl Session {
                     Some(_) => None,
                     None => self.cursor_host(&name),
                 };
+                let held = self.is_held_cursor(&name);
                 if let Some(host) = host
-                    && self.links.iter().any(|l| l.host == host)
+                    && (held || self.links.iter().any(|l| l.host == host))
                 {
                     let i = self.link_of_portal(host, &name).await?;
                     let link = &mut self.links[i];
+                    link.suspect |= held;
                     frontend::close(&mut link.outbox, Kind::Portal, &name);
                     link.unsynced = true;
                     self.replies.push(Reply::One(Pass::On));

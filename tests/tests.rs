@@ -38,4 +38,5 @@ mod settings;
 mod support;
 mod syntax;
 mod transactions;
+mod transcript;
 mod writes;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::context::Statement;
 use super::errors::Fault;
 use super::relay::{self, Seen};
-use super::replies::{Made, Pass, Reply};
+use super::replies::{Pass, Reply};
 use super::{Now, Session};
 use crate::pool::Settings;
 use crate::shardmap::HostId;
@@ -253,6 +253,7 @@ impl Session {
         if self.block.is_none() {
             self.release_links().await;
         }
+        self.let_go_of_one().await;
         self.ready();
         self.client.flush().await.map_err(Fault::client)
     }
@@ -373,11 +374,13 @@ impl Session {
         }
     }
 
-    /// A refusal comes behind the reply to a Parse that waited to be confirmed.
-    pub(super) fn confirm_before_refusal(&mut self) {
-        if !self.batch.skipping() && self.batch.unparsed.take().is_some() {
-            self.confirm_statement();
-            self.replies.push(Reply::Made(Made::ParseComplete));
+    /// A refusal comes behind the reply to a Parse that waits to be confirmed, which may be an error of its own.
+    pub(super) async fn settle_before_refusal(&mut self) {
+        if self.batch.skipping() || self.batch.unparsed.is_none() {
+            return;
+        }
+        if self.settle_unparsed().await.is_err() {
+            self.confirm_unparsed_blindly();
         }
     }
 }

@@ -193,6 +193,9 @@ impl Session {
             }
             if block.owner == Owner::Message {
                 // What the batch has done so far belongs to the client's block, as in Postgres.
+                if *options != BeginOptions::default() && self.links.len() == 1 {
+                    return self.begin_late(options, command).await;
+                }
                 if *options != BeginOptions::default() {
                     return Err(Fault::unsupported(
                         "a transaction with options cannot begin in the middle of a batch that has written on several hosts",
@@ -220,6 +223,23 @@ impl Session {
                 self.block = None;
             }
             return Ok(Acted::Passed);
+        }
+        Ok(tag(command))
+    }
+
+    /// BEGIN with options behind what a message has done on one host: they must still be right there.
+    async fn begin_late(&mut self, options: &BeginOptions, command: &str) -> Result<Acted, Fault> {
+        self.drain_replies().await?;
+        let set = options.begin().replacen("BEGIN", "SET TRANSACTION", 1);
+        self.run_quietly(self.active, &set).await?;
+        if self.active_status() == b'E' {
+            self.batch.refused();
+            return Ok(Acted::Passed);
+        }
+        if let Some(block) = &mut self.block {
+            block.owner = Owner::Client;
+            block.begin = *options;
+            block.options = *options;
         }
         Ok(tag(command))
     }

@@ -42,6 +42,8 @@ pub(super) enum Portal {
     On { host: HostId, set: Vec<SetConfig> },
     /// The session itself acts.
     Own(Arc<Statement>),
+    /// It has done so.
+    Ran(Arc<Statement>),
     /// It is to be asked of several shards.
     Several(Arc<Several>),
     /// They have been asked; these rows the client has not fetched yet.
@@ -209,8 +211,38 @@ impl Session {
         &self.client.inbox[self.client.read + frame::HEADER..self.client.read + len]
     }
 
+    /// Parse, where no earlier one is to be confirmed first.
+    pub(super) fn parse_now(&mut self, len: usize) -> Now {
+        if self.batch.unparsed.is_some() {
+            return Now::Slowly;
+        }
+        match self.parse(len) {
+            Err(Fault::Statement(fields)) if fields.code == SqlState::DUPLICATE_STATEMENT => {
+                Now::Slowly
+            }
+            done => Now::Done(done),
+        }
+    }
+
+    /// Parse. That the name is there already is told last: what else is wrong about the statement comes first.
+    pub(super) async fn parse_slowly(&mut self, len: usize) -> Result<(), Fault> {
+        let parsed = self.parse(len);
+        if let Err(Fault::Statement(fields)) = &parsed
+            && fields.code == SqlState::DUPLICATE_STATEMENT
+        {
+            let reading = self.reading();
+            let parse = frontend::Parse::decode(self.body(len))?;
+            let statement = self.intern(parse.query, parse.types.iter(), reading)?;
+            if !matches!(self.way_to_describe(&statement), Ok(None)) {
+                self.parse_somewhere(&statement).await?;
+                self.settle_replies().await?;
+            }
+        }
+        parsed
+    }
+
     /// Parse. Answered once a server has confirmed it; the next message says which.
-    pub(super) fn parse(&mut self, len: usize) -> Result<(), Fault> {
+    fn parse(&mut self, len: usize) -> Result<(), Fault> {
         self.begin_message();
         let reading = self.reading();
         let parse = frontend::Parse::decode(self.body(len))?;
@@ -238,8 +270,6 @@ impl Session {
             ));
         }
         let routed = matches!(*statement.prepared, Prepared::Query(_) | Prepared::Pass(_));
-        // Two Parses in a row: the first is looked at when it is used.
-        self.confirm_unparsed_blindly();
         self.note_statement(&name);
         if routed && !statement.accepted.load(Ordering::Relaxed) {
             self.batch.unparsed = Some(statement.clone());
@@ -345,6 +375,7 @@ impl Session {
         {
             return Ok(false);
         }
+        self.check_bind(&statement, len)?;
         self.check_parse(&statement)?;
         let (Some(Way::One { host, shard, path }), set) = self.bind_way(&statement, len)? else {
             return Ok(false);
@@ -368,6 +399,7 @@ impl Session {
         let names = self.bind_names(len)?;
         let statement = self.bind_statement(&names)?;
         self.settle_unparsed_other_than(&statement).await?;
+        self.check_bind(&statement, len)?;
         self.check_parse(&statement)?;
         let (way, set) = match self.bind_way(&statement, len) {
             Err(fault) if self.wants_refresh(&fault) => {
@@ -458,6 +490,7 @@ impl Session {
         if !names.portal.is_empty()
             && let Some(
                 Portal::Own(_)
+                | Portal::Ran(_)
                 | Portal::Several(_)
                 | Portal::Held(..)
                 | Portal::Write(_)
@@ -522,6 +555,26 @@ impl Session {
             statement: start + p + 1..start + p + 1 + s,
             rest: start + p + s + 2..self.client.read + len,
         })
+    }
+
+    /// What Postgres looks at first in a Bind, once it knows the statement.
+    fn check_bind(&self, statement: &Statement, len: usize) -> Result<(), Fault> {
+        let bind = Bind::decode(self.body(len))?;
+        let params = bind.param_count();
+        let message = match (bind.unfit_formats(), statement.param_count) {
+            (Some(formats), _) => {
+                format!("bind message has {formats} parameter formats but {params} parameters")
+            }
+            (None, Some(needed)) if needed != params => format!(
+                "bind message supplies {params} parameters, but prepared statement \"{}\" requires {needed}",
+                String::from_utf8_lossy(bind.statement)
+            ),
+            _ => return Ok(()),
+        };
+        Err(Fault::statement(ErrorFields::error(
+            SqlState::PROTOCOL_VIOLATION,
+            message,
+        )))
     }
 
     fn bind_statement(&mut self, names: &BindNames) -> Result<Arc<Statement>, Fault> {
@@ -785,7 +838,7 @@ impl Session {
             // A cursor is a portal too.
             None => self.cursor_host(name).ok_or_else(|| no_portal(name))?,
             Some(Portal::On { host, .. }) => *host,
-            Some(Portal::Own(statement)) => {
+            Some(Portal::Own(statement) | Portal::Ran(statement)) => {
                 let mut made = Vec::new();
                 describe_own(&mut made, own_columns(statement).unwrap_or_default());
                 self.replies.push(Reply::Made(Made::Bytes(made.into())));
@@ -909,7 +962,9 @@ impl Session {
             Some(Portal::Data(statement, only)) => {
                 let (statement, only) = (statement.clone(), *only);
                 self.settle_replies().await?;
-                return Box::pin(self.copy_rows_of_portal(&statement, only)).await;
+                let copied = Box::pin(self.copy_rows_of_portal(&statement, only)).await;
+                self.has_run(name);
+                return copied;
             }
             Some(Portal::Several(several)) => {
                 let several = several.clone();
@@ -924,6 +979,11 @@ impl Session {
                 return Box::pin(self.execute_write(&writing, max_rows)).await;
             }
             Some(Portal::Written(_)) => return Err(spent(name)),
+            Some(Portal::Ran(_)) => {
+                self.settle_replies().await?;
+                self.check_failed()?;
+                return Err(cannot_run(name));
+            }
             Some(Portal::Own(statement)) => statement.clone(),
         };
         match &*own.prepared {
@@ -933,6 +993,10 @@ impl Session {
             Prepared::Control(control) => {
                 let text = String::from_utf8_lossy(&own.text).into_owned();
                 self.settle_replies().await?;
+                if matches!(control, Control::ClosePortal(Some(own)) if own.as_bytes() == name) {
+                    self.check_failed()?;
+                    return Err(active_portal(name));
+                }
                 match Box::pin(self.act(control, &text)).await? {
                     Acted::Answered(bytes) => {
                         let bytes = without_row_description(&bytes);
@@ -940,13 +1004,26 @@ impl Session {
                     }
                     Acted::Passed => {}
                 }
+                if !matches!(control, Control::Show(_) | Control::ExplainRoute { .. }) {
+                    self.has_run(name);
+                }
             }
             Prepared::Query(bound) if bound.work().is_some() => {
                 Box::pin(self.ddl_extended(&own)).await?;
+                self.has_run(name);
             }
             _ => return Err(no_portal(name)),
         }
         Ok(())
+    }
+
+    /// The portal, if its transaction is not over, has done all that it can.
+    fn has_run(&mut self, name: &[u8]) {
+        if let Some(portal) = self.statements.portal_mut(name)
+            && let Portal::Own(statement) | Portal::Data(statement, _) = portal
+        {
+            *portal = Portal::Ran(statement.clone());
+        }
     }
 
     /// Close.
@@ -1012,6 +1089,22 @@ fn no_portal(name: &[u8]) -> Fault {
         String::from_utf8_lossy(name)
     );
     Fault::statement(ErrorFields::error(SqlState::INVALID_CURSOR_NAME, message))
+}
+
+fn cannot_run(name: &[u8]) -> Fault {
+    let message = format!("portal \"{}\" cannot be run", String::from_utf8_lossy(name));
+    Fault::statement(ErrorFields::error(
+        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+        message,
+    ))
+}
+
+fn active_portal(name: &[u8]) -> Fault {
+    let message = format!(
+        "cannot drop active portal \"{}\"",
+        String::from_utf8_lossy(name)
+    );
+    Fault::statement(ErrorFields::error(SqlState::INVALID_CURSOR_STATE, message))
 }
 
 /// The columns of what the session answers itself; `None` if a server answers.

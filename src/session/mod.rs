@@ -205,7 +205,7 @@ impl Session {
             b'Q' | b'P' | b'B' | b'D' if self.must_read_tables() => Now::Slowly,
             b'Q' => self.query_now(header.len),
             b'S' => self.sync_now(header.len),
-            b'P' => Now::Done(self.parse(header.len)),
+            b'P' => self.parse_now(header.len),
             b'B' => self.bind_now(header.len),
             b'D' => self.describe_now(header.len),
             b'E' => self.execute_now(header.len),
@@ -249,7 +249,10 @@ impl Session {
             }
             b'Q' => self.query(header.len).await?,
             b'S' => self.sync(header.len).await?,
-            b'P' => self.parse(header.len)?,
+            b'P' => {
+                self.settle_unparsed().await?;
+                self.parse_slowly(header.len).await?;
+            }
             b'B' => self.bind(header.len).await?,
             b'D' => self.describe(header.len).await?,
             b'E' => self.execute(header.len).await?,
@@ -379,7 +382,7 @@ impl Session {
     /// The present message fails with this error. Replies owed for earlier messages go first.
     async fn refuse(&mut self, fields: ErrorFields) -> Result<(), Fault> {
         self.context.stats.refused(fields.code);
-        self.confirm_before_refusal();
+        Box::pin(self.settle_before_refusal()).await;
         self.drain_replies().await?;
         if !self.batch.skipping() {
             fields.write(&mut self.client.outbox);
@@ -394,6 +397,7 @@ impl Session {
                 if self.block.is_none() {
                     self.release_links().await;
                 }
+                self.let_go_of_one().await;
                 self.ready();
             }
             b'F' => self.ready(),
@@ -405,6 +409,7 @@ impl Session {
     /// Appends a ReadyForQuery of our own.
     fn ready(&mut self) {
         let status = self.status();
+        self.client.write_reports();
         backend::ready(&mut self.client.outbox, status);
     }
 

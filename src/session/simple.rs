@@ -286,7 +286,14 @@ impl Session {
         let mut plan = Pieces::default();
         for piece in pieces {
             let from = char_count(&plan.message);
-            let read = self.read(&whole[piece.clone()])?;
+            let read = match self.read(&whole[piece.clone()]) {
+                Err(fault) if Self::is_unreadable(&fault) => {
+                    let before = char_count(&whole[..piece.start]);
+                    let fault = Box::pin(self.syntax_fault(&whole[piece.clone()], fault)).await;
+                    return Err(fault.further_on(before));
+                }
+                read => read?,
+            };
             let shard = read.way.as_ref().and_then(|way| {
                 if let Way::One { shard, .. } = way {
                     *shard
@@ -508,8 +515,7 @@ impl Session {
         if self.block.is_none() {
             self.release_links().await;
         }
-        let status = self.status();
-        backend::ready(&mut self.client.outbox, status);
+        self.ready();
         Ok(())
     }
 }

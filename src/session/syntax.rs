@@ -9,6 +9,15 @@ use crate::wire::backend::ErrorView;
 use crate::wire::error::{ErrorFields, SqlState};
 use crate::wire::{frame, frontend};
 
+/// What a server says of a text.
+enum Found {
+    /// It has no syntax error.
+    Nothing,
+    Error(ErrorFields),
+    /// It has an error, if of another kind none that concerns the client; the server ignores all up to the next Sync.
+    EndOfBatch(Option<ErrorFields>),
+}
+
 impl Session {
     /// Whether a statement failed because it can't be read.
     pub(super) fn is_unreadable(fault: &Fault) -> bool {
@@ -18,32 +27,46 @@ impl Session {
     /// The fault that an unreadable text is answered with: Postgres' syntax error if it has one, else ours. Has the text
     /// parsed, never run, by a server.
     pub(super) async fn syntax_fault(&mut self, text: &[u8], ours: Fault) -> Fault {
-        match self.syntax_error(text).await {
-            Ok(Some(theirs)) => {
-                // If its Parse is yet to be confirmed, it never was one.
-                self.batch.unparsed = None;
-                self.undo_statements(self.replies.next_number());
-                Fault::statement(theirs)
+        let found = match self.syntax_error(text).await {
+            Ok(found) => found,
+            Err(fault) => return fault,
+        };
+        if !matches!(found, Found::Nothing) {
+            // If its Parse is yet to be confirmed, it never was one.
+            self.batch.unparsed = None;
+            self.undo_statements(self.replies.next_number());
+        }
+        match (found, ours) {
+            (Found::Error(theirs), _) => Fault::statement(theirs),
+            (Found::EndOfBatch(theirs), Fault::Statement(ours)) => {
+                let fields = theirs.unwrap_or(*ours);
+                self.context.stats.refused(fields.code);
+                fields.write(&mut self.client.outbox);
+                if let Some(block) = &mut self.block {
+                    block.failed = true;
+                }
+                self.batch.server_refused();
+                Fault::Skipped
             }
-            Ok(None) => ours,
-            Err(fault) => fault,
+            (_, ours) => ours,
         }
     }
 
-    async fn syntax_error(&mut self, text: &[u8]) -> Result<Option<ErrorFields>, Fault> {
+    async fn syntax_error(&mut self, text: &[u8]) -> Result<Found, Fault> {
         let failed = self.block.as_ref().is_some_and(|b| b.failed);
         let (Way::One { host, .. }, false) = (self.template_way(), failed) else {
-            return Ok(None);
+            return Ok(Found::Nothing);
         };
-        if self.links.iter().any(|l| l.unsynced) {
-            // A Sync would end the implicit transaction of the batch.
-            return Ok(None);
-        }
         let i = self.link(Need::plain(host)).await?;
-        self.drain_replies().await?;
+        self.settle_replies().await?;
+        // A Sync would end the implicit transaction of the batch.
+        let in_batch = self.links[i].unsynced;
         let outbox = &mut self.links[i].outbox;
         frontend::parse(outbox, b"", text, std::iter::empty());
-        frontend::sync(outbox);
+        match in_batch {
+            true => frontend::flush(outbox),
+            false => frontend::sync(outbox),
+        }
         let mut error = None;
         loop {
             let (tag, len) = self.next_message(i).await?;
@@ -55,8 +78,11 @@ impl Session {
                 error = Some(fields(&view));
             }
             self.skip_message(i, len).await?;
-            if tag == b'Z' {
-                return Ok(error);
+            match tag {
+                b'Z' => return Ok(error.map_or(Found::Nothing, Found::Error)),
+                b'1' if in_batch => return Ok(Found::Nothing),
+                b'E' if in_batch => return Ok(Found::EndOfBatch(error)),
+                _ => {}
             }
         }
     }

@@ -609,8 +609,10 @@ impl Maker {
                 self.push(Message::CancelNothing);
                 return;
             }
-            1 => self.push(Message::Query(LONG.to_owned())),
-            2 => self.push(Message::Query(format!("SELECT 1; {LONG}; SELECT 2"))),
+            1 => self.push(Message::Query(self.fill(LONG))),
+            2 => self.push(Message::Query(
+                self.fill(&format!("SELECT 1; {LONG}; SELECT 2")),
+            )),
             _ => {
                 self.unnamed(Text {
                     sql: LONG,

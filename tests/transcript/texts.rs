@@ -223,7 +223,7 @@ pub const FAILS: &[Text] = &[
     ),
     t("SELECT nosuch FROM items WHERE user_id = {k}", &[], 1),
     t("SELECT id, nosuch FROM items WHERE user_id = $1", &[Key], 2),
-    t("SELECT nosuch(1)", &[], 1),
+    t("SELECT nosuch(1) /* presplit: key={k} */", &[], 1),
     t("SELECT 'x'::int", &[], 1),
     t("SELECT $1::int, 5 / $2::int", &[Word, Int], 2),
     t(
@@ -247,9 +247,13 @@ pub const FAILS: &[Text] = &[
 
 /// What says something beside its answer.
 pub const NOTICES: &[Text] = &[
-    t("SELECT speak('notice')", &[], 1),
-    t("SELECT speak('warning'), speak($1)", &[Word], 2),
-    t("SELECT speak('exception')", &[], 1),
+    t("SELECT speak('notice') /* presplit: key={k} */", &[], 1),
+    t(
+        "SELECT speak('warning'), speak($1) /* presplit: key={k} */",
+        &[Word],
+        2,
+    ),
+    t("SELECT speak('exception') /* presplit: key={k} */", &[], 1),
     t(
         "UPDATE items SET note = 'loud' WHERE user_id = $1",
         &[Key],
@@ -299,7 +303,8 @@ pub const IN_BLOCKS: &[&str] = &[
     "SET CONSTRAINTS ALL DEFERRED",
 ];
 
-/// Settings. Some are reported to the client, some can't be, some are none.
+/// Settings. Some are reported to the client, some can't be, some are none. Left out is what presplit refuses:
+/// `standard_conforming_strings = off`, a default isolation above READ COMMITTED, SESSION AUTHORIZATION.
 pub const SETTINGS: &[&str] = &[
     "SET work_mem = '7MB'",
     "SET work_mem TO 8192",
@@ -337,13 +342,11 @@ pub const SETTINGS: &[&str] = &[
     "SET client_min_messages = 'error'",
     "SET client_min_messages = 'warning'",
     "RESET client_min_messages",
-    "SET standard_conforming_strings = off",
     "SET standard_conforming_strings = on",
     "SET client_encoding = 'LATIN1'",
     "SET client_encoding TO 'UTF8'",
     "SET default_transaction_read_only = on",
     "SET default_transaction_read_only = off",
-    "SET default_transaction_isolation = 'repeatable read'",
     "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
     "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE",
     "SET search_path = public, pg_catalog",
@@ -355,7 +358,6 @@ pub const SETTINGS: &[&str] = &[
     "RESET ROLE",
     "SHOW server_version",
     "SHOW is_superuser",
-    "SET SESSION AUTHORIZATION other",
     "RESET SESSION AUTHORIZATION",
 ];
 
@@ -413,7 +415,7 @@ pub const COPY_OUT: &[&str] = &[
 ];
 
 /// What takes until it is cancelled.
-pub const LONG: &str = "SELECT slow()";
+pub const LONG: &str = "SELECT slow() /* presplit: key={k} */";
 
 impl Place {
     /// The type that a driver states for it.

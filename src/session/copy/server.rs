@@ -162,9 +162,7 @@ impl Session {
                     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
                     let (name, value) = (text(status.name), text(status.value));
                     link.conn()?.report(&name, &value);
-                    if client.report(&name, &value) {
-                        client.outbox.extend_from_slice(&message);
-                    }
+                    client.report(&name, &value);
                 }
                 b'E' => {
                     let Ok(view) = ErrorView::decode(body) else {

@@ -231,9 +231,7 @@ impl Session {
     async fn begin_late(&mut self, options: &BeginOptions, command: &str) -> Result<Acted, Fault> {
         self.drain_replies().await?;
         let set = options.begin().replacen("BEGIN", "SET TRANSACTION", 1);
-        self.run_quietly(self.active, &set).await?;
-        if self.active_status() == b'E' {
-            self.batch.refused();
+        if !self.run_for(self.active, &set, Pass::Keep).await? {
             return Ok(Acted::Passed);
         }
         if let Some(block) = &mut self.block {
@@ -632,6 +630,11 @@ impl Session {
     /// Runs one statement's text as it is on one link and passes its answer (or an error) on, without ReadyForQuery.
     /// `false`: the server refused it.
     pub(super) async fn run_on(&mut self, i: usize, text: &str) -> Result<bool, Fault> {
+        self.run_for(i, text, Pass::On).await
+    }
+
+    /// [`Session::run_on`]; with [`Pass::Keep`] of the answer only an error is passed on.
+    async fn run_for(&mut self, i: usize, text: &str, pass: Pass) -> Result<bool, Fault> {
         if i != self.active {
             self.drain_replies().await?;
             self.active = i;
@@ -654,7 +657,7 @@ impl Session {
         frontend::bind_renamed(outbox, b"", name, &[0; 6]);
         frontend::execute(outbox, b"", 0);
         self.replies.push(Reply::One(Pass::Keep));
-        self.replies.push(Reply::Execute(Pass::On));
+        self.replies.push(Reply::Execute(pass));
         // In the middle of an implicit transaction a Sync would end it.
         let implicit = self.batch.now != b'Q' && self.block.is_none();
         if implicit {

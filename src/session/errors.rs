@@ -34,16 +34,6 @@ impl Fault {
         Fault::Statement(Box::new(fields))
     }
 
-    /// It concerns a part of the text: the place that it names is so many characters further on in the whole.
-    pub(crate) fn further_on(mut self, characters: u32) -> Fault {
-        if let Fault::Statement(fields) = &mut self
-            && let Some(position) = &mut fields.position
-        {
-            *position += characters;
-        }
-        self
-    }
-
     /// The session ends with this.
     pub(crate) fn fatal(fields: ErrorFields) -> Fault {
         Fault::Fatal(Box::new(fields))

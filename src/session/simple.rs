@@ -288,9 +288,7 @@ impl Session {
             let from = char_count(&plan.message);
             let read = match self.read(&whole[piece.clone()]) {
                 Err(fault) if Self::is_unreadable(&fault) => {
-                    let before = char_count(&whole[..piece.start]);
-                    let fault = Box::pin(self.syntax_fault(&whole[piece.clone()], fault)).await;
-                    return Err(fault.further_on(before));
+                    return Err(Box::pin(self.syntax_fault(&whole, fault)).await);
                 }
                 read => read?,
             };

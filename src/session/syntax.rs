@@ -48,13 +48,13 @@ impl Session {
                 self.batch.server_refused();
                 Fault::Skipped
             }
-            (_, ours) => ours,
+            (_, ours) => self.check_failed().err().unwrap_or(ours),
         }
     }
 
     async fn syntax_error(&mut self, text: &[u8]) -> Result<Found, Fault> {
-        let failed = self.block.as_ref().is_some_and(|b| b.failed);
-        let (Way::One { host, .. }, false) = (self.template_way(), failed) else {
+        let lost = self.block.as_ref().is_some_and(|b| b.lost);
+        let (Way::One { host, .. }, false) = (self.template_way(), lost) else {
             return Ok(Found::Nothing);
         };
         let i = self.link(Need::plain(host)).await?;
@@ -74,6 +74,8 @@ impl Session {
             if tag == b'E'
                 && let Ok(view) = ErrorView::decode(&self.links[i].unread()[frame::HEADER..len])
                 && view.code() == Some(SqlState::SYNTAX_ERROR)
+                // That the text is one of several statements is none.
+                && view.get(b'R') != Some(b"exec_parse_message")
             {
                 error = Some(fields(&view));
             }

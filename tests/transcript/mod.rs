@@ -130,6 +130,7 @@ impl Job {
             ));
         }
         compare::difference(&postgres, &presplit)?;
+        let first = told(&postgres, &presplit);
         let quick = Manner {
             hang: std::time::Duration::from_secs(3),
             ..stream.manner.clone()
@@ -142,12 +143,12 @@ impl Job {
         let shrunk = shrink::shrink(&stream.messages, differs);
         let (postgres, presplit) = self.both(&quick, &shrunk);
         let alone = compare::difference(&postgres, &presplit);
-        let (messages, postgres, presplit) = match alone {
-            Some(_) => (shrunk, postgres, presplit),
-            None => {
-                let (postgres, presplit) = self.both(&stream.manner, &stream.messages);
-                (stream.messages, postgres, presplit)
-            }
+        let (messages, told) = match alone {
+            Some(_) => (shrunk, told(&postgres, &presplit)),
+            None => (
+                stream.messages,
+                format!("  (not again: it takes what other streams do at the same time)\n{first}"),
+            ),
         };
         let sent: Vec<_> = messages.iter().map(Message::show).collect();
         Some(format!(
@@ -155,7 +156,7 @@ impl Job {
             Lanes::name(self.lane),
             stream.manner,
             sent.join("\n  "),
-            told(&postgres, &presplit)
+            told
         ))
     }
 
@@ -184,7 +185,7 @@ impl Job {
 /// Both answers around the first difference.
 fn told(postgres: &[Answer], presplit: &[Answer]) -> String {
     let Some(at) = compare::difference(postgres, presplit) else {
-        return "  not again: it takes what other streams do at the same time".to_owned();
+        return String::new();
     };
     let show = |answers: &[Answer], from: usize, to: usize| {
         let part = &answers[from.min(answers.len())..to.min(answers.len())];

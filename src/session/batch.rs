@@ -58,6 +58,14 @@ impl Batch {
         }
     }
 
+    /// A Query goes on with its transaction.
+    pub(super) fn becomes_query(&mut self) {
+        *self = Batch {
+            before: self.before.take(),
+            ..Batch::at(b'Q')
+        };
+    }
+
     pub(super) fn skipping(&self) -> bool {
         self.skip != Skip::No
     }

@@ -9,6 +9,7 @@ use super::commit::Ended;
 use super::ddl_block::BlockTables;
 use super::ends::Link;
 use super::errors::Fault;
+use super::links::Need;
 use super::replies::{Pass, Reply};
 use super::writers::Writers;
 use crate::pool::Settings;
@@ -249,17 +250,17 @@ impl Session {
         text: &str,
         command: &str,
     ) -> Result<Acted, Fault> {
-        if *options != BeginOptions::default() && !self.links.is_empty() {
-            return self.set_options(options, text, command).await;
+        let done = self.set_options(options, text, command).await?;
+        if let Acted::Passed = done {
+            return Ok(done);
         }
-        self.set_options(options, text, command).await?;
         let mut out = Vec::new();
-        ErrorFields::new(
+        let warning = ErrorFields::new(
             Severity::Warning,
             SqlState::ACTIVE_TRANSACTION,
             "there is already a transaction in progress",
-        )
-        .write(&mut out);
+        );
+        self.warn(warning, &mut out);
         backend::command_complete(&mut out, command);
         Ok(Acted::Answered(out))
     }
@@ -276,6 +277,14 @@ impl Session {
                 "this transaction is on several hosts already: they cannot share one snapshot",
                 "Say the isolation level in BEGIN.",
             ));
+        }
+        let in_savepoint = self
+            .block
+            .as_ref()
+            .is_some_and(|b| !b.savepoints.is_empty());
+        if in_savepoint && self.links.is_empty() && *options != BeginOptions::default() {
+            // Some may no longer be said: Postgres knows which.
+            self.link(Need::plain(self.any_host())).await?;
         }
         let several = self.block.as_ref().is_some_and(|b| b.writers.are_several());
         if options.read_only == Some(true) && several {
@@ -300,6 +309,19 @@ impl Session {
             }
         }
         Ok(acted)
+    }
+
+    /// A warning of our own, unless the client wants to hear of errors only.
+    fn warn(&self, warning: ErrorFields, out: &mut Vec<u8>) {
+        const LEVEL: &str = "client_min_messages";
+        let local = self
+            .block
+            .as_ref()
+            .and_then(|block| block.locals.get(LEVEL));
+        let set = local.or_else(|| self.settings.get(LEVEL));
+        if !set.is_some_and(|set| set.to_ascii_lowercase().contains("error")) {
+            warning.write(out);
+        }
     }
 
     fn open_chained(&mut self, options: BeginOptions) {
@@ -363,7 +385,7 @@ impl Session {
             // What was set in front of it in the same message.
             self.end_implicit(commit);
             let mut out = Vec::new();
-            no_transaction().write(&mut out);
+            self.warn(no_transaction(), &mut out);
             backend::command_complete(&mut out, command);
             return Ok(Acted::Answered(out));
         };
@@ -373,7 +395,9 @@ impl Session {
                 return Err(outside(&format!("{command} AND CHAIN")));
             }
             // As after a COMMIT outside of a block: what there is of an implicit transaction ends.
-            no_transaction().write(&mut self.client.outbox);
+            let mut out = Vec::new();
+            self.warn(no_transaction(), &mut out);
+            self.client.outbox.append(&mut out);
         }
         let Some(block) = &self.block else {
             return Ok(tag(command));

@@ -124,6 +124,14 @@ impl Prepareds {
         }
     }
 
+    /// A Query takes the place of the unnamed statement and, if it is run at all, portal.
+    pub(super) fn forget_unnamed(&mut self, runs: bool) {
+        self.unnamed = None;
+        if runs {
+            self.unnamed_portal = None;
+        }
+    }
+
     pub(super) fn has_portals(&self) -> bool {
         self.unnamed_portal.is_some() || !self.portals.is_empty()
     }
@@ -217,16 +225,26 @@ impl Session {
             return Now::Slowly;
         }
         match self.parse(len) {
-            Err(Fault::Statement(fields)) if fields.code == SqlState::DUPLICATE_STATEMENT => {
+            Err(Fault::Statement(fields))
+                if fields.code == SqlState::DUPLICATE_STATEMENT
+                    || fields.code == SqlState::IN_FAILED_TRANSACTION =>
+            {
                 Now::Slowly
             }
             done => Now::Done(done),
         }
     }
 
-    /// Parse. That the name is there already is told last: what else is wrong about the statement comes first.
+    /// Parse. That the name is there already is told last: what else is wrong about the statement comes first. And that its
+    /// text can't be read comes before all.
     pub(super) async fn parse_slowly(&mut self, len: usize) -> Result<(), Fault> {
         let parsed = self.parse(len);
+        if let Err(Fault::Statement(fields)) = &parsed
+            && fields.code == SqlState::IN_FAILED_TRANSACTION
+        {
+            let text = frontend::Parse::decode(self.body(len))?.query.to_vec();
+            return Err(Box::pin(self.syntax_fault(&text, aborted())).await);
+        }
         if let Err(Fault::Statement(fields)) = &parsed
             && fields.code == SqlState::DUPLICATE_STATEMENT
         {
@@ -901,6 +919,9 @@ impl Session {
             self.links.get_mut(self.active),
         ) {
             _ if self.batch.unparsed.is_some() => Now::Slowly,
+            (Some(Portal::On { .. }), _) if self.block.as_ref().is_some_and(|b| b.failed) => {
+                Now::Slowly
+            }
             (Some(Portal::On { host, set }), Some(link))
                 if link.host == *host && set.is_empty() =>
             {
@@ -925,6 +946,7 @@ impl Session {
         let own = match self.statements.portal(name) {
             None => {
                 let host = self.cursor_host(name).ok_or_else(|| no_portal(name))?;
+                self.check_failed()?;
                 let i = self.link_of_portal(host, name).await?;
                 let link = &mut self.links[i];
                 frontend::execute(&mut link.outbox, name, max_rows);
@@ -934,6 +956,7 @@ impl Session {
             }
             Some(Portal::On { host, .. }) => {
                 let host = *host;
+                self.check_failed()?;
                 let i = self.link_of_portal(host, name).await?;
                 let link = &mut self.links[i];
                 frontend::execute(&mut link.outbox, name, max_rows);

@@ -21,15 +21,20 @@ use crate::route::Values;
 use crate::shardmap::{HostId, ShardId};
 use crate::sql::control::{BeginOptions, Control};
 use crate::sql::shape::Shape;
+use crate::wire::error::SqlState;
 use crate::wire::{backend, frame, frontend};
 
 impl Session {
     /// A Query of one statement for one host with an idle server connection: sent at once.
     pub(super) fn query_now(&mut self, len: usize) -> Now {
+        self.statements.forget_unnamed(self.check_failed().is_ok());
         match self.send_query(len) {
             Ok(true) => Now::Relay,
             Ok(false) => Now::Slowly,
             Err(fault) if self.wants_refresh(&fault) || Self::is_unreadable(&fault) => Now::Slowly,
+            Err(Fault::Statement(fields)) if fields.code == SqlState::IN_FAILED_TRANSACTION => {
+                Now::Slowly
+            }
             Err(fault) => Now::Done(Err(fault)),
         }
     }
@@ -77,6 +82,7 @@ impl Session {
         self.context.stats.routed();
         self.note_notify(&prepared, self.links[i].host);
         let link = &mut self.links[i];
+        link.unsynced = false;
         link.sent_pieces.clear();
         if shard.is_some() {
             let text = 0..text.len();
@@ -103,10 +109,11 @@ impl Session {
     /// A Query message of `len` bytes at the front of the inbox.
     pub(super) async fn query(&mut self, len: usize) -> Result<(), Fault> {
         self.follow_map();
-        if self.is_batch_open() {
-            Box::pin(self.end_batch()).await?;
-        }
+        self.statements.forget_unnamed(self.check_failed().is_ok());
         let text = self.query_text(len)?;
+        if self.is_batch_open() {
+            Box::pin(self.query_in_batch(&text)).await?;
+        }
         let read = match self.read(&self.client.inbox[text.clone()]) {
             Err(fault) if self.wants_refresh(&fault) => {
                 Box::pin(self.refresh_tables()).await;
@@ -118,6 +125,13 @@ impl Session {
             }
             other => other?,
         };
+        if let Err(aborted) = self.check_failed()
+            && !self.may_end_block(&text, &read.prepared)
+        {
+            // That it can't be read is said first.
+            let text = self.client.inbox[text].to_vec();
+            return Err(Box::pin(self.syntax_fault(&text, aborted)).await);
+        }
         let way = match read.way {
             Some(Way::Make(make)) => {
                 self.check_failed()?;
@@ -144,8 +158,9 @@ impl Session {
                     .await?;
                 self.push_query(i, &text, shard, read.prepared.clone(), read.message);
                 let error = self.relay().await?;
-                if !error {
-                    self.note_set_config(set).await?;
+                match error {
+                    true => self.end_implicit(false),
+                    false => self.note_set_config(set).await?,
                 }
                 self.settle().await;
             }
@@ -185,7 +200,7 @@ impl Session {
             (Prepared::Control(control), _) => {
                 let text = self.owned_text(&text);
                 let acted = Box::pin(self.act(control, &text)).await?;
-                self.answer(acted).await;
+                self.answer(acted).await?;
             }
             (Prepared::Empty, _) => {
                 self.client.outbox.extend_from_slice(b"I\0\0\0\x04");
@@ -197,6 +212,54 @@ impl Session {
             (Prepared::ByText, _) => {}
         }
         self.client.flush().await.map_err(Fault::client)
+    }
+
+    /// Whether a failed block takes it: it, or the first of several statements, may be the block's end.
+    fn may_end_block(&self, text: &Range<usize>, prepared: &Prepared) -> bool {
+        match prepared {
+            Prepared::Control(control) => matches!(
+                control,
+                Control::Commit { .. } | Control::Rollback { .. } | Control::RollbackTo(_)
+            ),
+            Prepared::Several(pieces) => {
+                let whole = &self.client.inbox[text.clone()];
+                let first = pieces
+                    .first()
+                    .and_then(|piece| self.read(&whole[piece.clone()]).ok());
+                first.is_some_and(|first| {
+                    !matches!(&*first.prepared, Prepared::Several(_))
+                        && self.may_end_block(text, &first.prepared)
+                })
+            }
+            // Of these nothing is run.
+            Prepared::Empty => true,
+            _ => false,
+        }
+    }
+
+    /// A Query comes without a Sync before it. If it goes on where the batch is, it is part of the same transaction, as in
+    /// Postgres; else the batch ends.
+    async fn query_in_batch(&mut self, text: &Range<usize>) -> Result<(), Fault> {
+        self.settle_unparsed().await?;
+        self.settle_replies().await?;
+        let goes_on = match &self.links[..] {
+            [link] if link.unsynced && self.block.is_none() => {
+                match self.read(&self.client.inbox[text.clone()]) {
+                    Ok(Read { prepared, way, .. }) => match (&*prepared, way) {
+                        (Prepared::Control(_), _) => true,
+                        (_, Some(Way::One { host, .. })) => host == link.host,
+                        _ => false,
+                    },
+                    Err(_) => false,
+                }
+            }
+            _ => false,
+        };
+        match goes_on {
+            true => self.batch.becomes_query(),
+            false => self.end_batch().await?,
+        }
+        Ok(())
     }
 
     /// The end of a Query that was one write: as in Postgres, its CommandComplete comes once it is committed. `None`: it has
@@ -218,16 +281,23 @@ impl Session {
     }
 
     /// Adds what is missing of the answer to a Query that the session acted on itself.
-    async fn answer(&mut self, acted: Acted) {
-        let error = self.batch.take_refused();
+    async fn answer(&mut self, acted: Acted) -> Result<(), Fault> {
+        let mut error = self.batch.take_refused();
+        for i in 0..self.links.len() {
+            if self.links[i].unsynced {
+                // The batch that the message is part of.
+                error |= self.sync_link(i).await?;
+            }
+        }
         self.end_implicit(!error);
-        if let Acted::Answered(bytes) = acted {
+        if let (Acted::Answered(bytes), false) = (acted, error) {
             self.client.outbox.extend_from_slice(&bytes);
         }
         if self.block.is_none() {
             self.release_links().await;
         }
         self.ready();
+        Ok(())
     }
 
     /// A failed block takes nothing but its end.

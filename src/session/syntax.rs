@@ -57,7 +57,15 @@ impl Session {
         let (Way::One { host, .. }, false) = (self.template_way(), lost) else {
             return Ok(Found::Nothing);
         };
-        let i = self.link(Need::plain(host)).await?;
+        let i = match self.block.as_ref().is_some_and(|b| b.failed) {
+            false => self.link(Need::plain(host)).await?,
+            // It takes nothing else, no settings in front of it either.
+            true => match self.links.iter().position(|link| link.host == host) {
+                Some(i) => i,
+                None => return Ok(Found::Nothing),
+            },
+        };
+        self.active = i;
         self.settle_replies().await?;
         // A Sync would end the implicit transaction of the batch.
         let in_batch = self.links[i].unsynced;

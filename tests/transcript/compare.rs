@@ -16,7 +16,8 @@ pub fn difference(postgres: &[Answer], presplit: &[Answer]) -> Option<usize> {
 /// * the OID of a table in RowDescription: each database numbers its own;
 /// * in errors and notices the source file, line and routine: an error of presplit's own has none, and they are another
 ///   in each version of Postgres; the schema: that of the shard. Values of a field, such as the name of a function in
-///   CONTEXT, may name that schema, too.
+///   CONTEXT, may name that schema, too;
+/// * the CONTEXT of a cancelled statement: how far it had come.
 fn same(answer: &Answer) -> Answer {
     let Answer::Message(tag, body) = answer else {
         return answer.clone();
@@ -44,7 +45,8 @@ fn columns(body: &[u8]) -> Vec<u8> {
 
 fn fields(body: &[u8]) -> Vec<u8> {
     let fields = body.split(|b| *b == 0).filter(|f| !f.is_empty());
-    let kept = fields.filter(|f| !b"FLRs".contains(&f[0]));
+    let cancelled = body.windows(7).any(|w| w == b"\0C57014");
+    let kept = fields.filter(|f| !b"FLRs".contains(&f[0]) && !(cancelled && f[0] == b'W'));
     let kept: Vec<&[u8]> = kept.collect();
     kept.join(&b'\n')
 }

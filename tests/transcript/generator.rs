@@ -9,7 +9,7 @@ use super::client::{HANG, Manner};
 use super::message::Message;
 use super::texts::{
     BARE, BLOCKS, COPY_IN, COPY_OUT, CURSORS, DISCARDS, ENDS, FAILS, IN_BLOCKS, LONG, NOTICES,
-    READS, SETTINGS, Text, WRITES,
+    Place, READS, SETTINGS, Text, WRITES,
 };
 
 /// A stream, but for the two users it is about.
@@ -233,13 +233,15 @@ impl Maker {
             2 => vec![0],
             _ => Vec::new(),
         };
-        let mut params = Vec::new();
+        let (mut params, places) = (Vec::new(), text.params);
         for (i, (text, binary)) in values.into_iter().enumerate() {
             let format = formats.get(i).or(match formats.len() {
                 1 => formats.first(),
                 _ => None,
             });
-            params.push(match (format, self.rng.random_ratio(1, 40)) {
+            // A key that is NULL is refused.
+            let may = places[i] != Place::Key;
+            params.push(match (format, may && self.rng.random_ratio(1, 40)) {
                 (_, true) => None,
                 (Some(1), _) => Some(binary),
                 _ => Some(text),
@@ -283,6 +285,9 @@ impl Maker {
         }
         let rows = if self.rng.random_ratio(1, 6) { 2 } else { 0 };
         self.execute("", rows);
+        if rows > 0 && self.rng.random_bool(0.5) {
+            self.execute("", 0);
+        }
         if self.rng.random_ratio(1, 8) {
             self.flush();
         }
@@ -401,7 +406,7 @@ impl Maker {
             self.run("BEGIN");
         }
         for _ in 0..self.rng.random_range(1..4) {
-            let portal = *PORTALS.choose(&mut self.rng).unwrap();
+            let portal = *PORTALS[..3].choose(&mut self.rng).unwrap();
             let text = match self.rng.random_range(0..6) {
                 0 => self.any(),
                 1 => *WRITES.choose(&mut self.rng).unwrap(),
@@ -419,7 +424,7 @@ impl Maker {
                     2 => self.sync(),
                     3 => self.push(Message::ClosePortal(portal.to_owned())),
                     4 => {
-                        let other = *PORTALS.choose(&mut self.rng).unwrap();
+                        let other = *PORTALS[..3].choose(&mut self.rng).unwrap();
                         self.execute(other, 1);
                     }
                     5 if in_block => {
@@ -493,7 +498,7 @@ impl Maker {
             self.run(sql);
             if self.rng.random_ratio(1, 6) {
                 // A cursor is a portal, too.
-                let portal = *PORTALS.choose(&mut self.rng).unwrap();
+                let portal = *PORTALS[..3].choose(&mut self.rng).unwrap();
                 self.execute(portal, 2);
             }
         }
@@ -614,6 +619,8 @@ impl Maker {
                 self.fill(&format!("SELECT 1; {LONG}; SELECT 2")),
             )),
             _ => {
+                // Nobody waits for it.
+                self.pauses = false;
                 self.unnamed(Text {
                     sql: LONG,
                     params: &[],
@@ -647,6 +654,7 @@ impl Maker {
                 }
                 8 => {
                     let rows = self.rng.random_range(0..3);
+                    let portal = *PORTALS[..3].choose(&mut self.rng).unwrap();
                     self.execute(portal, rows);
                 }
                 9 => self.push(Message::CloseStatement(name.to_owned())),

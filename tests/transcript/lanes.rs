@@ -99,6 +99,10 @@ impl Lanes {
             .batch_execute(&functions)
             .await
             .unwrap();
+        for shard in 0..8 {
+            let grant = format!("GRANT USAGE ON SCHEMA shard_{shard:04} TO other");
+            hosts.client(0).await.batch_execute(&grant).await.unwrap();
+        }
         let serve = |(i, room): (usize, &Room)| {
             let file = hosts.dir().join(format!("lane-{i}.toml"));
             std::fs::write(&file, map_text(&hosts, room)).unwrap();

@@ -18,7 +18,7 @@ pub fn shrink(messages: &[Message], mut differs: impl FnMut(&[Message]) -> bool)
             fewer.drain(at..(at + size).min(fewer.len()));
             let fewer = tidy(fewer);
             tries += 1;
-            if fewer.len() < best.len() && differs(&fewer) {
+            if fewer.len() < best.len() && keeps_its_copies(&fewer, &best) && differs(&fewer) {
                 best = fewer;
                 smaller = true;
             } else {
@@ -61,4 +61,24 @@ fn tidy(messages: Vec<Message>) -> Vec<Message> {
         }
     }
     kept
+}
+
+/// COPYs from the client are there as a whole, or not at all. (Another message in the middle of one ends the connection.)
+fn keeps_its_copies(fewer: &[Message], before: &[Message]) -> bool {
+    let count = |messages: &[Message]| {
+        let (mut begun, mut data, mut ended) = (0, 0, 0);
+        for message in messages {
+            match message {
+                Message::Query(sql) | Message::Parse { sql, .. } => {
+                    begun += usize::from(sql.contains("STDIN"));
+                }
+                Message::CopyData(_) => data += 1,
+                Message::CopyDone | Message::CopyFail(_) => ended += 1,
+                _ => {}
+            }
+        }
+        (begun, data, ended)
+    };
+    let (fewer, before) = (count(fewer), count(before));
+    fewer.0 <= fewer.2 && (fewer == before || fewer.0 < before.0)
 }

@@ -38,6 +38,7 @@ pub fn bind(plan: &Plan, tables: &Tables) -> Bound {
         edits,
         per_text: plan.per_text,
         writes: !matches!(plan.verb, Verb::Empty | Verb::CopyTo),
+        unread: false,
         returns_rows: matches!(&plan.verb, Verb::Utility(verb) if verb == "EXPLAIN"),
         names: if plan.copy.is_some() {
             Names::Qualified
@@ -72,6 +73,7 @@ pub fn bind_unreadable(text: &Unreadable, tables: &Tables) -> Bound {
         edits: Vec::new(),
         per_text: false,
         writes: true,
+        unread: true,
         returns_rows: true,
         names: Names::SearchPath,
         copy_out: None,
@@ -344,6 +346,7 @@ fn query(plan: &Plan, tables: &Tables) -> Bound {
     }
     let per_text = plan.per_text;
     Bound {
+        unread: false,
         edits,
         per_text,
         writes,

@@ -19,6 +19,8 @@ pub(super) struct Batch {
     /// The message being dealt with; 0: none.
     pub(super) now: u8,
     skip: Skip,
+    /// Something has been executed in it.
+    pub(super) executed: bool,
     /// The host that the implicit transaction has written on.
     pub(super) writer: Option<HostId>,
     /// A Parse that no server has confirmed: the message after it says which server shall.

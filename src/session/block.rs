@@ -375,6 +375,7 @@ impl Session {
             if chain {
                 return Err(outside(&format!("{command} AND CHAIN")));
             }
+            self.statements.close_portals();
             if self.links.iter().any(|l| l.unsynced) {
                 // It ends the implicit transaction of the batch.
                 self.run_on_unsynced_others(command).await?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::block::{Acted, aborted};
-use super::context::{Prepared, Statement};
+use super::context::{Passed, Prepared, Statement};
 use super::control::declared_cursor;
 use super::ends::Again;
 use super::errors::Fault;
@@ -19,10 +19,10 @@ use super::writes::{Writing, spent};
 use super::{Now, Session};
 use foldhash::quality::RandomState;
 
-use crate::pool::NO_SHARD;
+use crate::pool::{NO_SHARD, StatementKey};
 use crate::route::{Format, Param, Params, Values};
 use crate::shardmap::{HostId, ShardId};
-use crate::sql::control::Control;
+use crate::sql::control::{Control, Discard};
 use crate::wire::error::{ErrorFields, SqlState};
 use crate::wire::frontend::{self, Bind, Kind};
 use crate::wire::{backend, frame};
@@ -124,12 +124,14 @@ impl Prepareds {
         }
     }
 
-    /// A Query takes the place of the unnamed statement and, if it is run at all, portal.
-    pub(super) fn forget_unnamed(&mut self, runs: bool) {
+    /// A Query takes the place of the unnamed statement.
+    pub(super) fn forget_unnamed(&mut self) {
         self.unnamed = None;
-        if runs {
-            self.unnamed_portal = None;
-        }
+    }
+
+    /// And, once it has been run, of the unnamed portal.
+    pub(super) fn forget_unnamed_portal(&mut self) {
+        self.unnamed_portal = None;
     }
 
     pub(super) fn has_portals(&self) -> bool {
@@ -688,6 +690,10 @@ impl Session {
     ) -> Result<u32, Fault> {
         let waits = self.take_unparsed(statement);
         let key = (statement.id, shard.map_or(NO_SHARD, |s| s.0));
+        if waits && matches!(&*statement.prepared, Prepared::Pass(Passed::Cursor(_))) {
+            // Its columns are those of the cursor that has the name now.
+            self.forget_server_statement(i, key)?;
+        }
         if let Some(n) = self.links[i].conn()?.statements.get(key) {
             if waits {
                 self.confirm_statement();
@@ -740,6 +746,23 @@ impl Session {
             shard,
         });
         Ok(added.name)
+    }
+
+    /// The server parses the statement anew when it is next used.
+    fn forget_server_statement(&mut self, i: usize, key: StatementKey) -> Result<(), Fault> {
+        let Some(old) = self.links[i].conn()?.statements.get(key) else {
+            return Ok(());
+        };
+        self.links[i].conn()?.statements.forget(old);
+        let link = &mut self.links[i];
+        frontend::close(
+            &mut link.outbox,
+            Kind::Statement,
+            server_name(old, &mut [0; 12]),
+        );
+        link.unsynced = true;
+        self.replies.push(Reply::One(Pass::Keep));
+        Ok(())
     }
 
     /// A Parse that waits for confirmation is confirmed somewhere now, unless it is that of `statement`.
@@ -806,7 +829,9 @@ impl Session {
         ) {
             // The reply to Parse comes first.
             _ if self.batch.unparsed.is_some() => Now::Slowly,
-            (Kind::Portal, Some(Portal::On { host, .. }), Some(link)) if link.host == *host => {
+            (Kind::Portal, Some(Portal::On { host, .. }), Some(link))
+                if link.host == *host && !self.block.as_ref().is_some_and(|b| b.failed) =>
+            {
                 frontend::describe(&mut link.outbox, Kind::Portal, describe.name);
                 link.unsynced = true;
                 self.replies.push(Reply::Describe(Pass::On));
@@ -855,7 +880,10 @@ impl Session {
         let host = match self.statements.portal(name) {
             // A cursor is a portal too.
             None => self.cursor_host(name).ok_or_else(|| no_portal(name))?,
-            Some(Portal::On { host, .. }) => *host,
+            Some(Portal::On { host, .. }) => {
+                self.check_failed()?;
+                *host
+            }
             Some(Portal::Own(statement) | Portal::Ran(statement)) => {
                 let mut made = Vec::new();
                 describe_own(&mut made, own_columns(statement).unwrap_or_default());
@@ -928,6 +956,7 @@ impl Session {
                 frontend::execute(&mut link.outbox, execute.portal, execute.max_rows);
                 link.unsynced = true;
                 self.replies.push(Reply::Execute(Pass::On));
+                self.batch.executed = true;
                 Now::Done(Ok(()))
             }
             _ => Now::Slowly,
@@ -939,7 +968,14 @@ impl Session {
         let execute = frontend::Execute::decode(self.body(len))?;
         let (max_rows, name) = (execute.max_rows, execute.portal.to_vec());
         self.settle_unparsed().await?;
-        self.execute_slowly(&name, max_rows).await
+        self.execute_slowly(&name, max_rows).await?;
+        self.batch.executed = true;
+        Ok(())
+    }
+
+    /// Whether an implicit transaction has run something that an error here would undo.
+    fn in_pipeline(&self) -> bool {
+        self.block.is_none() && self.batch.executed
     }
 
     async fn execute_slowly(&mut self, name: &[u8], max_rows: i32) -> Result<(), Fault> {
@@ -1016,6 +1052,9 @@ impl Session {
             Prepared::Control(control) => {
                 let text = String::from_utf8_lossy(&own.text).into_owned();
                 self.settle_replies().await?;
+                if matches!(control, Control::Discard(Discard::All)) && self.in_pipeline() {
+                    return Err(in_pipeline("DISCARD ALL"));
+                }
                 if matches!(control, Control::ClosePortal(Some(own)) if own.as_bytes() == name) {
                     self.check_failed()?;
                     return Err(active_portal(name));
@@ -1112,6 +1151,13 @@ fn no_portal(name: &[u8]) -> Fault {
         String::from_utf8_lossy(name)
     );
     Fault::statement(ErrorFields::error(SqlState::INVALID_CURSOR_NAME, message))
+}
+
+fn in_pipeline(what: &str) -> Fault {
+    Fault::statement(ErrorFields::error(
+        SqlState::ACTIVE_TRANSACTION,
+        format!("{what} cannot be executed within a pipeline"),
+    ))
 }
 
 fn cannot_run(name: &[u8]) -> Fault {

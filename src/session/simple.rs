@@ -16,6 +16,7 @@ use super::prepare::{Read, Way};
 use super::relay::char_count;
 use super::replies::{Pass, Reply};
 use super::set::set_config_in;
+use super::syntax::Found;
 use super::{Now, Session};
 use crate::route::Values;
 use crate::shardmap::{HostId, ShardId};
@@ -27,7 +28,7 @@ use crate::wire::{backend, frame, frontend};
 impl Session {
     /// A Query of one statement for one host with an idle server connection: sent at once.
     pub(super) fn query_now(&mut self, len: usize) -> Now {
-        self.statements.forget_unnamed(self.check_failed().is_ok());
+        self.statements.forget_unnamed();
         match self.send_query(len) {
             Ok(true) => Now::Relay,
             Ok(false) => Now::Slowly,
@@ -109,7 +110,7 @@ impl Session {
     /// A Query message of `len` bytes at the front of the inbox.
     pub(super) async fn query(&mut self, len: usize) -> Result<(), Fault> {
         self.follow_map();
-        self.statements.forget_unnamed(self.check_failed().is_ok());
+        self.statements.forget_unnamed();
         let text = self.query_text(len)?;
         if self.is_batch_open() {
             Box::pin(self.query_in_batch(&text)).await?;
@@ -290,6 +291,7 @@ impl Session {
             }
         }
         self.end_implicit(!error);
+        self.note_run();
         if let (Acted::Answered(bytes), false) = (acted, error) {
             self.client.outbox.extend_from_slice(&bytes);
         }
@@ -321,6 +323,13 @@ impl Session {
         }
     }
 
+    /// If it was a Query that was run, there is no unnamed portal any more.
+    fn note_run(&mut self) {
+        if self.batch.now == b'Q' && self.check_failed().is_ok() {
+            self.statements.forget_unnamed_portal();
+        }
+    }
+
     /// [`Session::settle`]; `false`: the server connections are still to be released, with a wait.
     pub(super) fn settle_now(&mut self) -> bool {
         let status = self.active_status();
@@ -336,6 +345,7 @@ impl Session {
             (Some(block), status) => block.failed = status == b'E',
         }
         if self.block.is_some() {
+            self.note_run();
             return true;
         }
         self.end_implicit(true);
@@ -372,6 +382,9 @@ impl Session {
             let prepared = read.prepared.clone();
             self.add_piece(&mut plan, &whole[piece.clone()], read)?;
             let len = char_count(&plan.message) - from;
+            if matches!(&*prepared, Prepared::Query(bound) if bound.unread) {
+                plan.unread.push(piece.clone());
+            }
             plan.sent.push(SentPiece {
                 from,
                 len,
@@ -406,7 +419,22 @@ impl Session {
                 self.settle().await;
                 Ok(())
             }
-            _ => self.one_by_one(&whole, pieces, plan.writes).await,
+            _ => {
+                for piece in &plan.unread {
+                    self.check_piece(&whole, piece).await?;
+                }
+                self.one_by_one(&whole, pieces, plan.writes).await
+            }
+        }
+    }
+
+    /// A syntax error in one statement of a text comes before anything is run. (What could be read has none.)
+    async fn check_piece(&mut self, whole: &[u8], piece: &Range<usize>) -> Result<(), Fault> {
+        let mut text = vec![b' '; char_count(&whole[..piece.start]) as usize];
+        text.extend_from_slice(&whole[piece.start..(piece.end + 1).min(whole.len())]);
+        match Box::pin(self.syntax_error(&text)).await? {
+            Found::Error(error) => Err(Fault::statement(error)),
+            _ => Ok(()),
         }
     }
 
@@ -430,6 +458,18 @@ impl Session {
             (Prepared::Query(bound), _) => {
                 plan.mixed = true;
                 plan.writes |= bound.writes;
+            }
+            // What holds for the transaction holds for the message.
+            (
+                Prepared::Control(
+                    Control::Set { local: true, .. }
+                    | Control::SetTransaction(_)
+                    | Control::SetConstraints { .. },
+                ),
+                _,
+            ) => {
+                plan.alone += 1;
+                plan.writes = true;
             }
             // What else tells of a block (options, savepoints) must be seen here: other hosts of the block get it, too.
             (
@@ -549,14 +589,6 @@ impl Session {
                     done = Box::pin(writing).await?;
                     error = done.is_none();
                 }
-                (Prepared::Control(Control::Set { local: true, .. }), _)
-                    if self.block.is_none() =>
-                {
-                    return Err(Fault::unsupported(
-                        "SET LOCAL in a message of several statements needs BEGIN in front of it",
-                        "Send BEGIN, SET LOCAL and the statements that it is for one by one, or all in one message.",
-                    ));
-                }
                 (Prepared::Control(control), _) => {
                     let text = String::from_utf8_lossy(text).into_owned();
                     if let Acted::Answered(bytes) = Box::pin(self.act(control, &text)).await? {
@@ -601,6 +633,8 @@ struct Pieces {
     /// How many the session itself acts on.
     alone: usize,
     writes: bool,
+    /// Those of which nothing could be read.
+    unread: SmallVec<[Range<usize>; 1]>,
     /// How the message was made.
     sent: SmallVec<[SentPiece; 1]>,
 }

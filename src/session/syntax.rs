@@ -5,12 +5,13 @@ use super::Session;
 use super::errors::Fault;
 use super::links::Need;
 use super::prepare::Way;
+use super::relay::pass_status;
 use crate::wire::backend::ErrorView;
 use crate::wire::error::{ErrorFields, SqlState};
 use crate::wire::{frame, frontend};
 
 /// What a server says of a text.
-enum Found {
+pub(super) enum Found {
     /// It has no syntax error.
     Nothing,
     Error(ErrorFields),
@@ -52,18 +53,20 @@ impl Session {
         }
     }
 
-    async fn syntax_error(&mut self, text: &[u8]) -> Result<Found, Fault> {
+    /// Whether a server finds a syntax error in a text, which is one statement. If it does, its transaction has failed.
+    pub(super) async fn syntax_error(&mut self, text: &[u8]) -> Result<Found, Fault> {
         let lost = self.block.as_ref().is_some_and(|b| b.lost);
         let (Way::One { host, .. }, false) = (self.template_way(), lost) else {
             return Ok(Found::Nothing);
         };
-        let i = match self.block.as_ref().is_some_and(|b| b.failed) {
+        let failed = self.block.as_ref().is_some_and(|b| b.failed);
+        let i = match failed && !self.links.is_empty() {
             false => self.link(Need::plain(host)).await?,
             // It takes nothing else, no settings in front of it either.
-            true => match self.links.iter().position(|link| link.host == host) {
-                Some(i) => i,
-                None => return Ok(Found::Nothing),
-            },
+            true => {
+                let known = self.links.iter().position(|link| link.host == host);
+                known.unwrap_or(0)
+            }
         };
         self.active = i;
         self.settle_replies().await?;
@@ -87,9 +90,19 @@ impl Session {
             {
                 error = Some(fields(&view));
             }
+            if tag == b'S' {
+                // What a failed transaction has set is undone.
+                let message = self.links[i].unread()[..len].to_vec();
+                pass_status(&mut self.client, &mut self.links[i], &message);
+            }
+            let status = self.links[i].unread()[..len].last().copied();
+            let status = status.unwrap_or(b'E');
             self.skip_message(i, len).await?;
             match tag {
-                b'Z' => return Ok(error.map_or(Found::Nothing, Found::Error)),
+                b'Z' => {
+                    self.links[i].status = status;
+                    return Ok(error.map_or(Found::Nothing, Found::Error));
+                }
                 b'1' if in_batch => return Ok(Found::Nothing),
                 b'E' if in_batch => return Ok(Found::EndOfBatch(error)),
                 _ => {}

@@ -135,17 +135,20 @@ impl Job {
             hang: std::time::Duration::from_secs(3),
             ..stream.manner.clone()
         };
+        let ends = |answers: &[Answer]| matches!(answers.last(), Some(Answer::End(_)));
+        let hangs = ends(&presplit);
         let differs = |messages: &[Message]| {
             let (postgres, presplit) = self.both(&quick, messages);
-            !matches!(postgres.last(), Some(Answer::End(_)))
+            !ends(&postgres)
+                && ends(&presplit) == hangs
                 && compare::difference(&postgres, &presplit).is_some()
         };
         let shrunk = shrink::shrink(&stream.messages, differs);
         let (postgres, presplit) = self.both(&quick, &shrunk);
         let alone = compare::difference(&postgres, &presplit);
         let (messages, told) = match alone {
-            Some(_) => (shrunk, told(&postgres, &presplit)),
-            None => (
+            Some(_) if !shrunk.is_empty() => (shrunk, told(&postgres, &presplit)),
+            _ => (
                 stream.messages,
                 format!("  (not again: it takes what other streams do at the same time)\n{first}"),
             ),

@@ -167,6 +167,13 @@ impl Client {
         self.hold = Hold::ForCaller;
     }
 
+    /// What was gathered goes out with what a server says next.
+    pub(crate) fn hold_until_reply(&mut self) {
+        if self.hold == Hold::ForCaller {
+            self.hold = Hold::UntilReply;
+        }
+    }
+
     /// Writes out what may not wait; see [`Hold`].
     pub(super) fn poll_flush_unless_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.hold == Hold::No || self.outbox.len() > READ_MOST {

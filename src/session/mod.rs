@@ -215,6 +215,8 @@ impl Session {
 
     /// Relays what a Query or Sync, which has just been sent, is answered with, up to its ReadyForQuery.
     async fn relay_message(&mut self, header: Header) -> Result<Go, Fault> {
+        // The client waits for this: nothing is gathered any more.
+        self.client.hold_until_reply();
         let relayed = self.relay().await;
         self.client.consume(header.len);
         let error = relayed?;

@@ -260,6 +260,7 @@ impl Session {
             true => self.batch.becomes_query(),
             false => self.end_batch().await?,
         }
+        self.client.hold_until_reply();
         Ok(())
     }
 
@@ -556,6 +557,7 @@ impl Session {
                     self.links[i].outbox.extend_from_slice(&read.message);
                     // Its ReadyForQuery is not the client's: more statements follow.
                     self.replies.push(Reply::Part);
+                    self.client.hold_until_reply();
                     error = self.relay().await?;
                     if !error {
                         self.note_set_config(set).await?;

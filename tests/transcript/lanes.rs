@@ -34,7 +34,7 @@ BEGIN
 END $$;
 CREATE FUNCTION public.slow() RETURNS int LANGUAGE plpgsql AS $$
 BEGIN
-    RAISE WARNING 'begun';
+    RAISE INFO 'begun';
     PERFORM pg_sleep(60);
     RETURN 1;
 END $$;

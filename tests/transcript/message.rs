@@ -63,6 +63,27 @@ impl Message {
         }
     }
 
+    /// With the users in its text.
+    pub fn about(self, users: [i64; 2]) -> Message {
+        let fill = |text: String| {
+            text.replace("{k}", &users[0].to_string())
+                .replace("{j}", &users[1].to_string())
+        };
+        match self {
+            Message::Query(sql) => Message::Query(fill(sql)),
+            Message::Parse { name, sql, types } => Message::Parse {
+                name,
+                sql: fill(sql),
+                types,
+            },
+            Message::CopyData(data) => match String::from_utf8(data) {
+                Ok(data) => Message::CopyData(fill(data).into_bytes()),
+                Err(data) => Message::CopyData(data.into_bytes()),
+            },
+            other => other,
+        }
+    }
+
     /// One line for a person.
     pub fn show(&self) -> String {
         let value = |value: &Option<Vec<u8>>| match value {

@@ -38,7 +38,7 @@ pub fn bind(plan: &Plan, tables: &Tables) -> Bound {
         edits,
         per_text: plan.per_text,
         writes: !matches!(plan.verb, Verb::Empty | Verb::CopyTo),
-        unread: false,
+        unread: matches!(&plan.verb, Verb::Utility(verb) if !begins_a_command(verb)),
         returns_rows: matches!(&plan.verb, Verb::Utility(verb) if verb == "EXPLAIN"),
         names: if plan.copy.is_some() {
             Names::Qualified

@@ -19,6 +19,8 @@ pub(super) struct Batch {
     /// The message being dealt with; 0: none.
     pub(super) now: u8,
     skip: Skip,
+    /// A Parse in it has looked at tables: to Postgres the transaction has a snapshot.
+    pub(super) parsed: bool,
     /// Something has been executed in it.
     pub(super) executed: bool,
     /// The host that the implicit transaction has written on.

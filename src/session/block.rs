@@ -208,6 +208,9 @@ impl Session {
             }
             return self.begin_inside(options, text, command).await;
         }
+        if self.batch.parsed && options.isolation.is_some() {
+            return Err(too_late());
+        }
         self.open_block(*options);
         if !self.links.is_empty() {
             // In the middle of a batch or a message: what it has done so far, on all hosts, belongs to the block. Postgres
@@ -450,7 +453,7 @@ impl Session {
             self.context.refresh.renew().await;
         }
         self.release_links().await;
-        if chain {
+        if chain && committed {
             self.open_chained(chained);
         }
         Ok(Acted::Passed)
@@ -737,6 +740,13 @@ impl Session {
             }
         }
     }
+}
+
+fn too_late() -> Fault {
+    Fault::statement(ErrorFields::error(
+        SqlState::ACTIVE_TRANSACTION,
+        "SET TRANSACTION ISOLATION LEVEL must be called before any query",
+    ))
 }
 
 fn no_savepoint(name: &str) -> Fault {

@@ -39,7 +39,12 @@ pub(super) struct Prepareds {
 /// A portal.
 pub(super) enum Portal {
     /// It is on the server connection of this host.
-    On { host: HostId, set: Vec<SetConfig> },
+    On {
+        host: HostId,
+        /// It gives rows.
+        rows: bool,
+        set: Vec<SetConfig>,
+    },
     /// The session itself acts.
     Own(Arc<Statement>),
     /// It has done so.
@@ -290,6 +295,7 @@ impl Session {
             ));
         }
         let routed = matches!(*statement.prepared, Prepared::Query(_) | Prepared::Pass(_));
+        self.batch.parsed |= matches!(*statement.prepared, Prepared::Query(_));
         self.note_statement(&name);
         if routed && !statement.accepted.load(Ordering::Relaxed) {
             self.batch.unparsed = Some(statement.clone());
@@ -555,13 +561,15 @@ impl Session {
             self.note_notify(&statement.prepared, host);
             self.note_cursor(declared_cursor(&statement.text), host);
         }
+        let rows = gives_rows(statement);
         if portal.is_empty() {
-            self.statements.unnamed_portal = Some(Portal::On { host, set });
+            self.statements.unnamed_portal = Some(Portal::On { host, rows, set });
             return Ok(());
         }
         self.limit_portals()?;
         let name: Box<[u8]> = self.client.inbox[portal].into();
-        self.statements.put_portal(&name, Portal::On { host, set });
+        self.statements
+            .put_portal(&name, Portal::On { host, rows, set });
         Ok(())
     }
 
@@ -850,6 +858,9 @@ impl Session {
             Kind::Statement => {
                 let statement = self.statement(&name)?;
                 self.settle_unparsed_other_than(&statement).await?;
+                if gives_rows(&statement) {
+                    self.check_failed()?;
+                }
                 if let Some(columns) = own_columns(&statement) {
                     self.confirm_unparsed_blindly();
                     let mut made = Vec::new();
@@ -880,10 +891,18 @@ impl Session {
         let host = match self.statements.portal(name) {
             // A cursor is a portal too.
             None => self.cursor_host(name).ok_or_else(|| no_portal(name))?,
-            Some(Portal::On { host, .. }) => {
-                self.check_failed()?;
-                *host
+            Some(Portal::On { rows, .. })
+                if self.block.as_ref().is_some_and(|block| block.failed) =>
+            {
+                if *rows {
+                    return Err(aborted());
+                }
+                let mut made = Vec::new();
+                backend::no_data(&mut made);
+                self.replies.push(Reply::Made(Made::Bytes(made.into())));
+                return Ok(());
             }
+            Some(Portal::On { host, .. }) => *host,
             Some(Portal::Own(statement) | Portal::Ran(statement)) => {
                 let mut made = Vec::new();
                 describe_own(&mut made, own_columns(statement).unwrap_or_default());
@@ -950,7 +969,7 @@ impl Session {
             (Some(Portal::On { .. }), _) if self.block.as_ref().is_some_and(|b| b.failed) => {
                 Now::Slowly
             }
-            (Some(Portal::On { host, set }), Some(link))
+            (Some(Portal::On { host, set, .. }), Some(link))
                 if link.host == *host && set.is_empty() =>
             {
                 frontend::execute(&mut link.outbox, execute.portal, execute.max_rows);
@@ -968,8 +987,15 @@ impl Session {
         let execute = frontend::Execute::decode(self.body(len))?;
         let (max_rows, name) = (execute.max_rows, execute.portal.to_vec());
         self.settle_unparsed().await?;
+        let ends = matches!(
+            self.statements.portal(&name),
+            Some(Portal::Own(statement)) if matches!(
+                &*statement.prepared,
+                Prepared::Control(Control::Commit { .. } | Control::Rollback { .. })
+            )
+        );
         self.execute_slowly(&name, max_rows).await?;
-        self.batch.executed = true;
+        self.batch.executed = !ends;
         Ok(())
     }
 
@@ -990,8 +1016,8 @@ impl Session {
                 self.replies.push(Reply::Execute(Pass::On));
                 return Ok(());
             }
-            Some(Portal::On { host, .. }) => {
-                let host = *host;
+            Some(Portal::On { host, rows, .. }) => {
+                let (host, rows) = (*host, *rows);
                 self.check_failed()?;
                 let i = self.link_of_portal(host, name).await?;
                 let link = &mut self.links[i];
@@ -1009,6 +1035,7 @@ impl Session {
                     name,
                     Portal::On {
                         host,
+                        rows,
                         set: Vec::new(),
                     },
                 );
@@ -1125,6 +1152,18 @@ impl Session {
         }
         self.replies.push(Reply::Made(Made::CloseComplete));
         Ok(())
+    }
+}
+
+/// Whether an answer to the statement has rows.
+fn gives_rows(statement: &Statement) -> bool {
+    match &*statement.prepared {
+        Prepared::Query(bound) => bound.returns_rows,
+        Prepared::Pass(passed) => !matches!(passed, Passed::Notify),
+        Prepared::Control(control) => {
+            matches!(control, Control::Show(_) | Control::ExplainRoute { .. })
+        }
+        _ => false,
     }
 }
 

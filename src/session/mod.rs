@@ -395,6 +395,7 @@ impl Session {
         match self.batch.now {
             now @ (b'Q' | b'S') => {
                 Box::pin(self.end_message(true)).await?;
+                Box::pin(self.bring_back()).await?;
                 self.batch = Batch::at(now);
                 if self.block.is_none() {
                     self.release_links().await;

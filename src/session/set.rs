@@ -286,6 +286,26 @@ impl Session {
 
     /// What the client asked for at startup is its default, not what the server has: it holds at once after a RESET, and
     /// the client hears of nothing else.
+    /// A message has failed, and with it what it has set: the client is not to hear of it.
+    pub(super) async fn bring_back(&mut self) -> Result<(), Fault> {
+        if self.block.is_some() || !self.client.has_reports() {
+            return Ok(());
+        }
+        for i in 0..self.links.len() {
+            let link = &self.links[i];
+            let unsure = link
+                .conn
+                .as_ref()
+                .is_some_and(|conn| !conn.unsure.is_empty());
+            if unsure && !link.unsynced && link.status == b'I' {
+                self.active = i;
+                self.bring_settings(i, None)?;
+                self.relay().await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn bring_startup(&mut self) -> Result<(), Fault> {
         if self.startup.is_empty() {
             return Ok(());

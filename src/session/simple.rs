@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::block::{Acted, aborted};
 use super::context::Prepared;
-use super::control::declared_cursor;
+use super::control::{declared_cursor, in_block};
 use super::ddl::Item;
 use super::ends::SentPiece;
 use super::errors::Fault;
@@ -20,7 +20,7 @@ use super::syntax::Found;
 use super::{Now, Session};
 use crate::route::Values;
 use crate::shardmap::{HostId, ShardId};
-use crate::sql::control::{BeginOptions, Control};
+use crate::sql::control::{BeginOptions, Control, Discard};
 use crate::sql::shape::Shape;
 use crate::wire::error::SqlState;
 use crate::wire::{backend, frame, frontend};
@@ -424,7 +424,8 @@ impl Session {
                 for piece in &plan.unread {
                     self.check_piece(&whole, piece).await?;
                 }
-                self.one_by_one(&whole, pieces, plan.writes).await
+                self.one_by_one(&whole, pieces, plan.writes || plan.whole)
+                    .await
             }
         }
     }
@@ -446,6 +447,8 @@ impl Session {
                 prepared @ (Prepared::Query(_) | Prepared::Pass(_)),
                 Some(Way::One { host, path, .. }),
             ) => {
+                // A cursor lives as long as the transaction: the message is one.
+                plan.whole |= declared_cursor(piece).is_some();
                 plan.mixed |= plan.host.is_some_and(|h| h != host)
                     || plan.path.is_some_and(|p| Some(p) != path);
                 plan.host = Some(host);
@@ -470,7 +473,7 @@ impl Session {
                 _,
             ) => {
                 plan.alone += 1;
-                plan.writes = true;
+                plan.whole = true;
             }
             // What else tells of a block (options, savepoints) must be seen here: other hosts of the block get it, too.
             (
@@ -591,6 +594,10 @@ impl Session {
                     done = Box::pin(writing).await?;
                     error = done.is_none();
                 }
+                (Prepared::Control(Control::Discard(Discard::All)), _) => {
+                    self.check_failed()?;
+                    return Err(in_block("DISCARD ALL"));
+                }
                 (Prepared::Control(control), _) => {
                     let text = String::from_utf8_lossy(text).into_owned();
                     if let Acted::Answered(bytes) = Box::pin(self.act(control, &text)).await? {
@@ -611,6 +618,7 @@ impl Session {
             }
         }
         let failed = self.end_message(failed).await?;
+        self.bring_back().await?;
         if let Some(tag) = done.filter(|_| !failed) {
             backend::command_complete(&mut self.client.outbox, &tag);
         }
@@ -635,6 +643,8 @@ struct Pieces {
     /// How many the session itself acts on.
     alone: usize,
     writes: bool,
+    /// It must be one transaction though it writes nothing.
+    whole: bool,
     /// Those of which nothing could be read.
     unread: SmallVec<[Range<usize>; 1]>,
     /// How the message was made.

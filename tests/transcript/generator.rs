@@ -638,7 +638,7 @@ impl Maker {
     fn lost(&mut self) {
         for _ in 0..self.rng.random_range(3..15) {
             let name = self.name();
-            let portal = *PORTALS.choose(&mut self.rng).unwrap();
+            let portal = *PORTALS[..3].choose(&mut self.rng).unwrap();
             let text = self.any();
             match self.rng.random_range(0..16) {
                 0..4 => self.unnamed(text),

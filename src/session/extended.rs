@@ -698,8 +698,9 @@ impl Session {
     ) -> Result<u32, Fault> {
         let waits = self.take_unparsed(statement);
         let key = (statement.id, shard.map_or(NO_SHARD, |s| s.0));
-        if waits && matches!(&*statement.prepared, Prepared::Pass(Passed::Cursor(_))) {
-            // Its columns are those of the cursor that has the name now.
+        if matches!(&*statement.prepared, Prepared::Pass(Passed::Cursor(_))) {
+            // Its columns are those of the cursor that has the name now. And Postgres (15 to 17) crashes as a whole when it
+            // describes a FETCH that was parsed while there was a cursor that is gone.
             self.forget_server_statement(i, key)?;
         }
         if let Some(n) = self.links[i].conn()?.statements.get(key) {

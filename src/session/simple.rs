@@ -251,7 +251,13 @@ impl Session {
                         (_, Some(Way::One { host, .. })) => host == link.host,
                         _ => false,
                     },
-                    Err(_) => false,
+                    Err(_) => {
+                        // It fails, and with it the whole of its transaction.
+                        self.run_quietly(0, "ROLLBACK").await?;
+                        self.links[0].unsynced = false;
+                        self.end_implicit(false);
+                        true
+                    }
                 }
             }
             _ => false,
@@ -449,6 +455,10 @@ impl Session {
             ) => {
                 // A cursor lives as long as the transaction: the message is one.
                 plan.whole |= declared_cursor(piece).is_some();
+                // SHOW search_path is not to tell of that of another statement's shard.
+                plan.shows |= matches!(prepared, Prepared::Pass(_));
+                plan.paths |= path.is_some();
+                plan.mixed |= plan.shows && plan.paths;
                 plan.mixed |= plan.host.is_some_and(|h| h != host)
                     || plan.path.is_some_and(|p| Some(p) != path);
                 plan.host = Some(host);
@@ -643,6 +653,9 @@ struct Pieces {
     /// How many the session itself acts on.
     alone: usize,
     writes: bool,
+    /// Some show what is set, some need the search_path of their shard.
+    shows: bool,
+    paths: bool,
     /// It must be one transaction though it writes nothing.
     whole: bool,
     /// Those of which nothing could be read.

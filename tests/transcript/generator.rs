@@ -406,9 +406,13 @@ impl Maker {
             self.run("BEGIN");
         }
         for _ in 0..self.rng.random_range(1..4) {
-            let portal = *PORTALS[..3].choose(&mut self.rng).unwrap();
+            let mut portal = *PORTALS[..3].choose(&mut self.rng).unwrap();
             let text = match self.rng.random_range(0..6) {
-                0 => self.any(),
+                0 => {
+                    // No cursor's name: a FETCH could not be from it.
+                    portal = "y";
+                    self.any()
+                }
                 1 => *WRITES.choose(&mut self.rng).unwrap(),
                 _ => *READS.choose(&mut self.rng).unwrap(),
             };
@@ -644,6 +648,7 @@ impl Maker {
                 0..4 => self.unnamed(text),
                 4 => self.parse(name, text),
                 5 | 6 => {
+                    let portal = "y";
                     self.parse(name, text);
                     self.bind(portal, name, text);
                     self.execute(portal, 1);

@@ -13,12 +13,12 @@ use crate::support::raw::{b, bf, cp, cs, d, done, dp, ds, e, fail, frame, h, p, 
 use crate::support::{Cluster, Hosts, Proxy, Raw};
 
 /// Hosts of 8 shards, and one Postgres with the same rows. User 1 and 9 are of shard 1 on host a, user 5 of shard 5 on b.
-struct Twins {
-    hosts: Hosts,
+pub struct Twins {
+    pub hosts: Hosts,
     plain: Cluster,
 }
 
-async fn twins() -> &'static Twins {
+pub async fn twins() -> &'static Twins {
     static TWINS: OnceCell<Twins> = OnceCell::const_new();
     TWINS
         .get_or_init(|| async {
@@ -53,10 +53,10 @@ impl Twins {
 }
 
 /// What is sent at once, and how many ReadyForQuery answer it.
-type Step = (Vec<u8>, usize);
-type Script = (&'static str, Vec<Step>);
+pub type Step = (Vec<u8>, usize);
+pub type Script = (&'static str, Vec<Step>);
 
-fn step(frames: &[Vec<u8>], ready: usize) -> Step {
+pub fn step(frames: &[Vec<u8>], ready: usize) -> Step {
     (frames.concat(), ready)
 }
 
@@ -94,7 +94,7 @@ fn anonymous(line: String) -> String {
 static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// Runs all scripts on both, and shows every difference.
-async fn compare(scripts: Vec<Script>, proxy: &Proxy) {
+pub async fn compare(scripts: Vec<Script>, proxy: &Proxy) {
     // Scripts of other tests write the same rows.
     let _turn = TURN.lock().await;
     let plain = twins().await.plain();

@@ -168,6 +168,11 @@ fn pools(context: &Context, now: &Now) -> Result<(), prometheus::Error> {
         "Server connections lent to a client or being opened",
         &|c| c.sv_active as f64,
     )?;
+    gauge(
+        "presplit_pool_sv_pinned",
+        "Server connections that clients keep beyond a transaction, for locks, channels, temporary tables and cursors",
+        &|c| c.sv_pinned as f64,
+    )?;
     gauge("presplit_pool_sv_idle", "Idle server connections", &|c| {
         c.sv_idle as f64
     })?;

@@ -84,6 +84,7 @@ pub(super) fn columns(view: View) -> &'static [(&'static str, u32)] {
             ("checkouts", INT8),
             ("opened", INT8),
             ("failed", INT8),
+            ("sv_pinned", INT8),
         ],
         View::Clients => &[
             ("id", INT8),
@@ -94,6 +95,7 @@ pub(super) fn columns(view: View) -> &'static [(&'static str, u32)] {
             ("state", TEXT),
             ("state_ms", INT8),
             ("since_ms", INT8),
+            ("pinned", TEXT),
         ],
         View::Transactions => &[
             ("transaction", TEXT),
@@ -275,6 +277,7 @@ fn pools(context: &Context) -> Vec<Row> {
             int(counts.checkouts),
             int(counts.opened),
             int(counts.failed),
+            int(counts.sv_pinned),
         ]
     };
     context.pools.list().iter().map(row).collect()
@@ -306,6 +309,7 @@ fn clients(context: &Context) -> Vec<Row> {
             state(activity).into(),
             int(ms),
             int(client.since.elapsed().as_millis()),
+            client.pinned().into(),
         ]
     };
     context.clients.list().iter().map(row).collect()

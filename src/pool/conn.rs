@@ -63,6 +63,16 @@ impl ServerConn {
         }
     }
 
+    /// After DISCARD ALL: the server has none of our statements any more, and no setting but its own.
+    pub(super) fn forget_all(&mut self, statement_cap: usize) {
+        self.statements = Statements::new(statement_cap);
+        self.settings = Settings::default();
+        self.unsure.clear();
+        self.begin_prepared = false;
+        self.commit_prepared = false;
+        self.inbox = Vec::new();
+    }
+
     /// The server has said the value of a parameter.
     pub fn report(&mut self, name: &str, value: &str) {
         match self.parameters.iter_mut().find(|(known, _)| known == name) {

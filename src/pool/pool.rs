@@ -1,6 +1,7 @@
 //! The pool of one (host, server user): at most `limit` connections, newest idle one first, waiters served in order.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -52,6 +53,8 @@ pub struct PoolCounts {
     pub cl_waiting: usize,
     /// Connections lent out or being opened.
     pub sv_active: usize,
+    /// Those of the lent ones that their sessions keep beyond a transaction.
+    pub sv_pinned: usize,
     /// Idle connections.
     pub sv_idle: usize,
     /// How long the first waiter has waited.
@@ -71,6 +74,8 @@ pub struct Pool {
     /// Where it is.
     pub url: HostUrl,
     target: Target,
+    /// Lent connections that their sessions keep beyond a transaction.
+    pinned: AtomicUsize,
     state: Mutex<State>,
 }
 
@@ -157,6 +162,7 @@ impl Pool {
             host,
             url,
             target,
+            pinned: AtomicUsize::new(0),
             state: Mutex::new(state),
         })
     }
@@ -311,6 +317,36 @@ impl Pool {
         self.free_slot();
     }
 
+    /// Takes back a connection that a session has had for itself: what it has left there is thrown away first. It must be
+    /// outside a transaction with no reply outstanding.
+    pub async fn renew(&self, mut conn: Box<ServerConn>) {
+        let (limits, discard) = (self.lock().limits.clone(), "DISCARD ALL");
+        let renewed = server::run_alone(&mut conn, discard);
+        match tokio::time::timeout(limits.connect, renewed).await {
+            Ok(Ok(())) => {
+                conn.forget_all(limits.statements);
+                self.release(conn);
+            }
+            _ => self.discard(conn),
+        }
+    }
+
+    /// One connection more is kept by its session.
+    pub fn pin(&self) {
+        self.pinned.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One connection fewer is.
+    pub fn unpin(&self) {
+        self.pinned.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// How many connections sessions keep, and the most that there may be open.
+    pub fn pinned(&self) -> (usize, usize) {
+        let limit = self.lock().limits.connections;
+        (self.pinned.load(Ordering::Relaxed), limit)
+    }
+
     /// One connection fewer is open: the next waiter may open one.
     fn free_slot(&self) {
         let mut state = self.lock();
@@ -357,6 +393,7 @@ impl Pool {
             cl_waiting: state.waiters.len(),
             sv_active: state.open - state.idle.len(),
             sv_idle: state.idle.len(),
+            sv_pinned: self.pinned.load(Ordering::Relaxed),
             maxwait: state
                 .waiters
                 .front()

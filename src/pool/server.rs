@@ -426,10 +426,35 @@ async fn settle(mut stream: Stream) -> Result<Login, Step> {
     Err(Step::Protocol("a login without end".to_owned()))
 }
 
+/// Runs a Query of our own on a connection with nothing outstanding. The caller bounds the time.
+pub(super) async fn run_alone(conn: &mut super::conn::ServerConn, text: &str) -> io::Result<()> {
+    let mut query = Vec::new();
+    frontend::query(&mut query, text.as_bytes());
+    conn.stream.write_all(&query).await?;
+    let (mut body, mut refused) = (Vec::new(), false);
+    loop {
+        let read = conn.stream.read_frame(MAX_MESSAGE, &mut body).await;
+        match read.map_err(io::Error::other)? {
+            b'E' => refused = true,
+            b'Z' if refused || body != b"I" => return Err(io::Error::other("refused")),
+            b'Z' => return Ok(()),
+            _ => {}
+        }
+    }
+}
+
 /// Asks the host to cancel what the server connection with this key is doing. Returns when the host has passed it on;
 /// whether there was anything to cancel is not known. The caller bounds the time.
 pub async fn cancel(target: &Target, key: &[u8]) -> io::Result<()> {
-    let mut stream = dial(target).await?;
+    cancel_over(dial(target).await?, key).await
+}
+
+/// The same of any server that speaks the protocol, such as another proxy.
+pub async fn cancel_at(host: &str, port: u16, key: &[u8]) -> io::Result<()> {
+    cancel_over(Stream::tcp(TcpStream::connect((host, port)).await?)?, key).await
+}
+
+async fn cancel_over(mut stream: Stream, key: &[u8]) -> io::Result<()> {
     let mut packet = Vec::new();
     frontend::cancel_request(&mut packet, key);
     stream.write_all(&packet).await?;

@@ -19,6 +19,8 @@ pub(super) async fn run(context: Arc<Context>, end: CancellationToken) {
             changed = maps.changed() => {
                 if changed.is_ok() {
                     context.pools.follow(&context.map.load());
+                    // Those that listen wait for their server connection as for their client, under the map that was.
+                    context.clients.list().iter().for_each(|client| client.wake());
                 }
             }
             () = tokio::time::sleep(ROUND) => {

@@ -72,7 +72,7 @@ pub(super) async fn keep(context: Arc<Context>, keeper: Keeper, end: Cancellatio
 #[derive(Default)]
 struct Known {
     snapshot: Option<Snapshot>,
-    rules: Option<(Keyspace, BTreeMap<String, TableRule>)>,
+    rules: Option<(Keyspace, BTreeMap<String, TableRule>, String)>,
     said: Vec<String>,
 }
 
@@ -105,7 +105,8 @@ async fn look_at(context: &Context, known: &mut Known, forced: bool) -> bool {
     let (tables, faults) = Tables::new(&map, &snapshot);
     said.extend(faults);
     say(context, known, said);
-    let rules = Some((map.keyspace.clone(), map.tables.clone()));
+    let session_host = map.host(map.session_host()).name.clone();
+    let rules = Some((map.keyspace.clone(), map.tables.clone(), session_host));
     if forced || known.rules != rules || known.snapshot.as_ref() != Some(&snapshot) {
         tracing::info!(sharded = snapshot.sharded.len(), "the tables are known");
         context

@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 
 use crate::sql::copy::Options;
-use crate::sql::plan::{CopyEnd, LevelId, Plan, Source, TableRef, Unreadable, Verb, Wrap};
+use crate::sql::plan::{Call, CopyEnd, LevelId, Plan, Source, TableRef, Unreadable, Verb, Wrap};
 use crate::sql::rewrite::Edit;
 
 use super::columns::Scope;
@@ -13,7 +13,7 @@ use super::keys::Keys;
 use super::known::Knowledge;
 use super::needs::{Needs, named_on_a_host, needs};
 use super::refusal::{Code, Refusal};
-use super::rules::{Bound, Names, Reach, Rule, Sharded};
+use super::rules::{Bound, Names, Reach, Rule, SessionState, Sharded};
 use super::spread::Spread;
 use super::tables::{Table, TableKind, Tables};
 use super::{copy, ddl, gather, reach, views, words};
@@ -34,7 +34,17 @@ pub fn bind(plan: &Plan, tables: &Tables) -> Bound {
         (Rule::Refuse { hintable: true, .. }, None, Some(ddl)) => ddl::bind(ddl, plan, tables),
         (rule, ..) => (rule, Vec::new()),
     };
+    let temporary = match &rule {
+        Rule::Temporary => true,
+        Rule::Host { table, .. } => tables.is_temporary(table),
+        _ => false,
+    };
     Bound {
+        session_state: match temporary && plan.copy.is_none() {
+            true => SessionState::Temporary,
+            false => SessionState::Same,
+        },
+        temporary,
         edits,
         per_text: plan.per_text,
         writes: !matches!(plan.verb, Verb::Empty | Verb::CopyTo),
@@ -51,6 +61,15 @@ pub fn bind(plan: &Plan, tables: &Tables) -> Bound {
     }
 }
 
+/// Whether a temporary table of the session is among what a query names.
+fn names_temporary(plan: &Plan, tables: &Tables) -> bool {
+    let mut sources = plan.levels.iter().flat_map(|level| &level.items);
+    sources.any(|item| match &item.source {
+        Source::Table(table) => tables.is_temporary(&table.name),
+        _ => false,
+    })
+}
+
 /// How the data of a COPY TO STDOUT is written.
 fn copy_out(plan: &Plan) -> Option<Box<Options>> {
     let out = plan.verb == Verb::CopyTo || plan.wrap == Wrap::CopyOut;
@@ -62,14 +81,26 @@ fn copy_out(plan: &Plan) -> Option<Box<Options>> {
 /// Postgres answers it, with its own syntax error if it is one. Else it goes by a hint or not at all.
 pub fn bind_unreadable(text: &Unreadable, tables: &Tables) -> Bound {
     let ours = text.words.iter().find(|word| tables.knows(word));
-    let rule = match ours {
-        None => Rule::Template,
-        Some(word) => Rule::Refuse {
+    let of_session = |word: &&String| {
+        matches!(word.as_str(), "temp" | "temporary" | "pg_temp")
+            || functions::of_session_host(word, tables).is_some()
+    };
+    let rule = match (text.words.iter().find(of_session), ours) {
+        // It would leave something on a connection that others get, or miss what others have.
+        (Some(word), _) => Rule::Refuse {
+            refusal: words::unreadable(word, &text.why),
+            hintable: false,
+        },
+        (None, None) => Rule::Template,
+        (None, Some(word)) => Rule::Refuse {
             refusal: words::unreadable(word, &text.why),
             hintable: true,
         },
     };
+    let states = text.words.iter().map(|word| functions::session_state(word));
     Bound {
+        session_state: states.max().unwrap_or_default(),
+        temporary: false,
         edits: Vec::new(),
         per_text: false,
         writes: true,
@@ -157,9 +188,11 @@ const SESSION_COMMANDS: &[&str] = &[
     "DEALLOCATE",
     "DISCARD",
     "END",
+    "EXECUTE",
     "FETCH",
     "LISTEN",
     "MOVE",
+    "PREPARE",
     "RELEASE",
     "RESET",
     "ROLLBACK",
@@ -173,6 +206,7 @@ const SESSION_COMMANDS: &[&str] = &[
 /// CREATE, ALTER, VACUUM ...: what is no DDL that [`ddl`] knows goes nowhere without a hint.
 fn utility(verb: &str) -> Rule {
     let refusal = match verb {
+        "CREATE TEMP TABLE" => return Rule::Temporary,
         "CREATE TEMP" => {
             return Rule::Refuse {
                 refusal: words::temporary(),
@@ -184,12 +218,6 @@ fn utility(verb: &str) -> Rule {
         {
             return Rule::Refuse {
                 refusal: words::session_command(verb),
-                hintable: false,
-            };
-        }
-        "PREPARE" | "EXECUTE" => {
-            return Rule::Refuse {
-                refusal: words::sql_prepare(),
                 hintable: false,
             };
         }
@@ -233,6 +261,10 @@ pub(super) fn classify<'t>(table: &TableRef, tables: &'t Tables) -> Class<'t> {
     let schema = table.schema.as_ref().map(|(schema, _)| schema.as_str());
     match (schema, tables.get(&table.name)) {
         (Some("pg_catalog" | "information_schema"), _) => Class::Catalog,
+        (None | Some("pg_temp"), Some(ours)) if ours.temporary => of_ours(ours),
+        (Some(schema), Some(ours)) if ours.temporary => {
+            Class::Refused(words::hidden(schema, &table.name))
+        }
         (None | Some("public"), Some(ours)) => of_ours(ours),
         (None, None) if table.name.starts_with("pg_") => Class::Catalog,
         (None | Some("public"), None) => Class::Refused(words::unknown(&table.name)),
@@ -301,6 +333,13 @@ fn query(plan: &Plan, tables: &Tables) -> Bound {
     let with_views = views::expand(plan, tables);
     let mut parts = parts(&with_views, tables);
     parts.unsharded.extend(named_on_a_host(plan, tables));
+    let of_session_host = |call: &Call| functions::of_session_host(&call.name, tables);
+    let made = plan.temporary.then_some("a temporary table");
+    let calls = with_views.calls.iter().filter_map(of_session_host);
+    let host = tables.session_host();
+    parts
+        .unsharded
+        .extend(calls.chain(made).map(|what| (host, what)));
     let needs = needs(&with_views, tables, &mut edits);
     // A view of the shards that reads none of their tables is found in any of them.
     parts.catalog |= parts.sharded.is_empty() && with_views.levels.len() > plan.levels.len();
@@ -325,10 +364,12 @@ fn query(plan: &Plan, tables: &Tables) -> Bound {
             .calls
             .iter()
             .any(|call| functions::writes(&call.name));
+    let writes = writes || plan.temporary;
     let root = plan.root.map(|root| &plan.levels[root]);
     let returns_rows = match plan.wrap {
         Wrap::Explain => true,
         Wrap::Cursor | Wrap::CopyOut => false,
+        Wrap::Bare if plan.temporary => false,
         Wrap::Bare => root.is_some_and(|root| !root.writes() || !root.outputs.is_empty()),
     };
     let names = if needs.search_path {
@@ -345,8 +386,15 @@ fn query(plan: &Plan, tables: &Tables) -> Bound {
         };
     }
     let per_text = plan.per_text;
+    let states = with_views
+        .calls
+        .iter()
+        .map(|call| functions::session_state(&call.name));
+    let made = plan.temporary.then_some(SessionState::Temporary);
     Bound {
         unread: false,
+        session_state: states.chain(made).max().unwrap_or_default(),
+        temporary: plan.temporary || names_temporary(plan, tables),
         edits,
         per_text,
         writes,

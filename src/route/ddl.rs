@@ -157,7 +157,8 @@ impl Binder<'_> {
         match &work.place {
             // As any statement for one host: what it says on the way is passed on as it comes.
             Place::Host(host)
-                if matches!(self.ddl.act, Act::Truncate | Act::Maintain | Act::Lock) =>
+                if matches!(self.ddl.act, Act::Truncate | Act::Maintain | Act::Lock)
+                    || self.tables.is_temporary(self.name()) =>
             {
                 Rule::Host {
                     host: host.clone(),

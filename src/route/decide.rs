@@ -140,6 +140,7 @@ fn without_hint(bound: &Bound, values: &Values<'_>, map: &ShardMap) -> Result<Ro
         Rule::Reference(reference) => everywhere(reference, map),
         Rule::Any => Ok(route(Target::Any, Names::Qualified)),
         Rule::Template => Ok(route(Target::Template, Names::SearchPath)),
+        Rule::Temporary => Ok(on_session_host(map)),
         Rule::Host { host, table } => {
             let host = map
                 .host_named(host)
@@ -185,12 +186,22 @@ pub fn anywhere(
         Rule::Reference(_) => Ok(route(Target::Any, Names::Qualified)),
         Rule::Any => Ok(route(Target::Any, Names::Qualified)),
         Rule::Template => Ok(route(Target::Template, Names::SearchPath)),
+        Rule::Temporary => Ok(on_session_host(map)),
         Rule::Host { host, table } => {
             let host = map
                 .host_named(host)
                 .ok_or_else(|| words::unknown_host(table, host))?;
             Ok(route(Target::Host(host), Names::Qualified))
         }
+    }
+}
+
+/// On the session host, with the names of a shard there: `LIKE photos` is the same in each.
+fn on_session_host(map: &ShardMap) -> Route {
+    let host = map.session_host();
+    match map.shards_of(host).next() {
+        Some(shard) => route(Target::Shard(shard), Names::SearchPath),
+        None => route(Target::Host(host), Names::Qualified),
     }
 }
 
@@ -453,7 +464,9 @@ fn with_shard(
         Rule::Any => Names::Qualified,
         Rule::Template => Names::SearchPath,
         // The table is where it is, whatever the session's key.
-        Rule::Host { .. } | Rule::Reference(_) => return without_hint(bound, values, map),
+        Rule::Temporary | Rule::Host { .. } | Rule::Reference(_) => {
+            return without_hint(bound, values, map);
+        }
         Rule::Refuse {
             refusal,
             hintable: false,
@@ -479,7 +492,7 @@ fn all(bound: &Bound, values: &Values<'_>, map: &ShardMap) -> Result<Route, Refu
             (None, Some(_)) => words::hint_all("the statement names a shard's schema"),
         },
         Rule::Ddl(_) => return Ok(route(Target::Everywhere, Names::SearchPath)),
-        Rule::Any | Rule::Template | Rule::Host { .. } | Rule::Reference(_) => {
+        Rule::Any | Rule::Template | Rule::Temporary | Rule::Host { .. } | Rule::Reference(_) => {
             words::hint_all("the statement names no sharded table")
         }
         Rule::Data(_) => words::hint_all("each row of a COPY goes to its own shard"),

@@ -1,6 +1,7 @@
 //! What is known of functions by name. Names of Postgres' own are taken from the catalog snapshot; here stand those
 //! that the grammar has without a catalog entry, and the properties that bear on where a statement may run.
 
+use super::rules::SessionState;
 use super::tables::Tables;
 
 /// Calls that are grammar, not catalog.
@@ -60,11 +61,8 @@ fn is_grammar(name: &str) -> bool {
     )
 }
 
-/// It belongs to Postgres or an extension, and can run anywhere. Large objects can't: each host has its own.
+/// It belongs to Postgres or an extension: it touches no table of the app. Those of [`of_session_host`] run on one host alone.
 pub(super) fn is_builtin(name: &str, tables: &Tables) -> bool {
-    if name.starts_with("lo_") || matches!(name, "loread" | "lowrite") {
-        return false;
-    }
     name.starts_with("pg_")
         || is_grammar(name)
         || is_aggregate(name)
@@ -170,11 +168,8 @@ pub(super) fn is_volatile(name: &str) -> bool {
             | "version"
             | "dblink"
             | "dblink_exec"
-            | "lo_create"
-            | "lo_import"
-            | "lo_unlink"
-            | "lo_put"
-            | "lo_from_bytea"
+            | "loread"
+            | "lowrite"
             | "query_to_xml"
             | "table_to_xml"
             | "cursor_to_xml"
@@ -184,7 +179,8 @@ pub(super) fn is_volatile(name: &str) -> bool {
             | "current_schema"
             | "current_schemas"
             | "normal_rand"
-    ) || name.starts_with("txid_")
+    ) || name.starts_with("lo_")
+        || name.starts_with("txid_")
         || name.starts_with("brin_")
         || name.starts_with("gin_")
         || name.ends_with("_to_xml")
@@ -197,6 +193,35 @@ fn is_harmless_pg(name: &str) -> bool {
         name,
         "pg_typeof" | "pg_column_size" | "pg_size_pretty" | "pg_size_bytes" | "pg_client_encoding"
     )
+}
+
+/// What it works on belongs to no table and is each host's own, so that all sessions must meet on the same host: advisory
+/// locks, channels, large objects. What it is of these.
+pub(super) fn of_session_host(name: &str, tables: &Tables) -> Option<&'static str> {
+    let large_object = name.starts_with("lo_") || matches!(name, "loread" | "lowrite");
+    if name.starts_with("pg_advisory_") || name.starts_with("pg_try_advisory_") {
+        Some("an advisory lock")
+    } else if matches!(name, "pg_notify" | "pg_listening_channels") {
+        Some("a channel")
+    } else if large_object && tables.functions().builtin.contains(name) {
+        Some("a large object")
+    } else {
+        None
+    }
+}
+
+/// What a statement does to what a session has in its server process.
+pub(super) fn session_state(name: &str) -> SessionState {
+    match name {
+        "pg_advisory_lock"
+        | "pg_advisory_lock_shared"
+        | "pg_try_advisory_lock"
+        | "pg_try_advisory_lock_shared" => SessionState::Takes,
+        "pg_advisory_unlock" | "pg_advisory_unlock_shared" | "pg_advisory_unlock_all" => {
+            SessionState::Gives
+        }
+        _ => SessionState::Same,
+    }
 }
 
 /// It gives another value on another host, or at another moment.
@@ -221,11 +246,15 @@ pub(super) fn writes(name: &str) -> bool {
         name,
         "nextval"
             | "setval"
+            | "lo_creat"
             | "lo_create"
             | "lo_import"
             | "lo_unlink"
             | "lo_put"
             | "lo_from_bytea"
+            | "lo_truncate"
+            | "lo_truncate64"
+            | "lowrite"
             | "dblink"
             | "dblink_exec"
     )

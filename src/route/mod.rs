@@ -53,7 +53,7 @@ pub use outlook::{Outlook, outlook};
 pub use reason::why;
 pub use recipe::{Final, Piece, Recipe, SortKey, Sorted, TextKey, write_part};
 pub use refusal::{Code, Refusal};
-pub use rules::{Bound, Names};
+pub use rules::{Bound, Names, SessionState};
 pub use split::{Part, Split};
 pub use tables::{KeyColumn, Maker, Table, TableKind, Tables};
 

@@ -17,6 +17,10 @@ pub fn why(bound: &Bound, values: &Values<'_>, map: &ShardMap, hint: Option<&Hin
     };
     let because = match (hint, &bound.rule) {
         (Some(Hint::Key(key)), _) => format!("hint key={key}"),
+        (_, Rule::Temporary) => "temporary tables are on the session host".to_owned(),
+        (_, Rule::Host { table, .. }) if table.contains(' ') => {
+            format!("{table} is on the session host")
+        }
         (Some(Hint::Shard(_)), Rule::Host { table, .. }) => format!("table {table} is unsharded"),
         (Some(Hint::Shard(shard)), _) => format!("hint shard={shard}"),
         (Some(Hint::All), _) => "hint all".to_owned(),

@@ -25,6 +25,21 @@ pub enum Names {
     SearchPath,
 }
 
+/// What a statement does to what its session has in one server process beyond the transaction: advisory locks, temporary
+/// tables, cursors WITH HOLD.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SessionState {
+    /// Nothing.
+    #[default]
+    Same,
+    /// It may take something away.
+    Gives,
+    /// It may add something.
+    Takes,
+    /// It makes, changes or drops a temporary table.
+    Temporary,
+}
+
 /// A plan bound to the catalog.
 #[derive(Clone, Debug)]
 pub struct Bound {
@@ -41,6 +56,10 @@ pub struct Bound {
     pub returns_rows: bool,
     /// Of a COPY TO STDOUT: how its data is written.
     pub copy_out: Option<Box<Options>>,
+    /// What it does to what its session has in one server process.
+    pub session_state: SessionState,
+    /// It works on temporary tables: its transaction can't be prepared (xact.c, `PrepareTransaction`).
+    pub temporary: bool,
     pub(super) names: Names,
     pub(super) rule: Rule,
     /// Of a key in a hint.
@@ -87,6 +106,8 @@ pub(super) enum Rule {
     Any,
     /// Catalog tables: the template shard.
     Template,
+    /// A temporary table is made, with nothing of the shards but perhaps the columns of their tables.
+    Temporary,
     /// Unsharded tables, all of one host.
     Host { host: String, table: String },
     /// Reference tables that are written: every host.

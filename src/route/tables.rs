@@ -29,6 +29,8 @@ pub struct Tables {
     key: String,
     /// The host of the template shard.
     a_host: String,
+    /// See [`ShardMap::session_host`].
+    session_host: String,
     sharded_others: BTreeMap<String, catalog::Other>,
     public_others: BTreeMap<String, BTreeMap<String, catalog::Other>>,
     collation: Collation,
@@ -46,6 +48,8 @@ pub struct Table {
     pub columns: Vec<Column>,
     /// It is a view: what it reads can't be seen.
     pub view: bool,
+    /// It is a temporary table of the session: it hides those of its name.
+    pub temporary: bool,
     /// It is sharded and has a key column, but this is why that can't be one.
     pub(super) bad_key: Option<String>,
     /// It is a view of the shards that is no table's equal: what it reads.
@@ -159,6 +163,7 @@ impl Tables {
             rules: map.tables.clone(),
             key: map.keyspace.key.clone(),
             a_host: map.host(map.owner(map.template())).name.clone(),
+            session_host: map.host(map.session_host()).name.clone(),
             sharded_others: snapshot.sharded_others.clone(),
             public_others: snapshot.public_others.clone(),
         };
@@ -169,6 +174,27 @@ impl Tables {
     /// The table, view or the like of this name.
     pub fn get(&self, name: &str) -> Option<&Table> {
         self.by_name.get(name)
+    }
+
+    /// These with the temporary tables of a session. They are on [`ShardMap::session_host`], and hide others of the same name.
+    pub fn with_temporary<'t>(
+        &self,
+        temporary: impl IntoIterator<Item = &'t catalog::Table>,
+    ) -> Tables {
+        let mut tables = self.clone();
+        for table in temporary {
+            let kind = TableKind::Unsharded {
+                host: self.session_host.clone(),
+            };
+            let own = Table {
+                kind,
+                temporary: true,
+                ..unlisted(table)
+            };
+            tables.sequences.remove(&own.name);
+            tables.by_name.insert(own.name.clone(), own);
+        }
+        tables
     }
 
     /// A view has turned out to be as good as a sharded table.
@@ -216,6 +242,15 @@ impl Tables {
     pub(super) fn key_of(&self, name: &str) -> &str {
         let rule = self.rules.get(name);
         rule.and_then(|r| r.key.as_deref()).unwrap_or(&self.key)
+    }
+
+    /// A temporary table of the session has this name.
+    pub(super) fn is_temporary(&self, name: &str) -> bool {
+        self.get(name).is_some_and(|table| table.temporary)
+    }
+
+    pub(super) fn session_host(&self) -> &str {
+        &self.session_host
     }
 
     pub(super) fn a_host(&self) -> &str {
@@ -364,6 +399,7 @@ fn unlisted(table: &catalog::Table) -> Table {
         kind: TableKind::Unlisted,
         columns: table.columns.clone(),
         view: is_view(table),
+        temporary: false,
         bad_key: None,
         reads: None,
     }
@@ -411,6 +447,7 @@ fn public_table(
         kind,
         columns: found.columns.clone(),
         view: is_view(found),
+        temporary: false,
         bad_key: None,
         reads: None,
     }
@@ -448,6 +485,7 @@ fn sharded_table(map: &ShardMap, table: &catalog::Table, faults: &mut Vec<String
         .collect();
     let kind = TableKind::Sharded { key, ids };
     Table {
+        temporary: false,
         name: table.name.clone(),
         kind,
         columns: table.columns.clone(),
@@ -465,6 +503,7 @@ fn sharded_view(table: &catalog::Table, definition: &str) -> Table {
         None => "it is a view, and what it reads is not understood",
     };
     Table {
+        temporary: false,
         name: table.name.clone(),
         kind: TableKind::Sharded {
             key: None,

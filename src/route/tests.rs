@@ -1687,11 +1687,11 @@ fn utilities() {
         ("VACUUM", "SR001"),
         ("VACUUM invoices", "host b"),
         ("VACUUM invoices, rates", "SR002"),
-        ("CREATE TEMP TABLE t AS SELECT 1", "0A000"),
-        ("CREATE TEMPORARY TABLE t (x int)", "0A000"),
+        ("CREATE TEMP TABLE t AS SELECT 1", "host a"),
+        ("CREATE TEMPORARY TABLE t (x int)", "0 path"),
         ("DO $$ BEGIN END $$", "SR001"),
         ("CALL p(1)", "SR001"),
-        ("PREPARE q AS SELECT 1", "0A000"),
+        ("PREPARE q AS SELECT 1", "SR006"),
         ("SELECT * INTO x FROM photos WHERE user_id = 5", "SR001"),
         ("SELECT 1 INTO TEMP x", "0A000"),
         (
@@ -1811,7 +1811,10 @@ fn hints() {
             "5 path",
         ),
         ("/* presplit: key=5 */ SELECT * FROM pg_class", "5 path"),
-        ("/* presplit: key=5 */ CREATE TEMP TABLE x (y int)", "0A000"),
+        (
+            "/* presplit: key=5 */ CREATE TEMP TABLE x (y int)",
+            "0 path",
+        ),
         ("/* presplit: all */ SELECT * FROM photos", "all"),
         ("/* presplit: all */ SELECT count(*) FROM photos", "all"),
         (

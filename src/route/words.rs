@@ -194,21 +194,20 @@ pub(super) fn unknown_function_alone(function: &str) -> Refusal {
 }
 
 pub(super) fn temporary() -> Refusal {
-    let hint =
-        "Use WITH ... AS (...) inside the statement that needs the rows, or an ordinary table.";
     Refusal::new(
         Code::NotSupported,
-        "temporary tables do not outlive a transaction's server connection",
-        hint,
+        "of what is temporary only tables are supported",
+        "Use CREATE TEMP TABLE, with AS and a query if it is to have rows; or WITH ... AS (...) inside the statement that needs them.",
     )
 }
 
-pub(super) fn sql_prepare() -> Refusal {
-    let hint = "Let the driver prepare statements (extended protocol): those are kept apart for every shard.";
+pub(super) fn hidden(schema: &str, name: &str) -> Refusal {
     Refusal::new(
         Code::NotSupported,
-        "PREPARE and EXECUTE as SQL are not supported",
-        hint,
+        format!(
+            "this session has a temporary table {name}, so that {schema}.{name} can't be named"
+        ),
+        "Give the temporary table another name.",
     )
 }
 

@@ -55,6 +55,8 @@ pub(super) struct Block {
     pub(super) hint_before: Option<Hint>,
     /// The tables as it sees them.
     pub(super) tables: BlockTables,
+    /// It has changed tables other than temporary ones.
+    pub(super) changed_for_all: bool,
     /// `SET LOCAL presplit.key`; it may also have been set to nothing.
     pub(super) local_hint: Option<Option<Hint>>,
 }
@@ -363,6 +365,7 @@ impl Session {
             hint_before: self.hint.clone(),
             local_hint: None,
             tables: BlockTables::Same,
+            changed_for_all: false,
         }));
     }
 
@@ -608,7 +611,7 @@ impl Session {
         block.writers.rolled_back_to(at);
         block.failed = false;
         block.let_go = false;
-        if block.has_changed_tables() {
+        if !matches!(block.tables, BlockTables::Same) {
             block.tables = BlockTables::Changed;
         }
         // What was set when on which connection, and what of it is undone, is not worked out: all of it is set anew.

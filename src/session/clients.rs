@@ -34,6 +34,8 @@ pub struct ClientInfo {
     /// Milliseconds after `since` of the last change of activity.
     changed: AtomicU64,
     order: AtomicU8,
+    /// What the session has in server processes of its own, in words.
+    pinned: Mutex<String>,
     waker: AtomicWaker,
 }
 
@@ -120,6 +122,7 @@ impl Clients {
             activity: AtomicU8::new(Activity::Idle as u8),
             changed: AtomicU64::new(0),
             order: AtomicU8::new(Order::Run as u8),
+            pinned: Mutex::default(),
             waker: AtomicWaker::new(),
         });
         self.lock().insert(id, info.clone());
@@ -169,6 +172,24 @@ impl ClientInfo {
             self.changed
                 .store(self.since.elapsed().as_millis() as u64, Ordering::Relaxed);
         }
+    }
+
+    /// What the session has in server processes that it keeps beyond its transactions; empty: nothing.
+    pub fn pinned(&self) -> String {
+        let pinned = self.pinned.lock();
+        pinned
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .clone()
+    }
+
+    pub(crate) fn set_pinned(&self, words: String) {
+        let pinned = self.pinned.lock();
+        *pinned.unwrap_or_else(|poisoned| poisoned.into_inner()) = words;
+    }
+
+    /// Has the session look at what has changed around it, if it waits for its client.
+    pub(crate) fn wake(&self) {
+        self.waker.wake();
     }
 
     /// Tells the session to do something; it hears of it when it next waits for its client.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::Session;
 use super::block::Owner;
-use super::context::Prepared;
 use super::errors::Fault;
+use super::links::Need;
 use super::queries::Answer;
 use super::writers::TwoPhase;
 use crate::shardmap::{CrossHost, CrossHostSnapshots, HostId};
@@ -46,13 +46,20 @@ impl Session {
         }
     }
 
-    /// A statement was sent to this host. After NOTIFY the part there can't be prepared.
-    pub(super) fn note_notify(&mut self, prepared: &Prepared, host: HostId) {
+    /// After this the transaction's part on the host can't be prepared.
+    pub(super) fn note_unpreparable(&mut self, need: &Need) {
         if let Some(block) = &mut self.block
-            && prepared.notifies()
+            && need.unpreparable
         {
-            block.writers.unpreparable.get_or_insert(host);
+            block.writers.unpreparable.get_or_insert(need.host);
         }
+    }
+
+    /// Whether the host must become the decision host in place of another.
+    pub(super) fn must_decide(&self, need: &Need) -> bool {
+        let writers = self.block.as_ref().map(|block| &block.writers);
+        let decision = writers.and_then(|writers| writers.decision());
+        need.unpreparable && need.writes && decision.is_some_and(|host| host != need.host)
     }
 
     /// Two hosts are two snapshots: refused where one was asked for.
@@ -128,11 +135,13 @@ impl Session {
         };
         block.writers.know(homes);
         let before = block.writers.decision();
-        if before.is_some_and(|host| self.links.iter().any(|l| l.host == host)) {
+        let unpreparable = block.writers.unpreparable;
+        let decision = unpreparable.unwrap_or(decision);
+        let linked = |host: HostId| self.links.iter().any(|link| link.host == host);
+        if before.is_some_and(|b| linked(b) && (b == decision || unpreparable.is_none())) {
             return Ok(());
         }
         // Also if the decision host could not be enlisted, and a rollback to a savepoint has mended that.
-        let decision = block.writers.unpreparable.unwrap_or(decision);
         // A link made from now on is marked first of all, so that no savepoint can take the mark away.
         let depth = match self.links.iter().any(|link| link.host == decision) {
             true => block.savepoints.len(),

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
@@ -13,7 +13,7 @@ use super::cancel::CancelKeys;
 use super::clients::Clients;
 use crate::catalog::Snapshot;
 use crate::pool::{Pools, Worker};
-use crate::route::{Bound, Tables};
+use crate::route::{Bound, SessionState, Tables};
 use crate::shardmap::{MapHandle, ShardMap};
 use crate::sql::cache::{self, Front, Shared};
 use crate::sql::control::Control;
@@ -23,6 +23,7 @@ use crate::sql::shape::{Hole, Shape};
 use crate::stats::Stats;
 use crate::twophase::{Board, Seam};
 use crate::wire::auth::Mock;
+use crate::wire::frame;
 
 /// Shared by all sessions of one proxy.
 pub struct Context {
@@ -249,8 +250,6 @@ pub(crate) enum Prepared {
     Several(Vec<Range<usize>>),
     /// No host's catalog has been read yet.
     NoTables,
-    /// It calls this function, which takes or gives back a lock of the server connection rather than of the session.
-    SessionLock(String),
     /// Depends on the values of its literals: look it up under its full text.
     ByText,
 }
@@ -281,7 +280,81 @@ pub(crate) struct Statement {
     pub(crate) schema: Weak<Schema>,
     /// Some server has parsed it: a later ParseComplete may be made up.
     pub(crate) accepted: AtomicBool,
+    /// What some server has said of its parameters and columns.
+    pub(crate) described: ArcSwapOption<Described>,
 }
+
+/// What a server says of a statement's parameters and columns.
+#[derive(Debug)]
+pub(crate) struct Described {
+    /// ParameterDescription, then RowDescription or NoData, as they came.
+    messages: Box<[u8]>,
+    /// The length of the first.
+    split: usize,
+    same_everywhere: bool,
+}
+
+impl Described {
+    pub(crate) fn new(parameters: &[u8], columns: &[u8]) -> Described {
+        let mut described = Described {
+            messages: [parameters, columns].concat().into(),
+            split: parameters.len(),
+            same_everywhere: false,
+        };
+        let of_column = |(_, shape): (&[u8], &[u8])| {
+            shape
+                .first_chunk()
+                .map_or(0, |oid| u32::from_be_bytes(*oid))
+        };
+        let own = |oid: u32| oid >= FIRST_NORMAL_OID;
+        let owned = described.parameters().any(own) || described.shapes().map(of_column).any(own);
+        described.same_everywhere = !owned;
+        described
+    }
+
+    pub(crate) fn messages(&self) -> &[u8] {
+        &self.messages
+    }
+
+    /// RowDescription or NoData.
+    pub(crate) fn columns(&self) -> &[u8] {
+        &self.messages[self.split..]
+    }
+
+    /// The types of the parameters.
+    pub(crate) fn parameters(&self) -> impl Iterator<Item = u32> {
+        let oids = self.messages[..self.split].get(frame::HEADER + 2..);
+        let (oids, _) = oids.unwrap_or_default().as_chunks::<4>();
+        oids.iter().map(|oid| u32::from_be_bytes(*oid))
+    }
+
+    /// The columns without the tables that they are of, which have other numbers in every shard: names, types, type
+    /// modifiers.
+    fn shapes(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let mut rest = self.columns().get(frame::HEADER + 2..).unwrap_or_default();
+        std::iter::from_fn(move || {
+            let name = rest.iter().position(|b| *b == 0)?;
+            let column = rest.get(..name + 19)?;
+            rest = &rest[name + 19..];
+            Some((&column[..name], &column[name + 7..]))
+        })
+    }
+
+    /// Whether its numbers of types mean the same on every host: those of Postgres itself do.
+    pub(crate) fn is_same_everywhere(&self) -> bool {
+        self.same_everywhere
+    }
+
+    /// Whether a client that was told one may be answered by the other.
+    pub(crate) fn is_like(&self, other: &Described) -> bool {
+        self.parameters().eq(other.parameters())
+            && self.columns().first() == other.columns().first()
+            && self.shapes().eq(other.shapes())
+    }
+}
+
+/// Objects of Postgres itself have numbers below (`FirstNormalObjectId`, src/include/access/transam.h).
+pub(crate) const FIRST_NORMAL_OID: u32 = 16_384;
 
 impl Statement {
     /// Of a Query: known by no name, and not kept.
@@ -302,6 +375,7 @@ impl Statement {
             reading: Arc::from([]),
             schema: Weak::new(),
             accepted: AtomicBool::new(false),
+            described: ArcSwapOption::empty(),
         }
     }
 }
@@ -363,6 +437,8 @@ pub(crate) struct Routed {
     pub(crate) sets_config: bool,
     /// It calls `pg_notify`.
     pub(crate) notifies: bool,
+    /// It declares a cursor WITH HOLD.
+    pub(crate) holds: bool,
 }
 
 impl std::ops::Deref for Routed {
@@ -383,12 +459,21 @@ impl Prepared {
         }
     }
 
-    /// Whether the transaction's part on its host can't be prepared after it.
-    pub(crate) fn notifies(&self) -> bool {
+    /// Whether the transaction's part on its host can't be prepared after it (xact.c, `PrepareTransaction`).
+    pub(crate) fn is_unpreparable(&self) -> bool {
         match self {
-            Prepared::Query(bound) => bound.notifies,
+            Prepared::Query(bound) => bound.notifies || bound.holds || bound.temporary,
             Prepared::Pass(passed) => matches!(passed, Passed::Notify),
             _ => false,
+        }
+    }
+
+    /// What it does to what its session has in the server process.
+    pub(crate) fn session_state(&self) -> SessionState {
+        match self {
+            Prepared::Query(bound) if bound.holds => SessionState::Takes,
+            Prepared::Query(bound) => bound.session_state,
+            _ => SessionState::Same,
         }
     }
 

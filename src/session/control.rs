@@ -5,7 +5,9 @@ use super::block::{Acted, aborted, tag};
 use super::context::Passed;
 use super::errors::Fault;
 use super::links::Need;
+use super::pins::Has;
 use super::prepare::Way;
+use crate::route::SessionState;
 use crate::shardmap::HostId;
 use crate::sql::control::{self, Control, Discard};
 use crate::sql::shape::Shape;
@@ -56,10 +58,14 @@ impl Session {
                 }
                 Ok(acted)
             }
-            Control::Discard(what) => self.discard(*what),
+            Control::Discard(what) => self.discard(*what, text).await,
+            Control::Listen(_) => self.run_on_session_host(text, SessionState::Takes).await,
             Control::Deallocate(name) => self.deallocate(name.as_deref()),
             Control::ClosePortal(name) => self.close_cursor(name.as_deref(), text).await,
-            Control::Unlisten(_) => Ok(tag("UNLISTEN")),
+            Control::Unlisten(_) => match self.hosts_that(Has::listens).is_empty() {
+                true => Ok(tag("UNLISTEN")),
+                false => self.run_on_session_host(text, SessionState::Gives).await,
+            },
             Control::ExplainRoute { query } => self.explain_route(text, query),
             other => Err(unsupported(other)),
         }
@@ -67,15 +73,38 @@ impl Session {
 
     /// CLOSE goes where the cursor is.
     async fn close_cursor(&mut self, name: Option<&str>, text: &str) -> Result<Acted, Fault> {
-        if name.is_none() {
+        let gives = |host| Need {
+            state: SessionState::Gives,
+            ..Need::plain(host)
+        };
+        let Some(name) = name else {
+            for host in self.hosts_that(Has::cursors) {
+                self.link(gives(host)).await?;
+            }
             return self.run_on_all(text, "CLOSE CURSOR ALL").await;
-        }
-        if let Some(host) =
-            Self::host_of(&self.pass_way(&Passed::Cursor(name.unwrap_or_default().to_owned())))
-        {
-            let i = self.link(super::links::Need::plain(host)).await?;
+        };
+        if let Some(host) = Self::host_of(&self.pass_way(&Passed::Cursor(name.to_owned()))) {
+            let i = self.link(gives(host)).await?;
             self.run_on(i, text).await?;
         }
+        Ok(Acted::Passed)
+    }
+
+    /// Runs a statement about what the session has in its server process on the session host.
+    async fn run_on_session_host(
+        &mut self,
+        text: &str,
+        state: SessionState,
+    ) -> Result<Acted, Fault> {
+        let need = Need {
+            // What it does is done when the host commits, which may not come second then.
+            writes: true,
+            unpreparable: true,
+            state,
+            ..Need::plain(self.map.session_host())
+        };
+        let i = self.link(need).await?;
+        self.run_on(i, text).await?;
         Ok(Acted::Passed)
     }
 
@@ -86,7 +115,7 @@ impl Session {
         }
     }
 
-    fn discard(&mut self, what: Discard) -> Result<Acted, Fault> {
+    async fn discard(&mut self, what: Discard, text: &str) -> Result<Acted, Fault> {
         match what {
             Discard::All => {
                 if self.block.is_some() {
@@ -96,12 +125,17 @@ impl Session {
                 self.settings = self.startup.clone();
                 self.hint = None;
                 self.statements.clear();
+                self.drop_pins();
                 Ok(tag("DISCARD ALL"))
             }
             // What these throw away is never kept from one transaction to the next.
             Discard::Plans => Ok(tag("DISCARD PLANS")),
             Discard::Sequences => Ok(tag("DISCARD SEQUENCES")),
-            Discard::Temp => Ok(tag("DISCARD TEMP")),
+            Discard::Temp if self.hosts_that(Has::temporary).is_empty() => Ok(tag("DISCARD TEMP")),
+            Discard::Temp => {
+                self.run_on_session_host(text, SessionState::Temporary)
+                    .await
+            }
         }
     }
 

@@ -96,7 +96,10 @@ impl Session {
                 && std::str::from_utf8(text)
                     .ok()
                     .and_then(|text| parse::plan(text, &shape, &PARSE).ok())
-                    .is_some_and(|plan| plan.ddl.is_some_and(|ddl| ddl.changes_catalog()))
+                    .is_some_and(|plan| {
+                        let changes = plan.ddl.as_ref().is_some_and(|ddl| ddl.changes_catalog());
+                        changes || plan.is_temporary()
+                    })
         };
         pieces.iter().any(changes)
     }
@@ -489,7 +492,7 @@ fn mentions_ddl(text: &[u8]) -> bool {
     };
     (0..text.len()).any(|at| {
         let window = &text[at..];
-        is(window, b"create") || is(window, b"alter") || is(window, b"drop")
+        is(window, b"create") || is(window, b"temp") || is(window, b"alter") || is(window, b"drop")
     })
 }
 

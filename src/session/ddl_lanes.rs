@@ -317,7 +317,7 @@ impl Session {
 
 /// The values of a DataRow that are numbers.
 fn numbers(body: &[u8]) -> Vec<Option<u64>> {
-    super::ddl_block::row(body)
+    super::queries::row(body)
         .into_iter()
         .map(|value| value.and_then(|text| text.parse().ok()))
         .collect()

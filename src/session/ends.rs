@@ -12,9 +12,11 @@ use super::buffers::{self, Buffers};
 use super::cancel::CancelSlot;
 use super::context::{Prepared, Statement};
 use super::errors::Fault;
+use super::pins::Pin;
 use super::replies::{Made, Pass};
 use crate::pool::{Pool, ServerConn};
 use crate::shardmap::{HostId, ShardId, ShardMap};
+use crate::sql::shape::Shape;
 use crate::wire::backend;
 use crate::wire::stream::Stream;
 
@@ -78,8 +80,14 @@ pub(crate) struct Link {
     pub(crate) settings_at_begin: crate::pool::Settings,
     /// A setting was changed on it since then.
     pub(crate) settings_touched: bool,
+    /// A text of the client's that was sent otherwise than as its Query, as long as nothing else is under way.
+    pub(crate) sent_text: Option<Box<SentText>>,
     /// What can be sent anew if its first Bind finds that the tables have changed.
     pub(crate) again: Option<Again>,
+    /// The session does not give it back; see `pins.rs`.
+    pub(super) pin: Option<Box<Pin>>,
+    /// What the session has in its server process may have changed.
+    pub(super) suspect: bool,
     /// The session's: what we have cancelled ourselves is not told as a cancel.
     pub(crate) cancel: Option<Arc<CancelSlot>>,
 }
@@ -110,6 +118,45 @@ pub(crate) struct SentPiece {
     pub(crate) prepared: Arc<Prepared>,
     /// Whose schema was written in.
     pub(crate) shard: Option<ShardId>,
+}
+
+/// A text that was sent with other names in it than the client's.
+pub(crate) struct SentText {
+    pub(crate) text: Box<[u8]>,
+    /// Characters of the client's message before the text.
+    pub(crate) before: u32,
+    /// Its pieces by the bytes of the text, with what was sent for each.
+    pub(crate) pieces: SmallVec<[SentPiece; 1]>,
+}
+
+impl SentText {
+    /// Where character `position` (counted from 1) of what was sent stands in the client's message.
+    pub(crate) fn original_position<'m>(
+        &self,
+        position: u32,
+        schema: impl Fn(ShardId) -> &'m str,
+    ) -> Option<u32> {
+        let inside = |p: &&SentPiece| position > p.from && position <= p.from + p.len + 1;
+        let piece = self.pieces.iter().rev().find(inside)?;
+        let before = self.before + char_count(self.text.get(..piece.text.start)?);
+        let inside = position - piece.from;
+        let Some(shard) = piece.shard else {
+            return Some(before + inside);
+        };
+        let text = self.text.get(piece.text.clone())?;
+        let mut shape = Shape::default();
+        shape.scan(text).ok()?;
+        let holes = &shape.holes;
+        let original = piece
+            .prepared
+            .original_position(inside, text, holes, schema(shard));
+        Some(before + original)
+    }
+}
+
+/// Characters of a text, as Postgres counts them in UTF-8.
+pub(crate) fn char_count(text: &[u8]) -> u32 {
+    text.iter().filter(|b| **b & 0xC0 != 0x80).count() as u32
 }
 
 /// A message of which the rest has yet to come.
@@ -203,7 +250,15 @@ impl Client {
                 self.inbox.reserve(self.inbox.len());
             }
         }
-        self.stream.poll_read(cx, &mut self.inbox)
+        let read = self.stream.poll_read(cx, &mut self.inbox);
+        if let Poll::Ready(Ok(_)) = read
+            && self.inbox.len() == self.inbox.capacity()
+            && self.inbox.len() < READ_MOST
+        {
+            // There is more: COPY data, as a rule.
+            self.inbox.reserve_exact(READ_MOST - self.inbox.len());
+        }
+        read
     }
 
     /// A server says what a parameter is now.
@@ -259,7 +314,10 @@ impl Link {
             status: b'I',
             settings_at_begin,
             settings_touched: false,
+            sent_text: None,
             again: None,
+            pin: None,
+            suspect: false,
             cancel: None,
         }
     }
@@ -351,23 +409,58 @@ impl Link {
 
     /// Takes the connection out for good. It is not idle on the server, or not known to be.
     pub(crate) fn discard(&mut self) {
+        if let Some(pin) = self.pin.take() {
+            pin.lose();
+        }
         if let Some(conn) = self.conn.take() {
             self.pool.discard(conn);
         }
     }
 
-    /// Gives the connection back to its pool if it is outside a transaction with nothing outstanding; else closes it.
-    pub(crate) fn release(&mut self) {
+    /// Whether it is outside a transaction with nothing outstanding.
+    pub(super) fn is_idle(&self) -> bool {
+        let whole = self.outbox.is_empty() && self.middle.rest == 0 && !self.unsynced;
+        self.conn.is_some() && self.status == b'I' && whole
+    }
+
+    /// Gives the buffers back. Nothing is unread.
+    pub(super) fn rest(&mut self) {
+        if let Some(conn) = &mut self.conn {
+            conn.inbox.clear();
+            self.walked = 0;
+            self.buffers.take_back(&mut conn.inbox);
+        }
+        self.buffers.take_back(&mut self.outbox);
+    }
+
+    /// Makes it ready to be kept beside the session's transactions; what is unread (notifications) stays. `false`: it can't be.
+    pub(super) fn park(&mut self) -> bool {
+        self.drop_again();
+        if !self.is_idle() {
+            return false;
+        }
+        if self.unread().is_empty() {
+            self.rest();
+        }
+        true
+    }
+
+    /// Nothing is sent anew any more.
+    fn drop_again(&mut self) {
         if let Some(again) = self.again.take()
             && self.outbox.is_empty()
         {
             self.outbox = again.written;
             self.outbox.clear();
         }
-        let whole = self.outbox.is_empty() && self.middle.rest == 0 && !self.unsynced;
+    }
+
+    /// Gives the connection back to its pool if it is outside a transaction with nothing outstanding; else closes it.
+    pub(crate) fn release(&mut self) {
+        self.drop_again();
+        let idle = self.is_idle();
         if let Some(mut conn) = self.conn.take() {
-            let clean = self.status == b'I' && whole && self.walked == conn.inbox.len();
-            if !clean {
+            if !idle || self.walked < conn.inbox.len() {
                 return self.pool.discard(conn);
             }
             conn.inbox.clear();
@@ -454,7 +547,7 @@ pub(crate) fn poll_fill(cx: &mut Context<'_>, link: &mut Link) -> Poll<io::Resul
         && n == conn.inbox.capacity()
         && n < READ_MOST
     {
-        conn.inbox.reserve(READ_MOST);
+        conn.inbox.reserve_exact(READ_MOST - n);
     }
     read
 }

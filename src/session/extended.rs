@@ -8,19 +8,21 @@ use std::sync::atomic::Ordering;
 use super::block::{Acted, aborted};
 use super::context::{Passed, Prepared, Statement};
 use super::control::declared_cursor;
+use super::describe::Told;
 use super::ends::Again;
 use super::errors::Fault;
+use super::execute::Ran;
 use super::links::Need;
 use super::portions::Rows;
 use super::prepare::{Way, bad_hint};
-use super::replies::{Made, Pass, Reply};
+use super::replies::{Description, Made, Pass, Reply};
 use super::set::{SetConfig, read_set_config};
 use super::writes::{Writing, spent};
 use super::{Now, Session};
 use foldhash::quality::RandomState;
 
 use crate::pool::{NO_SHARD, StatementKey};
-use crate::route::{Format, Param, Params, Values};
+use crate::route::{Format, Param, Params, SessionState, Values};
 use crate::shardmap::{HostId, ShardId};
 use crate::sql::control::{Control, Discard};
 use crate::wire::error::{ErrorFields, SqlState};
@@ -32,6 +34,9 @@ use crate::wire::{backend, frame};
 pub(super) struct Prepareds {
     named: HashMap<Box<[u8]>, Arc<Statement>, RandomState>,
     unnamed: Option<Arc<Statement>>,
+    /// See [`super::describe`].
+    pub(super) told: HashMap<Box<[u8]>, Told, RandomState>,
+    pub(super) unnamed_told: Option<Told>,
     portals: HashMap<Box<[u8]>, Portal, RandomState>,
     unnamed_portal: Option<Portal>,
 }
@@ -78,7 +83,14 @@ impl Prepareds {
         }
     }
 
+    /// A new statement.
     pub(super) fn put(&mut self, name: &[u8], statement: Arc<Statement>) {
+        self.untell(name);
+        self.replace(name, statement);
+    }
+
+    /// The same statement for other tables or settings.
+    fn replace(&mut self, name: &[u8], statement: Arc<Statement>) {
         if name.is_empty() {
             self.unnamed = Some(statement);
         } else {
@@ -88,6 +100,7 @@ impl Prepareds {
 
     /// Forgets a statement; `false` if there is none of this name.
     pub(super) fn remove(&mut self, name: &[u8]) -> bool {
+        self.untell(name);
         if name.is_empty() {
             self.unnamed.take().is_some()
         } else {
@@ -153,6 +166,7 @@ impl Prepareds {
 
     pub(super) fn clear_statements(&mut self) {
         self.named.clear();
+        self.told.clear();
     }
 
     pub(super) fn clear(&mut self) {
@@ -202,11 +216,11 @@ impl Params for BindParams<'_> {
 }
 
 /// Where the parts of a Bind message lie in the inbox.
-struct BindNames {
-    portal: std::ops::Range<usize>,
-    statement: std::ops::Range<usize>,
+pub(super) struct BindNames {
+    pub(super) portal: std::ops::Range<usize>,
+    pub(super) statement: std::ops::Range<usize>,
     /// All behind the two names.
-    rest: std::ops::Range<usize>,
+    pub(super) rest: std::ops::Range<usize>,
 }
 
 /// A server-side statement's name, without allocating.
@@ -276,24 +290,7 @@ impl Session {
         if !matches!(*statement.prepared, Prepared::Empty) {
             self.check_parse(&statement)?;
         }
-        if !name.is_empty() && self.statements.named.contains_key(&name) {
-            let message = format!(
-                "prepared statement \"{}\" already exists",
-                String::from_utf8_lossy(&name)
-            );
-            return Err(Fault::statement(ErrorFields::error(
-                SqlState::DUPLICATE_STATEMENT,
-                message,
-            )));
-        }
-        let most = self.map.proxy.limits.statements_per_session;
-        if !name.is_empty() && self.statements.named.len() >= most as usize {
-            return Err(Fault::limit(
-                &format!("{} prepared statements", self.statements.named.len() + 1),
-                "statements_per_session",
-                u64::from(most),
-            ));
-        }
+        self.check_statement_is_new(&name)?;
         let routed = matches!(*statement.prepared, Prepared::Query(_) | Prepared::Pass(_));
         self.batch.parsed |= matches!(*statement.prepared, Prepared::Query(_));
         self.note_statement(&name);
@@ -304,6 +301,32 @@ impl Session {
             self.replies.push(Reply::Made(Made::ParseComplete));
         }
         self.statements.put(&name, statement);
+        Ok(())
+    }
+
+    /// What Postgres would say of a name, and the limit.
+    pub(super) fn check_statement_is_new(&self, name: &[u8]) -> Result<(), Fault> {
+        if name.is_empty() {
+            return Ok(());
+        }
+        if self.statements.named.contains_key(name) {
+            let message = format!(
+                "prepared statement \"{}\" already exists",
+                String::from_utf8_lossy(name)
+            );
+            return Err(Fault::statement(ErrorFields::error(
+                SqlState::DUPLICATE_STATEMENT,
+                message,
+            )));
+        }
+        let most = self.map.proxy.limits.statements_per_session;
+        if self.statements.named.len() >= most as usize {
+            return Err(Fault::limit(
+                &format!("{} prepared statements", self.statements.named.len() + 1),
+                "statements_per_session",
+                u64::from(most),
+            ));
+        }
         Ok(())
     }
 
@@ -322,7 +345,7 @@ impl Session {
     }
 
     /// What Postgres would refuse at Parse.
-    fn check_parse(&self, statement: &Statement) -> Result<(), Fault> {
+    pub(super) fn check_parse(&self, statement: &Statement) -> Result<(), Fault> {
         let ends = matches!(
             &*statement.prepared,
             Prepared::Control(
@@ -338,13 +361,12 @@ impl Session {
                 "cannot insert multiple commands into a prepared statement",
             ))),
             Prepared::NoTables => Err(Self::no_tables()),
-            Prepared::SessionLock(name) => Err(Self::no_session_lock(name)),
             _ => Ok(()),
         }
     }
 
     /// The statement of a Bind or Describe, made anew if the tables, or the settings by which it is read, have changed since.
-    fn statement(&mut self, name: &[u8]) -> Result<Arc<Statement>, Fault> {
+    pub(super) fn statement(&mut self, name: &[u8]) -> Result<Arc<Statement>, Fault> {
         let reading = self.reading();
         let Some(statement) = self.statements.get(name) else {
             let message = if name.is_empty() {
@@ -369,7 +391,8 @@ impl Session {
         let old = statement.clone();
         let new = self.intern(&old.text, old.types.iter().copied(), reading)?;
         self.check_parse(&new)?;
-        self.statements.put(name, new.clone());
+        self.statements.replace(name, new.clone());
+        self.hold_to(name, &old);
         if let Some(unparsed) = &mut self.batch.unparsed
             && Arc::ptr_eq(unparsed, &old)
         {
@@ -403,6 +426,13 @@ impl Session {
         }
         self.check_bind(&statement, len)?;
         self.check_parse(&statement)?;
+        if self.statements.has_told() {
+            let name = &self.client.inbox[names.statement.clone()];
+            if self.statements.must_describe(name, &statement) {
+                return Ok(false);
+            }
+            self.statements.check_told(name, &statement)?;
+        }
         let (Some(Way::One { host, shard, path }), set) = self.bind_way(&statement, len)? else {
             return Ok(false);
         };
@@ -412,6 +442,8 @@ impl Session {
             statement: Some(key),
             path,
             writes: statement.prepared.writes(),
+            state: statement.prepared.session_state(),
+            unpreparable: statement.prepared.is_unpreparable(),
         };
         let Some(i) = self.link_now(&need)? else {
             return Ok(false);
@@ -427,6 +459,14 @@ impl Session {
         self.settle_unparsed_other_than(&statement).await?;
         self.check_bind(&statement, len)?;
         self.check_parse(&statement)?;
+        if let Prepared::Control(Control::Execute { .. }) = &*statement.prepared {
+            return Box::pin(self.bind_call(&statement, names, len)).await;
+        }
+        let told = self.client.inbox[names.statement.clone()].to_vec();
+        if self.statements.must_describe(&told, &statement) {
+            self.describe_before(&told, &statement).await?;
+        }
+        self.statements.check_told(&told, &statement)?;
         let (way, set) = match self.bind_way(&statement, len) {
             Err(fault) if self.wants_refresh(&fault) => {
                 self.refresh_tables().await;
@@ -456,12 +496,16 @@ impl Session {
             Some(Way::One { host, shard, path }) => {
                 let key = (statement.id, shard.map_or(NO_SHARD, |s| s.0));
                 let writes = statement.prepared.writes();
+                let state = statement.prepared.session_state();
+                let unpreparable = statement.prepared.is_unpreparable();
                 let i = self
                     .link(Need {
                         host,
                         statement: Some(key),
                         path,
                         writes,
+                        state,
+                        unpreparable,
                     })
                     .await?;
                 return self.send_bind(i, &statement, shard, names, set);
@@ -477,7 +521,9 @@ impl Session {
                 Portal::Data(statement, only)
             }
             Some(Way::Write(write)) => {
-                let bind = [b"\0\0", &self.client.inbox[names.rest]].concat().into();
+                let bind = [b"\0\0", &self.client.inbox[names.rest.clone()]]
+                    .concat()
+                    .into();
                 let writing = Writing {
                     statement,
                     bind,
@@ -487,7 +533,10 @@ impl Session {
                 Portal::Write(Arc::new(writing))
             }
             Some(Way::Several(shards)) => {
-                let bind = self.client.inbox[names.rest].into();
+                if self.statements.is_told(&told) && statement.described.load().is_none() {
+                    self.describe_before(&told, &statement).await?;
+                }
+                let bind = self.client.inbox[names.rest.clone()].into();
                 Portal::Several(Arc::new(Several {
                     statement,
                     bind,
@@ -495,6 +544,11 @@ impl Session {
                 }))
             }
         };
+        self.put_own_portal(names, portal)
+    }
+
+    /// A portal that only we know is bound.
+    pub(super) fn put_own_portal(&mut self, names: BindNames, portal: Portal) -> Result<(), Fault> {
         self.confirm_unparsed_blindly();
         self.check_portal_is_new(&self.client.inbox[names.portal.clone()])?;
         self.limit_portals()?;
@@ -529,10 +583,19 @@ impl Session {
             self.check_portal_is_new(&self.client.inbox[names.portal.clone()])?;
         }
         self.context.stats.routed();
+        let told = match self.statements.has_told() {
+            true => self
+                .statements
+                .told(&self.client.inbox[names.statement.clone()]),
+            false => None,
+        };
         let first = self.block.is_none()
+            && told.is_none()
             && names.statement.is_empty()
             && self.links.iter().all(|link| !link.unsynced);
         let n = self.server_statement(i, statement, shard)?;
+        let key = (statement.id, shard.map_or(NO_SHARD, |s| s.0));
+        self.push_comparison(i, n, told, statement, key)?;
         let BindNames { portal, rest, .. } = names;
         let host = {
             let link = &mut self.links[i];
@@ -558,7 +621,6 @@ impl Session {
         };
         self.replies.push(Reply::One(Pass::On));
         if self.block.is_some() {
-            self.note_notify(&statement.prepared, host);
             self.note_cursor(declared_cursor(&statement.text), host);
         }
         let rows = gives_rows(statement);
@@ -626,7 +688,7 @@ impl Session {
     }
 
     /// What a server would say of a portal that only we know.
-    fn check_portal_is_new(&self, name: &[u8]) -> Result<(), Fault> {
+    pub(super) fn check_portal_is_new(&self, name: &[u8]) -> Result<(), Fault> {
         if name.is_empty() || !self.statements.portals.contains_key(name) {
             return Ok(());
         }
@@ -640,7 +702,7 @@ impl Session {
         )))
     }
 
-    fn limit_portals(&self) -> Result<(), Fault> {
+    pub(super) fn limit_portals(&self) -> Result<(), Fault> {
         let most = self.map.proxy.limits.portals_per_session;
         if self.statements.portals.len() >= most as usize {
             let what = format!("{} portals", self.statements.portals.len() + 1);
@@ -800,7 +862,10 @@ impl Session {
     }
 
     /// Parses a statement on some shard; its number there.
-    async fn parse_somewhere(&mut self, statement: &Arc<Statement>) -> Result<(usize, u32), Fault> {
+    pub(super) async fn parse_somewhere(
+        &mut self,
+        statement: &Arc<Statement>,
+    ) -> Result<(usize, u32, StatementKey), Fault> {
         let way = match self.way_to_describe(statement) {
             Err(fault) if Self::is_unreadable(&fault) => {
                 return Err(Box::pin(self.syntax_fault(&statement.text, fault)).await);
@@ -817,10 +882,12 @@ impl Session {
                 statement: Some(key),
                 path,
                 writes: false,
+                state: SessionState::Same,
+                unpreparable: false,
             })
             .await?;
         let n = self.server_statement(i, statement, shard)?;
-        Ok((i, n))
+        Ok((i, n, key))
     }
 
     /// Describe of a portal on the active server connection.
@@ -831,6 +898,14 @@ impl Session {
                 Ok(describe) => describe,
                 Err(fault) => return Now::Done(Err(fault.into())),
             };
+        if describe.kind == Kind::Statement && self.batch.unparsed.is_none() {
+            let name = describe.name.to_vec();
+            return match self.describe_statement_now(&name) {
+                Ok(true) => Now::Done(Ok(())),
+                Ok(false) => Now::Slowly,
+                Err(fault) => Now::Done(Err(fault)),
+            };
+        }
         match (
             describe.kind,
             self.statements.portal(describe.name),
@@ -850,6 +925,15 @@ impl Session {
         }
     }
 
+    fn describe_statement_now(&mut self, name: &[u8]) -> Result<bool, Fault> {
+        self.begin_message();
+        let statement = self.statement(name)?;
+        if gives_rows(&statement) {
+            self.check_failed()?;
+        }
+        self.describe_known(name, &statement)
+    }
+
     /// Describe.
     pub(super) async fn describe(&mut self, len: usize) -> Result<(), Fault> {
         self.begin_message();
@@ -862,6 +946,13 @@ impl Session {
                 if gives_rows(&statement) {
                     self.check_failed()?;
                 }
+                if let Prepared::Control(Control::Execute { .. }) = &*statement.prepared {
+                    let mut made = Vec::new();
+                    backend::parameter_description(&mut made, &[]);
+                    made.extend(Box::pin(self.describe_call(&statement)).await?);
+                    self.replies.push(Reply::Made(Made::Bytes(made.into())));
+                    return Ok(());
+                }
                 if let Some(columns) = own_columns(&statement) {
                     self.confirm_unparsed_blindly();
                     let mut made = Vec::new();
@@ -870,15 +961,22 @@ impl Session {
                     self.replies.push(Reply::Made(Made::Bytes(made.into())));
                     return Ok(());
                 }
-                let (i, n) = self.parse_somewhere(&statement).await?;
-                let link = &mut self.links[i];
-                frontend::describe(
-                    &mut link.outbox,
-                    Kind::Statement,
-                    server_name(n, &mut [0; 12]),
-                );
-                link.unsynced = true;
-                self.replies.push(Reply::Describe(Pass::On));
+                if self.statements.is_told(&name) && statement.described.load().is_none() {
+                    self.describe_before(&name, &statement).await?;
+                }
+                if self.describe_known(&name, &statement)? {
+                    return Ok(());
+                }
+                let (i, n, key) = self.parse_somewhere(&statement).await?;
+                match *statement.prepared {
+                    Prepared::Query(_) => {
+                        let description = Description::of(Pass::On, &statement, key);
+                        self.push_description(i, n, description);
+                        self.statements.tell(&name, Told::Asked(statement));
+                    }
+                    // The columns of FETCH are its cursor's.
+                    _ => self.push_description(i, n, Reply::Describe(Pass::On)),
+                }
             }
             Kind::Portal => {
                 self.settle_unparsed().await?;
@@ -904,6 +1002,17 @@ impl Session {
                 return Ok(());
             }
             Some(Portal::On { host, .. }) => *host,
+            Some(Portal::Own(statement))
+                if matches!(
+                    *statement.prepared,
+                    Prepared::Control(Control::Execute { .. })
+                ) =>
+            {
+                let statement = statement.clone();
+                let made = Box::pin(self.describe_call(&statement)).await?;
+                self.replies.push(Reply::Made(Made::Bytes(made.into())));
+                return Ok(());
+            }
             Some(Portal::Own(statement) | Portal::Ran(statement)) => {
                 let mut made = Vec::new();
                 describe_own(&mut made, own_columns(statement).unwrap_or_default());
@@ -933,13 +1042,12 @@ impl Session {
         Ok(())
     }
 
-    /// The host of a cursor that was declared in the open block.
+    /// The host of a cursor: of the open block, or WITH HOLD.
     fn cursor_host(&self, name: &[u8]) -> Option<HostId> {
-        self.block
-            .as_ref()?
-            .cursors
-            .get(std::str::from_utf8(name).ok()?)
-            .copied()
+        let name = std::str::from_utf8(name).ok()?;
+        let block = self.block.as_ref();
+        let of_block = block.and_then(|block| block.cursors.get(name).copied());
+        of_block.or_else(|| self.held_cursor(name))
     }
 
     /// The link that a portal lives on.
@@ -1078,7 +1186,6 @@ impl Session {
                 .replies
                 .push(Reply::Made(Made::Bytes(Box::from(&b"I\0\0\0\x04"[..])))),
             Prepared::Control(control) => {
-                let text = String::from_utf8_lossy(&own.text).into_owned();
                 self.settle_replies().await?;
                 if matches!(control, Control::Discard(Discard::All)) && self.in_pipeline() {
                     return Err(in_pipeline("DISCARD ALL"));
@@ -1087,12 +1194,12 @@ impl Session {
                     self.check_failed()?;
                     return Err(active_portal(name));
                 }
-                match Box::pin(self.act(control, &text)).await? {
-                    Acted::Answered(bytes) => {
+                match Box::pin(self.act_on(control, &own.text, 0)).await? {
+                    Ran::Acted(Acted::Answered(bytes)) => {
                         let bytes = without_row_description(&bytes);
                         self.replies.push(Reply::Made(Made::Bytes(bytes.into())));
                     }
-                    Acted::Passed => {}
+                    Ran::Acted(Acted::Passed) | Ran::Written(_) => {}
                 }
                 if !matches!(control, Control::Show(_) | Control::ExplainRoute { .. }) {
                     self.has_run(name);
@@ -1157,7 +1264,7 @@ impl Session {
 }
 
 /// Whether an answer to the statement has rows.
-fn gives_rows(statement: &Statement) -> bool {
+pub(super) fn gives_rows(statement: &Statement) -> bool {
     match &*statement.prepared {
         Prepared::Query(bound) => bound.returns_rows,
         Prepared::Pass(passed) => !matches!(passed, Passed::Notify),
@@ -1169,7 +1276,7 @@ fn gives_rows(statement: &Statement) -> bool {
 }
 
 /// The statements that the session acts on itself have no parameters.
-fn no_parameters(bind: &Bind<'_>) -> Result<(), Fault> {
+pub(super) fn no_parameters(bind: &Bind<'_>) -> Result<(), Fault> {
     match bind.param_count() {
         0 => Ok(()),
         n => {

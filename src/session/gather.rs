@@ -13,6 +13,7 @@ use super::extended::{BindParams, Several};
 use super::links::Need;
 use super::merge::Asked;
 use super::replies::{Pass, Reply};
+use crate::route::SessionState;
 use crate::route::{self, Bound, Recipe, Values};
 use crate::shardmap::{HostId, ShardId};
 use crate::sql::shape::Shape;
@@ -195,7 +196,7 @@ impl Session {
                     continue;
                 }
                 b'D' if !gathered.failed => {
-                    self.pass_message(i, len).await?;
+                    self.pass_run(i, len).await?;
                     continue;
                 }
                 b'N' => {
@@ -282,6 +283,8 @@ impl Session {
                 statement: Some((several.statement.id, shard.0)),
                 path: None,
                 writes: false,
+                state: SessionState::Same,
+                unpreparable: false,
             })
             .await?;
         let n = self.server_statement(i, &several.statement, Some(shard))?;
@@ -323,11 +326,13 @@ impl Session {
         self.execute_first(several, &hosts, name, max_rows).await
     }
 
-    /// Asks all shards. `true`: one failed and the client has its error.
+    /// Asks all shards; `describe`: the client is to be told of the columns, too. `true`: one failed and the client has its
+    /// error.
     pub(super) async fn gather_portal(
         &mut self,
         several: &Several,
         hosts: &[Shards],
+        describe: bool,
     ) -> Result<bool, Fault> {
         if let Prepared::Query(bound) = &*several.statement.prepared {
             let statement = &several.statement;
@@ -347,26 +352,27 @@ impl Session {
                     types: &statement.types,
                     bind: Some(bind),
                 };
-                return self.merge(&asked, recipe, hosts, false).await;
+                return self.merge(&asked, recipe, hosts, describe).await;
             }
         }
-        let gathered = self.gather_portals(several, hosts).await;
-        self.end_gather(gathered, false)
+        let gathered = self.gather_portals(several, hosts, describe).await;
+        self.end_gather(gathered, describe)
     }
 
     async fn gather_portals(
         &mut self,
         several: &Several,
         hosts: &[Shards],
+        mut describe: bool,
     ) -> Result<Gathered, Fault> {
         let mut gathered = Gathered {
-            described: true,
+            described: !describe,
             ..Gathered::default()
         };
         let mut begun = vec![0; hosts.len()];
         for (n, (host, shards)) in hosts.iter().enumerate() {
             let i = self.gather_link(*host).await?;
-            begun[n] = self.ask_portals(i, several, shards, 0)?;
+            begun[n] = self.ask_portals(i, several, shards, 0, std::mem::take(&mut describe))?;
         }
         for (n, (host, shards)) in hosts.iter().enumerate() {
             let i = self.gather_link(*host).await?;
@@ -377,7 +383,7 @@ impl Session {
                 if gathered.failed || begun[n] == shards.len() {
                     break;
                 }
-                begun[n] = self.ask_portals(i, several, shards, begun[n])?;
+                begun[n] = self.ask_portals(i, several, shards, begun[n], false)?;
             }
             if gathered.failed {
                 break;
@@ -392,6 +398,7 @@ impl Session {
         several: &Several,
         shards: &[ShardId],
         from: usize,
+        mut describe: bool,
     ) -> Result<usize, Fault> {
         let to = shards.len().min(from + window(from));
         for shard in &shards[from..to] {
@@ -403,6 +410,9 @@ impl Session {
                 super::extended::server_name(n, &mut [0; 12]),
                 &several.bind,
             );
+            if std::mem::take(&mut describe) {
+                frontend::describe(&mut link.outbox, Kind::Portal, b"");
+            }
             frontend::execute(&mut link.outbox, b"", 0);
         }
         frontend::sync(&mut self.links[i].outbox);
@@ -451,6 +461,27 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// [`Session::pass_message`], and with it all whole messages of its type that have come behind it; how many.
+    pub(super) async fn pass_run(&mut self, i: usize, len: usize) -> Result<usize, Fault> {
+        let bytes = self.links[i].unread();
+        if bytes.len() < len {
+            self.pass_message(i, len).await?;
+            return Ok(1);
+        }
+        let (mut end, mut count) = (len, 1);
+        while let Ok(Some(next)) = frame::header(&bytes[end..])
+            && next.tag == bytes[0]
+            && bytes.len() - end >= next.len
+        {
+            end += next.len;
+            count += 1;
+        }
+        self.client.outbox.extend_from_slice(&bytes[..end]);
+        self.links[i].take(end);
+        self.pass_gathered().await?;
+        Ok(count)
     }
 
     pub(super) async fn skip_message(&mut self, i: usize, len: usize) -> Result<(), Fault> {

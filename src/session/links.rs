@@ -11,8 +11,8 @@ use super::errors::Fault;
 use super::relay::{self, Relayed, Seen};
 use super::replies::{Pass, Replies, Reply};
 use crate::pool::{Checkout, Pool, ServerConn, Settings, StatementKey};
-use crate::route::Names;
-use crate::shardmap::{HostId, ShardId};
+use crate::route::{Names, SessionState};
+use crate::shardmap::{HostId, PoolMode, ShardId};
 use crate::twophase;
 use crate::wire::error::{ErrorFields, SqlState};
 use crate::wire::frontend;
@@ -29,6 +29,10 @@ pub(super) struct Need {
     pub(super) path: Option<ShardId>,
     /// It may change data.
     pub(super) writes: bool,
+    /// What it does to what the session has in the server process.
+    pub(super) state: SessionState,
+    /// The transaction's part on the host can't be prepared after it (xact.c, `PrepareTransaction`).
+    pub(super) unpreparable: bool,
 }
 
 impl Need {
@@ -39,6 +43,8 @@ impl Need {
             statement: None,
             path: None,
             writes: false,
+            state: SessionState::Same,
+            unpreparable: false,
         }
     }
 
@@ -64,7 +70,7 @@ impl Session {
     /// [`Session::link`] where nothing has to be waited for; `None` where something has.
     pub(super) fn link_now(&mut self, need: &Need) -> Result<Option<usize>, Fault> {
         self.check_snapshot(need.host)?;
-        if need.writes && self.widens(need.host) {
+        if need.writes && self.widens(need.host) || self.must_decide(need) {
             return Ok(None);
         }
         let i = match self.links.iter().position(|l| l.host == need.host) {
@@ -74,16 +80,21 @@ impl Session {
                 if !self.context.two_phase.is_settled(&pool.host) {
                     return Ok(None);
                 }
-                let wish = Checkout {
-                    worker: self.worker.id,
-                    settings: &self.settings,
-                    statement: need.statement,
-                };
-                let Some(conn) = pool.checkout_idle(&wish) else {
-                    return Ok(None);
-                };
-                let pool = pool.clone();
-                self.add_link(need.host, pool, conn, need.statement.is_some())
+                self.check_pins()?;
+                if self.is_parked(need.host) {
+                    self.link_parked(need)
+                } else {
+                    let wish = Checkout {
+                        worker: self.worker.id,
+                        settings: &self.settings,
+                        statement: need.statement,
+                    };
+                    let Some(conn) = pool.checkout_idle(&wish) else {
+                        return Ok(None);
+                    };
+                    let pool = pool.clone();
+                    self.add_link(need.host, pool, conn, need.statement.is_some())
+                }
             }
             _ => return Ok(None),
         };
@@ -94,7 +105,8 @@ impl Session {
 
     async fn link_slowly(&mut self, need: Need) -> Result<usize, Fault> {
         self.settle_replies().await?;
-        if need.writes && self.widens(need.host) {
+        if need.writes && self.widens(need.host) || self.must_decide(&need) {
+            self.note_unpreparable(&need);
             self.widen(need.host).await?;
         }
         let i = match self.links.iter().position(|l| l.host == need.host) {
@@ -102,16 +114,21 @@ impl Session {
             None => {
                 let pool = self.pools.of(need.host).clone();
                 self.check_settled(&pool).await?;
-                let wish = Checkout {
-                    worker: self.worker.id,
-                    settings: &self.settings,
-                    statement: need.statement,
-                };
-                let conn = pool
-                    .checkout(wish)
-                    .await
-                    .map_err(|fault| Fault::checkout(&pool.host, fault))?;
-                self.add_link(need.host, pool, conn, need.statement.is_some())
+                self.check_pins()?;
+                if self.is_parked(need.host) {
+                    self.link_parked(&need)
+                } else {
+                    let wish = Checkout {
+                        worker: self.worker.id,
+                        settings: &self.settings,
+                        statement: need.statement,
+                    };
+                    let conn = pool
+                        .checkout(wish)
+                        .await
+                        .map_err(|fault| Fault::checkout(&pool.host, fault))?;
+                    self.add_link(need.host, pool, conn, need.statement.is_some())
+                }
             }
         };
         self.active = i;
@@ -139,6 +156,8 @@ impl Session {
     }
 
     fn make_ready(&mut self, i: usize, need: &Need) -> Result<(), Fault> {
+        self.note_state(i, need.state)?;
+        self.note_unpreparable(need);
         self.bring_settings(i, need.path)?;
         if need.writes {
             self.note_writer(need.host);
@@ -195,6 +214,17 @@ impl Session {
         }
         self.links.push(link);
         self.links.len() - 1
+    }
+
+    /// The link to a host where the session keeps a server connection.
+    fn link_parked(&mut self, need: &Need) -> usize {
+        let Some((pool, conn, pin)) = self.unpark(need.host) else {
+            // It was there a moment ago.
+            return self.links.len();
+        };
+        let i = self.add_link(need.host, pool, conn, need.statement.is_some());
+        self.links[i].pin = Some(pin);
+        i
     }
 
     /// `BEGIN` and what the block has seen so far, in front of the first statement on this link.
@@ -304,10 +334,16 @@ impl Session {
         }
         let current = self.context.map.load();
         if !std::sync::Arc::ptr_eq(&current, &self.map) {
-            self.map = current.clone();
-            drop(current);
+            let current = current.clone();
+            self.pins_follow(&current);
+            self.map = current;
             self.pools = super::login::pools_for(&self.context, &self.map, self.role.as_ref());
         }
+    }
+
+    /// Whether the map that the session goes by is in force still.
+    pub(super) fn is_map_current(&self) -> bool {
+        Arc::ptr_eq(&self.context.map.load(), &self.map)
     }
 
     /// Whether a refusal may be due to a table that was made after the catalog was last read.
@@ -375,6 +411,9 @@ impl Session {
 
     /// Gives all server connections back. Each must be outside a transaction, or it is closed.
     pub(super) async fn release_links(&mut self) {
+        if self.links.iter().any(|link| link.suspect) {
+            self.look_at_suspects().await;
+        }
         if !self.release_now() {
             self.cancel.landed().await;
             self.release_now();
@@ -386,10 +425,17 @@ impl Session {
         if self.links.is_empty() {
             return true;
         }
-        if !self.cancel.clear() {
+        if self.links.iter().any(|link| link.suspect) || !self.cancel.clear() {
             return false;
         }
         let late = self.cancel.take_late();
+        let kept = self.map.proxy.pool_mode == PoolMode::Session
+            || self.links.iter().any(|link| link.pin.is_some());
+        if kept {
+            for link in std::mem::take(&mut self.links) {
+                self.park_or_release(link, late);
+            }
+        }
         for link in &mut self.links {
             match late {
                 true => link.discard(),
@@ -416,6 +462,9 @@ impl Session {
         }
         if let Some(link) = self.links.get(self.active) {
             return link.host;
+        }
+        if let Some(host) = self.pinned_host() {
+            return host;
         }
         let template = self.map.owner(self.map.template());
         let up = |h: &HostId| !self.pools.of(*h).is_down();

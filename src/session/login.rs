@@ -22,10 +22,6 @@ use crate::wire::options;
 use crate::wire::startup::{HandshakeFault, StartupParams};
 use crate::wire::stream::Stream;
 
-/// Bytes of secret behind the process number in a cancel key: 4 up to protocol 3.1, more from 3.2 on.
-const SECRET: usize = 4;
-const LONG_SECRET: usize = 28;
-
 /// Logs a client in and runs its session to the end.
 pub async fn serve(
     context: Arc<Context>,
@@ -207,11 +203,7 @@ async fn open(
             return Err((stream, Fault::fatal(fields)));
         }
     };
-    let cancel = context.cancel_keys.register(if params.minor >= 2 {
-        LONG_SECRET
-    } else {
-        SECRET
-    });
+    let cancel = context.cancel_keys.register(params.minor, map.proxy.id);
     backend::auth_ok(&mut out);
     for (name, value) in reported.iter() {
         backend::parameter_status(&mut out, name, value);
@@ -246,6 +238,8 @@ async fn open(
         settings: startup.clone(),
         reading: (Settings::default(), Arc::from([])),
         startup,
+        pins: super::pins::Pins::default(),
+        temporary: None,
         hint: None,
         swallow: 0,
     };

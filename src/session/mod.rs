@@ -15,17 +15,21 @@ mod copy;
 mod ddl;
 mod ddl_block;
 mod ddl_lanes;
+mod describe;
 mod ends;
 mod errors;
+mod execute;
 mod explain;
 mod extended;
 mod failed;
+mod function_call;
 mod gather;
 mod keys;
 mod lanes;
 mod links;
 mod login;
 mod merge;
+mod pins;
 mod portions;
 mod prepare;
 mod queries;
@@ -34,6 +38,7 @@ mod replies;
 mod set;
 mod simple;
 mod syntax;
+mod temporary;
 mod writers;
 mod writes;
 
@@ -53,9 +58,11 @@ use block::{Block, Owner};
 use ends::{Client, Link};
 use errors::Fault;
 use extended::Prepareds;
+use pins::Pins;
 use portions::Holding;
 use relay::{Relayed, Seen};
 use replies::Replies;
+use temporary::Temporary;
 
 use crate::pool::{HostPools, Settings};
 use crate::shardmap::ShardMap;
@@ -92,6 +99,9 @@ pub(crate) struct Session {
     startup: Settings,
     /// [`Session::reading`] of these settings.
     reading: (Settings, Arc<[u8]>),
+    /// What it has in server processes beyond its transactions.
+    pins: Pins,
+    temporary: Option<Box<Temporary>>,
     /// `SET presplit.key`, `SET presplit.shard`.
     hint: Option<Hint>,
     /// Bytes of a message that is too long to be held: they are swallowed as they come.
@@ -110,6 +120,10 @@ enum Waited {
     End,
     /// The server waits for CopyData.
     CopyIn,
+    /// A parked server connection has said something, which is passed on.
+    Heard,
+    /// There is another map.
+    Map,
 }
 
 /// What became of a message at once.
@@ -141,7 +155,13 @@ impl Session {
             };
             let go = match step {
                 Ok(go) => go,
-                Err(fault) => self.fail(fault).await,
+                Err(fault) => {
+                    self.fail(fault).await
+                        && match self.check_pins() {
+                            Ok(()) => true,
+                            Err(fault) => self.fail(fault).await,
+                        }
+                }
             };
             if !go {
                 break;
@@ -149,6 +169,7 @@ impl Session {
         }
         // A block that is still open is rolled back by closing its connections; see `Link::drop`.
         self.links.clear();
+        self.retire_pins();
     }
 
     /// The next whole message, if it has come.
@@ -260,12 +281,7 @@ impl Session {
             b'E' => self.execute(header.len).await?,
             b'C' => self.close(header.len).await?,
             b'H' => self.flush().await?,
-            b'F' => {
-                return Err(Fault::unsupported(
-                    "the fast-path function call is not supported: it names a function by its OID, which says nothing of a shard",
-                    "Call the function in a SELECT.",
-                ));
-            }
+            b'F' => Box::pin(self.function_call(header.len)).await?,
             tag => {
                 return Err(Fault::violation(format!(
                     "invalid frontend message type {tag}"
@@ -277,6 +293,7 @@ impl Session {
 
     /// Waits for the client to say more, passing on what the server says meanwhile. Holds no buffer while nothing comes.
     async fn wait(&mut self) -> Result<Go, Fault> {
+        self.check_pins()?;
         if self.links.len() > 1 && self.client.pending().is_empty() && self.replies.is_empty() {
             self.cancel.at_rest();
             if self.holds_on() {
@@ -296,6 +313,7 @@ impl Session {
             });
         }
         self.write_many_made();
+        let listening = self.is_listening() && self.replies.is_empty();
         let mut seen = Seen::default();
         let waited = poll_fn(|cx| {
             match self.info.poll_order(cx) {
@@ -319,6 +337,14 @@ impl Session {
             {
                 return Poll::Pending;
             }
+            if listening {
+                if !self.is_map_current() {
+                    return Poll::Ready(Ok(Waited::Map));
+                }
+                if self.poll_parked(cx).is_ready() {
+                    return Poll::Ready(Ok(Waited::Heard));
+                }
+            }
             self.client.poll_fill(cx).map(|read| match read {
                 Ok(0) => Ok(Waited::End),
                 Ok(_) => Ok(Waited::Bytes),
@@ -328,6 +354,18 @@ impl Session {
         .await;
         self.note_seen(&mut seen);
         let waited = waited?;
+        match waited {
+            Waited::Heard => {
+                self.pass_parked()?;
+                return Ok(true);
+            }
+            Waited::Map => {
+                self.follow_map();
+                self.check_pins()?;
+                return Ok(true);
+            }
+            _ => {}
+        }
         self.info.set(Activity::Active);
         if waited == Waited::CopyIn {
             self.batch.now = 0;
@@ -393,7 +431,7 @@ impl Session {
             block.failed = true;
         }
         match self.batch.now {
-            now @ (b'Q' | b'S') => {
+            now @ (b'Q' | b'S' | b'F') => {
                 Box::pin(self.end_message(true)).await?;
                 Box::pin(self.bring_back()).await?;
                 self.batch = Batch::at(now);
@@ -403,7 +441,6 @@ impl Session {
                 self.let_go_of_one().await;
                 self.ready();
             }
-            b'F' => self.ready(),
             _ => self.batch.refused(),
         }
         self.client.flush().await.map_err(Fault::client)

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use arc_swap::ArcSwapOption;
+
 use super::Session;
 use super::context::{Passed, Prepared, Routed, Schema, Scratch, Statement};
 use super::errors::Fault;
@@ -226,7 +228,7 @@ impl Session {
         }
         if let Some(control) = control::parse(text, shape) {
             return match control {
-                Control::Declare { hold: false, .. } | Control::Lock => {
+                Control::Declare { .. } | Control::Lock => {
                     self.make_query(text, shape, schema, by_text)
                 }
                 control if control.depends_on_literals() && !by_text => Prepared::ByText,
@@ -265,14 +267,12 @@ impl Session {
         if bound.per_text && !by_text {
             return Prepared::ByText;
         }
-        if let Some(lock) = control::session_lock(text, &shape.holes) {
-            return Prepared::SessionLock(lock);
-        }
         let has = |word| tokens(text, &shape.holes).any(|t| t.is_word(text, word));
         Prepared::Query(Routed {
             bound,
             sets_config: has("set_config"),
             notifies: has("pg_notify"),
+            holds: is_with_hold(text, shape),
         })
     }
 
@@ -336,6 +336,7 @@ impl Session {
                 reading,
                 schema: Arc::downgrade(schema),
                 accepted: AtomicBool::new(false),
+                described: ArcSwapOption::empty(),
             })
         }))
     }
@@ -416,9 +417,10 @@ impl Session {
         let block = self.block.as_ref();
         let known = match passed {
             Passed::Any => None,
-            Passed::Cursor(name) => block.and_then(|block| block.cursors.get(name).copied()),
-            // One that goes elsewhere than to the decision host could not be committed with it.
-            Passed::Notify => block.and_then(|block| block.writers.notifier()),
+            Passed::Cursor(name) => block
+                .and_then(|block| block.cursors.get(name).copied())
+                .or_else(|| self.held_cursor(name)),
+            Passed::Notify => Some(self.map.session_host()),
         };
         Way::One {
             host: known.unwrap_or_else(|| self.any_host()),
@@ -470,12 +472,6 @@ impl Session {
         }))
     }
 
-    /// The error for [`control::session_lock`].
-    pub(super) fn no_session_lock(function: &str) -> Fault {
-        let (what, hint) = control::no_session_lock(function);
-        Fault::unsupported(what, hint)
-    }
-
     /// The error while no host's catalog has been read yet.
     pub(super) fn no_tables() -> Fault {
         Fault::statement(
@@ -483,6 +479,14 @@ impl Session {
                 .hint("The proxy tries again every second; SHOW HOSTS in the database \"presplit\" says which host is down and why."),
         )
     }
+}
+
+/// Whether a text is DECLARE ... WITH HOLD.
+fn is_with_hold(text: &[u8], shape: &Shape) -> bool {
+    matches!(
+        control::parse(text, shape),
+        Some(Control::Declare { hold: true, .. })
+    )
 }
 
 /// A hint that can't be read is never ignored: it might have meant another shard.

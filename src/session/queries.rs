@@ -10,6 +10,7 @@ use super::Session;
 use super::ends::{Link, poll_link};
 use super::errors::Fault;
 use super::relay::pass_status;
+use crate::catalog::Row;
 use crate::wire::backend::{CommandComplete, ErrorView};
 use crate::wire::error::SqlState;
 use crate::wire::{frame, frontend};
@@ -120,6 +121,45 @@ impl Session {
         answers.collect()
     }
 
+    /// The rows of a Query of ours on one link, of each of its statements.
+    pub(super) async fn rows_of(&mut self, i: usize, text: &str) -> Result<Vec<Vec<Row>>, Fault> {
+        frontend::query(&mut self.links[i].outbox, text.as_bytes());
+        self.links[i].unsynced = false;
+        let mut answers: Vec<Vec<Row>> = Vec::new();
+        let mut rows = Vec::new();
+        let mut refused = None;
+        loop {
+            let (tag, len) = self.next_message(i).await?;
+            self.have(i, len).await?;
+            let link = &mut self.links[i];
+            let message = link.unread()[..len].to_vec();
+            link.take(len);
+            let body = &message[frame::HEADER..];
+            match tag {
+                b'D' => rows.push(row(body)),
+                b'C' => answers.push(std::mem::take(&mut rows)),
+                b'E' => {
+                    let view = ErrorView::decode(body)?;
+                    if view.is_fatal() {
+                        return Err(Fault::ended(&link.pool.host, &view));
+                    }
+                    refused = Some(view.to_fields());
+                }
+                b'N' | b'A' => self.client.outbox.extend_from_slice(&message),
+                b'S' => drop(pass_status(&mut self.client, link, &message)),
+                b'Z' => {
+                    link.status = body.first().copied().unwrap_or(b'E');
+                    break;
+                }
+                _ => {}
+            }
+        }
+        match refused {
+            Some(fields) => Err(Fault::statement(fields)),
+            None => Ok(answers),
+        }
+    }
+
     async fn query_answers(&mut self, asked: &mut [Asked]) {
         while asked.iter().any(|one| one.answer.is_none()) {
             let links = &mut self.links;
@@ -189,9 +229,41 @@ impl Session {
     }
 }
 
+/// The values of a DataRow in text format. One that is cut short ends early.
+pub(super) fn row(body: &[u8]) -> Row {
+    let mut values = Vec::new();
+    let mut rest = body.get(2..).unwrap_or_default();
+    while let Some((len, behind)) = rest.split_first_chunk::<4>() {
+        let len = i32::from_be_bytes(*len);
+        if len < 0 {
+            values.push(None);
+            rest = behind;
+            continue;
+        }
+        let Some(value) = behind.get(..len as usize) else {
+            break;
+        };
+        values.push(Some(String::from_utf8_lossy(value).into_owned()));
+        rest = &behind[len as usize..];
+    }
+    values
+}
+
 impl Asked {
     fn lose(&mut self, fault: Fault, link: &mut Link) {
         link.discard();
         self.answer = Some(Answer::Lost(fault));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn rows_of_text() {
+        let body = b"\0\x03\0\0\0\x02ab\xff\xff\xff\xff\0\0\0\0";
+        let own = |text: &str| Some(text.to_owned());
+        assert_eq!(super::row(body), [own("ab"), None, own("")]);
+        assert_eq!(super::row(b"\0\x01\0\0\0\x09ab"), []);
+        assert!(super::row(b"").is_empty());
     }
 }

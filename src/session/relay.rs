@@ -3,11 +3,12 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
-use super::context::Prepared;
-use super::ends::{Client, Hold, Link, Middle, SentPiece, poll_fill};
+use super::context::{Described, Prepared};
+use super::ends::{Client, Hold, Link, Middle, SentPiece, char_count, poll_fill};
 use super::errors::Fault;
 use super::extended::server_name;
 use super::replies::{Made, Pass, Replies, Reply};
@@ -362,6 +363,7 @@ fn pass_of(owed: &Reply) -> Pass {
         | Reply::Execute(p)
         | Reply::Sync(p) => *p,
         Reply::Parse { pass, .. } => *pass,
+        Reply::Description(description) => description.pass,
         Reply::Part | Reply::Share { .. } | Reply::Made(_) => Pass::On,
     }
 }
@@ -371,12 +373,15 @@ pub(super) fn judge(tag: u8, owed: &Reply) -> Verdict {
     let pass = pass_of(owed);
     match (tag, owed) {
         (b'E' | b'S' | b'G', _) => Verdict::Look,
-        (b'N' | b'A', _) => Verdict::Pass(pass),
+        (b'N', _) => Verdict::Pass(pass),
+        // Whatever is under way: it is for the client.
+        (b'A', _) => Verdict::Pass(Pass::On),
         (b'Z', Reply::Query(_) | Reply::Sync(_)) => Verdict::Ready(pass),
         (b'Z', Reply::Part) => Verdict::Ready(Pass::Keep),
         (_, Reply::Query(_) | Reply::Part) => Verdict::Pass(pass),
         (b'1', Reply::Parse { .. }) => Verdict::Answers(pass),
         (b'1' | b'2' | b'3', Reply::One(_)) => Verdict::Answers(pass),
+        (b't' | b'T' | b'n', Reply::Description(_)) => Verdict::Look,
         (b't', Reply::Describe(_)) => Verdict::Pass(pass),
         (b'T' | b'n', Reply::Describe(_)) => Verdict::Answers(pass),
         (b'C' | b's' | b'I', Reply::Execute(_)) => Verdict::Answers(pass),
@@ -419,6 +424,7 @@ fn look(
             client.outbox.extend_from_slice(message);
             return Ok(true);
         }
+        b't' | b'T' | b'n' => describe(client, link, replies, seen, message)?,
         tag @ (b'C' | b's') => {
             if let Some(Reply::Share { asked }) = replies.pop() {
                 let complete = (tag == b'C').then(|| CommandComplete::decode(body).ok());
@@ -460,6 +466,46 @@ fn look(
         }
     }
     Ok(false)
+}
+
+/// Part of what the server says of a statement: noted, compared with what the client was told, passed on.
+fn describe(
+    client: &mut Client,
+    link: &mut Link,
+    replies: &mut Replies,
+    seen: &mut Seen,
+    message: &[u8],
+) -> Result<(), Fault> {
+    let Some(Reply::Description(description)) = replies.front_mut() else {
+        return Ok(());
+    };
+    if description.pass == Pass::On {
+        client.outbox.extend_from_slice(message);
+    }
+    if message[0] == b't' {
+        description.parameters = message.to_vec();
+        return Ok(());
+    }
+    let described = Described::new(&description.parameters, message);
+    let known = &description.statement.described;
+    let told = description.told.as_ref();
+    let is_as_told = told.is_none_or(|told| told.is_like(&described));
+    let is_new = known
+        .load()
+        .as_ref()
+        .is_none_or(|known| !known.is_like(&described));
+    if is_new && (is_as_told || known.load().is_none()) {
+        known.store(Some(Arc::new(described)));
+    }
+    if !is_as_told {
+        seen.stale = true;
+        return Err(Fault::changed(&link.pool.host));
+    }
+    if let Some(conn) = &mut link.conn {
+        conn.statements.note_described(&description.key);
+    }
+    replies.pop();
+    Ok(())
 }
 
 /// The tables have changed since the server parsed the statement of the batch's first Bind, of which nothing has been
@@ -517,6 +563,10 @@ pub(super) fn error_back(
         .get(b'P')
         .and_then(|p| std::str::from_utf8(p).ok()?.parse::<u32>().ok());
     let original = position.and_then(|position| match owed {
+        _ if link.sent_text.is_some() => {
+            let schema = |shard| link.map.schema(shard);
+            link.sent_text.as_ref()?.original_position(position, schema)
+        }
         Some(Reply::Query(_) | Reply::Part) => {
             let inside = |p: &&SentPiece| position > p.from && position <= p.from + p.len + 1;
             let piece = link.sent_pieces.iter().find(inside)?;
@@ -560,11 +610,6 @@ pub(super) fn error_back(
     let mut error = Vec::new();
     view.with_field_replaced(&mut error, b'E', b'P', position.to_string().as_bytes());
     error
-}
-
-/// Characters of a text, as Postgres counts them in UTF-8.
-pub(crate) fn char_count(text: &[u8]) -> u32 {
-    text.iter().filter(|b| **b & 0xC0 != 0x80).count() as u32
 }
 
 /// The text of the Query message at the front of `pending`.

@@ -4,7 +4,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::context::Statement;
+use super::context::{Described, Statement};
+use crate::pool::StatementKey;
 use crate::shardmap::ShardId;
 use crate::wire::backend::{self, CommandComplete};
 
@@ -27,6 +28,8 @@ pub(crate) enum Reply {
     One(Pass),
     /// Describe: (ParameterDescription,) RowDescription or NoData.
     Describe(Pass),
+    /// Describe of a statement: the same, and what comes is noted on the statement.
+    Description(Box<Description>),
     /// Execute: rows, then CommandComplete, EmptyQueryResponse or PortalSuspended.
     Execute(Pass),
     /// Execute of a part of a statement: its rows are passed on, its CommandComplete is added to the others'.
@@ -40,6 +43,31 @@ pub(crate) enum Reply {
     Made(Made),
 }
 
+/// See [`Reply::Description`].
+pub(crate) struct Description {
+    pub(crate) pass: Pass,
+    pub(crate) statement: Arc<Statement>,
+    /// What it is on the server connection.
+    pub(crate) key: StatementKey,
+    /// The ParameterDescription, once it has come.
+    pub(crate) parameters: Vec<u8>,
+    /// What the client was told. Anything else is an error.
+    pub(crate) told: Option<Arc<Described>>,
+}
+
+impl Description {
+    /// Of which all is right.
+    pub(crate) fn of(pass: Pass, statement: &Arc<Statement>, key: StatementKey) -> Reply {
+        Reply::Description(Box::new(Description {
+            pass,
+            statement: statement.clone(),
+            key,
+            parameters: Vec::new(),
+            told: None,
+        }))
+    }
+}
+
 /// An answer of our own.
 pub(crate) enum Made {
     ParseComplete,
@@ -47,6 +75,8 @@ pub(crate) enum Made {
     CloseComplete,
     /// The CommandComplete that the [`Reply::Share`]s before it add up to.
     Total,
+    /// What is known of the statement's parameters and columns.
+    Described(Arc<Described>),
     /// Any other whole messages.
     Bytes(Box<[u8]>),
 }
@@ -132,6 +162,10 @@ impl Replies {
         self.queue.front()
     }
 
+    pub(crate) fn front_mut(&mut self) -> Option<&mut Reply> {
+        self.queue.front_mut()
+    }
+
     pub(crate) fn pop(&mut self) -> Option<Reply> {
         let reply = self.queue.pop_front()?;
         self.in_front = self.in_front.saturating_sub(1);
@@ -203,6 +237,7 @@ impl Made {
             Made::CloseComplete => out.extend_from_slice(b"3\0\0\0\x04"),
             // Made of bytes when it is taken out of the queue.
             Made::Total => {}
+            Made::Described(described) => out.extend_from_slice(described.messages()),
             Made::Bytes(bytes) => out.extend_from_slice(bytes),
         }
     }

@@ -9,16 +9,16 @@ use super::block::{Acted, aborted};
 use super::context::Prepared;
 use super::control::{declared_cursor, in_block};
 use super::ddl::Item;
-use super::ends::SentPiece;
+use super::ends::{SentPiece, char_count};
 use super::errors::Fault;
+use super::execute::Ran;
 use super::links::Need;
 use super::prepare::{Read, Way};
-use super::relay::char_count;
 use super::replies::{Pass, Reply};
 use super::set::set_config_in;
 use super::syntax::Found;
 use super::{Now, Session};
-use crate::route::Values;
+use crate::route::{SessionState, Values};
 use crate::shardmap::{HostId, ShardId};
 use crate::sql::control::{BeginOptions, Control, Discard};
 use crate::sql::shape::Shape;
@@ -63,6 +63,8 @@ impl Session {
             statement: None,
             path,
             writes: prepared.writes(),
+            state: prepared.session_state(),
+            unpreparable: prepared.is_unpreparable(),
         };
         let Some(i) = self.link_now(&need)? else {
             return Ok(false);
@@ -81,7 +83,6 @@ impl Session {
         message: Vec<u8>,
     ) {
         self.context.stats.routed();
-        self.note_notify(&prepared, self.links[i].host);
         let link = &mut self.links[i];
         link.unsynced = false;
         link.sent_pieces.clear();
@@ -147,7 +148,8 @@ impl Session {
                 Some(Way::One { host, shard, path }),
             ) => {
                 self.check_failed()?;
-                let writes = prepared.writes();
+                let (writes, state) = (prepared.writes(), prepared.session_state());
+                let unpreparable = prepared.is_unpreparable();
                 let set = self.set_config_of(prepared, &text)?;
                 let i = self
                     .link(Need {
@@ -155,6 +157,8 @@ impl Session {
                         statement: None,
                         path,
                         writes,
+                        state,
+                        unpreparable,
                     })
                     .await?;
                 self.push_query(i, &text, shard, read.prepared.clone(), read.message);
@@ -199,9 +203,11 @@ impl Session {
             }
             (Prepared::Query(_) | Prepared::Pass(_), _) => {}
             (Prepared::Control(control), _) => {
-                let text = self.owned_text(&text);
-                let acted = Box::pin(self.act(control, &text)).await?;
-                self.answer(acted).await?;
+                let text = self.client.inbox[text].to_vec();
+                match Box::pin(self.act_on(control, &text, 0)).await? {
+                    Ran::Acted(acted) => self.answer(acted).await?,
+                    Ran::Written(done) => Box::pin(self.end_write(done)).await?,
+                }
             }
             (Prepared::Empty, _) => {
                 self.client.outbox.extend_from_slice(b"I\0\0\0\x04");
@@ -209,7 +215,6 @@ impl Session {
             }
             (Prepared::Several(pieces), _) => Box::pin(self.several(&text, pieces)).await?,
             (Prepared::NoTables, _) => return Err(Self::no_tables()),
-            (Prepared::SessionLock(name), _) => return Err(Self::no_session_lock(name)),
             (Prepared::ByText, _) => {}
         }
         self.client.flush().await.map_err(Fault::client)
@@ -317,12 +322,6 @@ impl Session {
         }
     }
 
-    /// The text as a string. Control statements are made of ASCII words and names; a name in another encoding than
-    /// UTF-8 would be changed, and so not be found, rather than be taken for another's.
-    pub(super) fn owned_text(&self, text: &Range<usize>) -> String {
-        String::from_utf8_lossy(&self.client.inbox[text.clone()]).into_owned()
-    }
-
     /// After a ReadyForQuery of a server was passed on: the session's block is what the server's is.
     pub(super) async fn settle(&mut self) {
         if !self.settle_now() {
@@ -413,6 +412,8 @@ impl Session {
                         statement: None,
                         path: plan.path,
                         writes: plan.writes,
+                        state: plan.state,
+                        unpreparable: plan.unpreparable,
                     })
                     .await?;
                 let link = &mut self.links[i];
@@ -465,6 +466,8 @@ impl Session {
                 plan.path = path;
                 plan.alone += usize::from(prepared.sets_config());
                 plan.writes |= prepared.writes();
+                plan.unpreparable |= prepared.is_unpreparable();
+                plan.state = plan.state.max(prepared.session_state());
                 // Without tag, length and NUL.
                 plan.message
                     .extend_from_slice(&read.message[frame::HEADER..read.message.len() - 1]);
@@ -502,8 +505,10 @@ impl Session {
                 plan.message.extend_from_slice(piece);
             }
             (Prepared::NoTables, _) => return Err(Self::no_tables()),
-            (Prepared::SessionLock(name), _) => return Err(Self::no_session_lock(name)),
-            (Prepared::Control(_), _) => plan.alone += 1,
+            (Prepared::Control(control), _) => {
+                plan.alone += 1;
+                plan.writes |= self.may_write(control);
+            }
             _ => {}
         }
         Ok(())
@@ -552,9 +557,10 @@ impl Session {
                             statement: None,
                             path,
                             writes: prepared.writes(),
+                            state: prepared.session_state(),
+                            unpreparable: prepared.is_unpreparable(),
                         })
                         .await?;
-                    self.note_notify(prepared, host);
                     let set = match prepared.sets_config() {
                         true => set_config_in(text)?,
                         false => Vec::new(),
@@ -609,14 +615,21 @@ impl Session {
                     return Err(in_block("DISCARD ALL"));
                 }
                 (Prepared::Control(control), _) => {
-                    let text = String::from_utf8_lossy(text).into_owned();
-                    if let Acted::Answered(bytes) = Box::pin(self.act(control, &text)).await? {
-                        self.client.outbox.extend_from_slice(&bytes);
+                    let before = char_count(&whole[..piece.start]);
+                    match Box::pin(self.act_on(control, text, before)).await? {
+                        Ran::Acted(acted) => {
+                            if let Acted::Answered(bytes) = acted {
+                                self.client.outbox.extend_from_slice(&bytes);
+                            }
+                            error = self.batch.take_refused();
+                        }
+                        Ran::Written(tag) => {
+                            done = tag;
+                            error = done.is_none();
+                        }
                     }
-                    error = self.batch.take_refused();
                 }
                 (Prepared::NoTables, _) => return Err(Self::no_tables()),
-                (Prepared::SessionLock(name), _) => return Err(Self::no_session_lock(name)),
                 _ => {}
             }
             if error {
@@ -660,6 +673,8 @@ struct Pieces {
     whole: bool,
     /// Those of which nothing could be read.
     unread: SmallVec<[Range<usize>; 1]>,
+    unpreparable: bool,
+    state: SessionState,
     /// How the message was made.
     sent: SmallVec<[SentPiece; 1]>,
 }

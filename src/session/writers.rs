@@ -10,7 +10,7 @@ use crate::twophase::{Home, Name, Ticket};
 pub(super) struct Writers {
     /// In the order of their first writes.
     pub(super) hosts: SmallVec<[HostId; 2]>,
-    /// What was done here can't be prepared (NOTIFY): if several hosts are written on, this must be the decision host.
+    /// What was done here can't be prepared (NOTIFY, temporary tables ...): if several hosts are written on, this must be the decision host.
     pub(super) unpreparable: Option<HostId>,
     /// From the second host on.
     pub(super) two_phase: Option<TwoPhase>,
@@ -71,11 +71,6 @@ impl Writers {
     /// Whose part of the transaction says how it ends.
     pub(super) fn decision(&self) -> Option<HostId> {
         self.two_phase.as_ref().map(|two| two.decision)
-    }
-
-    /// Where a NOTIFY of the transaction goes.
-    pub(super) fn notifier(&self) -> Option<HostId> {
-        self.decision().or(self.unpreparable).or(self.first())
     }
 
     /// A server process takes part.

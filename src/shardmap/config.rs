@@ -1,12 +1,16 @@
 //! What is written in `shardmap.toml`: each thing with its place, read but not yet compared with the others.
 
+use std::collections::BTreeMap;
+
 use toml::de::DeTable;
 
 use super::key::Function;
 use super::map::{Kind, MAX_SHARDS, Password};
 use super::schema::SchemaPattern;
 use super::section::{At, Entry, Env, Section, identifier};
-use super::settings::{CrossHost, CrossHostSnapshots, Limits, ProxySettings, Timeouts};
+use super::settings::{
+    CrossHost, CrossHostSnapshots, Limits, Peer, Pinning, PoolMode, ProxySettings, Timeouts,
+};
 use super::url::{HostUrl, Secret};
 use super::{fault::Faults, verifier};
 
@@ -34,6 +38,7 @@ pub(super) struct KeyspaceConfig {
     pub(super) schema: Option<At<SchemaPattern>>,
     pub(super) key_host: Option<At<String>>,
     pub(super) key_block: u32,
+    pub(super) session_host: Option<At<String>>,
 }
 
 /// `[hosts.NAME]`.
@@ -169,12 +174,16 @@ impl KeyspaceConfig {
             .find("schema")
             .and_then(|e| pattern(&mut section, e));
         let key_host = section.find("key_host").and_then(|e| section.identifier(e));
+        let session_host = section
+            .find("session_host")
+            .and_then(|e| section.identifier(e));
         let key_block = section.count("key_block", 0..=10_000, 100);
         let at = section.at;
         section.finish();
         KeyspaceConfig {
             key_host,
             key_block,
+            session_host,
             at,
             shards,
             key: key.map_or("user_id".into(), |k| k.value),
@@ -300,6 +309,17 @@ impl ProxyConfig {
         let http = section.address("http");
         let database = section.find("database").and_then(|e| section.identifier(e));
         let workers = section.count("workers", 1..=256, defaults.workers);
+        let pool_mode = section.find("pool_mode").and_then(|e| {
+            let choices = [
+                ("transaction", PoolMode::Transaction),
+                ("session", PoolMode::Session),
+            ];
+            choice(&mut section, e, &choices)
+        });
+        let pinning = section.find("pinning").and_then(|e| {
+            let choices = [("allow", Pinning::Allow), ("refuse", Pinning::Refuse)];
+            choice(&mut section, e, &choices)
+        });
         let cross_host = section.find("cross_host").and_then(|e| {
             let choices = [("2pc", CrossHost::TwoPhase), ("refuse", CrossHost::Refuse)];
             choice(&mut section, e, &choices)
@@ -311,6 +331,8 @@ impl ProxyConfig {
             ];
             choice(&mut section, e, &choices)
         });
+        let id = section.find("id").and_then(|e| proxy_id(&mut section, e));
+        let peers = peers(section.section("peers"), id.is_some());
         let (limits, statement_text_at) = limits(section.section("limits"));
         let timeouts = timeouts(section.section("timeouts"));
         let http_at = http.as_ref().map_or(section.at, |a| a.at);
@@ -320,9 +342,13 @@ impl ProxyConfig {
             http: http.map(|a| a.value),
             database: database.map_or(defaults.database, |d| d.value),
             workers,
+            pool_mode: pool_mode.map_or(defaults.pool_mode, |c| c.value),
+            pinning: pinning.map_or(defaults.pinning, |c| c.value),
             cross_host: cross_host.map_or(defaults.cross_host, |c| c.value),
             cross_host_snapshots: cross_host_snapshots
                 .map_or(defaults.cross_host_snapshots, |c| c.value),
+            id,
+            peers,
             limits,
             timeouts,
         };
@@ -332,6 +358,59 @@ impl ProxyConfig {
             statement_text_at,
         }
     }
+}
+
+/// A proxy's number; several proxies may share one file, so that it may come from the environment.
+fn proxy_id<'t>(section: &mut Section<'_, 't>, entry: Entry<'t>) -> Option<u8> {
+    let mend = "write a number from 1 to 255, another one for each proxy";
+    if entry.value.get_ref().as_str().is_none() {
+        return section
+            .integer(entry, 1..=255)
+            .and_then(|id| u8::try_from(id.value).ok());
+    }
+    let text = section.string(entry)?;
+    let id = text.value.trim().parse().ok().filter(|id| *id > 0);
+    if id.is_none() {
+        section.bad(
+            entry,
+            format!("{:?} is no number of a proxy", text.value),
+            mend,
+        );
+    }
+    id
+}
+
+fn peers(mut section: Section<'_, '_>, has_id: bool) -> BTreeMap<u8, Peer> {
+    let mut peers = BTreeMap::new();
+    for entry in section.entries() {
+        let Ok(id @ 1..) = entry.key.parse::<u8>() else {
+            section.bad(
+                entry,
+                "is no number of a proxy",
+                "write a number from 1 to 255 before the =",
+            );
+            continue;
+        };
+        let Some(text) = section.string(entry) else {
+            continue;
+        };
+        match Peer::parse(&text.value) {
+            Some(peer) => drop(peers.insert(id, peer)),
+            None => section.bad(
+                entry,
+                format!("{:?} is no address", text.value),
+                "write HOST:PORT, such as \"10.0.0.2:6432\"",
+            ),
+        }
+        if !has_id {
+            section.bad(
+                entry,
+                "is of no use without a number of this proxy itself",
+                "add id = 1 to [proxy], another number for each proxy",
+            );
+        }
+    }
+    peers
 }
 
 fn limits(mut section: Section<'_, '_>) -> (Limits, usize) {

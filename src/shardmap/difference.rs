@@ -168,6 +168,14 @@ impl ShardMap {
     }
 
     fn keyspace_difference(&self, old: &ShardMap, lines: &mut Vec<String>) {
+        let session_hosts = [old, self].map(|map| map.host(map.session_host()).name.as_str());
+        if let [from, to] = session_hosts
+            && from != to
+        {
+            lines.push(format!(
+                "session_host: {from} -> {to} (sessions that hold locks, listen or have temporary tables on {from} are ended)"
+            ));
+        }
         let (new, old) = (&self.keyspace, &old.keyspace);
         for (name, old, new) in [
             ("shards", old.shards.to_string(), new.shards.to_string()),

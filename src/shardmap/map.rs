@@ -29,6 +29,8 @@ pub struct Keyspace {
     pub key_host: Option<String>,
     /// How many such keys the proxy takes at once; 0: it makes none. Default 100.
     pub key_block: u32,
+    /// The host of what belongs to no shard and to no table: see [`ShardMap::session_host`]. `None`: the first by name.
+    pub session_host: Option<String>,
 }
 
 /// A physical host.
@@ -183,6 +185,15 @@ impl ShardMap {
             .unwrap_or_else(|| self.owner(self.template()))
     }
 
+    /// The host of what belongs to no shard and to no table, the same for all sessions of all proxies: advisory locks, LISTEN and
+    /// NOTIFY, temporary tables, large objects.
+    pub fn session_host(&self) -> HostId {
+        let named = self.keyspace.session_host.as_deref();
+        named
+            .and_then(|name| self.host_named(name))
+            .unwrap_or(HostId(0))
+    }
+
     /// The shard of a key value, by `keyspace.function`.
     pub fn shard_of_key(&self, key: &KeyValue<'_>) -> Result<ShardId, KeyFault> {
         self.keyspace.function.shard(key, self.keyspace.shards)
@@ -318,13 +329,14 @@ mod tests {
         for ((name, shown), (_, default)) in example.into_iter().zip(defaults.proxy.list()) {
             let key = name.rsplit('.').next().expect("one part");
             assert!(
-                ["", "#"]
-                    .iter()
-                    .any(|c| EXAMPLE.contains(&format!("\n{c}{key} = "))),
+                name == "peers" && EXAMPLE.contains("\n[proxy.peers]")
+                    || ["", "#"]
+                        .iter()
+                        .any(|c| EXAMPLE.contains(&format!("\n{c}{key} = "))),
                 "{name} is not in the example"
             );
             assert!(
-                shown == default || name == "http",
+                shown == default || name == "http" || name == "id",
                 "{name}: the example says {shown}, the default is {default}"
             );
         }

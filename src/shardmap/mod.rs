@@ -29,7 +29,9 @@ pub use key::{Function, KeyFault, KeyType, KeyValue};
 pub use map::{Host, Keyspace, Kind, MAX_SHARDS, Password, ShardMap, TableRule, User};
 pub use reload::{LastLoad, LoadCounts, MapHandle, ReloadOutcome};
 pub use schema::SchemaPattern;
-pub use settings::{CrossHost, CrossHostSnapshots, Limits, ProxySettings, Timeouts};
+pub use settings::{
+    CrossHost, CrossHostSnapshots, Limits, Peer, Pinning, PoolMode, ProxySettings, Timeouts,
+};
 pub use url::{HostAddr, HostUrl, Secret};
 pub use watch::watch_file;
 

@@ -1,5 +1,7 @@
 //! `[proxy]`: what the proxy itself is told. Every setting has a default that is right for most.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -15,14 +17,79 @@ pub struct ProxySettings {
     pub database: String,
     /// Event loops, each on its own thread. Default 1; a session stays on one.
     pub workers: u32,
+    /// How long a server connection stays with a session. Default `transaction`.
+    pub pool_mode: PoolMode,
+    /// Whether a session may keep a server connection for what lives in it. Default `allow`.
+    pub pinning: Pinning,
     /// What becomes of a transaction that writes on a second host. Default `2pc`.
     pub cross_host: CrossHost,
     /// What becomes of a REPEATABLE READ or SERIALIZABLE transaction that needs a second host. Default `refuse`.
     pub cross_host_snapshots: CrossHostSnapshots,
+    /// This proxy's number among those behind one address, 1 to 255. Default: none, it is the only one.
+    pub id: Option<u8>,
+    /// `[proxy.peers]`: where the others are by their numbers, for cancel requests that come to the wrong one.
+    pub peers: BTreeMap<u8, Peer>,
     /// `[proxy.limits]`.
     pub limits: Limits,
     /// `[proxy.timeouts]`.
     pub timeouts: Timeouts,
+}
+
+/// Where a proxy is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// A name or an address.
+    pub host: String,
+    /// The port that it listens on.
+    pub port: u16,
+}
+
+impl Peer {
+    /// `HOST:PORT`, or `[IPV6]:PORT`.
+    pub(super) fn parse(text: &str) -> Option<Peer> {
+        let (host, port) = text.rsplit_once(':')?;
+        let inner = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+        let host = match inner {
+            Some(inner) => inner,
+            // What is left of an address without brackets could be read in two ways.
+            None if host.contains(':') => return None,
+            None => host,
+        };
+        let port = port.parse().ok().filter(|port| *port > 0)?;
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._:%".contains(&b);
+        (!host.is_empty() && host.bytes().all(plain)).then(|| Peer {
+            host: host.to_owned(),
+            port,
+        })
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
+/// `[proxy] pool_mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolMode {
+    /// For a transaction; longer only if it is pinned (see [`Pinning`]).
+    Transaction,
+    /// From the first statement on its host until the client leaves.
+    Session,
+}
+
+/// `[proxy] pinning`: what becomes of LISTEN, session advisory locks, temporary tables and cursors WITH HOLD, which live in
+/// one server process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pinning {
+    /// The session keeps its server connection for as long as it has any of them.
+    Allow,
+    /// They are refused (0A000).
+    Refuse,
 }
 
 /// `[proxy] cross_host`.
@@ -114,8 +181,12 @@ impl Default for ProxySettings {
             http: None,
             database: String::new(),
             workers: 1,
+            pool_mode: PoolMode::Transaction,
+            pinning: Pinning::Allow,
             cross_host: CrossHost::TwoPhase,
             cross_host_snapshots: CrossHostSnapshots::Refuse,
+            id: None,
+            peers: BTreeMap::new(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
         }
@@ -169,8 +240,12 @@ impl ProxySettings {
             http,
             database,
             workers,
+            pool_mode,
+            pinning,
             cross_host,
             cross_host_snapshots,
+            id,
+            peers,
             limits: l,
             timeouts: t,
         } = self;
@@ -179,6 +254,20 @@ impl ProxySettings {
             ("http", http.map_or("off".into(), |http| http.to_string())),
             ("database", database.clone()),
             ("workers", workers.to_string()),
+            (
+                "pool_mode",
+                match pool_mode {
+                    PoolMode::Transaction => "transaction".into(),
+                    PoolMode::Session => "session".into(),
+                },
+            ),
+            (
+                "pinning",
+                match pinning {
+                    Pinning::Allow => "allow".into(),
+                    Pinning::Refuse => "refuse".into(),
+                },
+            ),
             (
                 "cross_host",
                 match cross_host {
@@ -193,6 +282,8 @@ impl ProxySettings {
                     CrossHostSnapshots::Separate => "separate".into(),
                 },
             ),
+            ("id", id.map_or("none".into(), |id| id.to_string())),
+            ("peers", listed(peers)),
             ("limits.clients", l.clients.to_string()),
             (
                 "limits.startup_packet_bytes",
@@ -249,6 +340,14 @@ impl ProxySettings {
             ("timeouts.drain_grace", duration(t.drain_grace)),
         ]
     }
+}
+
+fn listed(peers: &BTreeMap<u8, Peer>) -> String {
+    if peers.is_empty() {
+        return "none".to_owned();
+    }
+    let one = |(id, peer): (&u8, &Peer)| format!("{id} = \"{peer}\"");
+    peers.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 /// As it could be written in the file, in the largest unit that divides it.

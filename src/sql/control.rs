@@ -1,6 +1,7 @@
 //! The statements that a session acts on itself: transactions, settings, prepared statements, cursors, notifications.
 //! Read by Postgres' grammar (gram.y); what isn't exactly of it is no control statement, so that Postgres reports the error.
 
+mod call;
 mod reader;
 mod refused;
 mod setting;
@@ -9,8 +10,8 @@ mod transaction;
 
 use std::ops::Range;
 
+pub use self::call::{Argument, Call, call};
 use self::reader::Reader;
-pub use self::refused::{no_session_lock, session_lock};
 use super::shape::{Hole, HoleKind, Shape};
 
 /// A control statement. Names are folded or unquoted; ranges are bytes of the text it was read from.
@@ -72,17 +73,19 @@ pub enum Control {
     Prepare {
         /// The prepared statement's name.
         name: String,
-        /// The bytes between the parentheses, if there are some. Not read further.
-        types: Option<Range<usize>>,
+        /// The bytes of the name.
+        at: Range<usize>,
+        /// How many types stand between the parentheses. Not read further.
+        types: usize,
         /// The statement.
         body: Range<usize>,
     },
-    /// `EXECUTE name (arguments)`.
+    /// `EXECUTE name (arguments)`, which [`call`] reads further, or `EXPLAIN` of it.
     Execute {
         /// The prepared statement's name.
         name: String,
-        /// The bytes between the parentheses, if there are some. Not read further.
-        args: Option<Range<usize>>,
+        /// With `EXPLAIN` before it.
+        explain: bool,
     },
     /// `DEALLOCATE name`, or `DEALLOCATE ALL` (`None`).
     Deallocate(Option<String>),
@@ -253,7 +256,6 @@ impl Control {
             | Control::RollbackPrepared(_)
             | Control::SetTransactionSnapshot(_)
             | Control::Prepare { .. }
-            | Control::Execute { .. }
             | Control::Declare { .. }
             | Control::ExplainRoute { .. } => true,
             Control::Set { value, .. } => {
@@ -305,7 +307,7 @@ pub fn parse(text: &[u8], shape: &Shape) -> Option<Control> {
         b"unlisten" => statement::unlisten(r),
         b"notify" => statement::notify(r),
         b"lock" => statement::lock(r),
-        b"explain" => statement::explain_route(r),
+        b"explain" => statement::explain(r),
         b"reload" => Some(Control::Reload),
         _ => None,
     }?;

@@ -50,6 +50,8 @@ pub struct Plan {
     pub words: Vec<String>,
     /// What a statement of DDL says, if it could be read.
     pub ddl: Option<Box<Ddl>>,
+    /// It makes a temporary table of what the query gives.
+    pub temporary: bool,
     /// The plan holds the value of some literal: it serves this very text only.
     pub per_text: bool,
     /// Where the parts of an `INSERT ... VALUES` stand that is the whole statement.
@@ -88,6 +90,15 @@ pub enum OnConflict {
     UpdateSome,
 }
 
+impl Plan {
+    /// It makes a temporary table.
+    pub fn is_temporary(&self) -> bool {
+        let makes =
+            |verb: &Verb| matches!(verb, Verb::Utility(verb) if verb == "CREATE TEMP TABLE");
+        self.temporary || makes(&self.verb)
+    }
+}
+
 impl Default for Plan {
     fn default() -> Self {
         Plan {
@@ -107,6 +118,7 @@ impl Default for Plan {
             words: Vec::new(),
             ddl: None,
             insert: None,
+            temporary: false,
             per_text: false,
         }
     }

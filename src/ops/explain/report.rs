@@ -188,10 +188,6 @@ impl Reporter<'_> {
                 return Ok(Outcome::Session);
             }
         }
-        if let Some(lock) = control::session_lock(sql.as_bytes(), &shape.holes) {
-            let (what, hint) = control::no_session_lock(&lock);
-            return Err(Refusal::not_supported(what, hint));
-        }
         let hint = hint::find(sql.as_bytes(), shape).map_err(|fault| Refusal::bad_hint(&fault))?;
         let params = Logged(&entry.params);
         let values = Values {

@@ -408,9 +408,9 @@ impl Session {
         heard: &mut Heard,
         fresh: bool,
     ) -> Result<End, Fault> {
-        let hold = Hold::Below(cutter.most / 2);
         loop {
             let fail = self.take_data(data)?;
+            let hold = feeds.hold(cutter.most);
             loop {
                 match data.cut(cutter, statement.copy, feeds) {
                     Cut::More => break,
@@ -435,7 +435,11 @@ impl Session {
                 return Ok(End::Fail(fail));
             }
             self.write_due(statement, feeds, hold);
-            self.feed_until(Until::Client, feeds, heard, &statement.copy.table)
+            let until = match feeds.are_ahead(hold) {
+                true => Until::Written,
+                false => Until::Client,
+            };
+            self.feed_until(until, feeds, heard, &statement.copy.table)
                 .await?;
             if heard.error.is_some() {
                 return Ok(End::Refused);

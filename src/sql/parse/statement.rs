@@ -28,6 +28,16 @@ pub(super) fn read(
         Some("explain") => statement.explain(),
         Some("declare") => statement.declare(),
         Some("copy") => statement.copy(),
+        Some("create") => match statement.temporary_table_as() {
+            Some((from, to)) => {
+                let plan = statement.query(from, to, Wrap::Bare)?;
+                Ok(Plan {
+                    temporary: true,
+                    ..plan
+                })
+            }
+            None => Ok(statement.utility()),
+        },
         Some(_) => Ok(statement.utility()),
     }
 }
@@ -67,6 +77,55 @@ impl Statement<'_> {
             self.limits,
             wrap,
         )
+    }
+
+    /// Whether it is `CREATE [LOCAL | GLOBAL] TEMP ...` (gram.y, `OptTemp`): where the word behind that stands.
+    fn temporary(&self) -> Option<usize> {
+        let at = match self.word(1) {
+            Some("local" | "global") => 2,
+            _ => 1,
+        };
+        let is_temp = matches!(self.word(at), Some("temp" | "temporary"));
+        (self.word(0) == Some("create") && is_temp).then_some(at + 1)
+    }
+
+    /// The query of `CREATE TEMP TABLE name ... AS query [WITH [NO] DATA]`.
+    fn temporary_table_as(&self) -> Option<(usize, usize)> {
+        let table = self.temporary()?;
+        if self.word(table) != Some("table") {
+            return None;
+        }
+        let mut depth = 0usize;
+        let from = (table + 1..self.raws.len()).find(|at| {
+            if self.is_punct(*at, b'(') {
+                depth += 1;
+            } else if self.is_punct(*at, b')') {
+                depth = depth.saturating_sub(1);
+            }
+            depth == 0 && self.word(*at) == Some("as")
+        })? + 1;
+        let reads = matches!(
+            self.word(from),
+            Some("select" | "with" | "values" | "table")
+        );
+        if !reads && !self.is_punct(from, b'(') {
+            return None;
+        }
+        let end = self.raws.len();
+        let ends_with = |words: &[&str]| {
+            let start = end.saturating_sub(words.len());
+            (start..end)
+                .zip(words)
+                .all(|(at, word)| self.word(at) == Some(word))
+        };
+        let to = if ends_with(&["with", "no", "data"]) {
+            end - 3
+        } else if ends_with(&["with", "data"]) {
+            end - 2
+        } else {
+            end
+        };
+        Some((from, to))
     }
 
     /// `SELECT ... INTO table`: makes a table. INTO is reserved: it stands nowhere else but in INSERT and MERGE.
@@ -138,11 +197,10 @@ impl Statement<'_> {
 
     /// Any other statement: only its names are known.
     fn utility(&self) -> Plan {
-        let is_temp = |at| matches!(self.word(at), Some("temp" | "temporary"));
+        let temporary = self.temporary().map(|at| self.word(at));
         let verb = match self.word(0) {
-            Some("create") if is_temp(1) || (is_temp(2) && self.word(1).is_some()) => {
-                "CREATE TEMP".to_owned()
-            }
+            _ if temporary == Some(Some("table")) => return self.temporary_table(),
+            _ if temporary.is_some() => "CREATE TEMP".to_owned(),
             Some(first @ ("create" | "alter" | "drop")) => {
                 let mut what = (1..self.raws.len()).map_while(|at| self.word(at));
                 let skip = [
@@ -163,6 +221,20 @@ impl Statement<'_> {
         self.nameless(verb)
     }
 
+    /// `CREATE TEMP TABLE name (...)`.
+    fn temporary_table(&self) -> Plan {
+        Plan {
+            verb: Verb::Utility("CREATE TEMP TABLE".to_owned()),
+            words: self.all_words(),
+            ..Plan::default()
+        }
+    }
+
+    fn all_words(&self) -> Vec<String> {
+        let words = self.raws.iter().skip(1).filter_map(name);
+        words.map(str::to_owned).collect()
+    }
+
     fn nameless(&self, verb: String) -> Plan {
         // `CREATE OR REPLACE TEMPORARY VIEW`, `CREATE TABLE pg_temp.t`.
         let temporary = verb == "CREATE TEMPORARY"
@@ -173,17 +245,10 @@ impl Statement<'_> {
         } else {
             verb
         };
-        let words = self
-            .raws
-            .iter()
-            .skip(1)
-            .filter_map(name)
-            .map(str::to_owned)
-            .collect();
         Plan {
             verb: Verb::Utility(verb.trim_end().to_owned()),
             ddl: super::utility::read(self.text, &self.shape.holes, self.raws),
-            words,
+            words: self.all_words(),
             ..Plan::default()
         }
     }

@@ -277,6 +277,8 @@ pub(crate) struct Statement {
     pub(crate) id: u64,
     pub(crate) text: Box<[u8]>,
     pub(crate) types: Box<[u32]>,
+    /// How many parameters it has, if that is seen in the text: `$1` in a part that Postgres reads later is none yet.
+    pub(crate) param_count: Option<usize>,
     pub(crate) holes: Box<[Hole]>,
     pub(crate) hint: Result<Option<Hint>, HintFault>,
     pub(crate) prepared: Arc<Prepared>,
@@ -374,6 +376,7 @@ impl Statement {
             id,
             text: text.into(),
             types: Box::default(),
+            param_count: None,
             holes: shape.holes.as_slice().into(),
             hint: Ok(None),
             prepared: prepared.clone(),

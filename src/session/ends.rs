@@ -17,6 +17,7 @@ use super::replies::{Made, Pass};
 use crate::pool::{Pool, ServerConn};
 use crate::shardmap::{HostId, ShardId, ShardMap};
 use crate::sql::shape::Shape;
+use crate::wire::backend;
 use crate::wire::stream::Stream;
 
 /// The most that is read from a server at once, while reads fill the buffer.
@@ -35,6 +36,9 @@ pub(crate) struct Client {
     sent: usize,
     /// What the client was last told of each reported parameter.
     pub(crate) reported: Arc<Vec<(String, String)>>,
+    /// What a server has said of parameters since the client's last ReadyForQuery. As with Postgres, it comes in front of the
+    /// next one, if it is something new by then.
+    to_report: Vec<(String, String)>,
     buffers: Arc<Buffers>,
     /// What `outbox` holds may wait for what the server says next, so that both go out in one write.
     pub(super) hold: Hold,
@@ -172,6 +176,7 @@ impl Client {
             outbox: Vec::new(),
             sent: 0,
             reported: Arc::default(),
+            to_report: Vec::new(),
             buffers,
             hold: Hold::No,
         }
@@ -209,6 +214,13 @@ impl Client {
     /// From here on what comes for the client is gathered until the next [`Client::flush`].
     pub(crate) fn hold_for_caller(&mut self) {
         self.hold = Hold::ForCaller;
+    }
+
+    /// What was gathered goes out with what a server says next.
+    pub(crate) fn hold_until_reply(&mut self) {
+        if self.hold == Hold::ForCaller {
+            self.hold = Hold::UntilReply;
+        }
     }
 
     /// Writes out what may not wait; see [`Hold`].
@@ -251,18 +263,28 @@ impl Client {
         read
     }
 
-    /// Remembers what the client is told of a parameter; `false` if it has been told just that before.
-    pub(crate) fn report(&mut self, name: &str, value: &str) -> bool {
-        match self.reported.iter().position(|(n, _)| n == name) {
-            Some(i) if self.reported[i].1 == value => false,
-            Some(i) => {
-                Arc::make_mut(&mut self.reported)[i].1 = value.to_owned();
-                true
+    /// A server says what a parameter is now.
+    pub(crate) fn report(&mut self, name: &str, value: &str) {
+        match self.to_report.iter_mut().find(|(n, _)| n == name) {
+            Some(known) => known.1 = value.to_owned(),
+            None => self.to_report.push((name.to_owned(), value.to_owned())),
+        }
+    }
+
+    /// Whether something is to be said of parameters before the next ReadyForQuery.
+    pub(super) fn has_reports(&self) -> bool {
+        !self.to_report.is_empty()
+    }
+
+    /// A ReadyForQuery is next: says of the parameters what the client does not know yet.
+    pub(super) fn write_reports(&mut self) {
+        for (name, value) in std::mem::take(&mut self.to_report) {
+            match self.reported.iter().position(|(n, _)| *n == name) {
+                Some(i) if self.reported[i].1 == value => continue,
+                Some(i) => Arc::make_mut(&mut self.reported)[i].1.clone_from(&value),
+                None => Arc::make_mut(&mut self.reported).push((name.clone(), value.clone())),
             }
-            None => {
-                Arc::make_mut(&mut self.reported).push((name.to_owned(), value.to_owned()));
-                true
-            }
+            backend::parameter_status(&mut self.outbox, &name, &value);
         }
     }
 }

@@ -200,8 +200,17 @@ fn digest(
                 continue;
             }
         }
-        match walk(conn, &mut link.middle, &mut link.status, replies, start, at)? {
+        let news = client.has_reports();
+        match walk(
+            conn,
+            &mut link.middle,
+            &mut link.status,
+            replies,
+            (start, at),
+            news,
+        )? {
             Walked::Step(step) => return Ok(step),
+            Walked::Report => client.write_reports(),
             Walked::Unexpected(tag) => return Err(Fault::protocol(&link.pool.host, tag)),
             Walked::Kept(end) => link.walked = end,
             Walked::Made(made) => client.make(&made),
@@ -223,6 +232,8 @@ enum Walked {
     Step(Step),
     /// Nothing to pass on; the message up to here is left out.
     Kept(usize),
+    /// Nothing to pass on; before the ReadyForQuery that is next the client hears of parameters.
+    Report,
     /// Nothing to pass on; this reply of our own is due.
     Made(Made),
     /// Nothing to pass on; the whole message up to here must be looked into.
@@ -231,14 +242,14 @@ enum Walked {
     Unexpected(u8),
 }
 
-/// Walks from `at`; `start..at` is to be passed on already.
+/// Walks from `at`; `start..at` is to be passed on already. `news`: the client is to hear of parameters.
 fn walk(
     conn: &ServerConn,
     middle: &mut Middle,
     status: &mut u8,
     replies: &mut Replies,
-    start: usize,
-    mut at: usize,
+    (start, mut at): (usize, usize),
+    news: bool,
 ) -> Result<Walked, Fault> {
     // Whatever interrupts a run is dealt with on the next call, when the run is out.
     let run_or = |at: usize, other: Walked| {
@@ -275,6 +286,7 @@ fn walk(
         let pass = match verdict {
             Verdict::Look => return Ok(run_or(at, Walked::Look(at + header.len))),
             Verdict::Unexpected => return Ok(run_or(at, Walked::Unexpected(header.tag))),
+            Verdict::Ready(Pass::On) if news => return Ok(run_or(at, Walked::Report)),
             Verdict::Pass(pass) | Verdict::Answers(pass) | Verdict::Ready(pass) => pass,
         };
         if pass == Pass::Keep && at > start {
@@ -380,7 +392,7 @@ pub(super) fn judge(tag: u8, owed: &Reply) -> Verdict {
     }
 }
 
-/// Notes a ParameterStatus message, and passes it on if it tells the client something new. `false`: it is none.
+/// Notes a ParameterStatus message, of which the client hears before its next ReadyForQuery. `false`: it is none.
 pub(super) fn pass_status(client: &mut Client, link: &mut Link, message: &[u8]) -> bool {
     let Ok(status) = ParameterStatus::decode(&message[frame::HEADER..]) else {
         return false;
@@ -392,9 +404,7 @@ pub(super) fn pass_status(client: &mut Client, link: &mut Link, message: &[u8]) 
         if let Some(conn) = &mut link.conn {
             conn.report(name, value);
         }
-        if client.report(name, value) {
-            client.outbox.extend_from_slice(message);
-        }
+        client.report(name, value);
     }
     true
 }

@@ -8,7 +8,6 @@ use arc_swap::ArcSwap;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
-use super::buffers::Buffers;
 use super::cancel::CancelKeys;
 use super::clients::Clients;
 use crate::catalog::Snapshot;
@@ -306,7 +305,6 @@ pub struct WorkerContext {
     /// Which event loop.
     pub id: Worker,
     pub(crate) scratch: Mutex<Scratch>,
-    pub(crate) buffers: Arc<Buffers>,
 }
 
 /// Reused from statement to statement.
@@ -332,7 +330,6 @@ impl WorkerContext {
         Arc::new(WorkerContext {
             id: Worker(id),
             scratch: Mutex::new(scratch),
-            buffers: Arc::default(),
         })
     }
 }

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use smallvec::SmallVec;
 
-use super::buffers::{self, Buffers};
+use super::buffers;
 use super::cancel::CancelSlot;
 use super::context::{Prepared, Statement};
 use super::errors::Fault;
@@ -34,7 +34,6 @@ pub(crate) struct Client {
     sent: usize,
     /// What the client was last told of each reported parameter.
     pub(crate) reported: Arc<Vec<(String, String)>>,
-    buffers: Arc<Buffers>,
     /// What `outbox` holds may wait for what the server says next, so that both go out in one write.
     pub(super) hold: Hold,
 }
@@ -56,7 +55,6 @@ pub(crate) struct Link {
     pub(crate) pool: Arc<Pool>,
     /// The map under which the host was chosen.
     pub(crate) map: Arc<ShardMap>,
-    buffers: Arc<Buffers>,
     /// What was done to the text of the Query under way, to map error positions back; empty if nothing was.
     pub(crate) sent_pieces: SmallVec<[SentPiece; 1]>,
     /// `None` only once it went back to its pool or was lost.
@@ -120,7 +118,7 @@ pub(super) struct Middle {
 }
 
 impl Client {
-    pub(crate) fn new(stream: Stream, buffers: Arc<Buffers>) -> Client {
+    pub(crate) fn new(stream: Stream) -> Client {
         Client {
             stream,
             inbox: Vec::new(),
@@ -128,7 +126,6 @@ impl Client {
             outbox: Vec::new(),
             sent: 0,
             reported: Arc::default(),
-            buffers,
             hold: Hold::No,
         }
     }
@@ -149,8 +146,8 @@ impl Client {
 
     /// Gives the buffers back while nothing is in them.
     pub(crate) fn rest(&mut self) {
-        self.buffers.take_back(&mut self.inbox);
-        self.buffers.take_back(&mut self.outbox);
+        buffers::take_back(&mut self.inbox);
+        buffers::take_back(&mut self.outbox);
     }
 
     /// Adds a reply of our own.
@@ -158,7 +155,7 @@ impl Client {
         if self.outbox.is_empty() && self.hold == Hold::No {
             self.hold = Hold::UntilReply;
         }
-        self.buffers.lend(&mut self.outbox);
+        buffers::lend(&mut self.outbox);
         made.write(&mut self.outbox);
     }
 
@@ -188,7 +185,7 @@ impl Client {
     /// Reads what has come; `Ok(0)` is the end. No buffer is held until something is there.
     pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         ready!(self.stream.poll_read_ready(cx))?;
-        self.buffers.lend(&mut self.inbox);
+        buffers::lend(&mut self.inbox);
         if self.inbox.capacity() - self.inbox.len() < ROOM {
             self.inbox.drain(..self.read);
             self.read = 0;
@@ -229,14 +226,12 @@ impl Link {
         map: Arc<ShardMap>,
         pool: Arc<Pool>,
         conn: Box<ServerConn>,
-        buffers: Arc<Buffers>,
-    ) -> Link {
+        ) -> Link {
         let settings_at_begin = conn.settings.clone();
         Link {
             host,
             pool,
             map,
-            buffers,
             sent_pieces: SmallVec::new(),
             conn: Some(conn),
             outbox: Vec::new(),
@@ -363,9 +358,9 @@ impl Link {
         if let Some(conn) = &mut self.conn {
             conn.inbox.clear();
             self.walked = 0;
-            self.buffers.take_back(&mut conn.inbox);
+            buffers::take_back(&mut conn.inbox);
         }
-        self.buffers.take_back(&mut self.outbox);
+        buffers::take_back(&mut self.outbox);
     }
 
     /// Makes it ready to be kept beside the session's transactions; what is unread (notifications) stays. `false`: it can't be.
@@ -399,8 +394,8 @@ impl Link {
                 return self.pool.discard(conn);
             }
             conn.inbox.clear();
-            self.buffers.take_back(&mut conn.inbox);
-            self.buffers.take_back(&mut self.outbox);
+            buffers::take_back(&mut conn.inbox);
+            buffers::take_back(&mut self.outbox);
             self.pool.release(conn);
         }
     }
@@ -429,7 +424,8 @@ fn flush(
     Poll::Ready(Ok(()))
 }
 
-fn write_all(
+/// Writes what of `bytes` is not `sent` yet.
+pub(super) fn write_all(
     stream: &mut Stream,
     bytes: &[u8],
     sent: &mut usize,
@@ -473,7 +469,7 @@ pub(crate) fn poll_fill(cx: &mut Context<'_>, link: &mut Link) -> Poll<io::Resul
         conn.inbox.drain(..link.walked);
         link.walked = 0;
     }
-    link.buffers.lend(&mut conn.inbox);
+    buffers::lend(&mut conn.inbox);
     if conn.inbox.capacity() - conn.inbox.len() < ROOM {
         conn.inbox.reserve(READ_MOST.max(conn.inbox.len()));
     }

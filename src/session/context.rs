@@ -8,7 +8,6 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
-use super::buffers::Buffers;
 use super::cancel::CancelKeys;
 use super::clients::Clients;
 use crate::catalog::Snapshot;
@@ -393,7 +392,6 @@ pub struct WorkerContext {
     /// Which event loop.
     pub id: Worker,
     pub(crate) scratch: Mutex<Scratch>,
-    pub(crate) buffers: Arc<Buffers>,
 }
 
 /// Reused from statement to statement.
@@ -429,7 +427,6 @@ impl WorkerContext {
         Arc::new(WorkerContext {
             id: Worker(id),
             scratch: Mutex::new(scratch),
-            buffers: Arc::default(),
         })
     }
 }

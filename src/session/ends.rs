@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use smallvec::SmallVec;
 
-use super::buffers::{self, Buffers};
+use super::buffers;
 use super::cancel::CancelSlot;
 use super::context::{Prepared, Statement};
 use super::errors::Fault;
@@ -39,7 +39,6 @@ pub(crate) struct Client {
     /// What a server has said of parameters since the client's last ReadyForQuery. As with Postgres, it comes in front of the
     /// next one, if it is something new by then.
     to_report: Vec<(String, String)>,
-    buffers: Arc<Buffers>,
     /// What `outbox` holds may wait for what the server says next, so that both go out in one write.
     pub(super) hold: Hold,
 }
@@ -61,7 +60,6 @@ pub(crate) struct Link {
     pub(crate) pool: Arc<Pool>,
     /// The map under which the host was chosen.
     pub(crate) map: Arc<ShardMap>,
-    buffers: Arc<Buffers>,
     /// What was done to the text of the Query under way, to map error positions back; empty if nothing was.
     pub(crate) sent_pieces: SmallVec<[SentPiece; 1]>,
     /// `None` only once it went back to its pool or was lost.
@@ -168,7 +166,7 @@ pub(super) struct Middle {
 }
 
 impl Client {
-    pub(crate) fn new(stream: Stream, buffers: Arc<Buffers>) -> Client {
+    pub(crate) fn new(stream: Stream) -> Client {
         Client {
             stream,
             inbox: Vec::new(),
@@ -177,7 +175,6 @@ impl Client {
             sent: 0,
             reported: Arc::default(),
             to_report: Vec::new(),
-            buffers,
             hold: Hold::No,
         }
     }
@@ -198,8 +195,8 @@ impl Client {
 
     /// Gives the buffers back while nothing is in them.
     pub(crate) fn rest(&mut self) {
-        self.buffers.take_back(&mut self.inbox);
-        self.buffers.take_back(&mut self.outbox);
+        buffers::take_back(&mut self.inbox);
+        buffers::take_back(&mut self.outbox);
     }
 
     /// Adds a reply of our own.
@@ -207,7 +204,7 @@ impl Client {
         if self.outbox.is_empty() && self.hold == Hold::No {
             self.hold = Hold::UntilReply;
         }
-        self.buffers.lend(&mut self.outbox);
+        buffers::lend(&mut self.outbox);
         made.write(&mut self.outbox);
     }
 
@@ -244,7 +241,7 @@ impl Client {
     /// Reads what has come; `Ok(0)` is the end. No buffer is held until something is there.
     pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         ready!(self.stream.poll_read_ready(cx))?;
-        self.buffers.lend(&mut self.inbox);
+        buffers::lend(&mut self.inbox);
         if self.inbox.capacity() - self.inbox.len() < ROOM {
             self.inbox.drain(..self.read);
             self.read = 0;
@@ -295,14 +292,12 @@ impl Link {
         map: Arc<ShardMap>,
         pool: Arc<Pool>,
         conn: Box<ServerConn>,
-        buffers: Arc<Buffers>,
     ) -> Link {
         let settings_at_begin = conn.settings.clone();
         Link {
             host,
             pool,
             map,
-            buffers,
             sent_pieces: SmallVec::new(),
             conn: Some(conn),
             outbox: Vec::new(),
@@ -431,9 +426,9 @@ impl Link {
         if let Some(conn) = &mut self.conn {
             conn.inbox.clear();
             self.walked = 0;
-            self.buffers.take_back(&mut conn.inbox);
+            buffers::take_back(&mut conn.inbox);
         }
-        self.buffers.take_back(&mut self.outbox);
+        buffers::take_back(&mut self.outbox);
     }
 
     /// Makes it ready to be kept beside the session's transactions; what is unread (notifications) stays. `false`: it can't be.
@@ -467,8 +462,8 @@ impl Link {
                 return self.pool.discard(conn);
             }
             conn.inbox.clear();
-            self.buffers.take_back(&mut conn.inbox);
-            self.buffers.take_back(&mut self.outbox);
+            buffers::take_back(&mut conn.inbox);
+            buffers::take_back(&mut self.outbox);
             self.pool.release(conn);
         }
     }
@@ -497,7 +492,8 @@ fn flush(
     Poll::Ready(Ok(()))
 }
 
-fn write_all(
+/// Writes what of `bytes` is not `sent` yet.
+pub(super) fn write_all(
     stream: &mut Stream,
     bytes: &[u8],
     sent: &mut usize,
@@ -541,7 +537,7 @@ pub(crate) fn poll_fill(cx: &mut Context<'_>, link: &mut Link) -> Poll<io::Resul
         conn.inbox.drain(..link.walked);
         link.walked = 0;
     }
-    link.buffers.lend(&mut conn.inbox);
+    buffers::lend(&mut conn.inbox);
     if conn.inbox.capacity() - conn.inbox.len() < ROOM {
         conn.inbox.reserve(READ_MOST.max(conn.inbox.len()));
     }

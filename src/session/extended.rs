@@ -225,13 +225,19 @@ pub(super) struct BindNames {
 
 /// A server-side statement's name, without allocating.
 pub(super) fn server_name(n: u32, buf: &mut [u8; 12]) -> &[u8] {
-    use std::io::Write;
-    buf[0] = b'p';
-    let mut rest = &mut buf[1..];
     // Ten digits always fit.
-    let _ = write!(rest, "{n}");
-    let left = rest.len();
-    &buf[..12 - left]
+    let (mut at, mut rest) = (buf.len(), n);
+    loop {
+        at -= 1;
+        buf[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    at -= 1;
+    buf[at] = b'p';
+    &buf[at..]
 }
 
 impl Session {

@@ -44,4 +44,5 @@ mod state;
 mod support;
 mod syntax;
 mod transactions;
+mod transcript;
 mod writes;

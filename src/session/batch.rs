@@ -7,7 +7,7 @@ use super::context::Statement;
 use super::errors::Fault;
 use super::parameters::Reported;
 use super::relay::{self, Seen};
-use super::replies::{Made, Pass, Reply};
+use super::replies::{Pass, Reply};
 use super::{Now, Session};
 use crate::pool::Settings;
 use crate::shardmap::HostId;
@@ -20,6 +20,10 @@ pub(super) struct Batch {
     /// The message being dealt with; 0: none.
     pub(super) now: u8,
     skip: Skip,
+    /// A Parse in it has looked at tables: to Postgres the transaction has a snapshot.
+    pub(super) parsed: bool,
+    /// Something has been executed in it.
+    pub(super) executed: bool,
     /// The host that the implicit transaction has written on.
     pub(super) writer: Option<HostId>,
     /// A Parse that no server has confirmed: the message after it says which server shall.
@@ -69,6 +73,16 @@ impl Batch {
             now,
             ..Batch::default()
         }
+    }
+
+    /// A Query goes on with its transaction.
+    pub(super) fn becomes_query(&mut self) {
+        *self = Batch {
+            before: self.before.take(),
+            locals: std::mem::take(&mut self.locals),
+            has_set: self.has_set,
+            ..Batch::at(b'Q')
+        };
     }
 
     pub(super) fn skipping(&self) -> bool {
@@ -214,7 +228,6 @@ impl Session {
         let one = self.links.len() == 1 && self.active == 0 && self.links[0].unsynced;
         if !one
             || self.batch.has_set
-            || !self.client.news.is_empty()
             || self.in_message_block()
             || self.batch.skip == Skip::Ours
             || self.batch.unparsed.is_some()
@@ -263,7 +276,7 @@ impl Session {
         let error = Box::pin(self.sync_others()).await?;
         if active && self.batch.skip != Skip::Ours {
             // What the client is to be told comes in front of its ReadyForQuery.
-            let own = self.batch.has_set || !self.client.news.is_empty();
+            let own = self.batch.has_set;
             let link = &mut self.links[self.active];
             frontend::sync(&mut link.outbox);
             let pass = if own { Pass::Keep } else { Pass::On };
@@ -295,6 +308,7 @@ impl Session {
         if self.block.is_none() {
             self.release_links().await;
         }
+        self.let_go_of_one().await;
         self.ready();
         self.client.flush().await.map_err(Fault::client)
     }
@@ -416,11 +430,13 @@ impl Session {
         }
     }
 
-    /// A refusal comes behind the reply to a Parse that waited to be confirmed.
-    pub(super) fn confirm_before_refusal(&mut self) {
-        if !self.batch.skipping() && self.batch.unparsed.take().is_some() {
-            self.confirm_statement();
-            self.replies.push(Reply::Made(Made::ParseComplete));
+    /// A refusal comes behind the reply to a Parse that waits to be confirmed, which may be an error of its own.
+    pub(super) async fn settle_before_refusal(&mut self) {
+        if self.batch.skipping() || self.batch.unparsed.is_none() {
+            return;
+        }
+        if self.settle_unparsed().await.is_err() {
+            self.confirm_unparsed_blindly();
         }
     }
 }

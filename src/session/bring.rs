@@ -65,6 +65,10 @@ impl Session {
                 let local = locals.get(name);
                 sets.extend(local.iter().flat_map(|set| set.local_steps(name)));
             }
+            // Some may have been set under the session's own role.
+            if let Some(role) = locals.get("role").filter(|_| !sets.is_empty()) {
+                sets.extend(role.local_steps("role"));
+            }
         }
         let late = late.iter().flat_map(|locals| locals.iter());
         sets.extend(late.flat_map(|(name, set)| set.local_steps(name)));

@@ -3,42 +3,6 @@
 
 use super::errors::Fault;
 
-/// Encodings in which no byte of a multi-byte character looks like ASCII, so that a text can be read byte by byte.
-const SAFE_ENCODINGS: &[&str] = &[
-    "utf8",
-    "unicode",
-    "utf-8",
-    "sql_ascii",
-    "sqlascii",
-    "latin1",
-    "latin2",
-    "latin3",
-    "latin4",
-    "latin5",
-    "latin6",
-    "latin7",
-    "latin8",
-    "latin9",
-    "latin10",
-    "iso88591",
-    "iso-8859-1",
-    "iso_8859_1",
-    "iso885915",
-    "win1250",
-    "win1251",
-    "win1252",
-    "win1253",
-    "win1254",
-    "win1257",
-    "euc_jp",
-    "euc_cn",
-    "euc_kr",
-    "euc_tw",
-    "koi8r",
-    "koi8",
-    "koi8u",
-];
-
 /// Refuses what can't be.
 pub(super) fn check_setting(name: &str, value: Option<&str>) -> Result<(), Fault> {
     match name {
@@ -46,7 +10,9 @@ pub(super) fn check_setting(name: &str, value: Option<&str>) -> Result<(), Fault
             "standard_conforming_strings must stay on: with it off, where a string ends depends on a setting",
             "Write E'...' for strings with backslash escapes.",
         )),
-        "client_encoding" | "names" if !value.is_none_or(is_safe_encoding) => {
+        "client_encoding" | "names"
+            if !value.is_none_or(|v| keeps_ascii(&encoding_name(v.as_bytes()))) =>
+        {
             Err(Fault::unsupported(
                 format!(
                     "client_encoding {:?} is not supported: parts of its characters look like ASCII",
@@ -68,6 +34,28 @@ pub(super) fn is_on(value: &str) -> bool {
         .contains(&value.to_ascii_lowercase().as_str())
 }
 
-fn is_safe_encoding(value: &str) -> bool {
-    SAFE_ENCODINGS.contains(&value.to_ascii_lowercase().as_str())
+/// The name of an encoding as Postgres compares them: letters and digits, lower case (`'utf-8'` in quotes is asyncpg's).
+pub(super) fn encoding_name(given: &[u8]) -> String {
+    let letters = given.iter().filter(|b| b.is_ascii_alphanumeric());
+    letters
+        .map(|b| char::from(b.to_ascii_lowercase()))
+        .collect()
+}
+
+/// Whether a byte below 128 is always a character of its own in the encoding of this name, so that a text can be read byte by byte.
+pub(super) fn keeps_ascii(encoding: &str) -> bool {
+    const SAFE: &[&str] = &[
+        "utf8",
+        "unicode",
+        "sqlascii",
+        "latin",
+        "iso8859",
+        "win12",
+        "win8",
+        "windows12",
+        "windows8",
+        "koi8",
+        "euc",
+    ];
+    SAFE.iter().any(|name| encoding.starts_with(name))
 }

@@ -70,15 +70,14 @@ impl Session {
 
     /// Two hosts are two snapshots: refused where one was asked for.
     pub(super) fn check_snapshot(&self, host: HostId) -> Result<(), Fault> {
-        if self.links.is_empty() {
-            return Ok(());
-        }
         let one = match &self.block {
             Some(block) => block.one_snapshot(),
             None => self.default_isolation().is_some(),
         };
+        let mut seen = self.links.iter().filter(|l| !l.only_described).peekable();
         if !one
-            || self.links.iter().any(|l| l.host == host)
+            || seen.peek().is_none()
+            || seen.any(|l| l.host == host)
             || self.map.proxy.cross_host_snapshots == CrossHostSnapshots::Separate
         {
             return Ok(());

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use smallvec::SmallVec;
 
-use super::buffers::{self, Buffers};
+use super::buffers;
 use super::cancel::CancelSlot;
 use super::context::{Prepared, Statement};
 use super::errors::Fault;
@@ -42,7 +42,6 @@ pub(crate) struct Client {
     pub(super) told_before: Option<Reported>,
     /// The block has failed. What a server says now is of before the block, perhaps of another session.
     pub(super) undone: bool,
-    buffers: Arc<Buffers>,
     /// What `outbox` holds may wait for what the server says next, so that both go out in one write.
     pub(super) hold: Hold,
 }
@@ -64,7 +63,6 @@ pub(crate) struct Link {
     pub(crate) pool: Arc<Pool>,
     /// The map under which the host was chosen.
     pub(crate) map: Arc<ShardMap>,
-    buffers: Arc<Buffers>,
     /// What was done to the text of the Query under way, to map error positions back; empty if nothing was.
     pub(crate) sent_pieces: SmallVec<[SentPiece; 1]>,
     /// `None` only once it went back to its pool or was lost.
@@ -77,6 +75,8 @@ pub(crate) struct Link {
     pub(super) middle: Middle,
     /// Messages were sent that no Sync has followed yet.
     pub(crate) unsynced: bool,
+    /// Statements were described on it and nothing else was done: nothing that a client reads comes of its snapshot.
+    pub(crate) only_described: bool,
     /// Transaction status of the last ReadyForQuery: I, T or E.
     pub(crate) status: u8,
     /// Settings that were in force when the transaction began, and those that were unsure: a rollback brings them back.
@@ -178,7 +178,7 @@ pub(super) struct Middle {
 }
 
 impl Client {
-    pub(crate) fn new(stream: Stream, buffers: Arc<Buffers>) -> Client {
+    pub(crate) fn new(stream: Stream) -> Client {
         Client {
             stream,
             inbox: Vec::new(),
@@ -189,7 +189,6 @@ impl Client {
             news: Vec::new(),
             told_before: None,
             undone: false,
-            buffers,
             hold: Hold::No,
         }
     }
@@ -210,8 +209,8 @@ impl Client {
 
     /// Gives the buffers back while nothing is in them.
     pub(crate) fn rest(&mut self) {
-        self.buffers.take_back(&mut self.inbox);
-        self.buffers.take_back(&mut self.outbox);
+        buffers::take_back(&mut self.inbox);
+        buffers::take_back(&mut self.outbox);
     }
 
     /// Adds a reply of our own.
@@ -219,13 +218,20 @@ impl Client {
         if self.outbox.is_empty() && self.hold == Hold::No {
             self.hold = Hold::UntilReply;
         }
-        self.buffers.lend(&mut self.outbox);
+        buffers::lend(&mut self.outbox);
         made.write(&mut self.outbox);
     }
 
     /// From here on what comes for the client is gathered until the next [`Client::flush`].
     pub(crate) fn hold_for_caller(&mut self) {
         self.hold = Hold::ForCaller;
+    }
+
+    /// What was gathered goes out with what a server says next.
+    pub(crate) fn hold_until_reply(&mut self) {
+        if self.hold == Hold::ForCaller {
+            self.hold = Hold::UntilReply;
+        }
     }
 
     /// Writes out what may not wait; see [`Hold`].
@@ -249,7 +255,7 @@ impl Client {
     /// Reads what has come; `Ok(0)` is the end. No buffer is held until something is there.
     pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         ready!(self.stream.poll_read_ready(cx))?;
-        self.buffers.lend(&mut self.inbox);
+        buffers::lend(&mut self.inbox);
         if self.inbox.capacity() - self.inbox.len() < ROOM {
             self.inbox.drain(..self.read);
             self.read = 0;
@@ -267,21 +273,6 @@ impl Client {
         }
         read
     }
-
-    /// Remembers what the client is told of a parameter; `false` if it has been told just that before.
-    pub(crate) fn report(&mut self, name: &str, value: &str) -> bool {
-        match self.reported.iter().position(|(n, _)| n == name) {
-            Some(i) if self.reported[i].1 == value => false,
-            Some(i) => {
-                Arc::make_mut(&mut self.reported)[i].1 = value.to_owned();
-                true
-            }
-            None => {
-                Arc::make_mut(&mut self.reported).push((name.to_owned(), value.to_owned()));
-                true
-            }
-        }
-    }
 }
 
 impl Link {
@@ -290,14 +281,12 @@ impl Link {
         map: Arc<ShardMap>,
         pool: Arc<Pool>,
         conn: Box<ServerConn>,
-        buffers: Arc<Buffers>,
     ) -> Link {
         let at_begin = (conn.settings.clone(), conn.unsure.clone());
         Link {
             host,
             pool,
             map,
-            buffers,
             sent_pieces: SmallVec::new(),
             conn: Some(conn),
             outbox: Vec::new(),
@@ -309,6 +298,7 @@ impl Link {
                 ready: false,
             },
             unsynced: false,
+            only_described: false,
             status: b'I',
             at_begin,
             settings_touched: false,
@@ -458,9 +448,9 @@ impl Link {
         if let Some(conn) = &mut self.conn {
             conn.inbox.clear();
             self.walked = 0;
-            self.buffers.take_back(&mut conn.inbox);
+            buffers::take_back(&mut conn.inbox);
         }
-        self.buffers.take_back(&mut self.outbox);
+        buffers::take_back(&mut self.outbox);
     }
 
     /// Makes it ready to be kept beside the session's transactions; what is unread (notifications) stays. `false`: it can't be.
@@ -504,8 +494,8 @@ impl Link {
                 return self.pool.discard(conn);
             }
             conn.inbox.clear();
-            self.buffers.take_back(&mut conn.inbox);
-            self.buffers.take_back(&mut self.outbox);
+            buffers::take_back(&mut conn.inbox);
+            buffers::take_back(&mut self.outbox);
             self.pool.release(conn);
         }
     }
@@ -534,7 +524,8 @@ fn flush(
     Poll::Ready(Ok(()))
 }
 
-fn write_all(
+/// Writes what of `bytes` is not `sent` yet.
+pub(super) fn write_all(
     stream: &mut Stream,
     bytes: &[u8],
     sent: &mut usize,
@@ -578,7 +569,7 @@ pub(crate) fn poll_fill(cx: &mut Context<'_>, link: &mut Link) -> Poll<io::Resul
         conn.inbox.drain(..link.walked);
         link.walked = 0;
     }
-    link.buffers.lend(&mut conn.inbox);
+    buffers::lend(&mut conn.inbox);
     if conn.inbox.capacity() - conn.inbox.len() < ROOM {
         conn.inbox.reserve(READ_MOST.max(conn.inbox.len()));
     }

@@ -13,7 +13,7 @@ use super::block::{Acted, tag};
 use super::context::{Described, FIRST_NORMAL_OID, Prepared, Statement};
 use super::ends::{SentPiece, SentText, char_count};
 use super::errors::Fault;
-use super::extended::{BindNames, Portal, Several, no_parameters, server_name};
+use super::extended::{BindNames, Portal, Several, gives_rows, no_parameters, server_name};
 use super::links::Need;
 use super::prepare::{Way, bad_hint};
 use super::replies::{Description, Pass, Reply};
@@ -543,9 +543,9 @@ impl Session {
                 link.unsynced = true;
                 self.replies.push(Reply::One(Pass::Keep));
                 self.replies.push(Reply::One(Pass::On));
-                let set = call.set;
+                let (rows, set) = (gives_rows(&statement), call.set);
                 self.statements
-                    .put_portal(&portal, Portal::On { host, set });
+                    .put_portal(&portal, Portal::On { host, rows, set });
                 Ok(())
             }
             _ if *explain => Err(no_explain()),

@@ -9,7 +9,7 @@ use super::Session;
 use super::ends::{Link, poll_link};
 use super::errors::Fault;
 use super::links::Need;
-use super::parameters::{Tell, pass_status};
+use super::parameters::pass_status;
 use super::relay::{Verdict, error_back, judge};
 use super::replies::{Pass, Replies, Reply};
 use super::writes::{Parsed, Speaks, Writing};
@@ -319,7 +319,7 @@ impl Session {
         let body = &message[frame::HEADER..];
         match message[0] {
             b'S' => {
-                if !pass_status(&mut self.client, link, message, Tell::Later) {
+                if !pass_status(&mut self.client, link, message) {
                     lane.lose(Fault::protocol(&link.pool.host, b'S'), link);
                 }
             }

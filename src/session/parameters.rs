@@ -12,15 +12,6 @@ use crate::wire::frame;
 /// Parameters and their values, in the order that a server reports them.
 pub(super) type Reported = Arc<Vec<(String, String)>>;
 
-/// What becomes of a value that a server has said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Tell {
-    /// The ReadyForQuery behind it is for the client: so is the value.
-    Now,
-    /// With the next ReadyForQuery, if it still holds then.
-    Later,
-}
-
 impl Client {
     /// What the client was last told of a parameter.
     pub(super) fn told(&self, name: &str) -> Option<&str> {
@@ -28,7 +19,8 @@ impl Client {
         told.map(|(_, value)| value.as_str())
     }
 
-    fn hear(&mut self, name: &str, value: &str, tell: Tell) {
+    /// A server says what a parameter is now: the client hears of it with its next ReadyForQuery, if it still holds then.
+    pub(crate) fn report(&mut self, name: &str, value: &str) {
         if self.undone {
             return;
         }
@@ -36,20 +28,18 @@ impl Client {
         if self.told(name) == Some(value) {
             return;
         }
-        match tell {
-            Tell::Now => {
-                self.report(name, value);
-                backend::parameter_status(&mut self.outbox, name, value);
-            }
-            Tell::Later => self.news.push((name.to_owned(), value.to_owned())),
-        }
+        self.news.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Whether the client is to hear of parameters before its next ReadyForQuery.
+    pub(super) fn has_reports(&self) -> bool {
+        !self.news.is_empty()
     }
 
     /// The block has failed: with the error, Postgres undoes what was set since the last savepoint, and says so.
     pub(super) fn undo(&mut self) {
         if let Some(told) = self.told_before.clone().filter(|_| !self.undone) {
             self.back_to(&told);
-            self.tell_news();
             self.undone = true;
         }
     }
@@ -62,15 +52,19 @@ impl Client {
             return;
         }
         for (name, value) in told.iter() {
-            self.hear(name, value, Tell::Later);
+            self.report(name, value);
         }
     }
 
-    fn tell_news(&mut self) {
+    /// A ReadyForQuery is next: says of the parameters what the client does not know yet.
+    pub(super) fn write_reports(&mut self) {
         for (name, value) in std::mem::take(&mut self.news) {
-            if self.report(&name, &value) {
-                backend::parameter_status(&mut self.outbox, &name, &value);
+            match self.reported.iter().position(|(n, _)| *n == name) {
+                Some(i) if self.reported[i].1 == value => continue,
+                Some(i) => Arc::make_mut(&mut self.reported)[i].1.clone_from(&value),
+                None => Arc::make_mut(&mut self.reported).push((name.clone(), value.clone())),
             }
+            backend::parameter_status(&mut self.outbox, &name, &value);
         }
     }
 }
@@ -85,7 +79,7 @@ impl Session {
         let link = self.links.get(self.active);
         if let Some(conn) = link.and_then(|link| link.conn.as_ref()) {
             for (name, value) in &conn.parameters {
-                self.client.hear(name, value, Tell::Later);
+                self.client.report(name, value);
             }
         }
     }
@@ -121,7 +115,7 @@ impl Session {
         if self.block.as_ref().is_some_and(|block| block.failed) {
             self.client.undo();
         }
-        self.client.tell_news();
+        self.client.write_reports();
         let status = self.status();
         backend::ready(&mut self.client.outbox, status);
     }
@@ -132,7 +126,6 @@ pub(super) fn pass_status(
     client: &mut Client,
     link: &mut Link,
     message: &[u8],
-    tell: Tell,
 ) -> bool {
     let Ok(status) = ParameterStatus::decode(&message[frame::HEADER..]) else {
         return false;
@@ -144,7 +137,7 @@ pub(super) fn pass_status(
         if let Some(conn) = &mut link.conn {
             conn.report(name, value);
         }
-        client.hear(name, value, tell);
+        client.report(name, value);
     }
     true
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::Session;
 use super::ends::{Link, poll_link};
 use super::errors::Fault;
-use super::parameters::{Tell, pass_status};
+use super::parameters::pass_status;
 use crate::catalog::Row;
 use crate::wire::backend::{CommandComplete, ErrorView};
 use crate::wire::error::SqlState;
@@ -146,7 +146,7 @@ impl Session {
                     refused = Some(view.to_fields());
                 }
                 b'N' | b'A' => self.client.outbox.extend_from_slice(&message),
-                b'S' => drop(pass_status(&mut self.client, link, &message, Tell::Later)),
+                b'S' => drop(pass_status(&mut self.client, link, &message)),
                 b'Z' => {
                     link.status = body.first().copied().unwrap_or(b'E');
                     break;
@@ -222,7 +222,7 @@ impl Session {
                     Err(_) => one.lose(Fault::protocol(&link.pool.host, b'E'), link),
                 },
                 b'N' | b'A' => self.client.outbox.extend_from_slice(&message),
-                b'S' => drop(pass_status(&mut self.client, link, &message, Tell::Later)),
+                b'S' => drop(pass_status(&mut self.client, link, &message)),
                 _ => {}
             }
         }

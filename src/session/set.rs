@@ -107,7 +107,7 @@ impl Session {
             self.drain_replies().await?;
         }
         self.remember_settings();
-        if !self.run_with(i, text, behind).await? {
+        if !self.run_with(i, text, Pass::On, behind).await? {
             return Ok(false);
         }
         if self.block.is_some() {
@@ -184,7 +184,7 @@ impl Session {
         if self.block.is_some() {
             self.drain_replies().await?;
         }
-        if self.run_with(i, text, &behind).await? {
+        if self.run_with(i, text, Pass::On, &behind).await? {
             self.run_on_others_of_block(i, &elsewhere).await?;
             self.note_local(name, set.or(startup), elsewhere);
         }

@@ -76,7 +76,7 @@ pub(super) fn set_config_in(text: &[u8]) -> Result<Vec<SetConfig>, Fault> {
 }
 
 /// Reads `SELECT [pg_catalog.]set_config(name, value, is_local) [[AS] column], ...` with literals or text parameters as
-/// arguments.
+/// arguments; `current_setting(name)` may stand beside it.
 ///
 /// # Errors
 /// Any other form: what it sets could not be followed from one server connection to the next.
@@ -118,19 +118,33 @@ fn plain_set_config(
         if word.is_word(text, "pg_catalog") && words.next()?.is_punct(text, b'.') {
             word = words.next()?;
         }
-        if !word.is_word(text, "set_config") || !words.next()?.is_punct(text, b'(') {
+        if !words.next()?.is_punct(text, b'(') {
             return None;
         }
-        let args = [(); 3].map(|()| call_argument(text, holes, params, &mut words));
-        let [name, value, local] = args;
-        sets.push(SetConfig {
-            name: name??.to_ascii_lowercase(),
-            value: value?,
-            local: match local? {
-                Some(local) => read_bool(&local)?,
-                None => false,
-            },
-        });
+        if word.is_word(text, "current_setting") {
+            // Its name, and maybe whether it may be missing.
+            while !call_argument(text, holes, params, &mut words)?.1 {}
+        } else if word.is_word(text, "set_config") {
+            let args = [(); 3].map(|()| call_argument(text, holes, params, &mut words));
+            let [
+                Some((Some(name), false)),
+                Some((value, false)),
+                Some((local, true)),
+            ] = args
+            else {
+                return None;
+            };
+            sets.push(SetConfig {
+                name: name.to_ascii_lowercase(),
+                value,
+                local: match local {
+                    Some(local) => read_bool(&local)?,
+                    None => false,
+                },
+            });
+        } else {
+            return None;
+        }
         // A name for the column.
         if words.next_if(|t| t.is_word(text, "as")).is_some()
             || words.peek().is_some_and(|t| t.kind == TokenKind::Word)
@@ -158,18 +172,19 @@ fn read_bool(text: &str) -> Option<bool> {
 /// Types that a cast to changes nothing of the text.
 const CASTS: &[&str] = &["text", "varchar", "bool", "boolean", "unknown"];
 
-/// One argument of a call, which may be cast, and the comma or parenthesis behind it. `Some(None)`: NULL.
+/// One argument of a call, which may be cast, and the comma or parenthesis behind it: its value (`None`: NULL), and whether
+/// it is the last.
 fn call_argument(
     text: &[u8],
     holes: &[Hole],
     params: Option<&dyn Params>,
     words: &mut impl Iterator<Item = Token>,
-) -> Option<Option<String>> {
+) -> Option<(Option<String>, bool)> {
     let value = argument(text, holes, params, &words.next()?)?;
     loop {
         let token = words.next()?;
         if token.is_punct(text, b',') || token.is_punct(text, b')') {
-            return Some(value);
+            return Some((value, token.is_punct(text, b')')));
         }
         let cast = CASTS.iter().any(|name| token.is_word(text, name));
         if !token.is_punct(text, b':') && !cast {

@@ -37,6 +37,7 @@ mod relay;
 mod replies;
 mod set;
 mod simple;
+mod sql_prepare;
 mod syntax;
 mod temporary;
 mod writers;

@@ -10,3 +10,9 @@ CREATE TABLE history (
     delta   int NOT NULL,
     at      timestamptz NOT NULL DEFAULT now()
 );
+
+-- For bench/stream.py.
+CREATE TABLE items (
+    user_id bigint NOT NULL,
+    body    text
+);

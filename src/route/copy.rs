@@ -142,6 +142,15 @@ impl CopyIn {
         if self.whole.is_some() {
             return Ok(reader.map.template());
         }
+        if let ([role], None) = (&self.roles[..], reader.only) {
+            // The usual case, and its usual end. If it has none, what follows finds the words for it.
+            let mut found = None;
+            let mut read = |_, field: Field<'_>| found = role.shard(&field, reader).ok();
+            reader.splitter.fields(row, &self.wanted, &mut read);
+            if let Some(shard) = found {
+                return Ok(shard);
+            }
+        }
         let mut shards: SmallVec<[Result<ShardId, Fault>; 2]> = SmallVec::new();
         reader.splitter.fields(row, &self.wanted, &mut |_, field| {
             let role = &self.roles[shards.len()];

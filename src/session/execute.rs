@@ -13,11 +13,11 @@ use super::block::{Acted, tag};
 use super::context::{Described, FIRST_NORMAL_OID, Prepared, Statement};
 use super::ends::{SentPiece, SentText, char_count};
 use super::errors::Fault;
-use super::extended::{BindNames, Portal, Several, no_parameters, server_name};
+use super::extended::{BindNames, Portal, Several, gives_rows, no_parameters, server_name};
 use super::links::Need;
 use super::prepare::{Way, bad_hint};
 use super::replies::{Description, Pass, Reply};
-use super::set::{SetConfig, read_set_config};
+use super::set_config::{SetConfig, read_set_config};
 use super::writes::Writing;
 use crate::pool::NO_SHARD;
 use crate::route::{Format, Param, Params, Values};
@@ -311,7 +311,6 @@ impl Session {
             }
         };
         self.context.stats.routed();
-        self.note_unpreparable(&statement.prepared, host);
         let (sent, from) = renamed(text, &call.name, n);
         let piece = |from, text| SentPiece {
             from,
@@ -386,10 +385,9 @@ impl Session {
                 link.unsynced = true;
                 self.replies.push(Reply::One(Pass::Keep));
                 self.replies.push(Reply::One(Pass::On));
-                self.note_unpreparable(&statement.prepared, host);
-                let set = call.set;
+                let (rows, set) = (gives_rows(&statement), call.set);
                 self.statements
-                    .put_portal(&portal, Portal::On { host, set });
+                    .put_portal(&portal, Portal::On { host, rows, set });
                 Ok(())
             }
             _ if *explain => Err(no_explain()),
@@ -451,6 +449,7 @@ fn need(
         path,
         writes: statement.prepared.writes(),
         state: statement.prepared.session_state(),
+        unpreparable: statement.prepared.is_unpreparable(),
     }
 }
 

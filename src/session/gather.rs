@@ -196,7 +196,7 @@ impl Session {
                     continue;
                 }
                 b'D' if !gathered.failed => {
-                    self.pass_message(i, len).await?;
+                    self.pass_run(i, len).await?;
                     continue;
                 }
                 b'N' => {
@@ -284,6 +284,7 @@ impl Session {
                 path: None,
                 writes: false,
                 state: SessionState::Same,
+                unpreparable: false,
             })
             .await?;
         let n = self.server_statement(i, &several.statement, Some(shard))?;
@@ -460,6 +461,27 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// [`Session::pass_message`], and with it all whole messages of its type that have come behind it; how many.
+    pub(super) async fn pass_run(&mut self, i: usize, len: usize) -> Result<usize, Fault> {
+        let bytes = self.links[i].unread();
+        if bytes.len() < len {
+            self.pass_message(i, len).await?;
+            return Ok(1);
+        }
+        let (mut end, mut count) = (len, 1);
+        while let Ok(Some(next)) = frame::header(&bytes[end..])
+            && next.tag == bytes[0]
+            && bytes.len() - end >= next.len
+        {
+            end += next.len;
+            count += 1;
+        }
+        self.client.outbox.extend_from_slice(&bytes[..end]);
+        self.links[i].take(end);
+        self.pass_gathered().await?;
+        Ok(count)
     }
 
     pub(super) async fn skip_message(&mut self, i: usize, len: usize) -> Result<(), Fault> {

@@ -1,14 +1,16 @@
 //! Enlisting hosts: which server connections the session has, what must be sent before the first statement on one, and
 //! giving them back.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use super::Session;
+use super::buffers;
 use super::ends::Link;
 use super::errors::Fault;
-use super::relay::{self, Relayed, Seen};
+use super::relay::{self, Relayed, Run, Seen};
 use super::replies::{Pass, Replies, Reply};
 use crate::pool::{Checkout, Pool, ServerConn, Settings, StatementKey};
 use crate::route::{Names, SessionState};
@@ -31,6 +33,8 @@ pub(super) struct Need {
     pub(super) writes: bool,
     /// What it does to what the session has in the server process.
     pub(super) state: SessionState,
+    /// The transaction's part on the host can't be prepared after it (xact.c, `PrepareTransaction`).
+    pub(super) unpreparable: bool,
 }
 
 impl Need {
@@ -42,6 +46,7 @@ impl Need {
             path: None,
             writes: false,
             state: SessionState::Same,
+            unpreparable: false,
         }
     }
 
@@ -67,7 +72,7 @@ impl Session {
     /// [`Session::link`] where nothing has to be waited for; `None` where something has.
     pub(super) fn link_now(&mut self, need: &Need) -> Result<Option<usize>, Fault> {
         self.check_snapshot(need.host)?;
-        if need.writes && self.widens(need.host) {
+        if need.writes && self.widens(need.host) || self.must_decide(need) {
             return Ok(None);
         }
         let i = match self.links.iter().position(|l| l.host == need.host) {
@@ -102,7 +107,8 @@ impl Session {
 
     async fn link_slowly(&mut self, need: Need) -> Result<usize, Fault> {
         self.settle_replies().await?;
-        if need.writes && self.widens(need.host) {
+        if need.writes && self.widens(need.host) || self.must_decide(&need) {
+            self.note_unpreparable(&need);
             self.widen(need.host).await?;
         }
         let i = match self.links.iter().position(|l| l.host == need.host) {
@@ -153,7 +159,9 @@ impl Session {
 
     fn make_ready(&mut self, i: usize, need: &Need) -> Result<(), Fault> {
         self.note_state(i, need.state)?;
+        self.note_unpreparable(need);
         self.bring_settings(i, need.path)?;
+        self.links[i].only_described = false;
         if need.writes {
             self.note_writer(need.host);
         }
@@ -185,12 +193,11 @@ impl Session {
         extended: bool,
     ) -> usize {
         self.cancel.enlist(&pool, &conn.key);
-        let buffers = self.worker.buffers.clone();
-        let mut link = Link::new(host, self.map.clone(), pool, conn, buffers);
+        let mut link = Link::new(host, self.map.clone(), pool, conn);
         link.cancel = Some(self.cancel.clone());
         if extended || self.block.is_some() {
             // Several small messages are to come. A Query brings a buffer of its own.
-            self.worker.buffers.lend(&mut link.outbox);
+            buffers::lend(&mut link.outbox);
         }
         if self.block.is_some() {
             // Settings first: what is set inside the block would be undone by its rollback.
@@ -372,7 +379,10 @@ impl Session {
             let Some(link) = self.links.get_mut(self.active) else {
                 return Ok(false);
             };
-            let relayed = relay::relay(&mut self.client, link, &mut self.replies, &mut seen).await;
+            let (client, replies, mut run) = (&mut self.client, &mut self.replies, Run::default());
+            let relayed =
+                poll_fn(|cx| relay::poll_replies(cx, client, link, replies, &mut seen, &mut run))
+                    .await;
             self.note_seen(&mut seen);
             if seen.error {
                 self.context.stats.server_error();

@@ -9,59 +9,13 @@ use super::block::{Acted, tag};
 use super::context::Prepared;
 use super::errors::Fault;
 use super::links::Need;
+use super::set_config::{SetConfig, set_config_in};
 use crate::pool::{Settings, set_config};
-use crate::route::{Format, Params};
 use crate::shardmap::ShardId;
 use crate::sql::control::{BeginOptions, Isolation, SetValue};
 use crate::sql::hint::Hint;
-use crate::sql::literal::literal_value;
-use crate::sql::shape::{Hole, Shape};
-use crate::sql::token::{Token, TokenKind, tokens};
 use crate::wire::backend;
 use crate::wire::error::{ErrorFields, SqlState};
-
-/// Encodings in which no byte of a multi-byte character looks like ASCII, so that a text can be read byte by byte.
-const SAFE_ENCODINGS: &[&str] = &[
-    "utf8",
-    "unicode",
-    "utf-8",
-    "sql_ascii",
-    "sqlascii",
-    "latin1",
-    "latin2",
-    "latin3",
-    "latin4",
-    "latin5",
-    "latin6",
-    "latin7",
-    "latin8",
-    "latin9",
-    "latin10",
-    "iso88591",
-    "iso-8859-1",
-    "iso_8859_1",
-    "iso885915",
-    "win1250",
-    "win1251",
-    "win1252",
-    "win1253",
-    "win1254",
-    "win1257",
-    "euc_jp",
-    "euc_cn",
-    "euc_kr",
-    "euc_tw",
-    "koi8r",
-    "koi8",
-    "koi8u",
-];
-
-/// What a `set_config(...)` call sets.
-pub(super) struct SetConfig {
-    name: String,
-    value: String,
-    local: bool,
-}
 
 /// Settings that change nothing of what a text means when Postgres parses it. (Others do: `'01/02/2024'::date` is read by
 /// DateStyle when it is parsed, not when it is run.)
@@ -134,7 +88,10 @@ impl Session {
         let sql = text.trim().trim_end_matches(';').to_owned();
         self.remember_settings();
         match value {
-            SetValue::Default => self.back_to_startup(name, &sql),
+            SetValue::Default => {
+                self.back_to_startup(name, &sql);
+                self.bring_startup().await?;
+            }
             _ => self.note_set(name, sql),
         }
         Ok(Acted::Passed)
@@ -277,7 +234,46 @@ impl Session {
             Some(name) => self.back_to_startup(name, sql),
             None => self.reset_all(sql),
         }
+        self.bring_startup().await?;
         Ok(Acted::Passed)
+    }
+
+    /// What the client asked for at startup is its default, not what the server has: it holds at once after a RESET, and
+    /// the client hears of nothing else.
+    /// A message has failed, and with it what it has set: the client is not to hear of it.
+    pub(super) async fn bring_back(&mut self) -> Result<(), Fault> {
+        if self.block.is_some() || !self.client.has_reports() {
+            return Ok(());
+        }
+        for i in 0..self.links.len() {
+            let link = &self.links[i];
+            let unsure = link
+                .conn
+                .as_ref()
+                .is_some_and(|conn| !conn.unsure.is_empty());
+            if unsure && !link.unsynced && link.status == b'I' {
+                self.active = i;
+                self.bring_settings(i, None)?;
+                self.relay().await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn bring_startup(&mut self) -> Result<(), Fault> {
+        if self.startup.is_empty() {
+            return Ok(());
+        }
+        let (all, active) = (self.block.is_some(), self.active);
+        for i in (0..self.links.len()).filter(|i| all || *i == active) {
+            self.active = i;
+            self.bring_settings(i, None)?;
+            if !self.links[i].unsynced {
+                self.relay().await?;
+            }
+        }
+        self.active = active;
+        Ok(())
     }
 
     fn reset_all(&mut self, sql: &str) {
@@ -466,122 +462,6 @@ fn characteristics(options: &BeginOptions) -> impl Iterator<Item = (&'static str
     [isolation, read_only, deferrable].into_iter().flatten()
 }
 
-/// What a text of the simple protocol sets by `set_config`.
-pub(super) fn set_config_in(text: &[u8]) -> Result<Vec<SetConfig>, Fault> {
-    let mut shape = Shape::default();
-    // It was scanned before.
-    let _ = shape.scan(text);
-    read_set_config(text, &shape.holes, None)
-}
-
-/// Reads `SELECT [pg_catalog.]set_config(name, value, is_local) [[AS] column], ...` with literals or text parameters as
-/// arguments.
-///
-/// # Errors
-/// Any other form: what it sets could not be followed from one server connection to the next.
-pub(super) fn read_set_config(
-    text: &[u8],
-    holes: &[Hole],
-    params: Option<&dyn Params>,
-) -> Result<Vec<SetConfig>, Fault> {
-    let sets = plain_set_config(text, holes, params).ok_or_else(|| {
-        Fault::unsupported(
-            "set_config in this form is not supported: which setting it changes can't be seen",
-            "Write SELECT set_config('name', 'value', false) with literals or text parameters, alone in its statement.",
-        )
-    })?;
-    for set in &sets {
-        check_setting(&set.name, Some(&set.value))?;
-    }
-    Ok(sets)
-}
-
-fn plain_set_config(
-    text: &[u8],
-    holes: &[Hole],
-    params: Option<&dyn Params>,
-) -> Option<Vec<SetConfig>> {
-    let mut words = tokens(text, holes).peekable();
-    let mut sets = Vec::new();
-    if !words.next()?.is_word(text, "select") {
-        return None;
-    }
-    loop {
-        let mut word = words.next()?;
-        if word.is_word(text, "pg_catalog") && words.next()?.is_punct(text, b'.') {
-            word = words.next()?;
-        }
-        if !word.is_word(text, "set_config") || !words.next()?.is_punct(text, b'(') {
-            return None;
-        }
-        let args = [(); 3].map(|()| call_argument(text, holes, params, &mut words));
-        let [name, value, local] = args;
-        let local = matches!(local?.as_bytes(), [b't' | b'T' | b'1' | 1, ..]);
-        sets.push(SetConfig {
-            name: name?.to_ascii_lowercase(),
-            value: value?,
-            local,
-        });
-        // A name for the column.
-        if words.next_if(|t| t.is_word(text, "as")).is_some()
-            || words.peek().is_some_and(|t| t.kind == TokenKind::Word)
-        {
-            words.next_if(|t| t.kind == TokenKind::Word)?;
-        }
-        match words.next() {
-            Some(next) if next.is_punct(text, b',') => {}
-            Some(next) if !next.is_punct(text, b';') => return None,
-            _ => return Some(sets),
-        }
-    }
-}
-
-/// One argument of a call, which may be cast, and the comma or parenthesis behind it.
-fn call_argument(
-    text: &[u8],
-    holes: &[Hole],
-    params: Option<&dyn Params>,
-    words: &mut impl Iterator<Item = Token>,
-) -> Option<String> {
-    let value = argument(text, holes, params, &words.next()?)?;
-    loop {
-        let token = words.next()?;
-        if token.is_punct(text, b',') || token.is_punct(text, b')') {
-            return Some(value);
-        }
-        if !token.is_punct(text, b':') && token.kind != TokenKind::Word {
-            return None;
-        }
-    }
-}
-
-fn argument(
-    text: &[u8],
-    holes: &[Hole],
-    params: Option<&dyn Params>,
-    token: &Token,
-) -> Option<String> {
-    let bytes = match token.kind {
-        TokenKind::Literal(hole) => literal_value(text, holes.get(hole as usize)?)?.into_owned(),
-        TokenKind::Word => text[token.span.clone()].to_vec(),
-        TokenKind::Param => {
-            let n = std::str::from_utf8(&text[token.span.clone()])
-                .ok()?
-                .strip_prefix('$')?
-                .parse()
-                .ok()?;
-            let param = params?.get(n)?;
-            match (param.format, param.value?) {
-                (Format::Binary, [1]) => b"true".to_vec(),
-                (Format::Binary, [0]) => b"false".to_vec(),
-                (_, value) => value.to_vec(),
-            }
-        }
-        _ => return None,
-    };
-    String::from_utf8(bytes).ok()
-}
-
 /// Settings under which statements could not be read, or that a pool can't give back.
 pub(super) fn check_setting(name: &str, value: Option<&str>) -> Result<(), Fault> {
     match name {
@@ -589,7 +469,9 @@ pub(super) fn check_setting(name: &str, value: Option<&str>) -> Result<(), Fault
             "standard_conforming_strings must stay on: with it off, where a string ends depends on a setting",
             "Write E'...' for strings with backslash escapes.",
         )),
-        "client_encoding" | "names" if !value.is_none_or(is_safe_encoding) => {
+        "client_encoding" | "names"
+            if !value.is_none_or(|v| keeps_ascii(&encoding_name(v.as_bytes()))) =>
+        {
             Err(Fault::unsupported(
                 format!(
                     "client_encoding {:?} is not supported: parts of its characters look like ASCII",
@@ -619,8 +501,30 @@ fn is_on(value: &str) -> bool {
         .contains(&value.to_ascii_lowercase().as_str())
 }
 
-fn is_safe_encoding(value: &str) -> bool {
-    SAFE_ENCODINGS.contains(&value.to_ascii_lowercase().as_str())
+/// The name of an encoding as Postgres compares them: letters and digits, lower case (`'utf-8'` in quotes is asyncpg's).
+pub(super) fn encoding_name(given: &[u8]) -> String {
+    let letters = given.iter().filter(|b| b.is_ascii_alphanumeric());
+    letters
+        .map(|b| char::from(b.to_ascii_lowercase()))
+        .collect()
+}
+
+/// Whether a byte below 128 is always a character of its own in the encoding of this name, so that a text can be read byte by byte.
+pub(super) fn keeps_ascii(encoding: &str) -> bool {
+    const SAFE: &[&str] = &[
+        "utf8",
+        "unicode",
+        "sqlascii",
+        "latin",
+        "iso8859",
+        "win12",
+        "win8",
+        "windows12",
+        "windows8",
+        "koi8",
+        "euc",
+    ];
+    SAFE.iter().any(|name| encoding.starts_with(name))
 }
 
 fn no_own_setting(name: &str) -> Fault {

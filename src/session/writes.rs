@@ -352,6 +352,7 @@ impl Session {
             path: Need::path(write.names, Some(shard)),
             writes: true,
             state: SessionState::Same,
+            unpreparable: false,
         }
     }
 

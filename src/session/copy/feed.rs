@@ -1,9 +1,7 @@
 //! Rows on their way to the shards of a host: held by shard, sent as one COPY per shard after the other, since a
 //! server connection has but one at a time. Rows of a shard keep their order.
 
-use std::collections::{HashMap, VecDeque};
-
-use foldhash::fast::RandomState;
+use std::collections::VecDeque;
 
 use super::context::Lines;
 use super::data::Raw;
@@ -15,6 +13,10 @@ use crate::wire::frontend;
 const PIECE: usize = 128 * 1024;
 /// What the present COPY's own rows come to before they are sent on at once.
 const ENOUGH: usize = 64 * 1024;
+/// What may wait beyond that for a server that has not yet taken what was sent.
+const AHEAD: usize = 256 * 1024;
+/// What is held for each shard on average: with a quarter of it, rows take a third longer, for a server has so many more COPYs.
+const SHARE: usize = 256 * 1024;
 /// What a run of lines takes.
 const RUN: usize = 16;
 
@@ -46,7 +48,8 @@ pub(super) struct Feed {
     pub(super) rows: u64,
     /// ReadyForQuery has come.
     pub(super) ready: bool,
-    shards: HashMap<ShardId, usize, RandomState>,
+    /// By shard: where in `held` its rows are, counted from 1; 0: it has got none.
+    places: Vec<u32>,
     held: Vec<(ShardId, Held)>,
     /// Where the last row went.
     last: usize,
@@ -82,7 +85,7 @@ impl Feed {
             chosen: false,
             rows: 0,
             ready: false,
-            shards: HashMap::default(),
+            places: Vec::new(),
             held: Vec::new(),
             last: 0,
             bytes: 0,
@@ -106,13 +109,20 @@ impl Feed {
         if self.is_at(shard) {
             return true;
         }
-        match self.shards.get(&shard) {
+        match self.place(shard) {
             Some(at) => {
-                self.last = *at;
+                self.last = at;
                 true
             }
             None => false,
         }
+    }
+
+    /// Where in `held` this shard's rows are.
+    #[inline]
+    fn place(&self, shard: ShardId) -> Option<usize> {
+        let place = *self.places.get(shard.0 as usize)?;
+        (place as usize).checked_sub(1)
     }
 
     #[inline]
@@ -123,8 +133,12 @@ impl Feed {
     /// The first row of this shard is to come.
     fn add(&mut self, shard: ShardId) {
         self.last = self.held.len();
-        self.shards.insert(shard, self.last);
         self.held.push((shard, Held::default()));
+        let shard = shard.0 as usize;
+        if self.places.len() <= shard {
+            self.places.resize(shard + 1, 0);
+        }
+        self.places[shard] = self.held.len() as u32;
     }
 
     /// A row, of the shard last turned to.
@@ -154,36 +168,42 @@ impl Feed {
             let Some(next) = self.due(hold) else {
                 return false;
             };
-            let (shard, held) = &mut self.held[next];
-            let shard = *shard;
-            let held = std::mem::take(held);
-            self.bytes -= held.bytes;
-            if self.open != Some(shard) {
+            let shard = self.held[next].0;
+            let goes_on = self.open == Some(shard);
+            if !goes_on {
                 self.close(outbox);
                 begin(outbox, shard);
                 self.open = Some(shard);
                 self.segments.push_back(Segment::default());
             }
             self.write_head(outbox);
+            let mut held = std::mem::take(&mut self.held[next].1);
+            self.bytes = self.bytes - held.bytes + held.data.len();
             if let Some(segment) = self.segments.back_mut() {
                 segment.lines.append(&held.lines);
             }
-            (self.sending, self.sent) = (held.data, 0);
-            self.bytes += self.sending.len();
+            std::mem::swap(&mut self.sending, &mut held.data);
+            self.sent = 0;
+            if goes_on {
+                // Its next rows take the room of those before.
+                held.data.clear();
+                self.held[next].1.data = held.data;
+            }
         }
         let end = self.sending.len().min(self.sent + PIECE);
         frontend::copy_data(outbox, &self.sending[self.sent..end]);
         self.bytes -= end - self.sent;
         self.sent = end;
         if end == self.sending.len() {
-            (self.sending, self.sent) = (Vec::new(), 0);
+            self.sending.clear();
+            self.sent = 0;
         }
         true
     }
 
     /// Which shard's rows are sent next.
     fn due(&self, hold: Hold) -> Option<usize> {
-        let open = self.open.and_then(|open| self.shards.get(&open).copied());
+        let open = self.open.and_then(|open| self.place(open));
         let most = match hold {
             Hold::Below(most) => most,
             Hold::None => 0,
@@ -233,6 +253,11 @@ impl Feed {
         self.is_sending() || self.due(hold).is_some()
     }
 
+    /// Whether the server is so far behind that the client has to wait for it.
+    fn is_ahead(&self, hold: Hold) -> bool {
+        matches!(hold, Hold::Below(most) if self.bytes > most + AHEAD)
+    }
+
     /// Whether what is being sent has gone only in part.
     pub(super) fn is_sending(&self) -> bool {
         self.sent < self.sending.len()
@@ -240,7 +265,11 @@ impl Feed {
 
     /// Ends the open COPY.
     pub(super) fn close(&mut self, outbox: &mut Vec<u8>) {
-        if self.open.take().is_some() {
+        if let Some(open) = self.open.take() {
+            if let Some(at) = self.place(open) {
+                // Shards whose turn is over hold no room that they do not need.
+                self.held[at].1.data.shrink_to_fit();
+            }
             // Also without rows: the server is to see whether the head is right.
             self.write_head(outbox);
             frontend::copy_done(outbox);
@@ -342,6 +371,17 @@ impl Feeds {
     #[inline]
     pub(super) fn bytes(&self) -> usize {
         self.all.iter().map(|feed| feed.bytes).sum()
+    }
+
+    /// How long rows wait for more of their shard, if no more than `most` bytes may be held.
+    pub(super) fn hold(&self, most: usize) -> Hold {
+        Hold::Below((SHARE * self.shards()).min(most / 2))
+    }
+
+    /// Whether a server is so far behind that the client has to wait for it.
+    pub(super) fn are_ahead(&self, hold: Hold) -> bool {
+        let hold = self.share(hold);
+        self.all.iter().any(|feed| feed.is_ahead(hold))
     }
 
     /// What each feed may hold if all together may hold so much.

@@ -145,8 +145,7 @@ impl Session {
             let (tag, len) = self.next_message(i).await?;
             match tag {
                 b'd' => {
-                    self.pass_data_of(i, len, at, gathered).await?;
-                    at += 1;
+                    at += self.pass_data_of(i, len, at, gathered).await?;
                     continue;
                 }
                 b'H' => {
@@ -198,8 +197,24 @@ impl Session {
         }
     }
 
-    /// Passes on the CopyData message of `len` bytes that is number `at` of its shard, but for what has been said.
+    /// Passes on the CopyData message of `len` bytes that is number `at` of its shard, but for what has been said, and maybe
+    /// some behind it; how many.
     async fn pass_data_of(
+        &mut self,
+        i: usize,
+        len: usize,
+        at: usize,
+        gathered: &mut Gathered,
+    ) -> Result<usize, Fault> {
+        if gathered.head != Head::Binary && (at > 0 || gathered.head == Head::Nothing) {
+            return self.pass_run(i, len).await;
+        }
+        self.pass_first_of(i, len, at, gathered).await?;
+        Ok(1)
+    }
+
+    /// One message, which may be what has been said.
+    async fn pass_first_of(
         &mut self,
         i: usize,
         len: usize,

@@ -373,10 +373,9 @@ impl Session {
         }
     }
 
-    /// The statement of a Bind or Describe, made anew if the tables, or the settings by which it is read, have changed since.
-    pub(super) fn statement(&mut self, name: &[u8]) -> Result<Arc<Statement>, Fault> {
-        let reading = self.reading();
-        let Some(statement) = self.statements.get(name) else {
+    /// The statement of this name as it was last read.
+    pub(super) fn known_statement(&self, name: &[u8]) -> Result<&Arc<Statement>, Fault> {
+        self.statements.get(name).ok_or_else(|| {
             let message = if name.is_empty() {
                 "unnamed prepared statement does not exist".to_owned()
             } else {
@@ -385,11 +384,17 @@ impl Session {
                     String::from_utf8_lossy(name)
                 )
             };
-            return Err(Fault::statement(ErrorFields::error(
+            Fault::statement(ErrorFields::error(
                 SqlState::INVALID_STATEMENT_NAME,
                 message,
-            )));
-        };
+            ))
+        })
+    }
+
+    /// The statement of a Bind or Describe, made anew if the tables, or the settings by which it is read, have changed since.
+    pub(super) fn statement(&mut self, name: &[u8]) -> Result<Arc<Statement>, Fault> {
+        let reading = self.reading();
+        let statement = self.known_statement(name)?;
         let schema = self.schema();
         let fits = statement.reading.fits(&reading);
         if std::ptr::eq(statement.schema.as_ptr(), Arc::as_ptr(&schema)) && fits {

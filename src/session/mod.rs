@@ -43,6 +43,7 @@ mod replies;
 mod set;
 mod set_config;
 mod simple;
+mod sql_prepare;
 mod syntax;
 mod temporary;
 mod writers;

@@ -18,6 +18,7 @@ use super::links::Need;
 use super::prepare::{Way, bad_hint};
 use super::replies::{Description, Pass, Reply};
 use super::set_config::{SetConfig, read_set_config};
+use super::simple::bring_for;
 use super::writes::Writing;
 use crate::pool::NO_SHARD;
 use crate::route::{Format, Param, Params, Values};
@@ -448,6 +449,7 @@ fn need(
         statement: Some((statement.id, shard.map_or(NO_SHARD, |s| s.0))),
         path,
         writes: statement.prepared.writes(),
+        bring: bring_for(&statement.prepared),
         state: statement.prepared.session_state(),
         unpreparable: statement.prepared.is_unpreparable(),
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::block::{Acted, aborted};
+use super::bring::Bring;
 use super::context::Prepared;
 use super::control::{declared_cursor, in_block};
 use super::ddl::Item;
@@ -63,13 +64,15 @@ impl Session {
             statement: None,
             path,
             writes: prepared.writes(),
+            bring: bring_for(prepared),
             state: prepared.session_state(),
             unpreparable: prepared.is_unpreparable(),
         };
         let Some(i) = self.link_now(&need)? else {
             return Ok(false);
         };
-        self.push_query(i, &text, shard, read.prepared.clone(), read.message);
+        let reply = Reply::Query(Pass::On);
+        self.push_query(i, &text, shard, read.prepared.clone(), read.message, reply);
         Ok(true)
     }
 
@@ -81,6 +84,7 @@ impl Session {
         shard: Option<ShardId>,
         prepared: Arc<Prepared>,
         message: Vec<u8>,
+        reply: Reply,
     ) {
         self.context.stats.routed();
         let link = &mut self.links[i];
@@ -101,7 +105,7 @@ impl Session {
         } else {
             link.outbox.extend_from_slice(&message);
         }
-        self.replies.push(Reply::Query(Pass::On));
+        self.replies.push(reply);
         if self.block.is_some() {
             let host = link.host;
             self.note_cursor(declared_cursor(&self.client.inbox[text.clone()]), host);
@@ -157,17 +161,33 @@ impl Session {
                         statement: None,
                         path,
                         writes,
+                        bring: bring_for(prepared),
                         state,
                         unpreparable,
                     })
                     .await?;
-                self.push_query(i, &text, shard, read.prepared.clone(), read.message);
+                let (sets, prepared) = (!set.is_empty(), read.prepared.clone());
+                if sets {
+                    self.remember_settings();
+                }
+                let reply = if sets {
+                    Reply::Part
+                } else {
+                    Reply::Query(Pass::On)
+                };
+                self.push_query(i, &text, shard, prepared, read.message, reply);
                 let error = self.relay().await?;
                 match error {
                     true => self.end_implicit(false),
-                    false => self.note_set_config(set).await?,
+                    false => {
+                        self.note_set_config(set).await?;
+                        self.gather_news();
+                    }
                 }
                 self.settle().await;
+                if sets {
+                    self.ready();
+                }
             }
             (Prepared::Query(_), Some(Way::Everywhere)) => {
                 Box::pin(self.ddl_simple(&text, read.prepared.clone())).await?;
@@ -302,6 +322,9 @@ impl Session {
                 error |= self.sync_link(i).await?;
             }
         }
+        if !error {
+            self.gather_news();
+        }
         self.end_implicit(!error);
         self.note_run();
         if let (Acted::Answered(bytes), false) = (acted, error) {
@@ -412,6 +435,10 @@ impl Session {
                         statement: None,
                         path: plan.path,
                         writes: plan.writes,
+                        bring: match plan.apart {
+                            true => Bring::Before,
+                            false => Bring::Along,
+                        },
                         state: plan.state,
                         unpreparable: plan.unpreparable,
                     })
@@ -466,6 +493,7 @@ impl Session {
                 plan.path = path;
                 plan.alone += usize::from(prepared.sets_config());
                 plan.writes |= prepared.writes();
+                plan.apart |= !prepared.shares_transaction();
                 plan.unpreparable |= prepared.is_unpreparable();
                 plan.state = plan.state.max(prepared.session_state());
                 // Without tag, length and NUL.
@@ -502,6 +530,8 @@ impl Session {
                     _ => true,
                 };
                 plan.alone += usize::from(!plain);
+                // What is brought about must outlive the end of a transaction.
+                plan.apart = true;
                 plan.message.extend_from_slice(piece);
             }
             (Prepared::NoTables, _) => return Err(Self::no_tables()),
@@ -557,6 +587,7 @@ impl Session {
                             statement: None,
                             path,
                             writes: prepared.writes(),
+                            bring: bring_for(prepared),
                             state: prepared.session_state(),
                             unpreparable: prepared.is_unpreparable(),
                         })
@@ -565,6 +596,10 @@ impl Session {
                         true => set_config_in(text)?,
                         false => Vec::new(),
                     };
+                    self.check_default(&set)?;
+                    if !set.is_empty() {
+                        self.remember_settings();
+                    }
                     let sent = SentPiece {
                         from: 0,
                         len: u32::MAX - 1,
@@ -580,6 +615,7 @@ impl Session {
                     error = self.relay().await?;
                     if !error {
                         self.note_set_config(set).await?;
+                        self.batch.has_set |= prepared.sets_config();
                     }
                 }
                 (Prepared::Query(_), Some(Way::Everywhere)) => {
@@ -640,8 +676,10 @@ impl Session {
                 break;
             }
         }
+        if !failed && !self.in_message_block() {
+            self.gather_news();
+        }
         let failed = self.end_message(failed).await?;
-        self.bring_back().await?;
         if let Some(tag) = done.filter(|_| !failed) {
             backend::command_complete(&mut self.client.outbox, &tag);
         }
@@ -650,6 +688,14 @@ impl Session {
         }
         self.ready();
         Ok(())
+    }
+}
+
+/// How settings are brought about for a statement.
+pub(super) fn bring_for(prepared: &Prepared) -> Bring {
+    match prepared.shares_transaction() {
+        true => Bring::Along,
+        false => Bring::Before,
     }
 }
 
@@ -666,6 +712,8 @@ struct Pieces {
     /// How many the session itself acts on.
     alone: usize,
     writes: bool,
+    /// One of them can't share a transaction with settings.
+    apart: bool,
     /// Some show what is set, some need the search_path of their shard.
     shows: bool,
     paths: bool,

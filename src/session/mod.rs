@@ -227,6 +227,8 @@ impl Session {
     /// Deals with a message without waiting for anything, where that is possible. Nearly all messages go this way.
     fn message_now(&mut self, header: Header) -> Now {
         self.batch.now = header.tag;
+        // What an earlier message has gathered waits for no more than this one's answer.
+        self.client.hold_until_reply();
         match header.tag {
             b'Q' | b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'F' if self.batch.skipping() => {
                 Now::Done(Ok(()))

@@ -4,13 +4,12 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 
 use super::Session;
-use super::block::{Acted, tag};
-use super::context::{Described, FIRST_NORMAL_OID, Prepared, Statement};
+use super::block::Acted;
+use super::context::{Described, Prepared, Statement};
 use super::ends::{SentPiece, SentText, char_count};
 use super::errors::Fault;
 use super::extended::{BindNames, Portal, Several, gives_rows, no_parameters, server_name};
@@ -28,7 +27,7 @@ use crate::sql::hint;
 use crate::sql::shape::Shape;
 use crate::wire::backend;
 use crate::wire::error::{ErrorFields, SqlState};
-use crate::wire::frontend::{self, Bind, Kind};
+use crate::wire::frontend::{self, Bind};
 
 /// No types are stated.
 pub(super) const NO_TYPES: [u32; 0] = [];

@@ -1,5 +1,6 @@
 # Try it:   make demo [PORT=6432]
 # Test it:  make test, and now and then
+#           make drivers [DRIVERS="psycopg3 pgjdbc"]
 #           make differential [DIFFERENTIAL_STATEMENTS=20000] [DIFFERENTIAL_SEED=1]
 #           make leak [LEAK_SECONDS=120] [LEAK_SEED=2]
 #           make bank [BANK_SECONDS=300] [BANK_SEED=2]
@@ -13,17 +14,30 @@ MUTATIONS ?= 1000000
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 BASE := cc:build-essential initdb:postgresql psql:postgresql-client setpriv:util-linux
+# What the drivers' programs need (tests/drivers/run.sh): interpreters and compilers first.
+LANGUAGES := python-venv:python3-venv node:nodejs npm:npm ruby:ruby php:php-cli go:golang-go javac:default-jdk-headless
+LIBRARIES := libpq:libpq-dev ruby-pg:ruby-pg activerecord:ruby-activerecord php-pgsql:php-pgsql lib-pq:golang-github-lib-pq-dev \
+	pgx:golang-github-jackc-pgx-v4-dev pgjdbc:libpostgresql-jdbc-java
+DRIVERS ?= all
 
-.PHONY: demo test differential transcript leak bank scanner bench fmt lint
+.PHONY: demo test drivers differential transcript leak bank scanner bench fmt lint
 
 demo:
 	@.ci/need $(BASE)
 	@cargo run --quiet --bin presplit -- demo --port $(PORT)
 
 test:
-	@.ci/need $(BASE) python-venv:python3-venv node:nodejs npm:npm
+	@.ci/need $(BASE) $(LANGUAGES) $(LIBRARIES)
 	tests/drivers/setup.sh
 	cargo test
+
+# All drivers: which version, how many steps (tests/drivers/steps.txt) pass, fail, are not in the driver. sqlx and diesel take a
+# while to build, so that `make test` runs them only once they are built here.
+drivers:
+	@.ci/need $(BASE) $(LANGUAGES) $(LIBRARIES)
+	tests/drivers/setup.sh
+	CARGO_TARGET_DIR=target/drivers/rust cargo build --quiet --manifest-path tests/drivers/rust/Cargo.toml
+	DRIVERS="$(DRIVERS)" cargo test --test tests -- --exact drivers::each_driver_goes_through_all_steps
 
 # Our scanner against Postgres' own, and texts of one shape against each other's plans.
 scanner:

@@ -40,13 +40,10 @@ go_program() {
     exec "$drivers/$1"
 }
 
-# rust_program NAME: takes a minute to build, so `make drivers` does, with DRIVERS_BUILD set.
+# rust_program NAME: as `make drivers` has built it.
 rust_program() {
     program=$drivers/rust/debug/$1
-    if [ -n "${DRIVERS_BUILD:-}" ]; then
-        CARGO_TARGET_DIR=$drivers/rust cargo build --quiet --manifest-path rust/Cargo.toml --bin "$1" >&2
-    fi
-    newer "$program" rust/src rust/Cargo.toml || not_here "make drivers builds it"
+    newer "$program" "rust/src/bin/$1.rs" rust/src/lib.rs rust/Cargo.toml rust/Cargo.lock || not_here "make drivers builds it"
     exec "$program"
 }
 

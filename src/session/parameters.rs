@@ -122,11 +122,7 @@ impl Session {
 }
 
 /// Notes a ParameterStatus message, and tells the client if it says something new. `false`: it is none.
-pub(super) fn pass_status(
-    client: &mut Client,
-    link: &mut Link,
-    message: &[u8],
-) -> bool {
+pub(super) fn pass_status(client: &mut Client, link: &mut Link, message: &[u8]) -> bool {
     let Ok(status) = ParameterStatus::decode(&message[frame::HEADER..]) else {
         return false;
     };

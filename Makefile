@@ -4,6 +4,7 @@
 #           make differential [DIFFERENTIAL_STATEMENTS=20000] [DIFFERENTIAL_SEED=1]
 #           make leak [LEAK_SECONDS=120] [LEAK_SEED=2]
 #           make bank [BANK_SECONDS=300] [BANK_SEED=2]
+#           make transcript [TRANSCRIPT_STREAMS=10000] [TRANSCRIPT_SEED=1]
 #           make scanner [MUTATIONS=1000000]
 #
 # What a Debian or Ubuntu lacks is installed, what can't be installed is named (.ci/need). Rust comes from rustup.rs.
@@ -19,7 +20,7 @@ COMPILED := libpq:libpq-dev php:php-cli php-pgsql:php-pgsql go:golang-go lib-pq:
 	pgx:golang-github-jackc-pgx-v4-dev javac:default-jdk-headless pgjdbc:libpostgresql-jdbc-java
 DRIVERS ?= all
 
-.PHONY: demo test drivers differential leak bank scanner bench fmt lint
+.PHONY: demo test drivers differential transcript leak bank scanner bench fmt lint
 
 demo:
 	@.ci/need $(BASE)
@@ -49,6 +50,11 @@ scanner:
 differential:
 	@.ci/need $(BASE)
 	cargo test --test tests -- --ignored --exact --nocapture differential::many_random_statements_mean_the_same
+
+# Random streams of protocol messages to one Postgres and through presplit: every byte that comes back must be the same.
+transcript:
+	@.ci/need $(BASE)
+	cargo test --test tests -- --ignored --exact --nocapture transcript::many_random_streams_are_answered_as_by_postgres
 
 # Many clients, killed hosts, replaced maps: no row may reach the wrong client, no write may be lost or run twice.
 leak:

@@ -1089,18 +1089,6 @@ async fn what_the_protocol_allows_and_we_do_not() {
         "cannot follow a write",
         "Sync between",
     );
-    check(
-        &[q("SELECT 1; SET LOCAL work_mem = '1MB'; SELECT 2")],
-        "0A000",
-        "SET LOCAL in a message of several",
-        "BEGIN",
-    );
-    check(
-        &[q("SET LOCAL presplit.key = 3; SELECT id FROM photos")],
-        "0A000",
-        "SET LOCAL in a message of several",
-        "BEGIN",
-    );
     let mut raw = Raw::connect(proxy.addr());
     assert_eq!(
         raw.query("SELECT count(*) FROM likes WHERE user_id = 12")[1],

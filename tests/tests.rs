@@ -43,4 +43,5 @@ mod settings;
 mod support;
 mod syntax;
 mod transactions;
+mod transcript;
 mod writes;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::context::Statement;
 use super::errors::Fault;
 use super::relay::{self, Seen};
-use super::replies::{Made, Pass, Reply};
+use super::replies::{Pass, Reply};
 use super::{Now, Session};
 use crate::pool::Settings;
 use crate::shardmap::HostId;
@@ -19,6 +19,10 @@ pub(super) struct Batch {
     /// The message being dealt with; 0: none.
     pub(super) now: u8,
     skip: Skip,
+    /// A Parse in it has looked at tables: to Postgres the transaction has a snapshot.
+    pub(super) parsed: bool,
+    /// Something has been executed in it.
+    pub(super) executed: bool,
     /// The host that the implicit transaction has written on.
     pub(super) writer: Option<HostId>,
     /// A Parse that no server has confirmed: the message after it says which server shall.
@@ -56,6 +60,14 @@ impl Batch {
             now,
             ..Batch::default()
         }
+    }
+
+    /// A Query goes on with its transaction.
+    pub(super) fn becomes_query(&mut self) {
+        *self = Batch {
+            before: self.before.take(),
+            ..Batch::at(b'Q')
+        };
     }
 
     pub(super) fn skipping(&self) -> bool {
@@ -253,6 +265,7 @@ impl Session {
         if self.block.is_none() {
             self.release_links().await;
         }
+        self.let_go_of_one().await;
         self.ready();
         self.client.flush().await.map_err(Fault::client)
     }
@@ -373,11 +386,13 @@ impl Session {
         }
     }
 
-    /// A refusal comes behind the reply to a Parse that waited to be confirmed.
-    pub(super) fn confirm_before_refusal(&mut self) {
-        if !self.batch.skipping() && self.batch.unparsed.take().is_some() {
-            self.confirm_statement();
-            self.replies.push(Reply::Made(Made::ParseComplete));
+    /// A refusal comes behind the reply to a Parse that waits to be confirmed, which may be an error of its own.
+    pub(super) async fn settle_before_refusal(&mut self) {
+        if self.batch.skipping() || self.batch.unparsed.is_none() {
+            return;
+        }
+        if self.settle_unparsed().await.is_err() {
+            self.confirm_unparsed_blindly();
         }
     }
 }

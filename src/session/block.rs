@@ -9,6 +9,7 @@ use super::commit::Ended;
 use super::ddl_block::BlockTables;
 use super::ends::Link;
 use super::errors::Fault;
+use super::links::Need;
 use super::replies::{Pass, Reply};
 use super::writers::Writers;
 use crate::pool::Settings;
@@ -195,6 +196,9 @@ impl Session {
             }
             if block.owner == Owner::Message {
                 // What the batch has done so far belongs to the client's block, as in Postgres.
+                if *options != BeginOptions::default() && self.links.len() == 1 {
+                    return self.begin_late(options, command).await;
+                }
                 if *options != BeginOptions::default() {
                     return Err(Fault::unsupported(
                         "a transaction with options cannot begin in the middle of a batch that has written on several hosts",
@@ -205,6 +209,9 @@ impl Session {
                 return Ok(tag(command));
             }
             return self.begin_inside(options, text, command).await;
+        }
+        if self.batch.parsed && options.isolation.is_some() {
+            return Err(too_late());
         }
         self.open_block(*options);
         if !self.links.is_empty() {
@@ -226,6 +233,21 @@ impl Session {
         Ok(tag(command))
     }
 
+    /// BEGIN with options behind what a message has done on one host: they must still be right there.
+    async fn begin_late(&mut self, options: &BeginOptions, command: &str) -> Result<Acted, Fault> {
+        self.drain_replies().await?;
+        let set = options.begin().replacen("BEGIN", "SET TRANSACTION", 1);
+        if !self.run_for(self.active, &set, Pass::Keep).await? {
+            return Ok(Acted::Passed);
+        }
+        if let Some(block) = &mut self.block {
+            block.owner = Owner::Client;
+            block.begin = *options;
+            block.options = *options;
+        }
+        Ok(tag(command))
+    }
+
     /// BEGIN in a block: a warning, but its options hold.
     async fn begin_inside(
         &mut self,
@@ -233,17 +255,17 @@ impl Session {
         text: &str,
         command: &str,
     ) -> Result<Acted, Fault> {
-        if *options != BeginOptions::default() && !self.links.is_empty() {
-            return self.set_options(options, text, command).await;
+        let done = self.set_options(options, text, command).await?;
+        if let Acted::Passed = done {
+            return Ok(done);
         }
-        self.set_options(options, text, command).await?;
         let mut out = Vec::new();
-        ErrorFields::new(
+        let warning = ErrorFields::new(
             Severity::Warning,
             SqlState::ACTIVE_TRANSACTION,
             "there is already a transaction in progress",
-        )
-        .write(&mut out);
+        );
+        self.warn(warning, &mut out);
         backend::command_complete(&mut out, command);
         Ok(Acted::Answered(out))
     }
@@ -260,6 +282,14 @@ impl Session {
                 "this transaction is on several hosts already: they cannot share one snapshot",
                 "Say the isolation level in BEGIN.",
             ));
+        }
+        let in_savepoint = self
+            .block
+            .as_ref()
+            .is_some_and(|b| !b.savepoints.is_empty());
+        if in_savepoint && self.links.is_empty() && *options != BeginOptions::default() {
+            // Some may no longer be said: Postgres knows which.
+            self.link(Need::plain(self.any_host())).await?;
         }
         let several = self.block.as_ref().is_some_and(|b| b.writers.are_several());
         if options.read_only == Some(true) && several {
@@ -284,6 +314,19 @@ impl Session {
             }
         }
         Ok(acted)
+    }
+
+    /// A warning of our own, unless the client wants to hear of errors only.
+    fn warn(&self, warning: ErrorFields, out: &mut Vec<u8>) {
+        const LEVEL: &str = "client_min_messages";
+        let local = self
+            .block
+            .as_ref()
+            .and_then(|block| block.locals.get(LEVEL));
+        let set = local.or_else(|| self.settings.get(LEVEL));
+        if !set.is_some_and(|set| set.to_ascii_lowercase().contains("error")) {
+            warning.write(out);
+        }
     }
 
     fn open_chained(&mut self, options: BeginOptions) {
@@ -338,6 +381,7 @@ impl Session {
             if chain {
                 return Err(outside(&format!("{command} AND CHAIN")));
             }
+            self.statements.close_portals();
             if self.links.iter().any(|l| l.unsynced) {
                 // It ends the implicit transaction of the batch.
                 self.run_on_unsynced_others(command).await?;
@@ -348,7 +392,7 @@ impl Session {
             // What was set in front of it in the same message.
             self.end_implicit(commit);
             let mut out = Vec::new();
-            no_transaction().write(&mut out);
+            self.warn(no_transaction(), &mut out);
             backend::command_complete(&mut out, command);
             return Ok(Acted::Answered(out));
         };
@@ -358,7 +402,9 @@ impl Session {
                 return Err(outside(&format!("{command} AND CHAIN")));
             }
             // As after a COMMIT outside of a block: what there is of an implicit transaction ends.
-            no_transaction().write(&mut self.client.outbox);
+            let mut out = Vec::new();
+            self.warn(no_transaction(), &mut out);
+            self.client.outbox.append(&mut out);
         }
         let Some(block) = &self.block else {
             return Ok(tag(command));
@@ -410,7 +456,7 @@ impl Session {
             self.context.refresh.renew().await;
         }
         self.release_links().await;
-        if chain {
+        if chain && committed {
             self.open_chained(chained);
         }
         Ok(Acted::Passed)
@@ -615,6 +661,11 @@ impl Session {
     /// Runs one statement's text as it is on one link and passes its answer (or an error) on, without ReadyForQuery.
     /// `false`: the server refused it.
     pub(super) async fn run_on(&mut self, i: usize, text: &str) -> Result<bool, Fault> {
+        self.run_for(i, text, Pass::On).await
+    }
+
+    /// [`Session::run_on`]; with [`Pass::Keep`] of the answer only an error is passed on.
+    async fn run_for(&mut self, i: usize, text: &str, pass: Pass) -> Result<bool, Fault> {
         if i != self.active {
             self.drain_replies().await?;
             self.active = i;
@@ -637,7 +688,7 @@ impl Session {
         frontend::bind_renamed(outbox, b"", name, &[0; 6]);
         frontend::execute(outbox, b"", 0);
         self.replies.push(Reply::One(Pass::Keep));
-        self.replies.push(Reply::Execute(Pass::On));
+        self.replies.push(Reply::Execute(pass));
         // In the middle of an implicit transaction a Sync would end it.
         let implicit = self.batch.now != b'Q' && self.block.is_none();
         if implicit {
@@ -692,6 +743,13 @@ impl Session {
             }
         }
     }
+}
+
+fn too_late() -> Fault {
+    Fault::statement(ErrorFields::error(
+        SqlState::ACTIVE_TRANSACTION,
+        "SET TRANSACTION ISOLATION LEVEL must be called before any query",
+    ))
 }
 
 fn no_savepoint(name: &str) -> Fault {

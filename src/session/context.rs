@@ -8,7 +8,6 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
-use super::buffers::Buffers;
 use super::cancel::CancelKeys;
 use super::clients::Clients;
 use crate::catalog::Snapshot;
@@ -184,6 +183,8 @@ pub struct Schema {
     pub(crate) snapshot: Snapshot,
     pub(crate) plans: Shared<Prepared>,
     pub(crate) statements: Shared<Statement>,
+    /// It is one session's alone: its block has changed tables, or it has temporary ones.
+    own: bool,
 }
 
 impl Schema {
@@ -200,7 +201,13 @@ impl Schema {
             snapshot,
             plans: Shared::new(limits()),
             statements: Shared::new(limits()),
+            own: false,
         }
+    }
+
+    /// It serves one session alone.
+    pub(crate) fn into_own(self) -> Arc<Schema> {
+        Arc::new(Schema { own: true, ..self })
     }
 }
 
@@ -269,6 +276,8 @@ pub(crate) struct Statement {
     pub(crate) id: u64,
     pub(crate) text: Box<[u8]>,
     pub(crate) types: Box<[u32]>,
+    /// How many parameters it has, if that is seen in the text: `$1` in a part that Postgres reads later is none yet.
+    pub(crate) param_count: Option<usize>,
     pub(crate) holes: Box<[Hole]>,
     pub(crate) hint: Result<Option<Hint>, HintFault>,
     pub(crate) prepared: Arc<Prepared>,
@@ -366,6 +375,7 @@ impl Statement {
             id,
             text: text.into(),
             types: Box::default(),
+            param_count: None,
             holes: shape.holes.as_slice().into(),
             hint: Ok(None),
             prepared: prepared.clone(),
@@ -382,7 +392,6 @@ pub struct WorkerContext {
     /// Which event loop.
     pub id: Worker,
     pub(crate) scratch: Mutex<Scratch>,
-    pub(crate) buffers: Arc<Buffers>,
 }
 
 /// Reused from statement to statement.
@@ -393,6 +402,15 @@ pub(crate) struct Scratch {
     pub(crate) schema: Option<Arc<Schema>>,
     pub(crate) plans: Front<Prepared>,
     pub(crate) statements: Front<Statement>,
+    /// What was at hand before: of everybody's schema, and of one session's own.
+    aside: [Option<Aside>; 2],
+}
+
+/// The caches in front of a schema that others are in use of just now.
+struct Aside {
+    schema: Arc<Schema>,
+    plans: Front<Prepared>,
+    statements: Front<Statement>,
 }
 
 impl WorkerContext {
@@ -404,11 +422,11 @@ impl WorkerContext {
             schema: None,
             plans: Front::new(FRONT_ENTRIES),
             statements: Front::new(FRONT_ENTRIES),
+            aside: [None, None],
         };
         Arc::new(WorkerContext {
             id: Worker(id),
             scratch: Mutex::new(scratch),
-            buffers: Arc::default(),
         })
     }
 }
@@ -420,9 +438,27 @@ impl Scratch {
     /// Makes the caches in front those of `schema`.
     pub(crate) fn follow(&mut self, schema: &Arc<Schema>) {
         if self.schema.as_ref().is_none_or(|s| !Arc::ptr_eq(s, schema)) {
-            self.plans = Front::new(FRONT_ENTRIES);
-            self.statements = Front::new(FRONT_ENTRIES);
-            self.schema = Some(schema.clone());
+            self.change_to(schema);
+        }
+    }
+
+    /// A session with tables of its own does not take away what is at hand for all others.
+    fn change_to(&mut self, schema: &Arc<Schema>) {
+        let found = self.aside[usize::from(schema.own)].take_if(|a| Arc::ptr_eq(&a.schema, schema));
+        let found = found.unwrap_or_else(|| Aside {
+            schema: schema.clone(),
+            plans: Front::new(FRONT_ENTRIES),
+            statements: Front::new(FRONT_ENTRIES),
+        });
+        let plans = std::mem::replace(&mut self.plans, found.plans);
+        let statements = std::mem::replace(&mut self.statements, found.statements);
+        if let Some(schema) = self.schema.replace(found.schema) {
+            let place = usize::from(schema.own);
+            self.aside[place] = Some(Aside {
+                schema,
+                plans,
+                statements,
+            });
         }
     }
 }

@@ -119,10 +119,7 @@ impl Session {
         match what {
             Discard::All => {
                 if self.block.is_some() {
-                    return Err(Fault::statement(ErrorFields::error(
-                        SqlState::ACTIVE_TRANSACTION,
-                        "DISCARD ALL cannot run inside a transaction block",
-                    )));
+                    return Err(in_block("DISCARD ALL"));
                 }
                 self.remember_settings();
                 self.settings = self.startup.clone();
@@ -163,6 +160,14 @@ impl Session {
             Way::Several(_) | Way::Data(_) | Way::Everywhere | Way::Write(_) | Way::Make(_) => None,
         }
     }
+}
+
+/// A transaction block, also the implicit one of several statements, is no place for it.
+pub(super) fn in_block(what: &str) -> Fault {
+    Fault::statement(ErrorFields::error(
+        SqlState::ACTIVE_TRANSACTION,
+        format!("{what} cannot run inside a transaction block"),
+    ))
 }
 
 /// The cursor that a text declares.

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use smallvec::SmallVec;
 
-use super::buffers::{self, Buffers};
+use super::buffers;
 use super::cancel::CancelSlot;
 use super::context::{Prepared, Statement};
 use super::errors::Fault;
@@ -17,6 +17,7 @@ use super::replies::{Made, Pass};
 use crate::pool::{Pool, ServerConn};
 use crate::shardmap::{HostId, ShardId, ShardMap};
 use crate::sql::shape::Shape;
+use crate::wire::backend;
 use crate::wire::stream::Stream;
 
 /// The most that is read from a server at once, while reads fill the buffer.
@@ -35,7 +36,9 @@ pub(crate) struct Client {
     sent: usize,
     /// What the client was last told of each reported parameter.
     pub(crate) reported: Arc<Vec<(String, String)>>,
-    buffers: Arc<Buffers>,
+    /// What a server has said of parameters since the client's last ReadyForQuery. As with Postgres, it comes in front of the
+    /// next one, if it is something new by then.
+    to_report: Vec<(String, String)>,
     /// What `outbox` holds may wait for what the server says next, so that both go out in one write.
     pub(super) hold: Hold,
 }
@@ -57,7 +60,6 @@ pub(crate) struct Link {
     pub(crate) pool: Arc<Pool>,
     /// The map under which the host was chosen.
     pub(crate) map: Arc<ShardMap>,
-    buffers: Arc<Buffers>,
     /// What was done to the text of the Query under way, to map error positions back; empty if nothing was.
     pub(crate) sent_pieces: SmallVec<[SentPiece; 1]>,
     /// `None` only once it went back to its pool or was lost.
@@ -164,7 +166,7 @@ pub(super) struct Middle {
 }
 
 impl Client {
-    pub(crate) fn new(stream: Stream, buffers: Arc<Buffers>) -> Client {
+    pub(crate) fn new(stream: Stream) -> Client {
         Client {
             stream,
             inbox: Vec::new(),
@@ -172,7 +174,7 @@ impl Client {
             outbox: Vec::new(),
             sent: 0,
             reported: Arc::default(),
-            buffers,
+            to_report: Vec::new(),
             hold: Hold::No,
         }
     }
@@ -193,8 +195,8 @@ impl Client {
 
     /// Gives the buffers back while nothing is in them.
     pub(crate) fn rest(&mut self) {
-        self.buffers.take_back(&mut self.inbox);
-        self.buffers.take_back(&mut self.outbox);
+        buffers::take_back(&mut self.inbox);
+        buffers::take_back(&mut self.outbox);
     }
 
     /// Adds a reply of our own.
@@ -202,13 +204,20 @@ impl Client {
         if self.outbox.is_empty() && self.hold == Hold::No {
             self.hold = Hold::UntilReply;
         }
-        self.buffers.lend(&mut self.outbox);
+        buffers::lend(&mut self.outbox);
         made.write(&mut self.outbox);
     }
 
     /// From here on what comes for the client is gathered until the next [`Client::flush`].
     pub(crate) fn hold_for_caller(&mut self) {
         self.hold = Hold::ForCaller;
+    }
+
+    /// What was gathered goes out with what a server says next.
+    pub(crate) fn hold_until_reply(&mut self) {
+        if self.hold == Hold::ForCaller {
+            self.hold = Hold::UntilReply;
+        }
     }
 
     /// Writes out what may not wait; see [`Hold`].
@@ -232,7 +241,7 @@ impl Client {
     /// Reads what has come; `Ok(0)` is the end. No buffer is held until something is there.
     pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         ready!(self.stream.poll_read_ready(cx))?;
-        self.buffers.lend(&mut self.inbox);
+        buffers::lend(&mut self.inbox);
         if self.inbox.capacity() - self.inbox.len() < ROOM {
             self.inbox.drain(..self.read);
             self.read = 0;
@@ -251,18 +260,28 @@ impl Client {
         read
     }
 
-    /// Remembers what the client is told of a parameter; `false` if it has been told just that before.
-    pub(crate) fn report(&mut self, name: &str, value: &str) -> bool {
-        match self.reported.iter().position(|(n, _)| n == name) {
-            Some(i) if self.reported[i].1 == value => false,
-            Some(i) => {
-                Arc::make_mut(&mut self.reported)[i].1 = value.to_owned();
-                true
+    /// A server says what a parameter is now.
+    pub(crate) fn report(&mut self, name: &str, value: &str) {
+        match self.to_report.iter_mut().find(|(n, _)| n == name) {
+            Some(known) => known.1 = value.to_owned(),
+            None => self.to_report.push((name.to_owned(), value.to_owned())),
+        }
+    }
+
+    /// Whether something is to be said of parameters before the next ReadyForQuery.
+    pub(super) fn has_reports(&self) -> bool {
+        !self.to_report.is_empty()
+    }
+
+    /// A ReadyForQuery is next: says of the parameters what the client does not know yet.
+    pub(super) fn write_reports(&mut self) {
+        for (name, value) in std::mem::take(&mut self.to_report) {
+            match self.reported.iter().position(|(n, _)| *n == name) {
+                Some(i) if self.reported[i].1 == value => continue,
+                Some(i) => Arc::make_mut(&mut self.reported)[i].1.clone_from(&value),
+                None => Arc::make_mut(&mut self.reported).push((name.clone(), value.clone())),
             }
-            None => {
-                Arc::make_mut(&mut self.reported).push((name.to_owned(), value.to_owned()));
-                true
-            }
+            backend::parameter_status(&mut self.outbox, &name, &value);
         }
     }
 }
@@ -273,14 +292,12 @@ impl Link {
         map: Arc<ShardMap>,
         pool: Arc<Pool>,
         conn: Box<ServerConn>,
-        buffers: Arc<Buffers>,
     ) -> Link {
         let settings_at_begin = conn.settings.clone();
         Link {
             host,
             pool,
             map,
-            buffers,
             sent_pieces: SmallVec::new(),
             conn: Some(conn),
             outbox: Vec::new(),
@@ -409,9 +426,9 @@ impl Link {
         if let Some(conn) = &mut self.conn {
             conn.inbox.clear();
             self.walked = 0;
-            self.buffers.take_back(&mut conn.inbox);
+            buffers::take_back(&mut conn.inbox);
         }
-        self.buffers.take_back(&mut self.outbox);
+        buffers::take_back(&mut self.outbox);
     }
 
     /// Makes it ready to be kept beside the session's transactions; what is unread (notifications) stays. `false`: it can't be.
@@ -445,8 +462,8 @@ impl Link {
                 return self.pool.discard(conn);
             }
             conn.inbox.clear();
-            self.buffers.take_back(&mut conn.inbox);
-            self.buffers.take_back(&mut self.outbox);
+            buffers::take_back(&mut conn.inbox);
+            buffers::take_back(&mut self.outbox);
             self.pool.release(conn);
         }
     }
@@ -475,7 +492,8 @@ fn flush(
     Poll::Ready(Ok(()))
 }
 
-fn write_all(
+/// Writes what of `bytes` is not `sent` yet.
+pub(super) fn write_all(
     stream: &mut Stream,
     bytes: &[u8],
     sent: &mut usize,
@@ -519,7 +537,7 @@ pub(crate) fn poll_fill(cx: &mut Context<'_>, link: &mut Link) -> Poll<io::Resul
         conn.inbox.drain(..link.walked);
         link.walked = 0;
     }
-    link.buffers.lend(&mut conn.inbox);
+    buffers::lend(&mut conn.inbox);
     if conn.inbox.capacity() - conn.inbox.len() < ROOM {
         conn.inbox.reserve(READ_MOST.max(conn.inbox.len()));
     }

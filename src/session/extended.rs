@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::block::{Acted, aborted};
-use super::context::{Prepared, Statement};
+use super::context::{Passed, Prepared, Statement};
 use super::control::declared_cursor;
 use super::describe::Told;
 use super::ends::Again;
@@ -24,7 +24,7 @@ use foldhash::quality::RandomState;
 use crate::pool::{NO_SHARD, StatementKey};
 use crate::route::{Format, Param, Params, SessionState, Values};
 use crate::shardmap::{HostId, ShardId};
-use crate::sql::control::Control;
+use crate::sql::control::{Control, Discard};
 use crate::wire::error::{ErrorFields, SqlState};
 use crate::wire::frontend::{self, Bind, Kind};
 use crate::wire::{backend, frame};
@@ -44,9 +44,16 @@ pub(super) struct Prepareds {
 /// A portal.
 pub(super) enum Portal {
     /// It is on the server connection of this host.
-    On { host: HostId, set: Vec<SetConfig> },
+    On {
+        host: HostId,
+        /// It gives rows.
+        rows: bool,
+        set: Vec<SetConfig>,
+    },
     /// The session itself acts.
     Own(Arc<Statement>),
+    /// It has done so.
+    Ran(Arc<Statement>),
     /// It is to be asked of several shards.
     Several(Arc<Several>),
     /// They have been asked; these rows the client has not fetched yet.
@@ -135,6 +142,16 @@ impl Prepareds {
         }
     }
 
+    /// A Query takes the place of the unnamed statement.
+    pub(super) fn forget_unnamed(&mut self) {
+        self.unnamed = None;
+    }
+
+    /// And, once it has been run, of the unnamed portal.
+    pub(super) fn forget_unnamed_portal(&mut self) {
+        self.unnamed_portal = None;
+    }
+
     pub(super) fn has_portals(&self) -> bool {
         self.unnamed_portal.is_some() || !self.portals.is_empty()
     }
@@ -208,13 +225,19 @@ pub(super) struct BindNames {
 
 /// A server-side statement's name, without allocating.
 pub(super) fn server_name(n: u32, buf: &mut [u8; 12]) -> &[u8] {
-    use std::io::Write;
-    buf[0] = b'p';
-    let mut rest = &mut buf[1..];
     // Ten digits always fit.
-    let _ = write!(rest, "{n}");
-    let left = rest.len();
-    &buf[..12 - left]
+    let (mut at, mut rest) = (buf.len(), n);
+    loop {
+        at -= 1;
+        buf[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    at -= 1;
+    buf[at] = b'p';
+    &buf[at..]
 }
 
 impl Session {
@@ -223,8 +246,48 @@ impl Session {
         &self.client.inbox[self.client.read + frame::HEADER..self.client.read + len]
     }
 
+    /// Parse, where no earlier one is to be confirmed first.
+    pub(super) fn parse_now(&mut self, len: usize) -> Now {
+        if self.batch.unparsed.is_some() {
+            return Now::Slowly;
+        }
+        match self.parse(len) {
+            Err(Fault::Statement(fields))
+                if fields.code == SqlState::DUPLICATE_STATEMENT
+                    || fields.code == SqlState::IN_FAILED_TRANSACTION =>
+            {
+                Now::Slowly
+            }
+            done => Now::Done(done),
+        }
+    }
+
+    /// Parse. That the name is there already is told last: what else is wrong about the statement comes first. And that its
+    /// text can't be read comes before all.
+    pub(super) async fn parse_slowly(&mut self, len: usize) -> Result<(), Fault> {
+        let parsed = self.parse(len);
+        if let Err(Fault::Statement(fields)) = &parsed
+            && fields.code == SqlState::IN_FAILED_TRANSACTION
+        {
+            let text = frontend::Parse::decode(self.body(len))?.query.to_vec();
+            return Err(Box::pin(self.syntax_fault(&text, aborted())).await);
+        }
+        if let Err(Fault::Statement(fields)) = &parsed
+            && fields.code == SqlState::DUPLICATE_STATEMENT
+        {
+            let reading = self.reading();
+            let parse = frontend::Parse::decode(self.body(len))?;
+            let statement = self.intern(parse.query, parse.types.iter(), reading)?;
+            if !matches!(self.way_to_describe(&statement), Ok(None)) {
+                self.parse_somewhere(&statement).await?;
+                self.settle_replies().await?;
+            }
+        }
+        parsed
+    }
+
     /// Parse. Answered once a server has confirmed it; the next message says which.
-    pub(super) fn parse(&mut self, len: usize) -> Result<(), Fault> {
+    fn parse(&mut self, len: usize) -> Result<(), Fault> {
         self.begin_message();
         let reading = self.reading();
         let parse = frontend::Parse::decode(self.body(len))?;
@@ -235,8 +298,7 @@ impl Session {
         }
         self.check_statement_is_new(&name)?;
         let routed = matches!(*statement.prepared, Prepared::Query(_) | Prepared::Pass(_));
-        // Two Parses in a row: the first is looked at when it is used.
-        self.confirm_unparsed_blindly();
+        self.batch.parsed |= matches!(*statement.prepared, Prepared::Query(_));
         self.note_statement(&name);
         if routed && !statement.accepted.load(Ordering::Relaxed) {
             self.batch.unparsed = Some(statement.clone());
@@ -309,10 +371,9 @@ impl Session {
         }
     }
 
-    /// The statement of a Bind or Describe, made anew if the tables, or the settings by which it is read, have changed since.
-    pub(super) fn statement(&mut self, name: &[u8]) -> Result<Arc<Statement>, Fault> {
-        let reading = self.reading();
-        let Some(statement) = self.statements.get(name) else {
+    /// The statement of this name as it was last read.
+    pub(super) fn known_statement(&self, name: &[u8]) -> Result<&Arc<Statement>, Fault> {
+        self.statements.get(name).ok_or_else(|| {
             let message = if name.is_empty() {
                 "unnamed prepared statement does not exist".to_owned()
             } else {
@@ -321,11 +382,17 @@ impl Session {
                     String::from_utf8_lossy(name)
                 )
             };
-            return Err(Fault::statement(ErrorFields::error(
+            Fault::statement(ErrorFields::error(
                 SqlState::INVALID_STATEMENT_NAME,
                 message,
-            )));
-        };
+            ))
+        })
+    }
+
+    /// The statement of a Bind or Describe, made anew if the tables, or the settings by which it is read, have changed since.
+    pub(super) fn statement(&mut self, name: &[u8]) -> Result<Arc<Statement>, Fault> {
+        let reading = self.reading();
+        let statement = self.known_statement(name)?;
         let schema = self.schema();
         if std::ptr::eq(statement.schema.as_ptr(), Arc::as_ptr(&schema))
             && statement.reading == reading
@@ -368,6 +435,7 @@ impl Session {
         {
             return Ok(false);
         }
+        self.check_bind(&statement, len)?;
         self.check_parse(&statement)?;
         if self.statements.has_told() {
             let name = &self.client.inbox[names.statement.clone()];
@@ -400,6 +468,7 @@ impl Session {
         let names = self.bind_names(len)?;
         let statement = self.bind_statement(&names)?;
         self.settle_unparsed_other_than(&statement).await?;
+        self.check_bind(&statement, len)?;
         self.check_parse(&statement)?;
         if let Prepared::Control(Control::Execute { .. }) = &*statement.prepared {
             return Box::pin(self.bind_call(&statement, names, len)).await;
@@ -512,6 +581,7 @@ impl Session {
         if !names.portal.is_empty()
             && let Some(
                 Portal::Own(_)
+                | Portal::Ran(_)
                 | Portal::Several(_)
                 | Portal::Held(..)
                 | Portal::Write(_)
@@ -564,13 +634,15 @@ impl Session {
         if self.block.is_some() {
             self.note_cursor(declared_cursor(&statement.text), host);
         }
+        let rows = gives_rows(statement);
         if portal.is_empty() {
-            self.statements.unnamed_portal = Some(Portal::On { host, set });
+            self.statements.unnamed_portal = Some(Portal::On { host, rows, set });
             return Ok(());
         }
         self.limit_portals()?;
         let name: Box<[u8]> = self.client.inbox[portal].into();
-        self.statements.put_portal(&name, Portal::On { host, set });
+        self.statements
+            .put_portal(&name, Portal::On { host, rows, set });
         Ok(())
     }
 
@@ -584,6 +656,26 @@ impl Session {
             statement: start + p + 1..start + p + 1 + s,
             rest: start + p + s + 2..self.client.read + len,
         })
+    }
+
+    /// What Postgres looks at first in a Bind, once it knows the statement.
+    fn check_bind(&self, statement: &Statement, len: usize) -> Result<(), Fault> {
+        let bind = Bind::decode(self.body(len))?;
+        let params = bind.param_count();
+        let message = match (bind.unfit_formats(), statement.param_count) {
+            (Some(formats), _) => {
+                format!("bind message has {formats} parameter formats but {params} parameters")
+            }
+            (None, Some(needed)) if needed != params => format!(
+                "bind message supplies {params} parameters, but prepared statement \"{}\" requires {needed}",
+                String::from_utf8_lossy(bind.statement)
+            ),
+            _ => return Ok(()),
+        };
+        Err(Fault::statement(ErrorFields::error(
+            SqlState::PROTOCOL_VIOLATION,
+            message,
+        )))
     }
 
     fn bind_statement(&mut self, names: &BindNames) -> Result<Arc<Statement>, Fault> {
@@ -679,6 +771,11 @@ impl Session {
     ) -> Result<u32, Fault> {
         let waits = self.take_unparsed(statement);
         let key = (statement.id, shard.map_or(NO_SHARD, |s| s.0));
+        if matches!(&*statement.prepared, Prepared::Pass(Passed::Cursor(_))) {
+            // Its columns are those of the cursor that has the name now. And Postgres (15 to 17) crashes as a whole when it
+            // describes a FETCH that was parsed while there was a cursor that is gone.
+            self.forget_server_statement(i, key)?;
+        }
         if let Some(n) = self.links[i].conn()?.statements.get(key) {
             if waits {
                 self.confirm_statement();
@@ -731,6 +828,23 @@ impl Session {
             shard,
         });
         Ok(added.name)
+    }
+
+    /// The server parses the statement anew when it is next used.
+    fn forget_server_statement(&mut self, i: usize, key: StatementKey) -> Result<(), Fault> {
+        let Some(old) = self.links[i].conn()?.statements.get(key) else {
+            return Ok(());
+        };
+        self.links[i].conn()?.statements.forget(old);
+        let link = &mut self.links[i];
+        frontend::close(
+            &mut link.outbox,
+            Kind::Statement,
+            server_name(old, &mut [0; 12]),
+        );
+        link.unsynced = true;
+        self.replies.push(Reply::One(Pass::Keep));
+        Ok(())
     }
 
     /// A Parse that waits for confirmation is confirmed somewhere now, unless it is that of `statement`.
@@ -813,7 +927,9 @@ impl Session {
         ) {
             // The reply to Parse comes first.
             _ if self.batch.unparsed.is_some() => Now::Slowly,
-            (Kind::Portal, Some(Portal::On { host, .. }), Some(link)) if link.host == *host => {
+            (Kind::Portal, Some(Portal::On { host, .. }), Some(link))
+                if link.host == *host && !self.block.as_ref().is_some_and(|b| b.failed) =>
+            {
                 frontend::describe(&mut link.outbox, Kind::Portal, describe.name);
                 link.unsynced = true;
                 self.replies.push(Reply::Describe(Pass::On));
@@ -826,6 +942,9 @@ impl Session {
     fn describe_statement_now(&mut self, name: &[u8]) -> Result<bool, Fault> {
         self.begin_message();
         let statement = self.statement(name)?;
+        if gives_rows(&statement) {
+            self.check_failed()?;
+        }
         self.describe_known(name, &statement)
     }
 
@@ -838,6 +957,9 @@ impl Session {
             Kind::Statement => {
                 let statement = self.statement(&name)?;
                 self.settle_unparsed_other_than(&statement).await?;
+                if gives_rows(&statement) {
+                    self.check_failed()?;
+                }
                 if let Prepared::Control(Control::Execute { .. }) = &*statement.prepared {
                     let mut made = Vec::new();
                     backend::parameter_description(&mut made, &[]);
@@ -882,6 +1004,17 @@ impl Session {
         let host = match self.statements.portal(name) {
             // A cursor is a portal too.
             None => self.cursor_host(name).ok_or_else(|| no_portal(name))?,
+            Some(Portal::On { rows, .. })
+                if self.block.as_ref().is_some_and(|block| block.failed) =>
+            {
+                if *rows {
+                    return Err(aborted());
+                }
+                let mut made = Vec::new();
+                backend::no_data(&mut made);
+                self.replies.push(Reply::Made(Made::Bytes(made.into())));
+                return Ok(());
+            }
             Some(Portal::On { host, .. }) => *host,
             Some(Portal::Own(statement))
                 if matches!(
@@ -894,7 +1027,7 @@ impl Session {
                 self.replies.push(Reply::Made(Made::Bytes(made.into())));
                 return Ok(());
             }
-            Some(Portal::Own(statement)) => {
+            Some(Portal::Own(statement) | Portal::Ran(statement)) => {
                 let mut made = Vec::new();
                 describe_own(&mut made, own_columns(statement).unwrap_or_default());
                 self.replies.push(Reply::Made(Made::Bytes(made.into())));
@@ -964,12 +1097,16 @@ impl Session {
             self.links.get_mut(self.active),
         ) {
             _ if self.batch.unparsed.is_some() => Now::Slowly,
-            (Some(Portal::On { host, set }), Some(link))
+            (Some(Portal::On { .. }), _) if self.block.as_ref().is_some_and(|b| b.failed) => {
+                Now::Slowly
+            }
+            (Some(Portal::On { host, set, .. }), Some(link))
                 if link.host == *host && set.is_empty() =>
             {
                 frontend::execute(&mut link.outbox, execute.portal, execute.max_rows);
                 link.unsynced = true;
                 self.replies.push(Reply::Execute(Pass::On));
+                self.batch.executed = true;
                 Now::Done(Ok(()))
             }
             _ => Now::Slowly,
@@ -981,13 +1118,28 @@ impl Session {
         let execute = frontend::Execute::decode(self.body(len))?;
         let (max_rows, name) = (execute.max_rows, execute.portal.to_vec());
         self.settle_unparsed().await?;
-        self.execute_slowly(&name, max_rows).await
+        let ends = matches!(
+            self.statements.portal(&name),
+            Some(Portal::Own(statement)) if matches!(
+                &*statement.prepared,
+                Prepared::Control(Control::Commit { .. } | Control::Rollback { .. })
+            )
+        );
+        self.execute_slowly(&name, max_rows).await?;
+        self.batch.executed = !ends;
+        Ok(())
+    }
+
+    /// Whether an implicit transaction has run something that an error here would undo.
+    fn in_pipeline(&self) -> bool {
+        self.block.is_none() && self.batch.executed
     }
 
     async fn execute_slowly(&mut self, name: &[u8], max_rows: i32) -> Result<(), Fault> {
         let own = match self.statements.portal(name) {
             None => {
                 let host = self.cursor_host(name).ok_or_else(|| no_portal(name))?;
+                self.check_failed()?;
                 let i = self.link_of_portal(host, name).await?;
                 let link = &mut self.links[i];
                 frontend::execute(&mut link.outbox, name, max_rows);
@@ -995,8 +1147,9 @@ impl Session {
                 self.replies.push(Reply::Execute(Pass::On));
                 return Ok(());
             }
-            Some(Portal::On { host, .. }) => {
-                let host = *host;
+            Some(Portal::On { host, rows, .. }) => {
+                let (host, rows) = (*host, *rows);
+                self.check_failed()?;
                 let i = self.link_of_portal(host, name).await?;
                 let link = &mut self.links[i];
                 frontend::execute(&mut link.outbox, name, max_rows);
@@ -1013,6 +1166,7 @@ impl Session {
                     name,
                     Portal::On {
                         host,
+                        rows,
                         set: Vec::new(),
                     },
                 );
@@ -1025,7 +1179,9 @@ impl Session {
             Some(Portal::Data(statement, only)) => {
                 let (statement, only) = (statement.clone(), *only);
                 self.settle_replies().await?;
-                return Box::pin(self.copy_rows_of_portal(&statement, only)).await;
+                let copied = Box::pin(self.copy_rows_of_portal(&statement, only)).await;
+                self.has_run(name);
+                return copied;
             }
             Some(Portal::Several(several)) => {
                 let several = several.clone();
@@ -1040,6 +1196,11 @@ impl Session {
                 return Box::pin(self.execute_write(&writing, max_rows)).await;
             }
             Some(Portal::Written(_)) => return Err(spent(name)),
+            Some(Portal::Ran(_)) => {
+                self.settle_replies().await?;
+                self.check_failed()?;
+                return Err(cannot_run(name));
+            }
             Some(Portal::Own(statement)) => statement.clone(),
         };
         match &*own.prepared {
@@ -1048,6 +1209,13 @@ impl Session {
                 .push(Reply::Made(Made::Bytes(Box::from(&b"I\0\0\0\x04"[..])))),
             Prepared::Control(control) => {
                 self.settle_replies().await?;
+                if matches!(control, Control::Discard(Discard::All)) && self.in_pipeline() {
+                    return Err(in_pipeline("DISCARD ALL"));
+                }
+                if matches!(control, Control::ClosePortal(Some(own)) if own.as_bytes() == name) {
+                    self.check_failed()?;
+                    return Err(active_portal(name));
+                }
                 match Box::pin(self.act_on(control, &own.text, 0)).await? {
                     Ran::Acted(Acted::Answered(bytes)) => {
                         let bytes = without_row_description(&bytes);
@@ -1055,13 +1223,26 @@ impl Session {
                     }
                     Ran::Acted(Acted::Passed) | Ran::Written(_) => {}
                 }
+                if !matches!(control, Control::Show(_) | Control::ExplainRoute { .. }) {
+                    self.has_run(name);
+                }
             }
             Prepared::Query(bound) if bound.work().is_some() => {
                 Box::pin(self.ddl_extended(&own)).await?;
+                self.has_run(name);
             }
             _ => return Err(no_portal(name)),
         }
         Ok(())
+    }
+
+    /// The portal, if its transaction is not over, has done all that it can.
+    fn has_run(&mut self, name: &[u8]) {
+        if let Some(portal) = self.statements.portal_mut(name)
+            && let Portal::Own(statement) | Portal::Data(statement, _) = portal
+        {
+            *portal = Portal::Ran(statement.clone());
+        }
     }
 
     /// Close.
@@ -1106,6 +1287,18 @@ impl Session {
     }
 }
 
+/// Whether an answer to the statement has rows.
+pub(super) fn gives_rows(statement: &Statement) -> bool {
+    match &*statement.prepared {
+        Prepared::Query(bound) => bound.returns_rows,
+        Prepared::Pass(passed) => !matches!(passed, Passed::Notify),
+        Prepared::Control(control) => {
+            matches!(control, Control::Show(_) | Control::ExplainRoute { .. })
+        }
+        _ => false,
+    }
+}
+
 /// The statements that the session acts on itself have no parameters.
 pub(super) fn no_parameters(bind: &Bind<'_>) -> Result<(), Fault> {
     match bind.param_count() {
@@ -1129,6 +1322,29 @@ fn no_portal(name: &[u8]) -> Fault {
         String::from_utf8_lossy(name)
     );
     Fault::statement(ErrorFields::error(SqlState::INVALID_CURSOR_NAME, message))
+}
+
+fn in_pipeline(what: &str) -> Fault {
+    Fault::statement(ErrorFields::error(
+        SqlState::ACTIVE_TRANSACTION,
+        format!("{what} cannot be executed within a pipeline"),
+    ))
+}
+
+fn cannot_run(name: &[u8]) -> Fault {
+    let message = format!("portal \"{}\" cannot be run", String::from_utf8_lossy(name));
+    Fault::statement(ErrorFields::error(
+        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+        message,
+    ))
+}
+
+fn active_portal(name: &[u8]) -> Fault {
+    let message = format!(
+        "cannot drop active portal \"{}\"",
+        String::from_utf8_lossy(name)
+    );
+    Fault::statement(ErrorFields::error(SqlState::INVALID_CURSOR_STATE, message))
 }
 
 /// The columns of what the session answers itself; `None` if a server answers.

@@ -1,14 +1,16 @@
 //! Enlisting hosts: which server connections the session has, what must be sent before the first statement on one, and
 //! giving them back.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use super::Session;
+use super::buffers;
 use super::ends::Link;
 use super::errors::Fault;
-use super::relay::{self, Relayed, Seen};
+use super::relay::{self, Relayed, Run, Seen};
 use super::replies::{Pass, Replies, Reply};
 use crate::pool::{Checkout, Pool, ServerConn, Settings, StatementKey};
 use crate::route::{Names, SessionState};
@@ -191,12 +193,11 @@ impl Session {
         extended: bool,
     ) -> usize {
         self.cancel.enlist(&pool, &conn.key);
-        let buffers = self.worker.buffers.clone();
-        let mut link = Link::new(host, self.map.clone(), pool, conn, buffers);
+        let mut link = Link::new(host, self.map.clone(), pool, conn);
         link.cancel = Some(self.cancel.clone());
         if extended || self.block.is_some() {
             // Several small messages are to come. A Query brings a buffer of its own.
-            self.worker.buffers.lend(&mut link.outbox);
+            buffers::lend(&mut link.outbox);
         }
         if self.block.is_some() {
             // Settings first: what is set inside the block would be undone by its rollback.
@@ -378,7 +379,10 @@ impl Session {
             let Some(link) = self.links.get_mut(self.active) else {
                 return Ok(false);
             };
-            let relayed = relay::relay(&mut self.client, link, &mut self.replies, &mut seen).await;
+            let (client, replies, mut run) = (&mut self.client, &mut self.replies, Run::default());
+            let relayed =
+                poll_fn(|cx| relay::poll_replies(cx, client, link, replies, &mut seen, &mut run))
+                    .await;
             self.note_seen(&mut seen);
             if seen.error {
                 self.context.stats.server_error();

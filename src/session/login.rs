@@ -216,7 +216,7 @@ async fn open(
         peer,
         params.get("application_name").unwrap_or_default(),
     );
-    let mut client = Client::new(stream, worker.buffers.clone());
+    let mut client = Client::new(stream);
     client.outbox = out;
     client.reported = reported;
     let mut session = Session {
@@ -362,7 +362,7 @@ async fn learn(
         .checkout(wish)
         .await
         .map_err(|fault| Fault::checkout(&pool.host, fault))?;
-    let mut link = Link::new(host, map.clone(), pool, conn, worker.buffers.clone());
+    let mut link = Link::new(host, map.clone(), pool, conn);
     let mut replies = Replies::default();
     if let Some(conn) = &mut link.conn {
         links::push_settings(&mut link.outbox, &mut replies, conn, settings);

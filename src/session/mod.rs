@@ -38,6 +38,7 @@ mod replies;
 mod set;
 mod set_config;
 mod simple;
+mod sql_prepare;
 mod syntax;
 mod temporary;
 mod writers;
@@ -227,7 +228,7 @@ impl Session {
             b'Q' | b'P' | b'B' | b'D' if self.must_read_tables() => Now::Slowly,
             b'Q' => self.query_now(header.len),
             b'S' => self.sync_now(header.len),
-            b'P' => Now::Done(self.parse(header.len)),
+            b'P' => self.parse_now(header.len),
             b'B' => self.bind_now(header.len),
             b'D' => self.describe_now(header.len),
             b'E' => self.execute_now(header.len),
@@ -237,6 +238,8 @@ impl Session {
 
     /// Relays what a Query or Sync, which has just been sent, is answered with, up to its ReadyForQuery.
     async fn relay_message(&mut self, header: Header) -> Result<Go, Fault> {
+        // The client waits for this: nothing is gathered any more.
+        self.client.hold_until_reply();
         let relayed = self.relay().await;
         self.client.consume(header.len);
         let error = relayed?;
@@ -271,7 +274,10 @@ impl Session {
             }
             b'Q' => self.query(header.len).await?,
             b'S' => self.sync(header.len).await?,
-            b'P' => self.parse(header.len)?,
+            b'P' => {
+                self.settle_unparsed().await?;
+                self.parse_slowly(header.len).await?;
+            }
             b'B' => self.bind(header.len).await?,
             b'D' => self.describe(header.len).await?,
             b'E' => self.execute(header.len).await?,
@@ -418,7 +424,7 @@ impl Session {
     /// The present message fails with this error. Replies owed for earlier messages go first.
     async fn refuse(&mut self, fields: ErrorFields) -> Result<(), Fault> {
         self.context.stats.refused(fields.code);
-        self.confirm_before_refusal();
+        Box::pin(self.settle_before_refusal()).await;
         self.drain_replies().await?;
         if !self.batch.skipping() {
             fields.write(&mut self.client.outbox);
@@ -429,10 +435,12 @@ impl Session {
         match self.batch.now {
             now @ (b'Q' | b'S' | b'F') => {
                 Box::pin(self.end_message(true)).await?;
+                Box::pin(self.bring_back()).await?;
                 self.batch = Batch::at(now);
                 if self.block.is_none() {
                     self.release_links().await;
                 }
+                self.let_go_of_one().await;
                 self.ready();
             }
             _ => self.batch.refused(),
@@ -443,6 +451,7 @@ impl Session {
     /// Appends a ReadyForQuery of our own.
     fn ready(&mut self) {
         let status = self.status();
+        self.client.write_reports();
         backend::ready(&mut self.client.outbox, status);
     }
 

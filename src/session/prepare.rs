@@ -16,8 +16,8 @@ use crate::sql::control::{self, Control};
 use crate::sql::hint::{self, Hint};
 use crate::sql::parse;
 use crate::sql::plan::Unreadable;
-use crate::sql::shape::Shape;
-use crate::sql::token::{ident_value, tokens};
+use crate::sql::shape::{Hole, Shape};
+use crate::sql::token::{Token, TokenKind, ident_value, tokens};
 use crate::wire::error::{ErrorFields, SqlState};
 
 /// What the parser may spend on one text, once per shape.
@@ -328,6 +328,7 @@ impl Session {
             Arc::new(Statement {
                 id: self.context.next_statement_id(),
                 text: text.into(),
+                param_count: param_count(text, &shape.holes, types.len()),
                 types,
                 holes: shape.holes.as_slice().into(),
                 hint: hint::find(text, shape),
@@ -494,4 +495,31 @@ pub(super) fn bad_hint(fault: hint::HintFault) -> Fault {
         ErrorFields::error(SqlState::SYNTAX_ERROR, fault.to_string())
             .hint("Write /* presplit: key=42 */, /* presplit: shard=7 */ or /* presplit: all */."),
     )
+}
+
+/// Statements in which Postgres looks for parameters when it parses them.
+const ANALYZED: [&str; 8] = [
+    "select", "insert", "update", "delete", "merge", "values", "with", "table",
+];
+
+/// How many parameters Postgres takes a text to have for which so many types are stated, as far as that is certain.
+fn param_count(text: &[u8], holes: &[Hole], stated: usize) -> Option<usize> {
+    let number = |t: Token| {
+        std::str::from_utf8(text.get(t.span.start + 1..t.span.end)?)
+            .ok()?
+            .parse()
+            .ok()
+    };
+    let named = tokens(text, holes)
+        .filter(|t| t.kind == TokenKind::Param)
+        .filter_map(number)
+        .max();
+    let first = tokens(text, holes).next();
+    match (named, first) {
+        (None, _) => Some(stated),
+        (Some(named), Some(first)) if ANALYZED.iter().any(|word| first.is_word(text, word)) => {
+            Some(stated.max(named))
+        }
+        _ => None,
+    }
 }

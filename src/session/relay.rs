@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use super::context::{Described, Prepared};
-use super::ends::{Client, Hold, Link, Middle, SentPiece, char_count, poll_fill};
+use super::ends::{Client, Hold, Link, Middle, SentPiece, char_count, poll_fill, write_all};
 use super::errors::Fault;
 use super::extended::server_name;
 use super::replies::{Made, Pass, Replies, Reply};
@@ -45,32 +45,79 @@ pub(crate) struct Seen {
     pub(crate) failed_at: Option<u64>,
 }
 
-/// Sends what the link's outbox holds and passes replies on until none is owed (or the server waits for CopyData).
-pub(crate) async fn relay(
+/// Where a relay stands.
+#[derive(Default)]
+pub(crate) struct Run {
+    /// What of the server's bytes is on its way to the client: a range of the connection's inbox.
+    sent: usize,
+    end: usize,
+    /// All that has come is dealt with: the server is to say more.
+    reads: bool,
+}
+
+/// Sends what the link's outbox holds and passes replies on until none is owed (or the server waits for CopyData). A function
+/// to be polled, for the future of an `async fn` would be moved about for every message.
+pub(crate) fn poll_replies(
+    cx: &mut Context<'_>,
     client: &mut Client,
     link: &mut Link,
     replies: &mut Replies,
     seen: &mut Seen,
-) -> Result<Relayed, Fault> {
+    run: &mut Run,
+) -> Poll<Result<Relayed, Fault>> {
     loop {
-        match digest(client, link, replies, seen)? {
-            Step::Run(start, end) => {
-                write_run(client, link, start, end).await?;
-                link.walked = end;
-            }
+        ready!(poll_run(cx, client, link, run)).map_err(Fault::client)?;
+        let step = match run.reads {
+            true => Step::Read,
+            false => digest(client, link, replies, seen)?,
+        };
+        match step {
+            Step::Run(start, end) => (run.sent, run.end) = (start, end),
             Step::Read => {
-                if fill(client, link).await? == 0 {
-                    return Err(Fault::lost(&link.pool.host, None));
+                run.reads = true;
+                let flushed = client.poll_flush_unless_held(cx).map_err(Fault::client)?;
+                // A server that does not read may be waiting for us to read: reading goes on whether or not all is sent.
+                let _ = link
+                    .poll_flush(cx)
+                    .map_err(|e| Fault::lost(&link.pool.host, Some(e)))?;
+                ready!(flushed);
+                let read = ready!(poll_fill(cx, link));
+                if read.map_err(|e| Fault::lost(&link.pool.host, Some(e)))? == 0 {
+                    return Poll::Ready(Err(Fault::lost(&link.pool.host, None)));
                 }
-            }
-            Step::CopyIn => {
-                client.flush().await.map_err(Fault::client)?;
-                return Ok(Relayed::CopyIn);
+                run.reads = false;
             }
             // What is left in the outbox goes out before the client is next waited for.
-            Step::Done => return Ok(Relayed::Done),
+            Step::CopyIn => return Poll::Ready(Ok(Relayed::CopyIn)),
+            Step::Done => return Poll::Ready(Ok(Relayed::Done)),
         }
     }
+}
+
+/// Writes a run of the server's bytes straight to the client, unless something is to go out before it or behind it.
+fn poll_run(
+    cx: &mut Context<'_>,
+    client: &mut Client,
+    link: &mut Link,
+    run: &mut Run,
+) -> Poll<io::Result<()>> {
+    let Some(conn) = link.conn.as_ref().filter(|_| run.end > 0) else {
+        return Poll::Ready(Ok(()));
+    };
+    if !client.outbox.is_empty() || client.hold == Hold::ForCaller {
+        client
+            .outbox
+            .extend_from_slice(&conn.inbox[run.sent..run.end]);
+        if client.hold == Hold::UntilReply {
+            client.hold = Hold::No;
+        }
+    } else {
+        let (stream, bytes) = (&mut client.stream, &conn.inbox[..run.end]);
+        ready!(write_all(stream, bytes, &mut run.sent, cx))?;
+    }
+    link.walked = run.end;
+    *run = Run::default();
+    Poll::Ready(Ok(()))
 }
 
 /// Passes on whatever replies are there already, without waiting for more. `Ready(0)` is the end of the stream.
@@ -114,54 +161,6 @@ pub(crate) fn poll_relay(
     }
 }
 
-/// Flushes both outboxes and reads from the server.
-async fn fill(client: &mut Client, link: &mut Link) -> Result<usize, Fault> {
-    poll_fn(|cx| {
-        let flushed = client.poll_flush_unless_held(cx).map_err(Fault::client)?;
-        // A server that does not read may be waiting for us to read: reading goes on whether or not all is sent.
-        let _ = link
-            .poll_flush(cx)
-            .map_err(|e| Fault::lost(&link.pool.host, Some(e)))?;
-        ready!(flushed);
-        poll_fill(cx, link).map_err(|e| Fault::lost(&link.pool.host, Some(e)))
-    })
-    .await
-}
-
-/// Writes a run of the server's bytes straight to the client.
-async fn write_run(
-    client: &mut Client,
-    link: &mut Link,
-    start: usize,
-    end: usize,
-) -> Result<(), Fault> {
-    let Some(conn) = &link.conn else {
-        return Ok(());
-    };
-    let run = &conn.inbox[start..end];
-    if !client.outbox.is_empty() || client.hold == Hold::ForCaller {
-        client.outbox.extend_from_slice(run);
-        if client.hold == Hold::UntilReply {
-            client.hold = Hold::No;
-        }
-        return Ok(());
-    }
-    let mut sent = 0;
-    let stream = &mut client.stream;
-    poll_fn(|cx| {
-        while sent < run.len() {
-            match ready!(stream.poll_write(cx, &run[sent..])) {
-                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Ok(n) => sent += n,
-                Err(e) => return Poll::Ready(Err(e)),
-            }
-        }
-        Poll::Ready(Ok(()))
-    })
-    .await
-    .map_err(Fault::client)
-}
-
 /// What to do next about the bytes that have come from the server.
 enum Step {
     /// Pass these on (a range of the connection's inbox).
@@ -200,8 +199,17 @@ fn digest(
                 continue;
             }
         }
-        match walk(conn, &mut link.middle, &mut link.status, replies, start, at)? {
+        let news = client.has_reports();
+        match walk(
+            conn,
+            &mut link.middle,
+            &mut link.status,
+            replies,
+            (start, at),
+            news,
+        )? {
             Walked::Step(step) => return Ok(step),
+            Walked::Report => client.write_reports(),
             Walked::Unexpected(tag) => return Err(Fault::protocol(&link.pool.host, tag)),
             Walked::Kept(end) => link.walked = end,
             Walked::Made(made) => client.make(&made),
@@ -223,6 +231,8 @@ enum Walked {
     Step(Step),
     /// Nothing to pass on; the message up to here is left out.
     Kept(usize),
+    /// Nothing to pass on; before the ReadyForQuery that is next the client hears of parameters.
+    Report,
     /// Nothing to pass on; this reply of our own is due.
     Made(Made),
     /// Nothing to pass on; the whole message up to here must be looked into.
@@ -231,14 +241,14 @@ enum Walked {
     Unexpected(u8),
 }
 
-/// Walks from `at`; `start..at` is to be passed on already.
+/// Walks from `at`; `start..at` is to be passed on already. `news`: the client is to hear of parameters.
 fn walk(
     conn: &ServerConn,
     middle: &mut Middle,
     status: &mut u8,
     replies: &mut Replies,
-    start: usize,
-    mut at: usize,
+    (start, mut at): (usize, usize),
+    news: bool,
 ) -> Result<Walked, Fault> {
     // Whatever interrupts a run is dealt with on the next call, when the run is out.
     let run_or = |at: usize, other: Walked| {
@@ -275,6 +285,7 @@ fn walk(
         let pass = match verdict {
             Verdict::Look => return Ok(run_or(at, Walked::Look(at + header.len))),
             Verdict::Unexpected => return Ok(run_or(at, Walked::Unexpected(header.tag))),
+            Verdict::Ready(Pass::On) if news => return Ok(run_or(at, Walked::Report)),
             Verdict::Pass(pass) | Verdict::Answers(pass) | Verdict::Ready(pass) => pass,
         };
         if pass == Pass::Keep && at > start {
@@ -283,12 +294,13 @@ fn walk(
         match verdict {
             Verdict::Ready(_) => {
                 *status = bytes.get(5).copied().unwrap_or(b'E');
-                replies.pop();
+                replies.answered();
             }
             Verdict::Answers(_) => {
-                if let Some(Reply::Parse { statement, .. }) = replies.pop() {
+                if let Some(Reply::Parse { statement, .. }) = replies.front() {
                     statement.accepted.store(true, Ordering::Relaxed);
                 }
+                replies.answered();
             }
             _ => {}
         }
@@ -380,7 +392,7 @@ pub(super) fn judge(tag: u8, owed: &Reply) -> Verdict {
     }
 }
 
-/// Notes a ParameterStatus message, and passes it on if it tells the client something new. `false`: it is none.
+/// Notes a ParameterStatus message, of which the client hears before its next ReadyForQuery. `false`: it is none.
 pub(super) fn pass_status(client: &mut Client, link: &mut Link, message: &[u8]) -> bool {
     let Ok(status) = ParameterStatus::decode(&message[frame::HEADER..]) else {
         return false;
@@ -392,9 +404,7 @@ pub(super) fn pass_status(client: &mut Client, link: &mut Link, message: &[u8]) 
         if let Some(conn) = &mut link.conn {
             conn.report(name, value);
         }
-        if client.report(name, value) {
-            client.outbox.extend_from_slice(message);
-        }
+        client.report(name, value);
     }
     true
 }

@@ -166,6 +166,19 @@ impl Replies {
         self.queue.front_mut()
     }
 
+    /// Drops the oldest, of which the answer needs no more than that.
+    #[inline]
+    pub(crate) fn answered(&mut self) {
+        match self.queue.front() {
+            None | Some(Reply::Made(_)) => drop(self.pop()),
+            Some(_) => {
+                self.in_front = self.in_front.saturating_sub(1);
+                self.asked -= 1;
+                self.queue.pop_front();
+            }
+        }
+    }
+
     pub(crate) fn pop(&mut self) -> Option<Reply> {
         let reply = self.queue.pop_front()?;
         self.in_front = self.in_front.saturating_sub(1);

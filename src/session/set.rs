@@ -88,7 +88,10 @@ impl Session {
         let sql = text.trim().trim_end_matches(';').to_owned();
         self.remember_settings();
         match value {
-            SetValue::Default => self.back_to_startup(name, &sql),
+            SetValue::Default => {
+                self.back_to_startup(name, &sql);
+                self.bring_startup().await?;
+            }
             _ => self.note_set(name, sql),
         }
         Ok(Acted::Passed)
@@ -231,7 +234,46 @@ impl Session {
             Some(name) => self.back_to_startup(name, sql),
             None => self.reset_all(sql),
         }
+        self.bring_startup().await?;
         Ok(Acted::Passed)
+    }
+
+    /// What the client asked for at startup is its default, not what the server has: it holds at once after a RESET, and
+    /// the client hears of nothing else.
+    /// A message has failed, and with it what it has set: the client is not to hear of it.
+    pub(super) async fn bring_back(&mut self) -> Result<(), Fault> {
+        if self.block.is_some() || !self.client.has_reports() {
+            return Ok(());
+        }
+        for i in 0..self.links.len() {
+            let link = &self.links[i];
+            let unsure = link
+                .conn
+                .as_ref()
+                .is_some_and(|conn| !conn.unsure.is_empty());
+            if unsure && !link.unsynced && link.status == b'I' {
+                self.active = i;
+                self.bring_settings(i, None)?;
+                self.relay().await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn bring_startup(&mut self) -> Result<(), Fault> {
+        if self.startup.is_empty() {
+            return Ok(());
+        }
+        let (all, active) = (self.block.is_some(), self.active);
+        for i in (0..self.links.len()).filter(|i| all || *i == active) {
+            self.active = i;
+            self.bring_settings(i, None)?;
+            if !self.links[i].unsynced {
+                self.relay().await?;
+            }
+        }
+        self.active = active;
+        Ok(())
     }
 
     fn reset_all(&mut self, sql: &str) {

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::block::{Acted, aborted};
 use super::context::Prepared;
-use super::control::declared_cursor;
+use super::control::{declared_cursor, in_block};
 use super::ddl::Item;
 use super::ends::{SentPiece, char_count};
 use super::errors::Fault;
@@ -16,20 +16,26 @@ use super::links::Need;
 use super::prepare::{Read, Way};
 use super::replies::{Pass, Reply};
 use super::set_config::set_config_in;
+use super::syntax::Found;
 use super::{Now, Session};
 use crate::route::{SessionState, Values};
 use crate::shardmap::{HostId, ShardId};
-use crate::sql::control::{BeginOptions, Control};
+use crate::sql::control::{BeginOptions, Control, Discard};
 use crate::sql::shape::Shape;
+use crate::wire::error::SqlState;
 use crate::wire::{backend, frame, frontend};
 
 impl Session {
     /// A Query of one statement for one host with an idle server connection: sent at once.
     pub(super) fn query_now(&mut self, len: usize) -> Now {
+        self.statements.forget_unnamed();
         match self.send_query(len) {
             Ok(true) => Now::Relay,
             Ok(false) => Now::Slowly,
             Err(fault) if self.wants_refresh(&fault) || Self::is_unreadable(&fault) => Now::Slowly,
+            Err(Fault::Statement(fields)) if fields.code == SqlState::IN_FAILED_TRANSACTION => {
+                Now::Slowly
+            }
             Err(fault) => Now::Done(Err(fault)),
         }
     }
@@ -78,6 +84,7 @@ impl Session {
     ) {
         self.context.stats.routed();
         let link = &mut self.links[i];
+        link.unsynced = false;
         link.sent_pieces.clear();
         if shard.is_some() {
             let text = 0..text.len();
@@ -104,10 +111,11 @@ impl Session {
     /// A Query message of `len` bytes at the front of the inbox.
     pub(super) async fn query(&mut self, len: usize) -> Result<(), Fault> {
         self.follow_map();
-        if self.is_batch_open() {
-            Box::pin(self.end_batch()).await?;
-        }
+        self.statements.forget_unnamed();
         let text = self.query_text(len)?;
+        if self.is_batch_open() {
+            Box::pin(self.query_in_batch(&text)).await?;
+        }
         let read = match self.read(&self.client.inbox[text.clone()]) {
             Err(fault) if self.wants_refresh(&fault) => {
                 Box::pin(self.refresh_tables()).await;
@@ -119,6 +127,13 @@ impl Session {
             }
             other => other?,
         };
+        if let Err(aborted) = self.check_failed()
+            && !self.may_end_block(&text, &read.prepared)
+        {
+            // That it can't be read is said first.
+            let text = self.client.inbox[text].to_vec();
+            return Err(Box::pin(self.syntax_fault(&text, aborted)).await);
+        }
         let way = match read.way {
             Some(Way::Make(make)) => {
                 self.check_failed()?;
@@ -148,8 +163,9 @@ impl Session {
                     .await?;
                 self.push_query(i, &text, shard, read.prepared.clone(), read.message);
                 let error = self.relay().await?;
-                if !error {
-                    self.note_set_config(set).await?;
+                match error {
+                    true => self.end_implicit(false),
+                    false => self.note_set_config(set).await?,
                 }
                 self.settle().await;
             }
@@ -189,7 +205,7 @@ impl Session {
             (Prepared::Control(control), _) => {
                 let text = self.client.inbox[text].to_vec();
                 match Box::pin(self.act_on(control, &text, 0)).await? {
-                    Ran::Acted(acted) => self.answer(acted).await,
+                    Ran::Acted(acted) => self.answer(acted).await?,
                     Ran::Written(done) => Box::pin(self.end_write(done)).await?,
                 }
             }
@@ -202,6 +218,61 @@ impl Session {
             (Prepared::ByText, _) => {}
         }
         self.client.flush().await.map_err(Fault::client)
+    }
+
+    /// Whether a failed block takes it: it, or the first of several statements, may be the block's end.
+    fn may_end_block(&self, text: &Range<usize>, prepared: &Prepared) -> bool {
+        match prepared {
+            Prepared::Control(control) => matches!(
+                control,
+                Control::Commit { .. } | Control::Rollback { .. } | Control::RollbackTo(_)
+            ),
+            Prepared::Several(pieces) => {
+                let whole = &self.client.inbox[text.clone()];
+                let first = pieces
+                    .first()
+                    .and_then(|piece| self.read(&whole[piece.clone()]).ok());
+                first.is_some_and(|first| {
+                    !matches!(&*first.prepared, Prepared::Several(_))
+                        && self.may_end_block(text, &first.prepared)
+                })
+            }
+            // Of these nothing is run.
+            Prepared::Empty => true,
+            _ => false,
+        }
+    }
+
+    /// A Query comes without a Sync before it. If it goes on where the batch is, it is part of the same transaction, as in
+    /// Postgres; else the batch ends.
+    async fn query_in_batch(&mut self, text: &Range<usize>) -> Result<(), Fault> {
+        self.settle_unparsed().await?;
+        self.settle_replies().await?;
+        let goes_on = match &self.links[..] {
+            [link] if link.unsynced && self.block.is_none() => {
+                match self.read(&self.client.inbox[text.clone()]) {
+                    Ok(Read { prepared, way, .. }) => match (&*prepared, way) {
+                        (Prepared::Control(_), _) => true,
+                        (_, Some(Way::One { host, .. })) => host == link.host,
+                        _ => false,
+                    },
+                    Err(_) => {
+                        // It fails, and with it the whole of its transaction.
+                        self.run_quietly(0, "ROLLBACK").await?;
+                        self.links[0].unsynced = false;
+                        self.end_implicit(false);
+                        true
+                    }
+                }
+            }
+            _ => false,
+        };
+        match goes_on {
+            true => self.batch.becomes_query(),
+            false => self.end_batch().await?,
+        }
+        self.client.hold_until_reply();
+        Ok(())
     }
 
     /// The end of a Query that was one write: as in Postgres, its CommandComplete comes once it is committed. `None`: it has
@@ -223,16 +294,24 @@ impl Session {
     }
 
     /// Adds what is missing of the answer to a Query that the session acted on itself.
-    async fn answer(&mut self, acted: Acted) {
-        let error = self.batch.take_refused();
+    async fn answer(&mut self, acted: Acted) -> Result<(), Fault> {
+        let mut error = self.batch.take_refused();
+        for i in 0..self.links.len() {
+            if self.links[i].unsynced {
+                // The batch that the message is part of.
+                error |= self.sync_link(i).await?;
+            }
+        }
         self.end_implicit(!error);
-        if let Acted::Answered(bytes) = acted {
+        self.note_run();
+        if let (Acted::Answered(bytes), false) = (acted, error) {
             self.client.outbox.extend_from_slice(&bytes);
         }
         if self.block.is_none() {
             self.release_links().await;
         }
         self.ready();
+        Ok(())
     }
 
     /// A failed block takes nothing but its end.
@@ -247,6 +326,13 @@ impl Session {
     pub(super) async fn settle(&mut self) {
         if !self.settle_now() {
             self.release_links().await;
+        }
+    }
+
+    /// If it was a Query that was run, there is no unnamed portal any more.
+    fn note_run(&mut self) {
+        if self.batch.now == b'Q' && self.check_failed().is_ok() {
+            self.statements.forget_unnamed_portal();
         }
     }
 
@@ -265,6 +351,7 @@ impl Session {
             (Some(block), status) => block.failed = status == b'E',
         }
         if self.block.is_some() {
+            self.note_run();
             return true;
         }
         self.end_implicit(true);
@@ -285,7 +372,12 @@ impl Session {
         let mut plan = Pieces::default();
         for piece in pieces {
             let from = char_count(&plan.message);
-            let read = self.read(&whole[piece.clone()])?;
+            let read = match self.read(&whole[piece.clone()]) {
+                Err(fault) if Self::is_unreadable(&fault) => {
+                    return Err(Box::pin(self.syntax_fault(&whole, fault)).await);
+                }
+                read => read?,
+            };
             let shard = read.way.as_ref().and_then(|way| {
                 if let Way::One { shard, .. } = way {
                     *shard
@@ -296,6 +388,9 @@ impl Session {
             let prepared = read.prepared.clone();
             self.add_piece(&mut plan, &whole[piece.clone()], read)?;
             let len = char_count(&plan.message) - from;
+            if matches!(&*prepared, Prepared::Query(bound) if bound.unread) {
+                plan.unread.push(piece.clone());
+            }
             plan.sent.push(SentPiece {
                 from,
                 len,
@@ -332,7 +427,23 @@ impl Session {
                 self.settle().await;
                 Ok(())
             }
-            _ => self.one_by_one(&whole, pieces, plan.writes).await,
+            _ => {
+                for piece in &plan.unread {
+                    self.check_piece(&whole, piece).await?;
+                }
+                self.one_by_one(&whole, pieces, plan.writes || plan.whole)
+                    .await
+            }
+        }
+    }
+
+    /// A syntax error in one statement of a text comes before anything is run. (What could be read has none.)
+    async fn check_piece(&mut self, whole: &[u8], piece: &Range<usize>) -> Result<(), Fault> {
+        let mut text = vec![b' '; char_count(&whole[..piece.start]) as usize];
+        text.extend_from_slice(&whole[piece.start..(piece.end + 1).min(whole.len())]);
+        match Box::pin(self.syntax_error(&text)).await? {
+            Found::Error(error) => Err(Fault::statement(error)),
+            _ => Ok(()),
         }
     }
 
@@ -343,6 +454,12 @@ impl Session {
                 prepared @ (Prepared::Query(_) | Prepared::Pass(_)),
                 Some(Way::One { host, path, .. }),
             ) => {
+                // A cursor lives as long as the transaction: the message is one.
+                plan.whole |= declared_cursor(piece).is_some();
+                // SHOW search_path is not to tell of that of another statement's shard.
+                plan.shows |= matches!(prepared, Prepared::Pass(_));
+                plan.paths |= path.is_some();
+                plan.mixed |= plan.shows && plan.paths;
                 plan.mixed |= plan.host.is_some_and(|h| h != host)
                     || plan.path.is_some_and(|p| Some(p) != path);
                 plan.host = Some(host);
@@ -358,6 +475,18 @@ impl Session {
             (Prepared::Query(bound), _) => {
                 plan.mixed = true;
                 plan.writes |= bound.writes;
+            }
+            // What holds for the transaction holds for the message.
+            (
+                Prepared::Control(
+                    Control::Set { local: true, .. }
+                    | Control::SetTransaction(_)
+                    | Control::SetConstraints { .. },
+                ),
+                _,
+            ) => {
+                plan.alone += 1;
+                plan.whole = true;
             }
             // What else tells of a block (options, savepoints) must be seen here: other hosts of the block get it, too.
             (
@@ -447,6 +576,7 @@ impl Session {
                     self.links[i].outbox.extend_from_slice(&read.message);
                     // Its ReadyForQuery is not the client's: more statements follow.
                     self.replies.push(Reply::Part);
+                    self.client.hold_until_reply();
                     error = self.relay().await?;
                     if !error {
                         self.note_set_config(set).await?;
@@ -480,13 +610,9 @@ impl Session {
                     done = Box::pin(writing).await?;
                     error = done.is_none();
                 }
-                (Prepared::Control(Control::Set { local: true, .. }), _)
-                    if self.block.is_none() =>
-                {
-                    return Err(Fault::unsupported(
-                        "SET LOCAL in a message of several statements needs BEGIN in front of it",
-                        "Send BEGIN, SET LOCAL and the statements that it is for one by one, or all in one message.",
-                    ));
+                (Prepared::Control(Control::Discard(Discard::All)), _) => {
+                    self.check_failed()?;
+                    return Err(in_block("DISCARD ALL"));
                 }
                 (Prepared::Control(control), _) => {
                     let before = char_count(&whole[..piece.start]);
@@ -515,14 +641,14 @@ impl Session {
             }
         }
         let failed = self.end_message(failed).await?;
+        self.bring_back().await?;
         if let Some(tag) = done.filter(|_| !failed) {
             backend::command_complete(&mut self.client.outbox, &tag);
         }
         if self.block.is_none() {
             self.release_links().await;
         }
-        let status = self.status();
-        backend::ready(&mut self.client.outbox, status);
+        self.ready();
         Ok(())
     }
 }
@@ -540,6 +666,13 @@ struct Pieces {
     /// How many the session itself acts on.
     alone: usize,
     writes: bool,
+    /// Some show what is set, some need the search_path of their shard.
+    shows: bool,
+    paths: bool,
+    /// It must be one transaction though it writes nothing.
+    whole: bool,
+    /// Those of which nothing could be read.
+    unread: SmallVec<[Range<usize>; 1]>,
     unpreparable: bool,
     state: SessionState,
     /// How the message was made.

@@ -249,11 +249,15 @@ impl Session {
             End::Whole => self.finish_rows(statement, feeds, heard).await,
             End::Refused => self.copy_failed(statement, feeds, heard, None).await,
             End::Fail(message) => {
-                heard.at_line = Some(data.lines + 1);
-                let i = self.begin_again(statement, feeds);
-                self.links[i].outbox.extend_from_slice(&message);
-                self.feed_until(Until::Done, feeds, &mut heard, table)
-                    .await?;
+                // What is wrong about the rows before it is said first.
+                self.send(statement, feeds, &mut heard, Hold::None).await?;
+                if heard.error.is_none() {
+                    heard.given_up = Some(data.lines + 1);
+                    let i = self.begin_again(statement, feeds);
+                    self.links[i].outbox.extend_from_slice(&message);
+                    self.feed_until(Until::Done, feeds, &mut heard, table)
+                        .await?;
+                }
                 self.copy_failed(statement, feeds, heard, None).await
             }
             End::Bad(bad) => {

@@ -15,10 +15,10 @@ MUTATIONS ?= 1000000
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 BASE := cc:build-essential initdb:postgresql psql:postgresql-client setpriv:util-linux
-# What the drivers' programs need (tests/drivers/run.sh): interpreters and compilers first.
-LANGUAGES := python-venv:python3-venv node:nodejs npm:npm ruby:ruby php:php-cli go:golang-go javac:default-jdk-headless
-LIBRARIES := libpq:libpq-dev ruby-pg:ruby-pg activerecord:ruby-activerecord php-pgsql:php-pgsql lib-pq:golang-github-lib-pq-dev \
-	pgx:golang-github-jackc-pgx-v4-dev pgjdbc:libpostgresql-jdbc-java
+# What the drivers' programs need (tests/drivers/run.sh): what no test run goes without, and what is skipped where it can't be had.
+SCRIPTED := python-venv:python3-venv node:nodejs npm:npm ruby:ruby ruby-pg:ruby-pg activerecord:ruby-activerecord
+COMPILED := libpq:libpq-dev php:php-cli php-pgsql:php-pgsql go:golang-go lib-pq:golang-github-lib-pq-dev \
+	pgx:golang-github-jackc-pgx-v4-dev javac:default-jdk-headless pgjdbc:libpostgresql-jdbc-java
 DRIVERS ?= all
 
 .PHONY: demo test drivers differential transcript leak bank state scanner bench fmt lint
@@ -28,17 +28,19 @@ demo:
 	@cargo run --quiet --bin presplit -- demo --port $(PORT)
 
 test:
-	@.ci/need $(BASE) $(LANGUAGES) $(LIBRARIES)
+	@.ci/need $(BASE) $(SCRIPTED)
+	-@.ci/need $(COMPILED)
 	tests/drivers/setup.sh
 	cargo test
 
 # All drivers: which version, how many steps (tests/drivers/steps.txt) pass, fail, are not in the driver. sqlx and diesel take a
 # while to build, so that `make test` runs them only once they are built here.
 drivers:
-	@.ci/need $(BASE) $(LANGUAGES) $(LIBRARIES)
+	@.ci/need $(BASE) $(SCRIPTED) $(COMPILED)
 	tests/drivers/setup.sh
 	CARGO_TARGET_DIR=target/drivers/rust cargo build --quiet --manifest-path tests/drivers/rust/Cargo.toml
 	DRIVERS="$(DRIVERS)" cargo test --test tests -- --exact drivers::each_driver_goes_through_all_steps
+	cargo test --test tests -- --exact migrations::django migrations::alembic migrations::rails
 
 # Our scanner against Postgres' own, and texts of one shape against each other's plans.
 scanner:

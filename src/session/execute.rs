@@ -208,7 +208,8 @@ impl Session {
         };
         self.statements.check_told(name.as_bytes(), &statement)?;
         let types: Vec<u32> = described.parameters().collect();
-        if types.len() != call.args.len() {
+        // As Postgres: where there are no parameters, arguments are not looked at.
+        if types.len() != call.args.len() && !types.is_empty() {
             return Err(wrong_number(name, types.len(), call.args.len()));
         }
         let args = Args {
@@ -454,10 +455,14 @@ fn need(
     }
 }
 
-/// The text with the name of server-side statement `n`, and the characters up to the end of that.
+/// The text with the name of server-side statement `n`, and the characters up to the end of that. A shorter name is filled up
+/// with blanks, so that positions in errors stay right.
 fn renamed(text: &[u8], name: &Range<usize>, n: u32) -> (Vec<u8>, u32) {
     let mut sent = text[..name.start].to_vec();
     sent.extend_from_slice(server_name(n, &mut [0; 12]));
+    let wanted = char_count(&text[..name.end]);
+    let missing = wanted.saturating_sub(char_count(&sent));
+    sent.extend(std::iter::repeat_n(b' ', missing as usize));
     let from = char_count(&sent);
     sent.extend_from_slice(&text[name.end..]);
     (sent, from)

@@ -23,6 +23,7 @@ use crate::route::{SessionState, Values};
 use crate::shardmap::{HostId, ShardId};
 use crate::sql::control::{BeginOptions, Control, Discard};
 use crate::sql::shape::Shape;
+use crate::wire::backend::CommandComplete;
 use crate::wire::error::SqlState;
 use crate::wire::{backend, frame, frontend};
 
@@ -654,10 +655,13 @@ impl Session {
                     let before = char_count(&whole[..piece.start]);
                     match Box::pin(self.act_on(control, text, before)).await? {
                         Ran::Acted(acted) => {
-                            if let Acted::Answered(bytes) = acted {
-                                self.client.outbox.extend_from_slice(&bytes);
-                            }
                             error = self.batch.take_refused();
+                            if let Acted::Answered(bytes) = acted {
+                                match lone_tag(&bytes) {
+                                    Some(tag) if !error => done = Some(tag),
+                                    _ => self.client.outbox.extend_from_slice(&bytes),
+                                }
+                            }
                         }
                         Ran::Written(tag) => {
                             done = tag;
@@ -697,6 +701,15 @@ pub(super) fn bring_for(prepared: &Prepared) -> Bring {
         true => Bring::Along,
         false => Bring::Before,
     }
+}
+
+/// The tag of an answer that is a CommandComplete alone: it is told once what it ends is committed.
+fn lone_tag(answer: &[u8]) -> Option<String> {
+    let header = frame::header(answer).ok()??;
+    let is_lone = header.tag == b'C' && header.len == answer.len();
+    let complete = CommandComplete::decode(&answer[frame::HEADER..]).ok();
+    let tag = complete.filter(|_| is_lone)?.tag;
+    Some(String::from_utf8_lossy(tag).into_owned())
 }
 
 /// What a text of several statements comes to.

@@ -336,10 +336,30 @@ async def also_types(conn):
         same((await conn.fetchval("SELECT u FROM users u WHERE id = $1", user))["id"], user)
 
 
+async def also_notifications(conn):
+    """Those of two channels, while it is idle and in a transaction of its own; the pool's reset ends them."""
+    heard = asyncio.Queue()
+    channel = f"of asyncpg {FIRST}"
+    await conn.add_listener(channel, lambda _, pid, channel, payload: heard.put_nowait(payload))
+    other = await asyncpg.connect(URL)
+    try:
+        for n in range(3):
+            await other.execute("SELECT pg_notify($1, $2)", channel, f"é{n}")
+            same(await asyncio.wait_for(heard.get(), 20), f"é{n}")
+            same(await conn.fetchval("SELECT id FROM users WHERE id = $1", USERS[n]), USERS[n])
+        async with other.transaction():
+            await other.execute(f'NOTIFY "{channel}", \'inside\'')
+            await other.execute("UPDATE users SET name = 'notifies' WHERE id = $1", USERS[7])
+        same(await asyncio.wait_for(heard.get(), 20), "inside")
+    finally:
+        await other.close()
+    await conn.reset()
+
+
 STEPS = [
     connect, create, read, update, delete, scatter, prepared, commit, rollback, savepoint, batch, batch_error, copy_in, copy_out,
     cursor, unique_violation, syntax_error, failed_transaction, cancel, arrays, json, timestamps, numerics, null, bytea, unicode, pool,
-    also_reset, also_types,
+    also_reset, also_types, also_notifications,
 ]  # fmt: skip
 
 

@@ -374,6 +374,18 @@ const steps = {
 
   pool,
 
+  async 'also notifications'(client) {
+    const heard = [];
+    client.on('notification', (message) => heard.push(message.payload));
+    await client.query(`LISTEN of_node_${first}`);
+    const other = await open();
+    for (const n of [0, 1, 2]) await other.query('SELECT pg_notify($1, $2)', [`of_node_${first}`, `é${n}`]);
+    await other.end();
+    for (let turn = 0; heard.length < 3 && turn < 400; turn++) await new Promise((resolve) => setTimeout(resolve, 50));
+    same(heard, ['é0', 'é1', 'é2']);
+    same(await value(client, 'SELECT id FROM users WHERE id = $1', users[4]), String(users[4]));
+    await client.query('UNLISTEN *');
+  },
   async 'also simple queries'(client) {
     await simple(client);
   },

@@ -320,6 +320,15 @@ const steps = {
     await Promise.all(jobs);
     await pool.end();
   },
+
+  async 'also notifications'(sql) {
+    const heard = [];
+    const { unlisten } = await sql.listen(`of postgres.js ${first}`, (payload) => heard.push(payload));
+    for (const n of [0, 1, 2]) await sql.notify(`of postgres.js ${first}`, `é${n}`);
+    for (let turn = 0; heard.length < 3 && turn < 400; turn++) await new Promise((resolve) => setTimeout(resolve, 50));
+    same(heard, ['é0', 'é1', 'é2']);
+    await unlisten();
+  },
 };
 
 run(steps, () => postgres(url, options), (sql) => sql.end({ timeout: 1 }));

@@ -10,7 +10,7 @@ import psycopg2.extensions
 import psycopg2.extras
 import psycopg2.pool
 
-from steps import AT, BIG, BYTES, DATA, DAY, FIRST, LOCAL, NUMBERS, PRICE, TEXT, URL, USERS, WORDS, Missing, Steps, fails, same
+from steps import AT, BIG, BYTES, DATA, DAY, FIRST, LOCAL, NUMBERS, PRICE, TEXT, URL, USERS, WORDS, Steps, fails, same
 
 
 def rows(conn, sql, *values):
@@ -78,7 +78,15 @@ def scatter(conn):
 
 
 def prepared(conn):
-    raise Missing("psycopg2 has no prepared statements")
+    """It has none of its own: in SQL."""
+    do(conn, "PREPARE by_user (bigint) AS SELECT name, (SELECT count(*) FROM photos WHERE user_id = $1) FROM users WHERE id = $1")
+    do(conn, "PREPARE rename AS UPDATE users SET name = $2 WHERE id = $1")
+    for _ in range(3):
+        for user in USERS:
+            same(rows(conn, "EXECUTE by_user (%s)", user), [(f"user {user}", 1)])
+            same(do(conn, "EXECUTE rename (%s, %s)", user, f"user {user}"), 1)
+    do(conn, "DEALLOCATE rename")
+    failing(conn, "26000", "EXECUTE rename (1, '')")
 
 
 def commit(conn):

@@ -414,10 +414,21 @@ def also_row_factories_and_reference_tables(conn):
     same(one(conn, "SELECT name FROM countries WHERE code = %s", ("de",)), "Germany")
 
 
+def also_notifications(conn):
+    channel = f"of_psycopg_{FIRST}"
+    conn.execute(f"LISTEN {channel}")
+    with psycopg.connect(URL, autocommit=True) as other:
+        for n in range(3):
+            other.execute("SELECT pg_notify(%s, %s)", (channel, f"é{n}"))
+    same([note.payload for note in conn.notifies(timeout=20, stop_after=3)], ["é0", "é1", "é2"])
+    same(one(conn, "SELECT id FROM users WHERE id = %s", (USERS[4],)), USERS[4])
+    conn.execute(f"UNLISTEN {channel}")
+
+
 STEPS = [
     connect, create, read, update, delete, scatter, prepared, commit, rollback, savepoint, batch, batch_error, copy_in, copy_out,
     cursor, unique_violation, syntax_error, failed_transaction, cancel, arrays, json, timestamps, numerics, null, bytea, unicode, pool,
-    also_parameters_of_every_kind, also_rows_found_by_id_alone, also_prepared_anew, also_row_factories_and_reference_tables,
+    also_parameters_of_every_kind, also_rows_found_by_id_alone, also_prepared_anew, also_row_factories_and_reference_tables, also_notifications,
 ]  # fmt: skip
 
 

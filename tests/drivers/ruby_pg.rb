@@ -338,6 +338,17 @@ step("pool") do
   threads.each(&:join)
 end
 
+step("also notifications") do |conn|
+  conn.exec("LISTEN of_ruby_#{FIRST}")
+  other = open
+  3.times { |n| exec(other, "SELECT pg_notify($1, $2)", "of_ruby_#{FIRST}", "é#{n}") }
+  other.close
+  heard = 3.times.map { conn.wait_for_notify(20) { |_channel, _pid, payload| break payload } }
+  same(heard, %w[é0 é1 é2])
+  same(value(conn, "SELECT id FROM users WHERE id = $1", USERS[4]), USERS[4])
+  conn.exec("UNLISTEN *")
+end
+
 def open
   conn = PG.connect(URL)
   # Looks the types up in pg_type.

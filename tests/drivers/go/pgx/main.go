@@ -548,6 +548,26 @@ func alsoOtherWays(*pgx.Conn) {
 	}
 }
 
+func alsoNotifications(c *pgx.Conn) {
+	channel := fmt.Sprint("of_pgx_", first)
+	do(c, "LISTEN "+channel)
+	other, err := pgx.Connect(ctx, url)
+	must(err)
+	for n := 0; n < 3; n++ {
+		do(other, "SELECT pg_notify($1, $2)", channel, fmt.Sprint("é", n))
+	}
+	must(other.Close(ctx))
+	soon, stop := context.WithTimeout(ctx, 20*time.Second)
+	defer stop()
+	for n := 0; n < 3; n++ {
+		heard, err := c.WaitForNotification(soon)
+		must(err)
+		same(heard.Payload, fmt.Sprint("é", n))
+	}
+	same(number(c, "SELECT id FROM users WHERE id = $1", users[4]), users[4])
+	do(c, "UNLISTEN *")
+}
+
 func main() {
 	first, _ = strconv.ParseInt(os.Getenv("FIRST"), 10, 64)
 	for n := int64(0); n < 16; n++ {
@@ -563,6 +583,7 @@ func main() {
 		{"unique_violation", uniqueViolation}, {"syntax_error", syntaxError}, {"failed_transaction", failedTransaction},
 		{"cancel", cancel}, {"arrays", arrays}, {"json", json}, {"timestamps", timestamps}, {"numerics", numerics}, {"null", null},
 		{"bytea", bytea}, {"unicode", unicode}, {"pool", pool}, {"also without prepared statements", alsoOtherWays},
+		{"also notifications", alsoNotifications},
 	}
 	failed := false
 	var c *pgx.Conn

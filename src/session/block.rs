@@ -11,11 +11,10 @@ use super::ends::Link;
 use super::errors::Fault;
 use super::links::Need;
 use super::replies::{Pass, Reply};
-use super::set::default_isolation;
 use super::writers::Writers;
 use crate::pool::Settings;
 use crate::shardmap::HostId;
-use crate::sql::control::{BeginOptions, Isolation};
+use crate::sql::control::BeginOptions;
 use crate::sql::hint::Hint;
 use crate::wire::backend;
 use crate::wire::error::{ErrorFields, Severity, SqlState};
@@ -32,8 +31,6 @@ pub(super) struct Block {
     begin: BeginOptions,
     /// The options that are in force.
     options: BeginOptions,
-    /// The session's default where they say nothing, as it was when the transaction began.
-    default_isolation: Option<Isolation>,
     /// Those of the transaction that it is chained to. No error undoes them.
     inherited: BeginOptions,
     /// A statement failed: nothing but its end (or ROLLBACK TO) is accepted.
@@ -100,23 +97,15 @@ impl Block {
 
     /// It must not see two hosts' snapshots.
     pub(super) fn one_snapshot(&self) -> bool {
-        self.with_default(self.options).one_snapshot()
-    }
-
-    fn with_default(&self, options: BeginOptions) -> BeginOptions {
-        BeginOptions {
-            isolation: options.isolation.or(self.default_isolation),
-            ..options
-        }
+        self.options.one_snapshot()
     }
 
     /// What a transaction is begun with that is chained to it. An error outside of savepoints has undone what was set.
     fn chained(&self) -> BeginOptions {
-        let options = match self.failed && self.savepoints.is_empty() {
+        match self.failed && self.savepoints.is_empty() {
             true => self.inherited,
             false => self.options,
-        };
-        self.with_default(options)
+        }
     }
 
     /// The statements that bring a newly enlisted host to where the block is.
@@ -362,7 +351,6 @@ impl Session {
         self.block = Some(Box::new(Block {
             begin: options,
             options,
-            default_isolation: default_isolation(&settings_before),
             inherited: BeginOptions::default(),
             failed: false,
             let_go: false,

@@ -8,7 +8,6 @@ use super::block::Owner;
 use super::errors::Fault;
 use super::links::Need;
 use super::queries::Answer;
-use super::set::default_isolation;
 use super::writers::TwoPhase;
 use crate::shardmap::{CrossHost, CrossHostSnapshots, HostId};
 use crate::sql::control::BeginOptions;
@@ -65,15 +64,13 @@ impl Session {
 
     /// Two hosts are two snapshots: refused where one was asked for.
     pub(super) fn check_snapshot(&self, host: HostId) -> Result<(), Fault> {
+        let one = self.block.as_ref().is_some_and(|b| b.one_snapshot());
         let mut seen = self.links.iter().filter(|l| !l.only_described).peekable();
-        if seen.peek().is_none() || seen.any(|l| l.host == host) {
-            return Ok(());
-        }
-        let one = match &self.block {
-            Some(block) => block.one_snapshot(),
-            None => default_isolation(&self.settings).is_some(),
-        };
-        if !one || self.map.proxy.cross_host_snapshots == CrossHostSnapshots::Separate {
+        if !one
+            || seen.peek().is_none()
+            || seen.any(|l| l.host == host)
+            || self.map.proxy.cross_host_snapshots == CrossHostSnapshots::Separate
+        {
             return Ok(());
         }
         Err(Fault::statement(

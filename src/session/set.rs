@@ -23,13 +23,11 @@ const NOT_READING: &[&str] = &[
     "application_name",
     "bytea_output",
     "client_min_messages",
-    "default_transaction_deferrable",
-    "default_transaction_isolation",
-    "default_transaction_read_only",
     "extra_float_digits",
     "idle_in_transaction_session_timeout",
     "idle_session_timeout",
     "lock_timeout",
+    "session characteristics",
     "statement_timeout",
     "synchronous_commit",
     "work_mem",
@@ -312,6 +310,15 @@ impl Session {
         options: &BeginOptions,
         text: &str,
     ) -> Result<Acted, Fault> {
+        if options
+            .isolation
+            .is_some_and(|i| i >= Isolation::RepeatableRead)
+        {
+            return Err(Fault::unsupported(
+                "a default isolation level of REPEATABLE READ or above cannot be kept over several hosts",
+                "Say the isolation level in BEGIN.",
+            ));
+        }
         let i = self.link(Need::plain(self.any_host())).await?;
         if self.run_set(i, text).await? {
             self.remember_settings();
@@ -477,18 +484,15 @@ pub(super) fn check_setting(name: &str, value: Option<&str>) -> Result<(), Fault
             "SET SESSION AUTHORIZATION is not supported under transaction pooling",
             "Use SET ROLE, or give the client its own server_user in [users].",
         )),
+        "default_transaction_isolation"
+            if value.is_some_and(|v| v.starts_with("rep") || v.starts_with("ser")) =>
+        {
+            Err(Fault::unsupported(
+                "a default isolation level of REPEATABLE READ or above cannot be kept over several hosts",
+                "Say the isolation level in BEGIN.",
+            ))
+        }
         _ => Ok(()),
-    }
-}
-
-/// Whether transactions that don't say otherwise are REPEATABLE READ or SERIALIZABLE under these settings.
-pub(super) fn default_isolation(settings: &Settings) -> Option<Isolation> {
-    let sql = settings.get("default_transaction_isolation")?;
-    let sql = sql.to_ascii_lowercase();
-    match (sql.contains("serializable"), sql.contains("repeatable")) {
-        (true, _) => Some(Isolation::Serializable),
-        (_, true) => Some(Isolation::RepeatableRead),
-        _ => None,
     }
 }
 

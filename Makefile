@@ -4,6 +4,7 @@
 #           make differential [DIFFERENTIAL_STATEMENTS=20000] [DIFFERENTIAL_SEED=1]
 #           make leak [LEAK_SECONDS=120] [LEAK_SEED=2]
 #           make bank [BANK_SECONDS=300] [BANK_SEED=2]
+#           make state [STATE_CHECKS=100000] [STATE_SEED=1]
 #           make transcript [TRANSCRIPT_STREAMS=10000] [TRANSCRIPT_SEED=1]
 #           make scanner [MUTATIONS=1000000]
 #
@@ -20,7 +21,7 @@ COMPILED := libpq:libpq-dev php:php-cli php-pgsql:php-pgsql go:golang-go lib-pq:
 	pgx:golang-github-jackc-pgx-v4-dev javac:default-jdk-headless pgjdbc:libpostgresql-jdbc-java
 DRIVERS ?= all
 
-.PHONY: demo test drivers differential transcript leak bank scanner bench fmt lint
+.PHONY: demo test drivers differential transcript leak bank state scanner bench fmt lint
 
 demo:
 	@.ci/need $(BASE)
@@ -65,6 +66,11 @@ leak:
 bank:
 	@.ci/need $(BASE)
 	cargo test --test tests -- --ignored --exact --nocapture bank::no_money_is_made_or_lost_in_much_trouble
+
+# 200 clients with all kinds of settings over four server connections, each beside a twin on a plain Postgres.
+state:
+	@.ci/need $(BASE)
+	cargo test --test tests -- --ignored --exact --nocapture state::two_hundred_clients_see_their_own
 
 bench:
 	@.ci/need $(BASE) pgbouncer:pgbouncer

@@ -10,6 +10,7 @@ use tokio::sync::{Notify, watch};
 
 use super::cancel::CancelKeys;
 use super::clients::Clients;
+use super::reading::Reading;
 use crate::catalog::Snapshot;
 use crate::pool::{Pools, Worker};
 use crate::route::{Bound, SessionState, Tables};
@@ -281,8 +282,8 @@ pub(crate) struct Statement {
     pub(crate) holes: Box<[Hole]>,
     pub(crate) hint: Result<Option<Hint>, HintFault>,
     pub(crate) prepared: Arc<Prepared>,
-    /// The settings by which its text is read; see `Session::reading`.
-    pub(crate) reading: Arc<[u8]>,
+    /// The settings by which its text is read.
+    pub(crate) reading: Arc<Reading>,
     /// The tables that it was prepared for.
     pub(crate) schema: Weak<Schema>,
     /// Some server has parsed it: a later ParseComplete may be made up.
@@ -379,7 +380,7 @@ impl Statement {
             holes: shape.holes.as_slice().into(),
             hint: Ok(None),
             prepared: prepared.clone(),
-            reading: Arc::from([]),
+            reading: Arc::default(),
             schema: Weak::new(),
             accepted: AtomicBool::new(false),
             described: ArcSwapOption::empty(),
@@ -470,6 +471,8 @@ pub(crate) struct Routed {
     pub(crate) sets_config: bool,
     /// It calls `pg_notify`.
     pub(crate) notifies: bool,
+    /// It may stand in a transaction that something else began, and can't end it.
+    pub(crate) shares: bool,
     /// It declares a cursor WITH HOLD.
     pub(crate) holds: bool,
 }
@@ -497,6 +500,16 @@ impl Prepared {
         match self {
             Prepared::Query(bound) => bound.notifies || bound.holds || bound.temporary,
             Prepared::Pass(passed) => matches!(passed, Passed::Notify),
+            _ => false,
+        }
+    }
+
+    /// Whether settings may be brought about in the transaction of the statement itself. (A VACUUM can't be in one that
+    /// something else began, a CALL may end it.)
+    pub(crate) fn shares_transaction(&self) -> bool {
+        match self {
+            Prepared::Query(routed) => routed.shares,
+            Prepared::Pass(_) => true,
             _ => false,
         }
     }

@@ -12,12 +12,12 @@ use super::buffers;
 use super::cancel::CancelSlot;
 use super::context::{Prepared, Statement};
 use super::errors::Fault;
+use super::parameters::Reported;
 use super::pins::Pin;
 use super::replies::{Made, Pass};
-use crate::pool::{Pool, ServerConn};
+use crate::pool::{Pool, ServerConn, Settings};
 use crate::shardmap::{HostId, ShardId, ShardMap};
 use crate::sql::shape::Shape;
-use crate::wire::backend;
 use crate::wire::stream::Stream;
 
 /// The most that is read from a server at once, while reads fill the buffer.
@@ -35,10 +35,13 @@ pub(crate) struct Client {
     pub(crate) outbox: Vec<u8>,
     sent: usize,
     /// What the client was last told of each reported parameter.
-    pub(crate) reported: Arc<Vec<(String, String)>>,
-    /// What a server has said of parameters since the client's last ReadyForQuery. As with Postgres, it comes in front of the
-    /// next one, if it is something new by then.
-    to_report: Vec<(String, String)>,
+    pub(crate) reported: Reported,
+    /// What it is to be told in front of the next ReadyForQuery.
+    pub(super) news: Vec<(String, String)>,
+    /// In a block: what it had been told where an error goes back to.
+    pub(super) told_before: Option<Reported>,
+    /// The block has failed. What a server says now is of before the block, perhaps of another session.
+    pub(super) undone: bool,
     /// What `outbox` holds may wait for what the server says next, so that both go out in one write.
     pub(super) hold: Hold,
 }
@@ -76,10 +79,15 @@ pub(crate) struct Link {
     pub(crate) only_described: bool,
     /// Transaction status of the last ReadyForQuery: I, T or E.
     pub(crate) status: u8,
-    /// Settings that were in force when the transaction began: a rollback brings them back.
-    pub(crate) settings_at_begin: crate::pool::Settings,
+    /// Settings that were in force when the transaction began, and those that were unsure: a rollback brings them back.
+    at_begin: (Settings, Vec<String>),
     /// A setting was changed on it since then.
     pub(crate) settings_touched: bool,
+    /// Where in the outbox the statements begin that bring settings about, ahead of anything else of the transaction; how
+    /// many they are, and where they end.
+    pub(crate) brought: Option<(usize, usize, usize)>,
+    /// An error was said in the transaction.
+    pub(crate) refused: bool,
     /// A text of the client's that was sent otherwise than as its Query, as long as nothing else is under way.
     pub(crate) sent_text: Option<Box<SentText>>,
     /// What can be sent anew if its first Bind finds that the tables have changed.
@@ -101,8 +109,10 @@ pub(crate) struct Again {
     pub(crate) name: u32,
     /// The number of the reply to the Bind.
     pub(crate) reply: u64,
-    /// Where the Bind begins in what is written in one go.
+    /// Where the Bind, and what brings settings about for it, begins in what is written in one go.
     pub(crate) from: usize,
+    /// How many statements bring settings about.
+    pub(crate) ours: usize,
     /// What was written, once it is.
     pub(crate) written: Vec<u8>,
 }
@@ -163,6 +173,8 @@ pub(crate) fn char_count(text: &[u8]) -> u32 {
 pub(super) struct Middle {
     pub(super) rest: usize,
     pub(super) pass: Pass,
+    /// A ReadyForQuery has come behind which nothing is owed.
+    pub(super) ready: bool,
 }
 
 impl Client {
@@ -174,7 +186,9 @@ impl Client {
             outbox: Vec::new(),
             sent: 0,
             reported: Arc::default(),
-            to_report: Vec::new(),
+            news: Vec::new(),
+            told_before: None,
+            undone: false,
             hold: Hold::No,
         }
     }
@@ -259,31 +273,6 @@ impl Client {
         }
         read
     }
-
-    /// A server says what a parameter is now.
-    pub(crate) fn report(&mut self, name: &str, value: &str) {
-        match self.to_report.iter_mut().find(|(n, _)| n == name) {
-            Some(known) => known.1 = value.to_owned(),
-            None => self.to_report.push((name.to_owned(), value.to_owned())),
-        }
-    }
-
-    /// Whether something is to be said of parameters before the next ReadyForQuery.
-    pub(super) fn has_reports(&self) -> bool {
-        !self.to_report.is_empty()
-    }
-
-    /// A ReadyForQuery is next: says of the parameters what the client does not know yet.
-    pub(super) fn write_reports(&mut self) {
-        for (name, value) in std::mem::take(&mut self.to_report) {
-            match self.reported.iter().position(|(n, _)| *n == name) {
-                Some(i) if self.reported[i].1 == value => continue,
-                Some(i) => Arc::make_mut(&mut self.reported)[i].1.clone_from(&value),
-                None => Arc::make_mut(&mut self.reported).push((name.clone(), value.clone())),
-            }
-            backend::parameter_status(&mut self.outbox, &name, &value);
-        }
-    }
 }
 
 impl Link {
@@ -293,7 +282,7 @@ impl Link {
         pool: Arc<Pool>,
         conn: Box<ServerConn>,
     ) -> Link {
-        let settings_at_begin = conn.settings.clone();
+        let at_begin = (conn.settings.clone(), conn.unsure.clone());
         Link {
             host,
             pool,
@@ -306,12 +295,15 @@ impl Link {
             middle: Middle {
                 rest: 0,
                 pass: Pass::Keep,
+                ready: false,
             },
             unsynced: false,
             only_described: false,
             status: b'I',
-            settings_at_begin,
+            at_begin,
             settings_touched: false,
+            brought: None,
+            refused: false,
             sent_text: None,
             again: None,
             pin: None,
@@ -399,10 +391,40 @@ impl Link {
 
     /// Notes that a message was passed on but for its last `rest` bytes.
     pub(crate) fn pass_rest(&mut self, rest: usize) {
-        self.middle = Middle {
-            rest,
-            pass: Pass::On,
-        };
+        self.middle.rest = rest;
+        self.middle.pass = Pass::On;
+    }
+
+    /// A transaction begins here: its rollback brings back what is in force now.
+    pub(crate) fn begins_here(&mut self) {
+        if let Some(conn) = &self.conn {
+            self.at_begin = (conn.settings.clone(), conn.unsure.clone());
+        }
+        self.settings_touched = false;
+        self.refused = false;
+    }
+
+    /// The transaction has ended: what was set in it stays, or is undone.
+    pub(crate) fn transaction_over(&mut self, committed: bool) {
+        if let Some(conn) = &mut self.conn
+            && !committed
+        {
+            (conn.settings, conn.unsure) = self.at_begin.clone();
+        }
+        self.begins_here();
+    }
+
+    /// ReadyForQuery has come behind which nothing is owed; `before` it the status was this. Of a block the session knows how it ends.
+    pub(super) fn is_ready(&mut self, before: u8) {
+        self.unsynced = false;
+        self.brought = None;
+        if before != b'I' || self.status != b'I' {
+            return;
+        }
+        if self.settings_touched {
+            self.transaction_over(!self.refused);
+        }
+        self.refused = false;
     }
 
     /// Takes the connection out for good. It is not idle on the server, or not known to be.
@@ -434,6 +456,7 @@ impl Link {
     /// Makes it ready to be kept beside the session's transactions; what is unread (notifications) stays. `false`: it can't be.
     pub(super) fn park(&mut self) -> bool {
         self.drop_again();
+        self.doubt_settings();
         if !self.is_idle() {
             return false;
         }
@@ -441,6 +464,14 @@ impl Link {
             self.rest();
         }
         true
+    }
+
+    /// If nobody has said what became of settings that were changed, they are not known.
+    fn doubt_settings(&mut self) {
+        if let Some(conn) = self.conn.as_mut().filter(|_| self.settings_touched) {
+            conn.doubt(conn.settings.changed_names(&self.at_begin.0));
+            conn.doubt(std::mem::take(&mut self.at_begin.1));
+        }
     }
 
     /// Nothing is sent anew any more.
@@ -456,6 +487,7 @@ impl Link {
     /// Gives the connection back to its pool if it is outside a transaction with nothing outstanding; else closes it.
     pub(crate) fn release(&mut self) {
         self.drop_again();
+        self.doubt_settings();
         let idle = self.is_idle();
         if let Some(mut conn) = self.conn.take() {
             if !idle || self.walked < conn.inbox.len() {

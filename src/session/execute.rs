@@ -4,13 +4,12 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 
 use super::Session;
-use super::block::{Acted, tag};
-use super::context::{Described, FIRST_NORMAL_OID, Prepared, Statement};
+use super::block::Acted;
+use super::context::{Described, Prepared, Statement};
 use super::ends::{SentPiece, SentText, char_count};
 use super::errors::Fault;
 use super::extended::{BindNames, Portal, Several, gives_rows, no_parameters, server_name};
@@ -18,6 +17,7 @@ use super::links::Need;
 use super::prepare::{Way, bad_hint};
 use super::replies::{Description, Pass, Reply};
 use super::set_config::{SetConfig, read_set_config};
+use super::simple::bring_for;
 use super::writes::Writing;
 use crate::pool::NO_SHARD;
 use crate::route::{Format, Param, Params, Values};
@@ -27,7 +27,7 @@ use crate::sql::hint;
 use crate::sql::shape::Shape;
 use crate::wire::backend;
 use crate::wire::error::{ErrorFields, SqlState};
-use crate::wire::frontend::{self, Bind, Kind};
+use crate::wire::frontend::{self, Bind};
 
 /// No types are stated.
 pub(super) const NO_TYPES: [u32; 0] = [];
@@ -208,7 +208,8 @@ impl Session {
         };
         self.statements.check_told(name.as_bytes(), &statement)?;
         let types: Vec<u32> = described.parameters().collect();
-        if types.len() != call.args.len() {
+        // As Postgres: where there are no parameters, arguments are not looked at.
+        if types.len() != call.args.len() && !types.is_empty() {
             return Err(wrong_number(name, types.len(), call.args.len()));
         }
         let args = Args {
@@ -448,15 +449,20 @@ fn need(
         statement: Some((statement.id, shard.map_or(NO_SHARD, |s| s.0))),
         path,
         writes: statement.prepared.writes(),
+        bring: bring_for(&statement.prepared),
         state: statement.prepared.session_state(),
         unpreparable: statement.prepared.is_unpreparable(),
     }
 }
 
-/// The text with the name of server-side statement `n`, and the characters up to the end of that.
+/// The text with the name of server-side statement `n`, and the characters up to the end of that. A shorter name is filled up
+/// with blanks, so that positions in errors stay right.
 fn renamed(text: &[u8], name: &Range<usize>, n: u32) -> (Vec<u8>, u32) {
     let mut sent = text[..name.start].to_vec();
     sent.extend_from_slice(server_name(n, &mut [0; 12]));
+    let wanted = char_count(&text[..name.end]);
+    let missing = wanted.saturating_sub(char_count(&sent));
+    sent.extend(std::iter::repeat_n(b' ', missing as usize));
     let from = char_count(&sent);
     sent.extend_from_slice(&text[name.end..]);
     (sent, from)

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::block::{Acted, aborted};
+use super::bring::Bring;
 use super::context::{Passed, Prepared, Statement};
 use super::control::declared_cursor;
 use super::describe::Told;
@@ -17,6 +18,7 @@ use super::portions::Rows;
 use super::prepare::{Way, bad_hint};
 use super::replies::{Description, Made, Pass, Reply};
 use super::set_config::{SetConfig, read_set_config};
+use super::simple::bring_for;
 use super::writes::{Writing, spent};
 use super::{Now, Session};
 use foldhash::quality::RandomState;
@@ -394,12 +396,15 @@ impl Session {
         let reading = self.reading();
         let statement = self.known_statement(name)?;
         let schema = self.schema();
-        if std::ptr::eq(statement.schema.as_ptr(), Arc::as_ptr(&schema))
-            && statement.reading == reading
-        {
+        let fits = statement.reading.fits(&reading);
+        if std::ptr::eq(statement.schema.as_ptr(), Arc::as_ptr(&schema)) && fits {
             return Ok(statement.clone());
         }
         let old = statement.clone();
+        let reading = match fits {
+            true => old.reading.clone(),
+            false => old.reading.go_on(&reading),
+        };
         let new = self.intern(&old.text, old.types.iter().copied(), reading)?;
         self.check_parse(&new)?;
         self.statements.replace(name, new.clone());
@@ -453,6 +458,7 @@ impl Session {
             statement: Some(key),
             path,
             writes: statement.prepared.writes(),
+            bring: bring_for(&statement.prepared),
             state: statement.prepared.session_state(),
             unpreparable: statement.prepared.is_unpreparable(),
         };
@@ -515,6 +521,7 @@ impl Session {
                         statement: Some(key),
                         path,
                         writes,
+                        bring: bring_for(&statement.prepared),
                         state,
                         unpreparable,
                     })
@@ -600,23 +607,29 @@ impl Session {
                 .told(&self.client.inbox[names.statement.clone()]),
             false => None,
         };
-        let first = self.block.is_none()
-            && told.is_none()
-            && names.statement.is_empty()
-            && self.links.iter().all(|link| !link.unsynced);
+        let first = self.block.is_none() && told.is_none() && names.statement.is_empty();
+        let first = first && (0..self.links.len()).all(|n| n == i || !self.links[n].unsynced);
+        let end = self.links[i].outbox.len();
+        let from = match self.links[i].brought {
+            Some((from, ours, last)) if last == end => Some((from, ours)),
+            _ => (!self.links[i].unsynced).then_some((end, 0)),
+        };
         let n = self.server_statement(i, statement, shard)?;
         let key = (statement.id, shard.map_or(NO_SHARD, |s| s.0));
         self.push_comparison(i, n, told, statement, key)?;
         let BindNames { portal, rest, .. } = names;
         let host = {
             let link = &mut self.links[i];
-            if first && !link.unsynced {
+            // Nothing but what brings settings about is in front of it.
+            let known = link.outbox.len() == end;
+            if let Some((from, ours)) = from.filter(|_| first && known) {
                 link.again = Some(Again {
                     statement: statement.clone(),
                     shard,
                     name: n,
                     reply: self.replies.next_number(),
-                    from: link.outbox.len(),
+                    from,
+                    ours,
                     written: Vec::new(),
                 });
             }
@@ -690,7 +703,7 @@ impl Session {
             .get(&self.client.inbox[names.statement.clone()]);
         if let Some(known) = known
             && std::ptr::eq(known.schema.as_ptr(), Arc::as_ptr(&schema))
-            && known.reading == reading
+            && known.reading.fits(&reading)
         {
             return Ok(known.clone());
         }
@@ -750,6 +763,7 @@ impl Session {
             true => read_set_config(&statement.text, &statement.holes, Some(&params))?,
             false => Vec::new(),
         };
+        self.check_default(&set)?;
         Ok((Some(way), set))
     }
 
@@ -793,6 +807,21 @@ impl Session {
             );
             self.replies.push(Reply::One(Pass::Keep));
         }
+        self.read_as_then(i, statement, |session| {
+            session.push_server_parse(i, statement, shard, added.name, waits);
+        });
+        Ok(added.name)
+    }
+
+    fn push_server_parse(
+        &mut self,
+        i: usize,
+        statement: &Arc<Statement>,
+        shard: Option<ShardId>,
+        name: u32,
+        waits: bool,
+    ) {
+        let mut buf = [0; 12];
         let types = statement.types.iter().copied();
         let link = &mut self.links[i];
         let mut outbox = std::mem::take(&mut link.outbox);
@@ -805,11 +834,11 @@ impl Session {
                 };
                 let mut text = Vec::with_capacity(statement.text.len() + 16);
                 self.write_text(&mut text, bound, &values, Some(shard));
-                frontend::parse(&mut outbox, server_name(added.name, &mut buf), &text, types);
+                frontend::parse(&mut outbox, server_name(name, &mut buf), &text, types);
             }
             _ => frontend::parse(
                 &mut outbox,
-                server_name(added.name, &mut buf),
+                server_name(name, &mut buf),
                 &statement.text,
                 types,
             ),
@@ -823,11 +852,10 @@ impl Session {
         }
         self.replies.push(Reply::Parse {
             pass,
-            name: added.name,
+            name,
             statement: statement.clone(),
             shard,
         });
-        Ok(added.name)
     }
 
     /// The server parses the statement anew when it is next used.
@@ -895,6 +923,7 @@ impl Session {
                 statement: Some(key),
                 path,
                 writes: false,
+                bring: Bring::Along,
                 state: SessionState::Same,
                 unpreparable: false,
             })
@@ -1147,9 +1176,12 @@ impl Session {
                 self.replies.push(Reply::Execute(Pass::On));
                 return Ok(());
             }
-            Some(Portal::On { host, rows, .. }) => {
-                let (host, rows) = (*host, *rows);
+            Some(Portal::On { host, rows, set }) => {
+                let (host, rows, sets) = (*host, *rows, !set.is_empty());
                 self.check_failed()?;
+                if sets {
+                    self.remember_settings();
+                }
                 let i = self.link_of_portal(host, name).await?;
                 let link = &mut self.links[i];
                 frontend::execute(&mut link.outbox, name, max_rows);

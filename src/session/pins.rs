@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use super::Session;
 use super::ends::{Link, poll_fill};
 use super::errors::Fault;
-use super::relay::pass_status;
+use super::parameters::pass_status;
 use super::temporary::Temporary;
 use crate::pool::{Pool, ServerConn};
 use crate::route::SessionState;

@@ -11,6 +11,7 @@ use super::context::{Described, Prepared};
 use super::ends::{Client, Hold, Link, Middle, SentPiece, char_count, poll_fill, write_all};
 use super::errors::Fault;
 use super::extended::server_name;
+use super::parameters::pass_status;
 use super::replies::{Made, Pass, Replies, Reply};
 use crate::pool::ServerConn;
 use crate::sql::rewrite;
@@ -199,22 +200,27 @@ fn digest(
                 continue;
             }
         }
-        let news = client.has_reports();
-        match walk(
+        let (news, before) = (client.has_reports(), link.status);
+        let walked = walk(
             conn,
             &mut link.middle,
             &mut link.status,
             replies,
             (start, at),
             news,
-        )? {
+        )?;
+        if std::mem::take(&mut link.middle.ready) {
+            link.is_ready(before);
+        }
+        match walked {
             Walked::Step(step) => return Ok(step),
             Walked::Report => client.write_reports(),
             Walked::Unexpected(tag) => return Err(Fault::protocol(&link.pool.host, tag)),
             Walked::Kept(end) => link.walked = end,
             Walked::Made(made) => client.make(&made),
             Walked::Look(end) => {
-                let message = conn.inbox[start..end].to_vec();
+                let unread = link.unread();
+                let message = unread[..end - start].to_vec();
                 link.walked = end;
                 let message = link.reword(message);
                 if look(client, link, replies, seen, &message)? {
@@ -295,6 +301,7 @@ fn walk(
             Verdict::Ready(_) => {
                 *status = bytes.get(5).copied().unwrap_or(b'E');
                 replies.answered();
+                middle.ready = !replies.are_asked();
             }
             Verdict::Answers(_) => {
                 if let Some(Reply::Parse { statement, .. }) = replies.front() {
@@ -305,10 +312,8 @@ fn walk(
             _ => {}
         }
         let here = header.len.min(bytes.len());
-        *middle = Middle {
-            rest: header.len - here,
-            pass,
-        };
+        middle.rest = header.len - here;
+        middle.pass = pass;
         at += here;
         if pass == Pass::Keep {
             return Ok(Walked::Kept(at));
@@ -364,6 +369,7 @@ fn pass_of(owed: &Reply) -> Pass {
         | Reply::Sync(p) => *p,
         Reply::Parse { pass, .. } => *pass,
         Reply::Description(description) => description.pass,
+        Reply::Bring | Reply::Ours { .. } => Pass::Keep,
         Reply::Part | Reply::Share { .. } | Reply::Made(_) => Pass::On,
     }
 }
@@ -376,9 +382,13 @@ pub(super) fn judge(tag: u8, owed: &Reply) -> Verdict {
         (b'N', _) => Verdict::Pass(pass),
         // Whatever is under way: it is for the client.
         (b'A', _) => Verdict::Pass(Pass::On),
-        (b'Z', Reply::Query(_) | Reply::Sync(_)) => Verdict::Ready(pass),
+        (b'Z', Reply::Query(_) | Reply::Bring | Reply::Sync(_)) => Verdict::Ready(pass),
         (b'Z', Reply::Part) => Verdict::Ready(Pass::Keep),
-        (_, Reply::Query(_) | Reply::Part) => Verdict::Pass(pass),
+        (_, Reply::Query(_) | Reply::Bring | Reply::Part) => Verdict::Pass(pass),
+        (b'1' | b'2' | b'D', Reply::Ours { .. }) => Verdict::Pass(pass),
+        (b'C', Reply::Ours { closes: true }) => Verdict::Pass(pass),
+        (b'C', Reply::Ours { closes: false }) => Verdict::Answers(pass),
+        (b'3', Reply::Ours { closes: true }) => Verdict::Answers(pass),
         (b'1', Reply::Parse { .. }) => Verdict::Answers(pass),
         (b'1' | b'2' | b'3', Reply::One(_)) => Verdict::Answers(pass),
         (b't' | b'T' | b'n', Reply::Description(_)) => Verdict::Look,
@@ -390,23 +400,6 @@ pub(super) fn judge(tag: u8, owed: &Reply) -> Verdict {
         (b'D', Reply::Share { .. }) => Verdict::Pass(pass),
         _ => Verdict::Unexpected,
     }
-}
-
-/// Notes a ParameterStatus message, of which the client hears before its next ReadyForQuery. `false`: it is none.
-pub(super) fn pass_status(client: &mut Client, link: &mut Link, message: &[u8]) -> bool {
-    let Ok(status) = ParameterStatus::decode(&message[frame::HEADER..]) else {
-        return false;
-    };
-    if let (Ok(name), Ok(value)) = (
-        std::str::from_utf8(status.name),
-        std::str::from_utf8(status.value),
-    ) {
-        if let Some(conn) = &mut link.conn {
-            conn.report(name, value);
-        }
-        client.report(name, value);
-    }
-    true
 }
 
 /// Deals with a whole message of which the content matters. `true`: the server now waits for CopyData.
@@ -438,7 +431,9 @@ fn look(
             if view.is_fatal() {
                 return Err(Fault::ended(&link.pool.host, &view));
             }
-            if let Some(Reply::Query(Pass::Keep)) = replies.front() {
+            if let Some(Reply::Query(Pass::Keep) | Reply::Bring | Reply::Ours { .. }) =
+                replies.front()
+            {
                 // The settings that the client's statement, already sent, relies on could not be brought about.
                 return Err(Fault::ended(&link.pool.host, &view));
             }
@@ -447,10 +442,12 @@ fn look(
             if stale && run_anew(link, replies) {
                 return Ok(false);
             }
+            link.refused = true;
             seen.error = true;
             seen.failed_at.get_or_insert(replies.front_number());
             let error = error_back(client, link, replies.front(), &view, message);
             client.outbox.extend_from_slice(&error);
+            client.undo();
             let mut refused = Vec::new();
             let synced = replies.drop_until_sync(&mut |reply| {
                 if let Reply::Parse { name, .. } = reply {
@@ -542,12 +539,16 @@ fn run_anew(link: &mut Link, replies: &mut Replies) -> bool {
         statement.types.iter().copied(),
     );
     link.outbox.extend_from_slice(&again.written[again.from..]);
-    replies.put_in_front(Reply::Parse {
-        pass: Pass::Keep,
-        name: again.name,
-        statement: again.statement.clone(),
-        shard: again.shard,
-    });
+    // Settings that were brought about in front of it are undone with it, and sent anew.
+    replies.put_in_front(
+        Reply::Parse {
+            pass: Pass::Keep,
+            name: again.name,
+            statement: again.statement.clone(),
+            shard: again.shard,
+        },
+        again.ours,
+    );
     true
 }
 

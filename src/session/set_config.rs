@@ -1,7 +1,14 @@
-//! What a statement sets by calls of `set_config`, read from its text and parameters.
+//! Calls of `set_config`: they set as SET does, and can be followed from one server connection to the next where all of
+//! their arguments are seen.
 
+use std::ops::Range;
+
+use super::Session;
+use super::checks::check_setting;
+use super::context::Prepared;
+use super::date_style::date_style;
 use super::errors::Fault;
-use super::set::check_setting;
+use crate::pool::{Set, set_config};
 use crate::route::{Format, Params};
 use crate::sql::literal::literal_value;
 use crate::sql::shape::{Hole, Shape};
@@ -9,9 +16,55 @@ use crate::sql::token::{Token, TokenKind, tokens};
 
 /// What a `set_config(...)` call sets.
 pub(super) struct SetConfig {
-    pub(super) name: String,
-    pub(super) value: String,
-    pub(super) local: bool,
+    name: String,
+    /// `None`: to its default.
+    value: Option<String>,
+    local: bool,
+}
+
+impl Session {
+    /// What a statement of the simple protocol sets by `set_config`, if that is what it does.
+    pub(super) fn set_config_of(
+        &self,
+        prepared: &Prepared,
+        text: &Range<usize>,
+    ) -> Result<Vec<SetConfig>, Fault> {
+        if !prepared.sets_config() {
+            return Ok(Vec::new());
+        }
+        let sets = set_config_in(&self.client.inbox[text.clone()])?;
+        self.check_default(&sets)?;
+        Ok(sets)
+    }
+
+    /// NULL sets to the default, which to the server is another than what the client asked for at startup, and the
+    /// function returns it.
+    pub(super) fn check_default(&self, sets: &[SetConfig]) -> Result<(), Fault> {
+        for set in sets {
+            if set.value.is_none() && self.startup.get(&set.name).is_some() {
+                return Err(Fault::unsupported(
+                    format!(
+                        "set_config('{}', NULL, ...) is not supported: it was set at startup",
+                        set.name
+                    ),
+                    "Use RESET.",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// These `set_config` calls have succeeded on the active link.
+    pub(super) async fn note_set_config(&mut self, sets: Vec<SetConfig>) -> Result<(), Fault> {
+        for SetConfig { name, value, local } in sets {
+            let set = value.map(|value| match &*name {
+                "datestyle" => date_style(self.in_force(&name), &value),
+                _ => Set::from(set_config(&name, &value)),
+            });
+            self.set_elsewhere(&name, set, local).await?;
+        }
+        Ok(())
+    }
 }
 
 /// What a text of the simple protocol sets by `set_config`.
@@ -39,7 +92,13 @@ pub(super) fn read_set_config(
         )
     })?;
     for set in &sets {
-        check_setting(&set.name, Some(&set.value))?;
+        if set.name.starts_with("transaction_") {
+            return Err(Fault::unsupported(
+                format!("set_config('{}', ...) is not supported", set.name),
+                "Use SET TRANSACTION, or say it in BEGIN.",
+            ));
+        }
+        check_setting(&set.name, set.value.as_deref())?;
     }
     Ok(sets)
 }
@@ -68,7 +127,7 @@ fn plain_set_config(
         } else if word.is_word(text, "set_config") {
             let args = [(); 3].map(|()| call_argument(text, holes, params, &mut words));
             let [
-                Some((name, false)),
+                Some((Some(name), false)),
                 Some((value, false)),
                 Some((local, true)),
             ] = args
@@ -78,7 +137,10 @@ fn plain_set_config(
             sets.push(SetConfig {
                 name: name.to_ascii_lowercase(),
                 value,
-                local: matches!(local.as_bytes(), [b't' | b'T' | b'1' | 1, ..]),
+                local: match local {
+                    Some(local) => read_bool(&local)?,
+                    None => false,
+                },
             });
         } else {
             return None;
@@ -97,20 +159,35 @@ fn plain_set_config(
     }
 }
 
-/// One argument of a call, which may be cast, and the comma or parenthesis behind it: whether it is the last.
+/// What Postgres takes for a boolean (bool.c).
+fn read_bool(text: &str) -> Option<bool> {
+    let text = text.trim().to_ascii_lowercase();
+    let begins = |word: &str, least: usize| text.len() >= least && word.starts_with(&*text);
+    if begins("true", 1) || begins("yes", 1) || text == "on" || text == "1" {
+        return Some(true);
+    }
+    (begins("false", 1) || begins("no", 1) || begins("off", 2) || text == "0").then_some(false)
+}
+
+/// Types that a cast to changes nothing of the text.
+const CASTS: &[&str] = &["text", "varchar", "bool", "boolean", "unknown"];
+
+/// One argument of a call, which may be cast, and the comma or parenthesis behind it: its value (`None`: NULL), and whether
+/// it is the last.
 fn call_argument(
     text: &[u8],
     holes: &[Hole],
     params: Option<&dyn Params>,
     words: &mut impl Iterator<Item = Token>,
-) -> Option<(String, bool)> {
+) -> Option<(Option<String>, bool)> {
     let value = argument(text, holes, params, &words.next()?)?;
     loop {
         let token = words.next()?;
         if token.is_punct(text, b',') || token.is_punct(text, b')') {
             return Some((value, token.is_punct(text, b')')));
         }
-        if !token.is_punct(text, b':') && token.kind != TokenKind::Word {
+        let cast = CASTS.iter().any(|name| token.is_word(text, name));
+        if !token.is_punct(text, b':') && !cast {
             return None;
         }
     }
@@ -121,10 +198,12 @@ fn argument(
     holes: &[Hole],
     params: Option<&dyn Params>,
     token: &Token,
-) -> Option<String> {
+) -> Option<Option<String>> {
     let bytes = match token.kind {
         TokenKind::Literal(hole) => literal_value(text, holes.get(hole as usize)?)?.into_owned(),
-        TokenKind::Word => text[token.span.clone()].to_vec(),
+        TokenKind::Word if token.is_word(text, "true") => b"true".to_vec(),
+        TokenKind::Word if token.is_word(text, "false") => b"false".to_vec(),
+        TokenKind::Word if token.is_word(text, "null") => return Some(None),
         TokenKind::Param => {
             let n = std::str::from_utf8(&text[token.span.clone()])
                 .ok()?
@@ -132,13 +211,72 @@ fn argument(
                 .parse()
                 .ok()?;
             let param = params?.get(n)?;
-            match (param.format, param.value?) {
-                (Format::Binary, [1]) => b"true".to_vec(),
-                (Format::Binary, [0]) => b"false".to_vec(),
-                (_, value) => value.to_vec(),
+            match (param.format, param.value) {
+                (_, None) => return Some(None),
+                (Format::Binary, Some([1])) => b"true".to_vec(),
+                (Format::Binary, Some([0])) => b"false".to_vec(),
+                (_, Some(value)) => value.to_vec(),
             }
         }
         _ => return None,
     };
-    String::from_utf8(bytes).ok()
+    String::from_utf8(bytes).ok().map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Option<Vec<(String, Option<String>, bool)>> {
+        let sets = set_config_in(text.as_bytes()).ok()?;
+        let parts = sets.into_iter().map(|s| (s.name, s.value, s.local));
+        Some(parts.collect())
+    }
+
+    fn one(
+        name: &str,
+        value: Option<&str>,
+        local: bool,
+    ) -> Option<Vec<(String, Option<String>, bool)>> {
+        Some(vec![(name.to_owned(), value.map(str::to_owned), local)])
+    }
+
+    #[test]
+    fn calls_whose_arguments_are_seen() {
+        let some = Some("b");
+        assert_eq!(
+            read("SELECT set_config('A.x', 'b', false)"),
+            one("a.x", some, false)
+        );
+        assert_eq!(
+            read("SELECT set_config('a.x', 'b', 'ON') AS c;"),
+            one("a.x", some, true)
+        );
+        assert_eq!(
+            read("SELECT set_config('a.x', 'b'::text, 'no')"),
+            one("a.x", some, false)
+        );
+        assert_eq!(
+            read("SELECT set_config('a.x', NULL, false)"),
+            one("a.x", None, false)
+        );
+        assert_eq!(
+            read("SELECT set_config('a.x', 'b', null)"),
+            one("a.x", some, false)
+        );
+    }
+
+    #[test]
+    fn others() {
+        for text in [
+            "SELECT set_config('a.x', current_user, false)",
+            "SELECT set_config('a.x', '7'::int::text, false)",
+            "SELECT set_config('a.x', 'b', 'maybe')",
+            "SELECT set_config('a.x', 'b', false) FROM t",
+            "SELECT set_config('a.x', lower('B'), false)",
+            "SELECT set_config('transaction_isolation', 'serializable', true)",
+        ] {
+            assert!(read(text).is_none(), "{text}");
+        }
+    }
 }

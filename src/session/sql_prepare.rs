@@ -20,6 +20,7 @@ use crate::pool::NO_SHARD;
 use crate::route::Values;
 use crate::shardmap::ShardId;
 use crate::sql::control::Control;
+use crate::sql::hint;
 use crate::sql::shape::Shape;
 use crate::wire::frontend::{self, Kind};
 
@@ -45,6 +46,15 @@ impl Session {
         };
         let reading = self.reading();
         let of_body = &text[body.clone()];
+        let mut shape = Shape::default();
+        // A hint must not be passed over.
+        let _ = shape.scan(&text[..body.start]);
+        if hint::find(&text[..body.start], &shape).map_or(true, |hint| hint.is_some()) {
+            return Err(Fault::unsupported(
+                "a hint in front of the statement that PREPARE is of",
+                "Put the hint into the statement, behind AS.",
+            ));
+        }
         let mut untyped = self.intern(of_body, NO_TYPES.iter().copied(), reading.clone())?;
         let way = match self.way_to_prepare(&untyped) {
             Err(fault) if self.wants_refresh(&fault) => {

@@ -4,8 +4,8 @@
 use super::Session;
 use super::errors::Fault;
 use super::links::Need;
+use super::parameters::pass_status;
 use super::prepare::Way;
-use super::relay::pass_status;
 use crate::wire::backend::ErrorView;
 use crate::wire::error::{ErrorFields, SqlState};
 use crate::wire::{frame, frontend};

@@ -3,10 +3,10 @@
 //! stays.
 
 use super::super::Session;
+use super::super::checks::{encoding_name, keeps_ascii};
 use super::super::context::{self, Prepared};
 use super::super::errors::Fault;
 use super::super::links::Need;
-use super::super::set::{encoding_name, keeps_ascii};
 use super::data::{Bad, Cut, Cutter, Data};
 use super::feed::{Feed, Feeds, Hold};
 use super::pass::unexpected;

@@ -372,7 +372,8 @@ impl Session {
                 }
             }
             (Some(_), b'I') => self.close_block(true),
-            (Some(block), status) => block.failed = status == b'E',
+            // What failed by an error of ours the server knows nothing of.
+            (Some(block), status) => block.failed |= status == b'E',
         }
         if self.block.is_some() {
             self.note_run();

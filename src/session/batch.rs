@@ -66,6 +66,7 @@ impl Batch {
     pub(super) fn becomes_query(&mut self) {
         *self = Batch {
             before: self.before.take(),
+            executed: self.executed,
             ..Batch::at(b'Q')
         };
     }
@@ -204,6 +205,7 @@ impl Session {
             || self.in_message_block()
             || self.batch.skip == Skip::Ours
             || self.batch.unparsed.is_some()
+            || self.block.as_ref().is_some_and(|block| block.failed)
         {
             return Now::Slowly;
         }
@@ -247,7 +249,9 @@ impl Session {
         }
         let active = self.links.get(self.active).is_some_and(|l| l.unsynced);
         let error = Box::pin(self.sync_others()).await?;
-        if active && self.batch.skip != Skip::Ours {
+        // One that has let go is in a transaction that has not failed.
+        let let_go = self.block.as_ref().is_some_and(|block| block.let_go);
+        if active && self.batch.skip != Skip::Ours && !let_go {
             let link = &mut self.links[self.active];
             frontend::sync(&mut link.outbox);
             self.replies.push(Reply::Sync(Pass::On));

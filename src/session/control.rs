@@ -121,6 +121,12 @@ impl Session {
                 if self.block.is_some() {
                     return Err(in_block("DISCARD ALL"));
                 }
+                if self.batch.executed {
+                    return Err(Fault::statement(ErrorFields::error(
+                        SqlState::ACTIVE_TRANSACTION,
+                        "DISCARD ALL cannot be executed within a pipeline",
+                    )));
+                }
                 self.remember_settings();
                 self.settings = self.startup.clone();
                 self.hint = None;

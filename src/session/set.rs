@@ -277,7 +277,12 @@ impl Session {
         self.remember_settings();
         let sql = text.trim().trim_end_matches(';');
         match name {
-            Some(name) => self.back_to_startup(name, sql),
+            Some(name) => {
+                self.back_to_startup(name, sql);
+                if name == "session_authorization" {
+                    self.back_to_startup("role", "RESET ROLE");
+                }
+            }
             None => self.reset_all(sql),
         }
         self.bring_startup().await?;

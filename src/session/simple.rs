@@ -502,6 +502,7 @@ impl Session {
                     _ => true,
                 };
                 plan.alone += usize::from(!plain);
+                plan.whole = true;
                 plan.message.extend_from_slice(piece);
             }
             (Prepared::NoTables, _) => return Err(Self::no_tables()),

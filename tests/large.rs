@@ -76,7 +76,10 @@ async fn wait_for_event(hosts: &Hosts, event: &str) {
 async fn wait_until_quiet(hosts: &Hosts) {
     let host = hosts.client(0).await;
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND state <> 'idle'";
+    let end = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
     wait_until("nothing is left over", || async {
+        // As with Postgres, a statement goes on although its client is gone.
+        host.batch_execute(end).await.unwrap();
         host.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 0
     })
     .await;

@@ -11,6 +11,7 @@ use super::{Now, Session};
 use crate::pool::Settings;
 use crate::shardmap::HostId;
 use crate::sql::hint::Hint;
+use crate::wire::error::SqlState;
 use crate::wire::frontend;
 
 /// What is going on between two Syncs.
@@ -391,11 +392,13 @@ impl Session {
     }
 
     /// A refusal comes behind the reply to a Parse that waits to be confirmed, which may be an error of its own.
-    pub(super) async fn settle_before_refusal(&mut self) {
+    pub(super) async fn settle_before_refusal(&mut self, code: SqlState) {
         if self.batch.skipping() || self.batch.unparsed.is_none() {
             return;
         }
-        if self.settle_unparsed().await.is_err() {
+        // If it is itself refused, ours is the better error: a server could only say that it does not find the names.
+        let refused = code.as_str().starts_with("SR") || code == SqlState::FEATURE_NOT_SUPPORTED;
+        if refused || self.settle_unparsed().await.is_err() {
             self.confirm_unparsed_blindly();
         }
     }

@@ -128,10 +128,18 @@ impl Session {
                     )));
                 }
                 self.remember_settings();
+                let changed = !self.settings.same(&self.startup);
                 self.settings = self.startup.clone();
                 self.hint = None;
                 self.statements.clear();
                 self.drop_pins();
+                if changed {
+                    // The client hears of what is reported.
+                    let i = self.link(Need::plain(self.any_host())).await?;
+                    if !self.links[i].unsynced {
+                        self.relay().await?;
+                    }
+                }
                 Ok(tag("DISCARD ALL"))
             }
             // What these throw away is never kept from one transaction to the next.

@@ -29,8 +29,7 @@ fn in_order(answers: &[Answer]) -> Vec<Answer> {
 /// * key data (left out by the client already), and the order of ParameterStatus messages that come together;
 /// * the OID of a table in RowDescription: each database numbers its own;
 /// * in errors and notices the source file, line and routine: an error of presplit's own has none, and they are another
-///   in each version of Postgres; the schema: that of the shard. Values of a field, such as the name of a function in
-///   CONTEXT, may name that schema, too;
+///   in each version of Postgres; the schema: that of the shard, and in CONTEXT the shard's for `public`;
 /// * the words about a parameter that is no value of the key's type ([`is_unusable_key`]);
 /// * of which of two errors a portal of a failed block is ([`is_lost_portal`]);
 /// * the CONTEXT of a cancelled statement: how far it had come.
@@ -80,7 +79,12 @@ fn fields(body: &[u8]) -> Vec<u8> {
     let fields = body.split(|b| *b == 0).filter(|f| !f.is_empty());
     let cancelled = body.windows(7).any(|w| w == b"\0C57014");
     let kept = fields.filter(|f| !b"FLRs".contains(&f[0]) && !(cancelled && f[0] == b'W'));
-    let kept: Vec<&[u8]> = kept.collect();
+    let mut kept: Vec<Vec<u8>> = kept.map(<[u8]>::to_vec).collect();
+    for field in kept.iter_mut().filter(|f| b"Wq".contains(&f[0])) {
+        while let Some(at) = field.windows(6).position(|w| w == b"shard_") {
+            field.splice(at..at + 10, *b"public");
+        }
+    }
     kept.join(&b'\n')
 }
 

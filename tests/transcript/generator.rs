@@ -201,6 +201,8 @@ impl Maker {
             texts.push(self.pick(ENDS).to_owned());
         }
         if texts.len() > 1 {
+            // Without it a batch that is open would be part of the message's transaction.
+            self.push(Message::Sync);
             let sql = texts.join("; ");
             self.query(&sql);
         }
@@ -424,9 +426,9 @@ impl Maker {
             let mut portal = *PORTALS[..3].choose(&mut self.rng).unwrap();
             let text = match self.rng.random_range(0..6) {
                 0 => {
-                    // No cursor's name: a FETCH could not be from it.
+                    // No cursor's name, and no portal that is another statement's transaction.
                     portal = "y";
-                    self.any()
+                    self.text()
                 }
                 1 => *WRITES.choose(&mut self.rng).unwrap(),
                 _ => *READS.choose(&mut self.rng).unwrap(),
@@ -533,6 +535,8 @@ impl Maker {
             let sql = self.pick(COPY_OUT);
             return self.run(sql);
         }
+        // Without it a batch that is open would be part of the COPY's transaction.
+        self.push(Message::Sync);
         let sql = self.pick(COPY_IN);
         let csv = sql.contains("csv");
         let extended = self.rng.random_ratio(1, 3);
@@ -662,7 +666,7 @@ impl Maker {
                 0..4 => self.unnamed(text),
                 4 => self.parse(name, text),
                 5 | 6 => {
-                    let portal = "y";
+                    let (portal, text) = ("y", self.text());
                     self.parse(name, text);
                     self.bind(portal, name, text);
                     self.execute(portal, 1);

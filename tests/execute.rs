@@ -467,6 +467,22 @@ async fn what_can_not_be_executed_says_why() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_an_execute_goes_is_explained() {
+    let proxy = Proxy::start(&twins().await.hosts);
+    let mut raw = Raw::connect(proxy.addr());
+    raw.query("PREPARE k AS SELECT caption FROM photos WHERE user_id = $1");
+    let said = raw.query("EXPLAIN (ROUTE) EXECUTE k(5)").join("\n");
+    assert!(
+        said.contains("shard 5") && said.contains("shard_0005.photos"),
+        "{said}"
+    );
+    let said = raw.query("EXPLAIN (ROUTE) EXECUTE k(1 + 4)").join("\n");
+    assert!(said.contains("SR007"), "{said}");
+    let said = raw.query("EXPLAIN (ROUTE) EXECUTE nothing(5)").join("\n");
+    assert!(said.contains("C26000"), "{said}");
+}
+
 /// What changes tables through the proxy changes what a prepared statement reads.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_statement_is_run_again_on_changed_tables() {

@@ -39,6 +39,7 @@ mod refusals;
 mod routing;
 mod sessions;
 mod settings;
+mod state;
 // Parts of it wait for the tests that need them.
 #[allow(dead_code, unused_imports)]
 mod support;

@@ -38,7 +38,7 @@ pub struct ServerConn {
     pub worker: Worker,
     /// When it was opened.
     pub opened: Instant,
-    /// When it was last given back.
+    /// When it was last given back, give or take a second.
     pub released: Instant,
 }
 

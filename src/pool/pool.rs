@@ -97,6 +97,10 @@ struct State {
     last_fault: Option<(Arc<server::ConnectFault>, Instant)>,
     /// The map no longer has this pool: connections are closed as they come back.
     retired: bool,
+    /// The time, as of the last [`Pool::tidy`]: a release does not look at the clock.
+    clock: Instant,
+    /// Connections opened before this have lived long enough.
+    oldest: Option<Instant>,
     checkouts: u64,
     opened: u64,
     failed: u64,
@@ -153,6 +157,8 @@ impl Pool {
             down: None,
             last_fault: None,
             retired: false,
+            clock: Instant::now(),
+            oldest: None,
             checkouts: 0,
             opened: 0,
             failed: 0,
@@ -290,10 +296,9 @@ impl Pool {
 
     /// Takes a connection back. It must be outside a transaction with no reply outstanding.
     pub fn release(&self, mut conn: Box<ServerConn>) {
-        let now = Instant::now();
-        conn.released = now;
         let mut state = self.lock();
-        let expired = now.duration_since(conn.opened) > state.limits.lifetime;
+        conn.released = state.clock.max(conn.opened);
+        let expired = state.oldest.is_some_and(|oldest| conn.opened < oldest);
         if state.retired || expired || state.open > state.limits.connections {
             drop(state);
             self.discard(conn);
@@ -374,6 +379,8 @@ impl Pool {
     pub fn tidy(&self) {
         let now = Instant::now();
         let mut state = self.lock();
+        state.clock = now;
+        state.oldest = now.checked_sub(state.limits.lifetime);
         let (idle_for, lifetime) = (state.limits.idle, state.limits.lifetime);
         let before = state.idle.len();
         state.idle.retain(|conn| {

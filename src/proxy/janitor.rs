@@ -35,11 +35,9 @@ pub(super) async fn run(context: Arc<Context>, end: CancellationToken) {
 
 fn end_idle_clients(context: &Context) {
     let timeouts = context.map.load().proxy.timeouts.clone();
-    if timeouts.idle_client.is_none() && timeouts.idle_transaction.is_none() {
-        return;
-    }
     let over =
         |limit: Option<Duration>, ms: u64| limit.is_some_and(|l| u128::from(ms) >= l.as_millis());
+    // Looked at also without limits: that tells SHOW CLIENTS since when.
     for client in context.clients.list() {
         match client.activity() {
             (Activity::Idle, ms) if over(timeouts.idle_client, ms) => {

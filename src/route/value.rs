@@ -357,6 +357,18 @@ fn integer(bytes: &[u8]) -> Option<i64> {
     if digits.is_empty() {
         return None;
     }
+    if digits.len() <= 18 {
+        // It can't overflow.
+        let mut number = 0i64;
+        for digit in digits {
+            let digit = digit.wrapping_sub(b'0');
+            if digit > 9 {
+                return None;
+            }
+            number = number * 10 + i64::from(digit);
+        }
+        return Some(if negative { -number } else { number });
+    }
     let mut number = 0i64;
     for digit in digits {
         let digit = i64::from(digit.is_ascii_digit().then(|| digit - b'0')?);
@@ -372,8 +384,8 @@ fn integer(bytes: &[u8]) -> Option<i64> {
 
 /// A decimal number (`42`, `42.0`, `4.2e1`) that has no fraction and fits an int8; `minus` stands before it.
 fn decimal(bytes: &[u8], minus: bool) -> Option<i64> {
-    if bytes.iter().all(u8::is_ascii_digit) && bytes.len() < 19 {
-        return integer(bytes).map(|n| if minus { -n } else { n });
+    if let (1..=18, Some(n)) = (bytes.len(), integer(bytes)) {
+        return Some(if minus { -n } else { n });
     }
     let (sign, rest) = match bytes {
         [b'-', rest @ ..] => (true, rest),

@@ -436,12 +436,16 @@ pub(super) fn hint_disagrees(hint: u32, bound: &str, shard: u32) -> Refusal {
 }
 
 pub(super) fn beside(table: &str, host: &str, shard: u32, owner: &str) -> Refusal {
-    let message = format!("table {table} is on host {host}, shard {shard} on host {owner}");
-    Refusal::new(
-        Code::ManyShards,
-        message,
-        "Read them one after the other and join in the application.",
-    )
+    // What is on the session host has no name: "an advisory lock".
+    let (what, mend) = match table.contains(' ') {
+        true => (table.to_owned(), "Use one statement for each."),
+        false => (
+            format!("table {table}"),
+            "Read them one after the other and join in the application.",
+        ),
+    };
+    let message = format!("{what} is on host {host}, shard {shard} on host {owner}");
+    Refusal::new(Code::ManyShards, message, mend)
 }
 
 pub(super) fn unknown_host(table: &str, host: &str) -> Refusal {

@@ -1,7 +1,7 @@
 //! Who is connected and what each session is doing: for SHOW CLIENTS, for metrics, and to end a session from outside.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
@@ -30,9 +30,10 @@ pub struct ClientInfo {
     pub application: String,
     /// Since when.
     pub since: Instant,
-    activity: AtomicU8,
-    /// Milliseconds after `since` of the last change of activity.
-    changed: AtomicU64,
+    /// The activity, and above its two bits how often it has changed. Who looks finds out when: the session does not look
+    /// at the clock for that.
+    activity: AtomicU32,
+    seen: Mutex<(u32, Instant)>,
     order: AtomicU8,
     /// What the session has in server processes of its own, in words.
     pinned: Mutex<String>,
@@ -119,8 +120,8 @@ impl Clients {
             peer,
             application: application.to_owned(),
             since: Instant::now(),
-            activity: AtomicU8::new(Activity::Idle as u8),
-            changed: AtomicU64::new(0),
+            activity: AtomicU32::new(Activity::Idle as u32),
+            seen: Mutex::new((0, Instant::now())),
             order: AtomicU8::new(Order::Run as u8),
             pinned: Mutex::default(),
             waker: AtomicWaker::new(),
@@ -151,27 +152,30 @@ impl Clients {
 }
 
 impl ClientInfo {
-    /// What it is doing and for how many milliseconds.
+    /// What it is doing and for how many milliseconds at least: since the first look that found it so. The proxy looks every
+    /// second.
     pub fn activity(&self) -> (Activity, u64) {
-        let activity = match self.activity.load(Ordering::Relaxed) {
+        let mut seen = self
+            .seen
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let now = self.activity.load(Ordering::Relaxed);
+        if seen.0 != now {
+            *seen = (now, Instant::now());
+        }
+        let activity = match now & 3 {
             0 => Activity::Idle,
             1 => Activity::InTransaction,
             _ => Activity::Active,
         };
-        let now = self.since.elapsed().as_millis() as u64;
-        (
-            activity,
-            now.saturating_sub(self.changed.load(Ordering::Relaxed)),
-        )
+        (activity, seen.1.elapsed().as_millis() as u64)
     }
 
-    /// Notes a change of activity. The time is only taken where someone may look at it: when the session goes idle.
+    /// Notes a change of activity. Only the session itself does so.
     pub(crate) fn set(&self, activity: Activity) {
-        self.activity.store(activity as u8, Ordering::Relaxed);
-        if activity != Activity::Active {
-            self.changed
-                .store(self.since.elapsed().as_millis() as u64, Ordering::Relaxed);
-        }
+        let changes = (self.activity.load(Ordering::Relaxed) & !3).wrapping_add(4);
+        self.activity
+            .store(changes | activity as u32, Ordering::Relaxed);
     }
 
     /// What the session has in server processes that it keeps beyond its transactions; empty: nothing.

@@ -32,6 +32,9 @@ impl Session {
 
     /// Whether a write on this host makes the transaction one of several hosts, or of one more.
     pub(super) fn widens(&self, host: HostId) -> bool {
+        if self.is_read_only() {
+            return false;
+        }
         match &self.block {
             Some(block) => block.writers.first().is_some() && !block.writers.contains(host),
             None => self.batch.writer.is_some_and(|writer| writer != host),
@@ -40,6 +43,9 @@ impl Session {
 
     /// The transaction writes on this host.
     pub(super) fn note_writer(&mut self, host: HostId) {
+        if self.is_read_only() {
+            return;
+        }
         match &mut self.block {
             Some(block) => block.writers.add(host),
             None => drop(self.batch.writer.get_or_insert(host)),
@@ -64,10 +70,14 @@ impl Session {
 
     /// Two hosts are two snapshots: refused where one was asked for.
     pub(super) fn check_snapshot(&self, host: HostId) -> Result<(), Fault> {
-        let one = self.block.as_ref().is_some_and(|b| b.one_snapshot());
+        let one = match &self.block {
+            Some(block) => block.one_snapshot(),
+            None => self.default_isolation().is_some(),
+        };
+        let mut seen = self.links.iter().filter(|l| !l.only_described).peekable();
         if !one
-            || self.links.is_empty()
-            || self.links.iter().any(|l| l.host == host)
+            || seen.peek().is_none()
+            || seen.any(|l| l.host == host)
             || self.map.proxy.cross_host_snapshots == CrossHostSnapshots::Separate
         {
             return Ok(());

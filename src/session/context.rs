@@ -8,9 +8,9 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
-use super::buffers::Buffers;
 use super::cancel::CancelKeys;
 use super::clients::Clients;
+use super::reading::Reading;
 use crate::catalog::Snapshot;
 use crate::pool::{Pools, Worker};
 use crate::route::{Bound, SessionState, Tables};
@@ -184,6 +184,8 @@ pub struct Schema {
     pub(crate) snapshot: Snapshot,
     pub(crate) plans: Shared<Prepared>,
     pub(crate) statements: Shared<Statement>,
+    /// It is one session's alone: its block has changed tables, or it has temporary ones.
+    own: bool,
 }
 
 impl Schema {
@@ -200,7 +202,13 @@ impl Schema {
             snapshot,
             plans: Shared::new(limits()),
             statements: Shared::new(limits()),
+            own: false,
         }
+    }
+
+    /// It serves one session alone.
+    pub(crate) fn into_own(self) -> Arc<Schema> {
+        Arc::new(Schema { own: true, ..self })
     }
 }
 
@@ -274,8 +282,8 @@ pub(crate) struct Statement {
     pub(crate) holes: Box<[Hole]>,
     pub(crate) hint: Result<Option<Hint>, HintFault>,
     pub(crate) prepared: Arc<Prepared>,
-    /// The settings by which its text is read; see `Session::reading`.
-    pub(crate) reading: Arc<[u8]>,
+    /// The settings by which its text is read.
+    pub(crate) reading: Arc<Reading>,
     /// The tables that it was prepared for.
     pub(crate) schema: Weak<Schema>,
     /// Some server has parsed it: a later ParseComplete may be made up.
@@ -372,7 +380,7 @@ impl Statement {
             holes: shape.holes.as_slice().into(),
             hint: Ok(None),
             prepared: prepared.clone(),
-            reading: Arc::from([]),
+            reading: Arc::default(),
             schema: Weak::new(),
             accepted: AtomicBool::new(false),
             described: ArcSwapOption::empty(),
@@ -385,7 +393,6 @@ pub struct WorkerContext {
     /// Which event loop.
     pub id: Worker,
     pub(crate) scratch: Mutex<Scratch>,
-    pub(crate) buffers: Arc<Buffers>,
 }
 
 /// Reused from statement to statement.
@@ -396,6 +403,15 @@ pub(crate) struct Scratch {
     pub(crate) schema: Option<Arc<Schema>>,
     pub(crate) plans: Front<Prepared>,
     pub(crate) statements: Front<Statement>,
+    /// What was at hand before: of everybody's schema, and of one session's own.
+    aside: [Option<Aside>; 2],
+}
+
+/// The caches in front of a schema that others are in use of just now.
+struct Aside {
+    schema: Arc<Schema>,
+    plans: Front<Prepared>,
+    statements: Front<Statement>,
 }
 
 impl WorkerContext {
@@ -407,11 +423,11 @@ impl WorkerContext {
             schema: None,
             plans: Front::new(FRONT_ENTRIES),
             statements: Front::new(FRONT_ENTRIES),
+            aside: [None, None],
         };
         Arc::new(WorkerContext {
             id: Worker(id),
             scratch: Mutex::new(scratch),
-            buffers: Arc::default(),
         })
     }
 }
@@ -423,9 +439,27 @@ impl Scratch {
     /// Makes the caches in front those of `schema`.
     pub(crate) fn follow(&mut self, schema: &Arc<Schema>) {
         if self.schema.as_ref().is_none_or(|s| !Arc::ptr_eq(s, schema)) {
-            self.plans = Front::new(FRONT_ENTRIES);
-            self.statements = Front::new(FRONT_ENTRIES);
-            self.schema = Some(schema.clone());
+            self.change_to(schema);
+        }
+    }
+
+    /// A session with tables of its own does not take away what is at hand for all others.
+    fn change_to(&mut self, schema: &Arc<Schema>) {
+        let found = self.aside[usize::from(schema.own)].take_if(|a| Arc::ptr_eq(&a.schema, schema));
+        let found = found.unwrap_or_else(|| Aside {
+            schema: schema.clone(),
+            plans: Front::new(FRONT_ENTRIES),
+            statements: Front::new(FRONT_ENTRIES),
+        });
+        let plans = std::mem::replace(&mut self.plans, found.plans);
+        let statements = std::mem::replace(&mut self.statements, found.statements);
+        if let Some(schema) = self.schema.replace(found.schema) {
+            let place = usize::from(schema.own);
+            self.aside[place] = Some(Aside {
+                schema,
+                plans,
+                statements,
+            });
         }
     }
 }
@@ -437,6 +471,8 @@ pub(crate) struct Routed {
     pub(crate) sets_config: bool,
     /// It calls `pg_notify`.
     pub(crate) notifies: bool,
+    /// It may stand in a transaction that something else began, and can't end it.
+    pub(crate) shares: bool,
     /// It declares a cursor WITH HOLD.
     pub(crate) holds: bool,
 }
@@ -464,6 +500,16 @@ impl Prepared {
         match self {
             Prepared::Query(bound) => bound.notifies || bound.holds || bound.temporary,
             Prepared::Pass(passed) => matches!(passed, Passed::Notify),
+            _ => false,
+        }
+    }
+
+    /// Whether settings may be brought about in the transaction of the statement itself. (A VACUUM can't be in one that
+    /// something else began, a CALL may end it.)
+    pub(crate) fn shares_transaction(&self) -> bool {
+        match self {
+            Prepared::Query(routed) => routed.shares,
+            Prepared::Pass(_) => true,
             _ => false,
         }
     }

@@ -44,7 +44,7 @@ impl Session {
             }
             Control::SetConstraints { .. } if self.block.is_none() => {
                 // Without effect but for a warning.
-                let i = self.link(Need::plain(self.any_host())).await?;
+                let i = self.link(Need::along(self.any_host())).await?;
                 self.run_on(i, text).await?;
                 Ok(Acted::Passed)
             }
@@ -121,26 +121,9 @@ impl Session {
                 if self.block.is_some() {
                     return Err(in_block("DISCARD ALL"));
                 }
-                if self.batch.executed {
-                    return Err(Fault::statement(ErrorFields::error(
-                        SqlState::ACTIVE_TRANSACTION,
-                        "DISCARD ALL cannot be executed within a pipeline",
-                    )));
-                }
-                self.remember_settings();
-                let changed = !self.settings.same(&self.startup);
-                self.settings = self.startup.clone();
-                self.hint = None;
-                self.statements.clear();
+                let discarded = self.discard_all().await?;
                 self.drop_pins();
-                if changed {
-                    // The client hears of what is reported.
-                    let i = self.link(Need::plain(self.any_host())).await?;
-                    if !self.links[i].unsynced {
-                        self.relay().await?;
-                    }
-                }
-                Ok(tag("DISCARD ALL"))
+                Ok(discarded)
             }
             // What these throw away is never kept from one transaction to the next.
             Discard::Plans => Ok(tag("DISCARD PLANS")),

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::Session;
+use super::block::aborted;
 use super::context::{Described, Statement};
 use super::errors::Fault;
 use super::extended::{Prepareds, server_name};
@@ -131,9 +132,13 @@ impl Session {
     ) -> Result<bool, Fault> {
         let failed = self.block.as_ref().is_some_and(|b| b.failed);
         let known = statement.described.load_full();
-        let Some(known) = known.filter(|known| !failed && known.is_same_everywhere()) else {
+        let Some(known) = known.filter(|known| known.is_same_everywhere()) else {
             return Ok(false);
         };
+        // As Postgres: only what gives no rows is described in a failed block.
+        if failed && known.columns().first() == Some(&b'T') {
+            return Err(aborted());
+        }
         self.statements.check_told(name, statement)?;
         self.confirm_unparsed_blindly();
         self.statements.tell(name, Told::Known(known.clone()));

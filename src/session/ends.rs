@@ -8,16 +8,16 @@ use std::task::{Context, Poll, ready};
 
 use smallvec::SmallVec;
 
-use super::buffers::{self, Buffers};
+use super::buffers;
 use super::cancel::CancelSlot;
 use super::context::{Prepared, Statement};
 use super::errors::Fault;
+use super::parameters::Reported;
 use super::pins::Pin;
 use super::replies::{Made, Pass};
-use crate::pool::{Pool, ServerConn};
+use crate::pool::{Pool, ServerConn, Settings};
 use crate::shardmap::{HostId, ShardId, ShardMap};
 use crate::sql::shape::Shape;
-use crate::wire::backend;
 use crate::wire::stream::Stream;
 
 /// The most that is read from a server at once, while reads fill the buffer.
@@ -35,11 +35,13 @@ pub(crate) struct Client {
     pub(crate) outbox: Vec<u8>,
     sent: usize,
     /// What the client was last told of each reported parameter.
-    pub(crate) reported: Arc<Vec<(String, String)>>,
-    /// What a server has said of parameters since the client's last ReadyForQuery. As with Postgres, it comes in front of the
-    /// next one, if it is something new by then.
-    to_report: Vec<(String, String)>,
-    buffers: Arc<Buffers>,
+    pub(crate) reported: Reported,
+    /// What it is to be told in front of the next ReadyForQuery.
+    pub(super) news: Vec<(String, String)>,
+    /// In a block: what it had been told where an error goes back to.
+    pub(super) told_before: Option<Reported>,
+    /// The block has failed. What a server says now is of before the block, perhaps of another session.
+    pub(super) undone: bool,
     /// What `outbox` holds may wait for what the server says next, so that both go out in one write.
     pub(super) hold: Hold,
 }
@@ -61,7 +63,6 @@ pub(crate) struct Link {
     pub(crate) pool: Arc<Pool>,
     /// The map under which the host was chosen.
     pub(crate) map: Arc<ShardMap>,
-    buffers: Arc<Buffers>,
     /// What was done to the text of the Query under way, to map error positions back; empty if nothing was.
     pub(crate) sent_pieces: SmallVec<[SentPiece; 1]>,
     /// `None` only once it went back to its pool or was lost.
@@ -74,12 +75,19 @@ pub(crate) struct Link {
     pub(super) middle: Middle,
     /// Messages were sent that no Sync has followed yet.
     pub(crate) unsynced: bool,
+    /// Statements were described on it and nothing else was done: nothing that a client reads comes of its snapshot.
+    pub(crate) only_described: bool,
     /// Transaction status of the last ReadyForQuery: I, T or E.
     pub(crate) status: u8,
-    /// Settings that were in force when the transaction began: a rollback brings them back.
-    pub(crate) settings_at_begin: crate::pool::Settings,
+    /// Settings that were in force when the transaction began, and those that were unsure: a rollback brings them back.
+    at_begin: (Settings, Vec<String>),
     /// A setting was changed on it since then.
     pub(crate) settings_touched: bool,
+    /// Where in the outbox the statements begin that bring settings about, ahead of anything else of the transaction; how
+    /// many they are, and where they end.
+    pub(crate) brought: Option<(usize, usize, usize)>,
+    /// An error was said in the transaction.
+    pub(crate) refused: bool,
     /// A text of the client's that was sent otherwise than as its Query, as long as nothing else is under way.
     pub(crate) sent_text: Option<Box<SentText>>,
     /// What can be sent anew if its first Bind finds that the tables have changed.
@@ -101,8 +109,10 @@ pub(crate) struct Again {
     pub(crate) name: u32,
     /// The number of the reply to the Bind.
     pub(crate) reply: u64,
-    /// Where the Bind begins in what is written in one go.
+    /// Where the Bind, and what brings settings about for it, begins in what is written in one go.
     pub(crate) from: usize,
+    /// How many statements bring settings about.
+    pub(crate) ours: usize,
     /// What was written, once it is.
     pub(crate) written: Vec<u8>,
 }
@@ -163,10 +173,12 @@ pub(crate) fn char_count(text: &[u8]) -> u32 {
 pub(super) struct Middle {
     pub(super) rest: usize,
     pub(super) pass: Pass,
+    /// A ReadyForQuery has come behind which nothing is owed.
+    pub(super) ready: bool,
 }
 
 impl Client {
-    pub(crate) fn new(stream: Stream, buffers: Arc<Buffers>) -> Client {
+    pub(crate) fn new(stream: Stream) -> Client {
         Client {
             stream,
             inbox: Vec::new(),
@@ -174,8 +186,9 @@ impl Client {
             outbox: Vec::new(),
             sent: 0,
             reported: Arc::default(),
-            to_report: Vec::new(),
-            buffers,
+            news: Vec::new(),
+            told_before: None,
+            undone: false,
             hold: Hold::No,
         }
     }
@@ -196,8 +209,8 @@ impl Client {
 
     /// Gives the buffers back while nothing is in them.
     pub(crate) fn rest(&mut self) {
-        self.buffers.take_back(&mut self.inbox);
-        self.buffers.take_back(&mut self.outbox);
+        buffers::take_back(&mut self.inbox);
+        buffers::take_back(&mut self.outbox);
     }
 
     /// Adds a reply of our own.
@@ -205,7 +218,7 @@ impl Client {
         if self.outbox.is_empty() && self.hold == Hold::No {
             self.hold = Hold::UntilReply;
         }
-        self.buffers.lend(&mut self.outbox);
+        buffers::lend(&mut self.outbox);
         made.write(&mut self.outbox);
     }
 
@@ -242,7 +255,7 @@ impl Client {
     /// Reads what has come; `Ok(0)` is the end. No buffer is held until something is there.
     pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         ready!(self.stream.poll_read_ready(cx))?;
-        self.buffers.lend(&mut self.inbox);
+        buffers::lend(&mut self.inbox);
         if self.inbox.capacity() - self.inbox.len() < ROOM {
             self.inbox.drain(..self.read);
             self.read = 0;
@@ -260,31 +273,6 @@ impl Client {
         }
         read
     }
-
-    /// A server says what a parameter is now.
-    pub(crate) fn report(&mut self, name: &str, value: &str) {
-        match self.to_report.iter_mut().find(|(n, _)| n == name) {
-            Some(known) => known.1 = value.to_owned(),
-            None => self.to_report.push((name.to_owned(), value.to_owned())),
-        }
-    }
-
-    /// Whether something is to be said of parameters before the next ReadyForQuery.
-    pub(super) fn has_reports(&self) -> bool {
-        !self.to_report.is_empty()
-    }
-
-    /// A ReadyForQuery is next: says of the parameters what the client does not know yet.
-    pub(super) fn write_reports(&mut self) {
-        for (name, value) in std::mem::take(&mut self.to_report) {
-            match self.reported.iter().position(|(n, _)| *n == name) {
-                Some(i) if self.reported[i].1 == value => continue,
-                Some(i) => Arc::make_mut(&mut self.reported)[i].1.clone_from(&value),
-                None => Arc::make_mut(&mut self.reported).push((name.clone(), value.clone())),
-            }
-            backend::parameter_status(&mut self.outbox, &name, &value);
-        }
-    }
 }
 
 impl Link {
@@ -293,14 +281,12 @@ impl Link {
         map: Arc<ShardMap>,
         pool: Arc<Pool>,
         conn: Box<ServerConn>,
-        buffers: Arc<Buffers>,
     ) -> Link {
-        let settings_at_begin = conn.settings.clone();
+        let at_begin = (conn.settings.clone(), conn.unsure.clone());
         Link {
             host,
             pool,
             map,
-            buffers,
             sent_pieces: SmallVec::new(),
             conn: Some(conn),
             outbox: Vec::new(),
@@ -309,11 +295,15 @@ impl Link {
             middle: Middle {
                 rest: 0,
                 pass: Pass::Keep,
+                ready: false,
             },
             unsynced: false,
+            only_described: false,
             status: b'I',
-            settings_at_begin,
+            at_begin,
             settings_touched: false,
+            brought: None,
+            refused: false,
             sent_text: None,
             again: None,
             pin: None,
@@ -401,10 +391,40 @@ impl Link {
 
     /// Notes that a message was passed on but for its last `rest` bytes.
     pub(crate) fn pass_rest(&mut self, rest: usize) {
-        self.middle = Middle {
-            rest,
-            pass: Pass::On,
-        };
+        self.middle.rest = rest;
+        self.middle.pass = Pass::On;
+    }
+
+    /// A transaction begins here: its rollback brings back what is in force now.
+    pub(crate) fn begins_here(&mut self) {
+        if let Some(conn) = &self.conn {
+            self.at_begin = (conn.settings.clone(), conn.unsure.clone());
+        }
+        self.settings_touched = false;
+        self.refused = false;
+    }
+
+    /// The transaction has ended: what was set in it stays, or is undone.
+    pub(crate) fn transaction_over(&mut self, committed: bool) {
+        if let Some(conn) = &mut self.conn
+            && !committed
+        {
+            (conn.settings, conn.unsure) = self.at_begin.clone();
+        }
+        self.begins_here();
+    }
+
+    /// ReadyForQuery has come behind which nothing is owed; `before` it the status was this. Of a block the session knows how it ends.
+    pub(super) fn is_ready(&mut self, before: u8) {
+        self.unsynced = false;
+        self.brought = None;
+        if before != b'I' || self.status != b'I' {
+            return;
+        }
+        if self.settings_touched {
+            self.transaction_over(!self.refused);
+        }
+        self.refused = false;
     }
 
     /// Takes the connection out for good. It is not idle on the server, or not known to be.
@@ -428,14 +448,15 @@ impl Link {
         if let Some(conn) = &mut self.conn {
             conn.inbox.clear();
             self.walked = 0;
-            self.buffers.take_back(&mut conn.inbox);
+            buffers::take_back(&mut conn.inbox);
         }
-        self.buffers.take_back(&mut self.outbox);
+        buffers::take_back(&mut self.outbox);
     }
 
     /// Makes it ready to be kept beside the session's transactions; what is unread (notifications) stays. `false`: it can't be.
     pub(super) fn park(&mut self) -> bool {
         self.drop_again();
+        self.doubt_settings();
         if !self.is_idle() {
             return false;
         }
@@ -443,6 +464,14 @@ impl Link {
             self.rest();
         }
         true
+    }
+
+    /// If nobody has said what became of settings that were changed, they are not known.
+    fn doubt_settings(&mut self) {
+        if let Some(conn) = self.conn.as_mut().filter(|_| self.settings_touched) {
+            conn.doubt(conn.settings.changed_names(&self.at_begin.0));
+            conn.doubt(std::mem::take(&mut self.at_begin.1));
+        }
     }
 
     /// Nothing is sent anew any more.
@@ -458,14 +487,15 @@ impl Link {
     /// Gives the connection back to its pool if it is outside a transaction with nothing outstanding; else closes it.
     pub(crate) fn release(&mut self) {
         self.drop_again();
+        self.doubt_settings();
         let idle = self.is_idle();
         if let Some(mut conn) = self.conn.take() {
             if !idle || self.walked < conn.inbox.len() {
                 return self.pool.discard(conn);
             }
             conn.inbox.clear();
-            self.buffers.take_back(&mut conn.inbox);
-            self.buffers.take_back(&mut self.outbox);
+            buffers::take_back(&mut conn.inbox);
+            buffers::take_back(&mut self.outbox);
             self.pool.release(conn);
         }
     }
@@ -494,7 +524,8 @@ fn flush(
     Poll::Ready(Ok(()))
 }
 
-fn write_all(
+/// Writes what of `bytes` is not `sent` yet.
+pub(super) fn write_all(
     stream: &mut Stream,
     bytes: &[u8],
     sent: &mut usize,
@@ -538,7 +569,7 @@ pub(crate) fn poll_fill(cx: &mut Context<'_>, link: &mut Link) -> Poll<io::Resul
         conn.inbox.drain(..link.walked);
         link.walked = 0;
     }
-    link.buffers.lend(&mut conn.inbox);
+    buffers::lend(&mut conn.inbox);
     if conn.inbox.capacity() - conn.inbox.len() < ROOM {
         conn.inbox.reserve(READ_MOST.max(conn.inbox.len()));
     }

@@ -1,23 +1,23 @@
-//! Prepared statements by SQL: `PREPARE` and `EXECUTE`. They share their names with those of the protocol, as in Postgres,
+//! Prepared statements by SQL: `EXECUTE`, and `EXPLAIN` of it. They share their names with those of the protocol, as in Postgres,
 //! and the server-side statement of (text, types, shard), too: on one host the client's own `EXECUTE` runs it, so that
 //! Postgres gives the arguments their types. On several shards the arguments are bound as text.
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 
 use super::Session;
-use super::block::{Acted, tag};
-use super::context::{Described, FIRST_NORMAL_OID, Prepared, Statement};
+use super::block::Acted;
+use super::context::{Described, Prepared, Statement};
 use super::ends::{SentPiece, SentText, char_count};
 use super::errors::Fault;
 use super::extended::{BindNames, Portal, Several, gives_rows, no_parameters, server_name};
 use super::links::Need;
 use super::prepare::{Way, bad_hint};
 use super::replies::{Description, Pass, Reply};
-use super::set::{SetConfig, read_set_config};
+use super::set_config::{SetConfig, read_set_config};
+use super::simple::bring_for;
 use super::writes::Writing;
 use crate::pool::NO_SHARD;
 use crate::route::{Format, Param, Params, Values};
@@ -27,12 +27,10 @@ use crate::sql::hint;
 use crate::sql::shape::Shape;
 use crate::wire::backend;
 use crate::wire::error::{ErrorFields, SqlState};
-use crate::wire::frontend::{self, Bind, Kind};
+use crate::wire::frontend::{self, Bind};
 
-/// The name that a statement has on a server connection while it is looked at. No client's statement is ever named so there.
-const PREPARE: &[u8] = b"presplit_prepare";
 /// No types are stated.
-const NO_TYPES: [u32; 0] = [];
+pub(super) const NO_TYPES: [u32; 0] = [];
 
 /// What a statement that the session acts on came to.
 pub(super) enum Ran {
@@ -53,9 +51,9 @@ struct Call {
 }
 
 /// The arguments of an EXECUTE as parameters. Those of which the value is not certain are not there.
-struct Args<'a> {
-    args: &'a [Argument<'a>],
-    types: &'a [u32],
+pub(super) struct Args<'a> {
+    pub(super) args: &'a [Argument<'a>],
+    pub(super) types: &'a [u32],
 }
 
 impl Params for Args<'_> {
@@ -122,164 +120,9 @@ impl Session {
         }
     }
 
-    /// `PREPARE`: a server reads it as a whole and says which parameters and columns it has.
-    async fn prepare_sql(
-        &mut self,
-        control: &Control,
-        text: &[u8],
-        before: u32,
-    ) -> Result<Acted, Fault> {
-        let Control::Prepare {
-            name,
-            at,
-            types,
-            body,
-        } = control
-        else {
-            return Err(Fault::violation("no PREPARE"));
-        };
-        let reading = self.reading();
-        let of_body = &text[body.clone()];
-        let mut untyped = self.intern(of_body, NO_TYPES.iter().copied(), reading.clone())?;
-        let way = match self.way_to_prepare(&untyped) {
-            Err(fault) if self.wants_refresh(&fault) => {
-                self.refresh_tables().await;
-                untyped = self.intern(of_body, NO_TYPES.iter().copied(), reading.clone())?;
-                self.way_to_prepare(&untyped)?
-            }
-            Err(fault) if Self::is_unreadable(&fault) => {
-                return Err(Box::pin(self.syntax_fault(text, fault)).await);
-            }
-            other => other?,
-        };
-        let Way::One { host, shard, path } = way else {
-            return Err(Self::no_tables());
-        };
-        let spans = (at.clone(), body.clone());
-        let sent = self.text_to_prepare(&untyped, text, before, &spans, shard);
-        let i = self
-            .link(Need {
-                path,
-                ..Need::plain(host)
-            })
-            .await?;
-        let Some(described) = self.try_prepare(i, &untyped, sent).await? else {
-            return Ok(Acted::Passed);
-        };
-        let mut known = Vec::new();
-        for (n, oid) in described.parameters().enumerate() {
-            if oid >= FIRST_NORMAL_OID && n < *types {
-                return Err(Fault::unsupported(
-                    format!(
-                        "PREPARE with the type of ${} is not supported: a type of your own has another number on every host",
-                        n + 1
-                    ),
-                    "Leave the types out, or cast the parameter where it stands in the statement.",
-                ));
-            }
-            // The server finds it out anew wherever it is parsed.
-            known.push(if oid < FIRST_NORMAL_OID { oid } else { 0 });
-        }
-        self.check_statement_is_new(name.as_bytes())?;
-        let statement = self.intern(of_body, known.into_iter(), reading)?;
-        statement.accepted.store(true, Ordering::Relaxed);
-        statement.described.store(Some(described));
-        self.statements.put(name.as_bytes(), statement);
-        Ok(tag("PREPARE"))
-    }
-
-    fn way_to_prepare(&self, statement: &Statement) -> Result<Way, Fault> {
-        self.check_parse(statement)?;
-        let way = self.way_to_describe(statement)?;
-        way.ok_or_else(Self::no_tables)
-    }
-
-    /// The client's PREPARE under our name, with the shard's schema in its body, and how it was made.
-    fn text_to_prepare(
-        &self,
-        statement: &Statement,
-        text: &[u8],
-        before: u32,
-        (name, body): &(Range<usize>, Range<usize>),
-        shard: Option<ShardId>,
-    ) -> (Vec<u8>, SentText) {
-        let mut sent = text[..name.start].to_vec();
-        let mut pieces = SmallVec::new();
-        let mut piece = |from: &[u8], text: &Range<usize>, shard| {
-            pieces.push(SentPiece {
-                from: char_count(from),
-                len: u32::MAX / 2,
-                text: text.clone(),
-                prepared: statement.prepared.clone(),
-                shard,
-            });
-        };
-        piece(b"", &(0..text.len()), None);
-        sent.extend_from_slice(PREPARE);
-        piece(&sent, &(name.end..text.len()), None);
-        sent.extend_from_slice(&text[name.end..body.start]);
-        piece(&sent, body, shard);
-        match (&*statement.prepared, shard) {
-            (Prepared::Query(bound), Some(_)) => {
-                let values = Values {
-                    text: &statement.text,
-                    holes: &statement.holes,
-                    params: None,
-                };
-                self.write_text(&mut sent, bound, &values, shard);
-            }
-            _ => sent.extend_from_slice(&statement.text),
-        }
-        sent.extend_from_slice(&text[body.end..]);
-        let made = SentText {
-            text: text.into(),
-            before,
-            pieces,
-        };
-        (sent, made)
-    }
-
-    /// Has a server prepare, describe and forget a statement. `None`: it was refused, and the client has the error.
-    async fn try_prepare(
-        &mut self,
-        i: usize,
-        like: &Statement,
-        (sent, made): (Vec<u8>, SentText),
-    ) -> Result<Option<Arc<Described>>, Fault> {
-        self.settle_replies().await?;
-        let looked_at = Arc::new(Statement::unnamed(
-            self.context.next_statement_id(),
-            &like.text,
-            &Shape::default(),
-            &like.prepared,
-        ));
-        let link = &mut self.links[i];
-        let outbox = &mut link.outbox;
-        // One may be left if an earlier look was cut off.
-        frontend::close(outbox, Kind::Statement, PREPARE);
-        frontend::parse(outbox, b"", &sent, NO_TYPES.iter().copied());
-        frontend::bind_renamed(outbox, b"", b"", &[0; 6]);
-        frontend::execute(outbox, b"", 0);
-        frontend::describe(outbox, Kind::Statement, PREPARE);
-        frontend::close(outbox, Kind::Statement, PREPARE);
-        for _ in 0..3 {
-            self.replies.push(Reply::One(Pass::Keep));
-        }
-        self.replies.push(Reply::Execute(Pass::Keep));
-        let key = (looked_at.id, NO_SHARD);
-        let description = Description::of(Pass::Keep, &looked_at, key);
-        self.replies.push(description);
-        self.replies.push(Reply::One(Pass::Keep));
-        link.sent_text = Some(Box::new(made));
-        if self.finish_aside(i).await? {
-            return Ok(None);
-        }
-        Ok(looked_at.described.load_full())
-    }
-
     /// Ends messages of our own on a link, all of whose replies are waited for. `true`: the server has refused something,
     /// and the client has the error.
-    async fn finish_aside(&mut self, i: usize) -> Result<bool, Fault> {
+    pub(super) async fn finish_aside(&mut self, i: usize) -> Result<bool, Fault> {
         // In the middle of an implicit transaction a Sync would end it.
         let implicit = self.batch.now != b'Q' && self.block.is_none();
         let outbox = &mut self.links[i].outbox;
@@ -365,7 +208,8 @@ impl Session {
         };
         self.statements.check_told(name.as_bytes(), &statement)?;
         let types: Vec<u32> = described.parameters().collect();
-        if types.len() != call.args.len() {
+        // As Postgres: where there are no parameters, arguments are not looked at.
+        if types.len() != call.args.len() && !types.is_empty() {
             return Err(wrong_number(name, types.len(), call.args.len()));
         }
         let args = Args {
@@ -605,15 +449,20 @@ fn need(
         statement: Some((statement.id, shard.map_or(NO_SHARD, |s| s.0))),
         path,
         writes: statement.prepared.writes(),
+        bring: bring_for(&statement.prepared),
         state: statement.prepared.session_state(),
         unpreparable: statement.prepared.is_unpreparable(),
     }
 }
 
-/// The text with the name of server-side statement `n`, and the characters up to the end of that.
+/// The text with the name of server-side statement `n`, and the characters up to the end of that. A shorter name is filled up
+/// with blanks, so that positions in errors stay right.
 fn renamed(text: &[u8], name: &Range<usize>, n: u32) -> (Vec<u8>, u32) {
     let mut sent = text[..name.start].to_vec();
     sent.extend_from_slice(server_name(n, &mut [0; 12]));
+    let wanted = char_count(&text[..name.end]);
+    let missing = wanted.saturating_sub(char_count(&sent));
+    sent.extend(std::iter::repeat_n(b' ', missing as usize));
     let from = char_count(&sent);
     sent.extend_from_slice(&text[name.end..]);
     (sent, from)

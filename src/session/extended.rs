@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::block::{Acted, aborted};
+use super::bring::Bring;
 use super::context::{Passed, Prepared, Statement};
 use super::control::declared_cursor;
 use super::describe::Told;
@@ -16,7 +17,8 @@ use super::links::Need;
 use super::portions::Rows;
 use super::prepare::{Way, bad_hint};
 use super::replies::{Description, Made, Pass, Reply};
-use super::set::{SetConfig, read_set_config};
+use super::set_config::{SetConfig, read_set_config};
+use super::simple::bring_for;
 use super::writes::{Writing, spent};
 use super::{Now, Session};
 use foldhash::quality::RandomState;
@@ -225,13 +227,19 @@ pub(super) struct BindNames {
 
 /// A server-side statement's name, without allocating.
 pub(super) fn server_name(n: u32, buf: &mut [u8; 12]) -> &[u8] {
-    use std::io::Write;
-    buf[0] = b'p';
-    let mut rest = &mut buf[1..];
     // Ten digits always fit.
-    let _ = write!(rest, "{n}");
-    let left = rest.len();
-    &buf[..12 - left]
+    let (mut at, mut rest) = (buf.len(), n);
+    loop {
+        at -= 1;
+        buf[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    at -= 1;
+    buf[at] = b'p';
+    &buf[at..]
 }
 
 impl Session {
@@ -365,10 +373,9 @@ impl Session {
         }
     }
 
-    /// The statement of a Bind or Describe, made anew if the tables, or the settings by which it is read, have changed since.
-    pub(super) fn statement(&mut self, name: &[u8]) -> Result<Arc<Statement>, Fault> {
-        let reading = self.reading();
-        let Some(statement) = self.statements.get(name) else {
+    /// The statement of this name as it was last read.
+    pub(super) fn known_statement(&self, name: &[u8]) -> Result<&Arc<Statement>, Fault> {
+        self.statements.get(name).ok_or_else(|| {
             let message = if name.is_empty() {
                 "unnamed prepared statement does not exist".to_owned()
             } else {
@@ -377,18 +384,27 @@ impl Session {
                     String::from_utf8_lossy(name)
                 )
             };
-            return Err(Fault::statement(ErrorFields::error(
+            Fault::statement(ErrorFields::error(
                 SqlState::INVALID_STATEMENT_NAME,
                 message,
-            )));
-        };
+            ))
+        })
+    }
+
+    /// The statement of a Bind or Describe, made anew if the tables, or the settings by which it is read, have changed since.
+    pub(super) fn statement(&mut self, name: &[u8]) -> Result<Arc<Statement>, Fault> {
+        let reading = self.reading();
+        let statement = self.known_statement(name)?;
         let schema = self.schema();
-        if std::ptr::eq(statement.schema.as_ptr(), Arc::as_ptr(&schema))
-            && statement.reading == reading
-        {
+        let fits = statement.reading.fits(&reading);
+        if std::ptr::eq(statement.schema.as_ptr(), Arc::as_ptr(&schema)) && fits {
             return Ok(statement.clone());
         }
         let old = statement.clone();
+        let reading = match fits {
+            true => old.reading.clone(),
+            false => old.reading.go_on(&reading),
+        };
         let new = self.intern(&old.text, old.types.iter().copied(), reading)?;
         self.check_parse(&new)?;
         self.statements.replace(name, new.clone());
@@ -442,6 +458,7 @@ impl Session {
             statement: Some(key),
             path,
             writes: statement.prepared.writes(),
+            bring: bring_for(&statement.prepared),
             state: statement.prepared.session_state(),
             unpreparable: statement.prepared.is_unpreparable(),
         };
@@ -504,6 +521,7 @@ impl Session {
                         statement: Some(key),
                         path,
                         writes,
+                        bring: bring_for(&statement.prepared),
                         state,
                         unpreparable,
                     })
@@ -589,23 +607,29 @@ impl Session {
                 .told(&self.client.inbox[names.statement.clone()]),
             false => None,
         };
-        let first = self.block.is_none()
-            && told.is_none()
-            && names.statement.is_empty()
-            && self.links.iter().all(|link| !link.unsynced);
+        let first = self.block.is_none() && told.is_none() && names.statement.is_empty();
+        let first = first && (0..self.links.len()).all(|n| n == i || !self.links[n].unsynced);
+        let end = self.links[i].outbox.len();
+        let from = match self.links[i].brought {
+            Some((from, ours, last)) if last == end => Some((from, ours)),
+            _ => (!self.links[i].unsynced).then_some((end, 0)),
+        };
         let n = self.server_statement(i, statement, shard)?;
         let key = (statement.id, shard.map_or(NO_SHARD, |s| s.0));
         self.push_comparison(i, n, told, statement, key)?;
         let BindNames { portal, rest, .. } = names;
         let host = {
             let link = &mut self.links[i];
-            if first && !link.unsynced {
+            // Nothing but what brings settings about is in front of it.
+            let known = link.outbox.len() == end;
+            if let Some((from, ours)) = from.filter(|_| first && known) {
                 link.again = Some(Again {
                     statement: statement.clone(),
                     shard,
                     name: n,
                     reply: self.replies.next_number(),
-                    from: link.outbox.len(),
+                    from,
+                    ours,
                     written: Vec::new(),
                 });
             }
@@ -679,7 +703,7 @@ impl Session {
             .get(&self.client.inbox[names.statement.clone()]);
         if let Some(known) = known
             && std::ptr::eq(known.schema.as_ptr(), Arc::as_ptr(&schema))
-            && known.reading == reading
+            && known.reading.fits(&reading)
         {
             return Ok(known.clone());
         }
@@ -739,6 +763,7 @@ impl Session {
             true => read_set_config(&statement.text, &statement.holes, Some(&params))?,
             false => Vec::new(),
         };
+        self.check_default(&set)?;
         Ok((Some(way), set))
     }
 
@@ -782,6 +807,21 @@ impl Session {
             );
             self.replies.push(Reply::One(Pass::Keep));
         }
+        self.read_as_then(i, statement, |session| {
+            session.push_server_parse(i, statement, shard, added.name, waits);
+        });
+        Ok(added.name)
+    }
+
+    fn push_server_parse(
+        &mut self,
+        i: usize,
+        statement: &Arc<Statement>,
+        shard: Option<ShardId>,
+        name: u32,
+        waits: bool,
+    ) {
+        let mut buf = [0; 12];
         let types = statement.types.iter().copied();
         let link = &mut self.links[i];
         let mut outbox = std::mem::take(&mut link.outbox);
@@ -794,11 +834,11 @@ impl Session {
                 };
                 let mut text = Vec::with_capacity(statement.text.len() + 16);
                 self.write_text(&mut text, bound, &values, Some(shard));
-                frontend::parse(&mut outbox, server_name(added.name, &mut buf), &text, types);
+                frontend::parse(&mut outbox, server_name(name, &mut buf), &text, types);
             }
             _ => frontend::parse(
                 &mut outbox,
-                server_name(added.name, &mut buf),
+                server_name(name, &mut buf),
                 &statement.text,
                 types,
             ),
@@ -812,11 +852,10 @@ impl Session {
         }
         self.replies.push(Reply::Parse {
             pass,
-            name: added.name,
+            name,
             statement: statement.clone(),
             shard,
         });
-        Ok(added.name)
     }
 
     /// The server parses the statement anew when it is next used.
@@ -876,16 +915,20 @@ impl Session {
             return Err(Self::no_tables());
         };
         let key = (statement.id, shard.map_or(NO_SHARD, |s| s.0));
+        let link = self.links.iter().find(|l| l.host == host);
+        let only_described = link.is_none_or(|l| l.only_described);
         let i = self
             .link(Need {
                 host,
                 statement: Some(key),
                 path,
                 writes: false,
+                bring: Bring::Along,
                 state: SessionState::Same,
                 unpreparable: false,
             })
             .await?;
+        self.links[i].only_described = only_described;
         let n = self.server_statement(i, statement, shard)?;
         Ok((i, n, key))
     }
@@ -1050,10 +1093,18 @@ impl Session {
         of_block.or_else(|| self.held_cursor(name))
     }
 
+    fn is_held_cursor(&self, name: &[u8]) -> bool {
+        std::str::from_utf8(name).is_ok_and(|name| self.held_cursor(name).is_some())
+    }
+
     /// The link that a portal lives on.
     async fn link_of_portal(&mut self, host: HostId, name: &[u8]) -> Result<usize, Fault> {
         let Some(i) = self.links.iter().position(|l| l.host == host) else {
-            return Err(no_portal(name));
+            // A cursor WITH HOLD is on a connection that the session keeps.
+            return match self.is_held_cursor(name) {
+                true => self.link(Need::plain(host)).await,
+                false => Err(no_portal(name)),
+            };
         };
         if i != self.active {
             self.settle_replies().await?;
@@ -1120,9 +1171,12 @@ impl Session {
                 self.replies.push(Reply::Execute(Pass::On));
                 return Ok(());
             }
-            Some(Portal::On { host, rows, .. }) => {
-                let (host, rows) = (*host, *rows);
+            Some(Portal::On { host, rows, set }) => {
+                let (host, rows, sets) = (*host, *rows, !set.is_empty());
                 self.check_failed()?;
+                if sets {
+                    self.remember_settings();
+                }
                 let i = self.link_of_portal(host, name).await?;
                 let link = &mut self.links[i];
                 frontend::execute(&mut link.outbox, name, max_rows);
@@ -1238,11 +1292,13 @@ impl Session {
                     Some(_) => None,
                     None => self.cursor_host(&name),
                 };
+                let held = self.is_held_cursor(&name);
                 if let Some(host) = host
-                    && self.links.iter().any(|l| l.host == host)
+                    && (held || self.links.iter().any(|l| l.host == host))
                 {
                     let i = self.link_of_portal(host, &name).await?;
                     let link = &mut self.links[i];
+                    link.suspect |= held;
                     frontend::close(&mut link.outbox, Kind::Portal, &name);
                     link.unsynced = true;
                     self.replies.push(Reply::One(Pass::On));

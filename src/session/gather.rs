@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use super::Session;
+use super::bring::Bring;
 use super::context::Prepared;
 use super::errors::Fault;
 use super::extended::{BindParams, Several};
@@ -283,6 +284,7 @@ impl Session {
                 statement: Some((several.statement.id, shard.0)),
                 path: None,
                 writes: false,
+                bring: Bring::Along,
                 state: SessionState::Same,
                 unpreparable: false,
             })

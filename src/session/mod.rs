@@ -3,8 +3,10 @@
 
 mod batch;
 mod block;
+mod bring;
 mod buffers;
 mod cancel;
+mod checks;
 mod clients;
 mod commit;
 mod constraints;
@@ -12,6 +14,7 @@ mod context;
 mod control;
 mod copies;
 mod copy;
+mod date_style;
 mod ddl;
 mod ddl_block;
 mod ddl_lanes;
@@ -29,14 +32,18 @@ mod lanes;
 mod links;
 mod login;
 mod merge;
+mod parameters;
 mod pins;
 mod portions;
 mod prepare;
 mod queries;
+mod reading;
 mod relay;
 mod replies;
 mod set;
+mod set_config;
 mod simple;
+mod sql_prepare;
 mod syntax;
 mod temporary;
 mod writers;
@@ -60,6 +67,7 @@ use errors::Fault;
 use extended::Prepareds;
 use pins::Pins;
 use portions::Holding;
+use reading::Reading;
 use relay::{Relayed, Seen};
 use replies::Replies;
 use temporary::Temporary;
@@ -69,7 +77,7 @@ use crate::shardmap::ShardMap;
 use crate::sql::hint::Hint;
 use crate::wire::error::ErrorFields;
 use crate::wire::frame::{self, Header};
-use crate::wire::{backend, frontend};
+use crate::wire::frontend;
 
 /// A client that has logged in.
 pub(crate) struct Session {
@@ -98,7 +106,7 @@ pub(crate) struct Session {
     settings: Settings,
     startup: Settings,
     /// [`Session::reading`] of these settings.
-    reading: (Settings, Arc<[u8]>),
+    reading: (Settings, Arc<Reading>),
     /// What it has in server processes beyond its transactions.
     pins: Pins,
     temporary: Option<Box<Temporary>>,
@@ -303,6 +311,10 @@ impl Session {
                 Box::pin(self.let_go()).await;
             }
         }
+        if self.replies.is_empty() && !self.client.outbox.is_empty() {
+            // Or it would not be seen to be idle.
+            let _ = poll_fn(|cx| Poll::Ready(self.client.poll_flush(cx))).await;
+        }
         if self.client.pending().is_empty()
             && self.replies.is_empty()
             && self.client.outbox.is_empty()
@@ -435,7 +447,6 @@ impl Session {
         match self.batch.now {
             now @ (b'Q' | b'S' | b'F') => {
                 Box::pin(self.end_message(true)).await?;
-                Box::pin(self.bring_back()).await?;
                 self.batch = Batch::at(now);
                 if self.block.is_none() {
                     self.release_links().await;
@@ -446,13 +457,6 @@ impl Session {
             _ => self.batch.refused(),
         }
         self.client.flush().await.map_err(Fault::client)
-    }
-
-    /// Appends a ReadyForQuery of our own.
-    fn ready(&mut self) {
-        let status = self.status();
-        self.client.write_reports();
-        backend::ready(&mut self.client.outbox, status);
     }
 
     /// The transaction status as the client knows it.

@@ -10,6 +10,7 @@ use super::Session;
 use super::context::{Passed, Prepared, Routed, Schema, Scratch, Statement};
 use super::errors::Fault;
 use super::links::Need;
+use super::reading::Reading;
 use crate::route::{self, Bound, Names, Refusal, Route, Target, Values};
 use crate::shardmap::{HostId, ShardId};
 use crate::sql::control::{self, Control};
@@ -272,6 +273,9 @@ impl Session {
             bound,
             sets_config: has("set_config"),
             notifies: has("pg_notify"),
+            shares: tokens(text, &shape.holes)
+                .next()
+                .is_some_and(|first| shares_transaction(text, &first)),
             holds: is_with_hold(text, shape),
         })
     }
@@ -281,7 +285,7 @@ impl Session {
         &self,
         text: &[u8],
         types: impl ExactSizeIterator<Item = u32>,
-        reading: Arc<[u8]>,
+        reading: Arc<Reading>,
     ) -> Result<Arc<Statement>, Fault> {
         let schema = self.schema();
         let mut scratch = self
@@ -296,8 +300,8 @@ impl Session {
         key.clear();
         key.extend((types.len() as u16).to_be_bytes());
         key.extend(types.iter().flat_map(|t| t.to_be_bytes()));
-        key.extend((reading.len() as u32).to_be_bytes());
-        key.extend_from_slice(&reading);
+        key.extend((reading.key.len() as u32).to_be_bytes());
+        key.extend_from_slice(&reading.key);
         key.extend_from_slice(text);
         let known = scratch.statements.get(&key);
         let statement = match known {
@@ -315,7 +319,7 @@ impl Session {
         key: &[u8],
         text: &[u8],
         types: Box<[u32]>,
-        reading: Arc<[u8]>,
+        reading: Arc<Reading>,
     ) -> Result<Arc<Statement>, Fault> {
         let mut own_key = std::mem::take(&mut scratch.key);
         let prepared = self.look_up(scratch, schema, text);
@@ -495,6 +499,15 @@ pub(super) fn bad_hint(fault: hint::HintFault) -> Fault {
         ErrorFields::error(SqlState::SYNTAX_ERROR, fault.to_string())
             .hint("Write /* presplit: key=42 */, /* presplit: shard=7 */ or /* presplit: all */."),
     )
+}
+
+/// Whether a statement that begins with this word may stand in a transaction that something else began, and can't end it.
+fn shares_transaction(text: &[u8], first: &Token) -> bool {
+    const WORDS: [&str; 11] = [
+        "select", "insert", "update", "delete", "with", "values", "table", "merge", "copy",
+        "declare", "lock",
+    ];
+    first.is_punct(text, b'(') || WORDS.iter().any(|word| first.is_word(text, word))
 }
 
 /// Statements in which Postgres looks for parameters when it parses them.

@@ -8,9 +8,10 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use super::context::{Described, Prepared};
-use super::ends::{Client, Hold, Link, Middle, SentPiece, char_count, poll_fill};
+use super::ends::{Client, Hold, Link, Middle, SentPiece, char_count, poll_fill, write_all};
 use super::errors::Fault;
 use super::extended::server_name;
+use super::parameters::pass_status;
 use super::replies::{Made, Pass, Replies, Reply};
 use crate::pool::ServerConn;
 use crate::sql::rewrite;
@@ -45,32 +46,79 @@ pub(crate) struct Seen {
     pub(crate) failed_at: Option<u64>,
 }
 
-/// Sends what the link's outbox holds and passes replies on until none is owed (or the server waits for CopyData).
-pub(crate) async fn relay(
+/// Where a relay stands.
+#[derive(Default)]
+pub(crate) struct Run {
+    /// What of the server's bytes is on its way to the client: a range of the connection's inbox.
+    sent: usize,
+    end: usize,
+    /// All that has come is dealt with: the server is to say more.
+    reads: bool,
+}
+
+/// Sends what the link's outbox holds and passes replies on until none is owed (or the server waits for CopyData). A function
+/// to be polled, for the future of an `async fn` would be moved about for every message.
+pub(crate) fn poll_replies(
+    cx: &mut Context<'_>,
     client: &mut Client,
     link: &mut Link,
     replies: &mut Replies,
     seen: &mut Seen,
-) -> Result<Relayed, Fault> {
+    run: &mut Run,
+) -> Poll<Result<Relayed, Fault>> {
     loop {
-        match digest(client, link, replies, seen)? {
-            Step::Run(start, end) => {
-                write_run(client, link, start, end).await?;
-                link.walked = end;
-            }
+        ready!(poll_run(cx, client, link, run)).map_err(Fault::client)?;
+        let step = match run.reads {
+            true => Step::Read,
+            false => digest(client, link, replies, seen)?,
+        };
+        match step {
+            Step::Run(start, end) => (run.sent, run.end) = (start, end),
             Step::Read => {
-                if fill(client, link).await? == 0 {
-                    return Err(Fault::lost(&link.pool.host, None));
+                run.reads = true;
+                let flushed = client.poll_flush_unless_held(cx).map_err(Fault::client)?;
+                // A server that does not read may be waiting for us to read: reading goes on whether or not all is sent.
+                let _ = link
+                    .poll_flush(cx)
+                    .map_err(|e| Fault::lost(&link.pool.host, Some(e)))?;
+                ready!(flushed);
+                let read = ready!(poll_fill(cx, link));
+                if read.map_err(|e| Fault::lost(&link.pool.host, Some(e)))? == 0 {
+                    return Poll::Ready(Err(Fault::lost(&link.pool.host, None)));
                 }
-            }
-            Step::CopyIn => {
-                client.flush().await.map_err(Fault::client)?;
-                return Ok(Relayed::CopyIn);
+                run.reads = false;
             }
             // What is left in the outbox goes out before the client is next waited for.
-            Step::Done => return Ok(Relayed::Done),
+            Step::CopyIn => return Poll::Ready(Ok(Relayed::CopyIn)),
+            Step::Done => return Poll::Ready(Ok(Relayed::Done)),
         }
     }
+}
+
+/// Writes a run of the server's bytes straight to the client, unless something is to go out before it or behind it.
+fn poll_run(
+    cx: &mut Context<'_>,
+    client: &mut Client,
+    link: &mut Link,
+    run: &mut Run,
+) -> Poll<io::Result<()>> {
+    let Some(conn) = link.conn.as_ref().filter(|_| run.end > 0) else {
+        return Poll::Ready(Ok(()));
+    };
+    if !client.outbox.is_empty() || client.hold == Hold::ForCaller {
+        client
+            .outbox
+            .extend_from_slice(&conn.inbox[run.sent..run.end]);
+        if client.hold == Hold::UntilReply {
+            client.hold = Hold::No;
+        }
+    } else {
+        let (stream, bytes) = (&mut client.stream, &conn.inbox[..run.end]);
+        ready!(write_all(stream, bytes, &mut run.sent, cx))?;
+    }
+    link.walked = run.end;
+    *run = Run::default();
+    Poll::Ready(Ok(()))
 }
 
 /// Passes on whatever replies are there already, without waiting for more. `Ready(0)` is the end of the stream.
@@ -114,54 +162,6 @@ pub(crate) fn poll_relay(
     }
 }
 
-/// Flushes both outboxes and reads from the server.
-async fn fill(client: &mut Client, link: &mut Link) -> Result<usize, Fault> {
-    poll_fn(|cx| {
-        let flushed = client.poll_flush_unless_held(cx).map_err(Fault::client)?;
-        // A server that does not read may be waiting for us to read: reading goes on whether or not all is sent.
-        let _ = link
-            .poll_flush(cx)
-            .map_err(|e| Fault::lost(&link.pool.host, Some(e)))?;
-        ready!(flushed);
-        poll_fill(cx, link).map_err(|e| Fault::lost(&link.pool.host, Some(e)))
-    })
-    .await
-}
-
-/// Writes a run of the server's bytes straight to the client.
-async fn write_run(
-    client: &mut Client,
-    link: &mut Link,
-    start: usize,
-    end: usize,
-) -> Result<(), Fault> {
-    let Some(conn) = &link.conn else {
-        return Ok(());
-    };
-    let run = &conn.inbox[start..end];
-    if !client.outbox.is_empty() || client.hold == Hold::ForCaller {
-        client.outbox.extend_from_slice(run);
-        if client.hold == Hold::UntilReply {
-            client.hold = Hold::No;
-        }
-        return Ok(());
-    }
-    let mut sent = 0;
-    let stream = &mut client.stream;
-    poll_fn(|cx| {
-        while sent < run.len() {
-            match ready!(stream.poll_write(cx, &run[sent..])) {
-                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Ok(n) => sent += n,
-                Err(e) => return Poll::Ready(Err(e)),
-            }
-        }
-        Poll::Ready(Ok(()))
-    })
-    .await
-    .map_err(Fault::client)
-}
-
 /// What to do next about the bytes that have come from the server.
 enum Step {
     /// Pass these on (a range of the connection's inbox).
@@ -200,22 +200,27 @@ fn digest(
                 continue;
             }
         }
-        let news = client.has_reports();
-        match walk(
+        let (news, before) = (client.has_reports(), link.status);
+        let walked = walk(
             conn,
             &mut link.middle,
             &mut link.status,
             replies,
             (start, at),
             news,
-        )? {
+        )?;
+        if std::mem::take(&mut link.middle.ready) {
+            link.is_ready(before);
+        }
+        match walked {
             Walked::Step(step) => return Ok(step),
             Walked::Report => client.write_reports(),
             Walked::Unexpected(tag) => return Err(Fault::protocol(&link.pool.host, tag)),
             Walked::Kept(end) => link.walked = end,
             Walked::Made(made) => client.make(&made),
             Walked::Look(end) => {
-                let message = conn.inbox[start..end].to_vec();
+                let unread = link.unread();
+                let message = unread[..end - start].to_vec();
                 link.walked = end;
                 let message = link.reword(message);
                 if look(client, link, replies, seen, &message)? {
@@ -295,20 +300,20 @@ fn walk(
         match verdict {
             Verdict::Ready(_) => {
                 *status = bytes.get(5).copied().unwrap_or(b'E');
-                replies.pop();
+                replies.answered();
+                middle.ready = !replies.are_asked();
             }
             Verdict::Answers(_) => {
-                if let Some(Reply::Parse { statement, .. }) = replies.pop() {
+                if let Some(Reply::Parse { statement, .. }) = replies.front() {
                     statement.accepted.store(true, Ordering::Relaxed);
                 }
+                replies.answered();
             }
             _ => {}
         }
         let here = header.len.min(bytes.len());
-        *middle = Middle {
-            rest: header.len - here,
-            pass,
-        };
+        middle.rest = header.len - here;
+        middle.pass = pass;
         at += here;
         if pass == Pass::Keep {
             return Ok(Walked::Kept(at));
@@ -364,6 +369,7 @@ fn pass_of(owed: &Reply) -> Pass {
         | Reply::Sync(p) => *p,
         Reply::Parse { pass, .. } => *pass,
         Reply::Description(description) => description.pass,
+        Reply::Bring | Reply::Ours { .. } => Pass::Keep,
         Reply::Part | Reply::Share { .. } | Reply::Made(_) => Pass::On,
     }
 }
@@ -376,9 +382,13 @@ pub(super) fn judge(tag: u8, owed: &Reply) -> Verdict {
         (b'N', _) => Verdict::Pass(pass),
         // Whatever is under way: it is for the client.
         (b'A', _) => Verdict::Pass(Pass::On),
-        (b'Z', Reply::Query(_) | Reply::Sync(_)) => Verdict::Ready(pass),
+        (b'Z', Reply::Query(_) | Reply::Bring | Reply::Sync(_)) => Verdict::Ready(pass),
         (b'Z', Reply::Part) => Verdict::Ready(Pass::Keep),
-        (_, Reply::Query(_) | Reply::Part) => Verdict::Pass(pass),
+        (_, Reply::Query(_) | Reply::Bring | Reply::Part) => Verdict::Pass(pass),
+        (b'1' | b'2' | b'D', Reply::Ours { .. }) => Verdict::Pass(pass),
+        (b'C', Reply::Ours { closes: true }) => Verdict::Pass(pass),
+        (b'C', Reply::Ours { closes: false }) => Verdict::Answers(pass),
+        (b'3', Reply::Ours { closes: true }) => Verdict::Answers(pass),
         (b'1', Reply::Parse { .. }) => Verdict::Answers(pass),
         (b'1' | b'2' | b'3', Reply::One(_)) => Verdict::Answers(pass),
         (b't' | b'T' | b'n', Reply::Description(_)) => Verdict::Look,
@@ -390,23 +400,6 @@ pub(super) fn judge(tag: u8, owed: &Reply) -> Verdict {
         (b'D', Reply::Share { .. }) => Verdict::Pass(pass),
         _ => Verdict::Unexpected,
     }
-}
-
-/// Notes a ParameterStatus message, of which the client hears before its next ReadyForQuery. `false`: it is none.
-pub(super) fn pass_status(client: &mut Client, link: &mut Link, message: &[u8]) -> bool {
-    let Ok(status) = ParameterStatus::decode(&message[frame::HEADER..]) else {
-        return false;
-    };
-    if let (Ok(name), Ok(value)) = (
-        std::str::from_utf8(status.name),
-        std::str::from_utf8(status.value),
-    ) {
-        if let Some(conn) = &mut link.conn {
-            conn.report(name, value);
-        }
-        client.report(name, value);
-    }
-    true
 }
 
 /// Deals with a whole message of which the content matters. `true`: the server now waits for CopyData.
@@ -438,7 +431,9 @@ fn look(
             if view.is_fatal() {
                 return Err(Fault::ended(&link.pool.host, &view));
             }
-            if let Some(Reply::Query(Pass::Keep)) = replies.front() {
+            if let Some(Reply::Query(Pass::Keep) | Reply::Bring | Reply::Ours { .. }) =
+                replies.front()
+            {
                 // The settings that the client's statement, already sent, relies on could not be brought about.
                 return Err(Fault::ended(&link.pool.host, &view));
             }
@@ -447,10 +442,12 @@ fn look(
             if stale && run_anew(link, replies) {
                 return Ok(false);
             }
+            link.refused = true;
             seen.error = true;
             seen.failed_at.get_or_insert(replies.front_number());
             let error = error_back(client, link, replies.front(), &view, message);
             client.outbox.extend_from_slice(&error);
+            client.undo();
             let mut refused = Vec::new();
             let synced = replies.drop_until_sync(&mut |reply| {
                 if let Reply::Parse { name, .. } = reply {
@@ -542,12 +539,16 @@ fn run_anew(link: &mut Link, replies: &mut Replies) -> bool {
         statement.types.iter().copied(),
     );
     link.outbox.extend_from_slice(&again.written[again.from..]);
-    replies.put_in_front(Reply::Parse {
-        pass: Pass::Keep,
-        name: again.name,
-        statement: again.statement.clone(),
-        shard: again.shard,
-    });
+    // Settings that were brought about in front of it are undone with it, and sent anew.
+    replies.put_in_front(
+        Reply::Parse {
+            pass: Pass::Keep,
+            name: again.name,
+            statement: again.statement.clone(),
+            shard: again.shard,
+        },
+        again.ours,
+    );
     true
 }
 

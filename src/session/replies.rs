@@ -13,6 +13,10 @@ use crate::wire::backend::{self, CommandComplete};
 pub(crate) enum Reply {
     /// Query: anything up to ReadyForQuery.
     Query(Pass),
+    /// Query of our own that sets what the client's statement, already sent, relies on: an error ends the connection.
+    Bring,
+    /// Parse, Bind and Execute of a statement of our own that the client's relies on, likewise; then perhaps a Close.
+    Ours { closes: bool },
     /// Query, of which the client gets all but ReadyForQuery: more follows.
     Part,
     /// Parse: ParseComplete.
@@ -113,13 +117,16 @@ struct Total {
 
 impl Replies {
     /// The statement of the Bind at the front is parsed anew, after the Sync that ends what it was sent in: three replies that
-    /// come before its own.
-    pub(crate) fn put_in_front(&mut self, parse: Reply) {
+    /// come before its own, and so many of [`Reply::Ours`].
+    pub(crate) fn put_in_front(&mut self, parse: Reply, ours: usize) {
+        for _ in 0..ours {
+            self.queue.push_front(Reply::Ours { closes: false });
+        }
         self.queue.push_front(parse);
         self.queue.push_front(Reply::One(Pass::Keep));
         self.queue.push_front(Reply::Sync(Pass::Keep));
-        self.asked += 3;
-        self.in_front += 3;
+        self.asked += 3 + ours;
+        self.in_front += 3 + ours;
     }
 
     pub(crate) fn push(&mut self, reply: Reply) {
@@ -164,6 +171,19 @@ impl Replies {
 
     pub(crate) fn front_mut(&mut self) -> Option<&mut Reply> {
         self.queue.front_mut()
+    }
+
+    /// Drops the oldest, of which the answer needs no more than that.
+    #[inline]
+    pub(crate) fn answered(&mut self) {
+        match self.queue.front() {
+            None | Some(Reply::Made(_)) => drop(self.pop()),
+            Some(_) => {
+                self.in_front = self.in_front.saturating_sub(1);
+                self.asked -= 1;
+                self.queue.pop_front();
+            }
+        }
     }
 
     pub(crate) fn pop(&mut self) -> Option<Reply> {
@@ -219,7 +239,10 @@ impl Replies {
     pub(crate) fn drop_until_sync(&mut self, dropped: &mut dyn FnMut(&Reply)) -> bool {
         self.total = None;
         while let Some(reply) = self.queue.front() {
-            if matches!(reply, Reply::Query(_) | Reply::Part | Reply::Sync(_)) {
+            if matches!(
+                reply,
+                Reply::Query(_) | Reply::Bring | Reply::Part | Reply::Sync(_)
+            ) {
                 return true;
             }
             dropped(reply);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::block::{Acted, aborted};
+use super::bring::Bring;
 use super::context::Prepared;
 use super::control::{declared_cursor, in_block};
 use super::ddl::Item;
@@ -15,13 +16,14 @@ use super::execute::Ran;
 use super::links::Need;
 use super::prepare::{Read, Way};
 use super::replies::{Pass, Reply};
-use super::set::set_config_in;
+use super::set_config::set_config_in;
 use super::syntax::Found;
 use super::{Now, Session};
 use crate::route::{SessionState, Values};
 use crate::shardmap::{HostId, ShardId};
 use crate::sql::control::{BeginOptions, Control, Discard};
 use crate::sql::shape::Shape;
+use crate::wire::backend::CommandComplete;
 use crate::wire::error::SqlState;
 use crate::wire::{backend, frame, frontend};
 
@@ -63,13 +65,15 @@ impl Session {
             statement: None,
             path,
             writes: prepared.writes(),
+            bring: bring_for(prepared),
             state: prepared.session_state(),
             unpreparable: prepared.is_unpreparable(),
         };
         let Some(i) = self.link_now(&need)? else {
             return Ok(false);
         };
-        self.push_query(i, &text, shard, read.prepared.clone(), read.message);
+        let reply = Reply::Query(Pass::On);
+        self.push_query(i, &text, shard, read.prepared.clone(), read.message, reply);
         Ok(true)
     }
 
@@ -81,6 +85,7 @@ impl Session {
         shard: Option<ShardId>,
         prepared: Arc<Prepared>,
         message: Vec<u8>,
+        reply: Reply,
     ) {
         self.context.stats.routed();
         let link = &mut self.links[i];
@@ -101,7 +106,7 @@ impl Session {
         } else {
             link.outbox.extend_from_slice(&message);
         }
-        self.replies.push(Reply::Query(Pass::On));
+        self.replies.push(reply);
         if self.block.is_some() {
             let host = link.host;
             self.note_cursor(declared_cursor(&self.client.inbox[text.clone()]), host);
@@ -157,17 +162,33 @@ impl Session {
                         statement: None,
                         path,
                         writes,
+                        bring: bring_for(prepared),
                         state,
                         unpreparable,
                     })
                     .await?;
-                self.push_query(i, &text, shard, read.prepared.clone(), read.message);
+                let (sets, prepared) = (!set.is_empty(), read.prepared.clone());
+                if sets {
+                    self.remember_settings();
+                }
+                let reply = if sets {
+                    Reply::Part
+                } else {
+                    Reply::Query(Pass::On)
+                };
+                self.push_query(i, &text, shard, prepared, read.message, reply);
                 let error = self.relay().await?;
                 match error {
                     true => self.end_implicit(false),
-                    false => self.note_set_config(set).await?,
+                    false => {
+                        self.note_set_config(set).await?;
+                        self.gather_news();
+                    }
                 }
                 self.settle().await;
+                if sets {
+                    self.ready();
+                }
             }
             (Prepared::Query(_), Some(Way::Everywhere)) => {
                 Box::pin(self.ddl_simple(&text, read.prepared.clone())).await?;
@@ -302,6 +323,9 @@ impl Session {
                 error |= self.sync_link(i).await?;
             }
         }
+        if !error {
+            self.gather_news();
+        }
         self.end_implicit(!error);
         self.note_run();
         if let (Acted::Answered(bytes), false) = (acted, error) {
@@ -412,6 +436,10 @@ impl Session {
                         statement: None,
                         path: plan.path,
                         writes: plan.writes,
+                        bring: match plan.apart {
+                            true => Bring::Before,
+                            false => Bring::Along,
+                        },
                         state: plan.state,
                         unpreparable: plan.unpreparable,
                     })
@@ -466,6 +494,7 @@ impl Session {
                 plan.path = path;
                 plan.alone += usize::from(prepared.sets_config());
                 plan.writes |= prepared.writes();
+                plan.apart |= !prepared.shares_transaction();
                 plan.unpreparable |= prepared.is_unpreparable();
                 plan.state = plan.state.max(prepared.session_state());
                 // Without tag, length and NUL.
@@ -503,6 +532,8 @@ impl Session {
                 };
                 plan.alone += usize::from(!plain);
                 plan.whole = true;
+                // What is brought about must outlive the end of a transaction.
+                plan.apart = true;
                 plan.message.extend_from_slice(piece);
             }
             (Prepared::NoTables, _) => return Err(Self::no_tables()),
@@ -558,6 +589,7 @@ impl Session {
                             statement: None,
                             path,
                             writes: prepared.writes(),
+                            bring: bring_for(prepared),
                             state: prepared.session_state(),
                             unpreparable: prepared.is_unpreparable(),
                         })
@@ -566,6 +598,10 @@ impl Session {
                         true => set_config_in(text)?,
                         false => Vec::new(),
                     };
+                    self.check_default(&set)?;
+                    if !set.is_empty() {
+                        self.remember_settings();
+                    }
                     let sent = SentPiece {
                         from: 0,
                         len: u32::MAX - 1,
@@ -581,6 +617,7 @@ impl Session {
                     error = self.relay().await?;
                     if !error {
                         self.note_set_config(set).await?;
+                        self.batch.has_set |= prepared.sets_config();
                     }
                 }
                 (Prepared::Query(_), Some(Way::Everywhere)) => {
@@ -619,10 +656,13 @@ impl Session {
                     let before = char_count(&whole[..piece.start]);
                     match Box::pin(self.act_on(control, text, before)).await? {
                         Ran::Acted(acted) => {
-                            if let Acted::Answered(bytes) = acted {
-                                self.client.outbox.extend_from_slice(&bytes);
-                            }
                             error = self.batch.take_refused();
+                            if let Acted::Answered(bytes) = acted {
+                                match lone_tag(&bytes) {
+                                    Some(tag) if !error => done = Some(tag),
+                                    _ => self.client.outbox.extend_from_slice(&bytes),
+                                }
+                            }
                         }
                         Ran::Written(tag) => {
                             done = tag;
@@ -641,8 +681,10 @@ impl Session {
                 break;
             }
         }
+        if !failed && !self.in_message_block() {
+            self.gather_news();
+        }
         let failed = self.end_message(failed).await?;
-        self.bring_back().await?;
         if let Some(tag) = done.filter(|_| !failed) {
             backend::command_complete(&mut self.client.outbox, &tag);
         }
@@ -652,6 +694,23 @@ impl Session {
         self.ready();
         Ok(())
     }
+}
+
+/// How settings are brought about for a statement.
+pub(super) fn bring_for(prepared: &Prepared) -> Bring {
+    match prepared.shares_transaction() {
+        true => Bring::Along,
+        false => Bring::Before,
+    }
+}
+
+/// The tag of an answer that is a CommandComplete alone: it is told once what it ends is committed.
+fn lone_tag(answer: &[u8]) -> Option<String> {
+    let header = frame::header(answer).ok()??;
+    let is_lone = header.tag == b'C' && header.len == answer.len();
+    let complete = CommandComplete::decode(&answer[frame::HEADER..]).ok();
+    let tag = complete.filter(|_| is_lone)?.tag;
+    Some(String::from_utf8_lossy(tag).into_owned())
 }
 
 /// What a text of several statements comes to.
@@ -667,6 +726,8 @@ struct Pieces {
     /// How many the session itself acts on.
     alone: usize,
     writes: bool,
+    /// One of them can't share a transaction with settings.
+    apart: bool,
     /// Some show what is set, some need the search_path of their shard.
     shows: bool,
     paths: bool,

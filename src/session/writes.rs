@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use smallvec::SmallVec;
 
 use super::Session;
+use super::bring::Bring;
 use super::context::{Prepared, Routed, Statement};
 use super::errors::Fault;
 use super::extended::server_name;
@@ -351,6 +352,7 @@ impl Session {
             statement: None,
             path: Need::path(write.names, Some(shard)),
             writes: true,
+            bring: Bring::Along,
             state: SessionState::Same,
             unpreparable: false,
         }
@@ -445,7 +447,7 @@ impl Session {
         speaks: Speaks,
     ) -> Result<(), Fault> {
         let need = self.need(self.links[i].host, &writing.write, part);
-        self.bring_settings(i, need.path)?;
+        self.bring_settings(i, need.path, need.bring)?;
         let bind = Bind::decode(&writing.bind)?;
         let params: Vec<Param<'_>> = bind.params().collect();
         let portal = portal_name(0);

@@ -255,6 +255,7 @@ impl Control {
             | Control::CommitPrepared(_)
             | Control::RollbackPrepared(_)
             | Control::SetTransactionSnapshot(_)
+            | Control::SetTransaction(_)
             | Control::Prepare { .. }
             | Control::Declare { .. }
             | Control::ExplainRoute { .. } => true,

@@ -152,7 +152,10 @@ pub fn splice_range(
     range: Range<usize>,
     out: &mut Vec<u8>,
 ) {
-    let first = edits.partition_point(|edit| Change::of(*edit, text, holes).at < range.start);
+    let first = match range.start {
+        0 => 0,
+        start => edits.partition_point(|edit| Change::of(*edit, text, holes).at < start),
+    };
     let mut copied = range.start;
     for edit in &edits[first..] {
         let change = Change::of(*edit, text, holes);

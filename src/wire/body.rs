@@ -1,7 +1,6 @@
 //! A cursor over the body of one exact frame, with the checks and the words of src/backend/libpq/pqformat.c.
 
-use std::ffi::CStr;
-
+use memchr::memchr;
 use thiserror::Error;
 
 use super::error::{ErrorFields, SqlState};
@@ -97,10 +96,13 @@ impl<'a> Body<'a> {
     /// A string up to its NUL, which is taken but not returned.
     #[inline]
     pub fn cstr(&mut self) -> Result<&'a [u8], DecodeFault> {
-        // The standard library's own search for a NUL, several bytes at a time.
-        let text = CStr::from_bytes_until_nul(self.0).map_err(|_| DecodeFault::NoNul)?;
-        let text = &self.0[..text.count_bytes()];
-        self.0 = &self.0[text.len() + 1..];
+        // Names are empty more often than not.
+        let end = match self.0.first() {
+            Some(0) => 0,
+            _ => memchr(0, self.0).ok_or(DecodeFault::NoNul)?,
+        };
+        let text = &self.0[..end];
+        self.0 = &self.0[end + 1..];
         Ok(text)
     }
 

@@ -78,7 +78,7 @@ fn columns(body: &[u8]) -> Vec<u8> {
 fn fields(body: &[u8]) -> Vec<u8> {
     let fields = body.split(|b| *b == 0).filter(|f| !f.is_empty());
     let cancelled = body.windows(7).any(|w| w == b"\0C57014");
-    let kept = fields.filter(|f| !b"FLRs".contains(&f[0]) && !(cancelled && f[0] == b'W'));
+    let kept = fields.filter(|f| !(b"FLRs".contains(&f[0]) || cancelled && f[0] == b'W'));
     let mut kept: Vec<Vec<u8>> = kept.map(<[u8]>::to_vec).collect();
     for field in kept.iter_mut().filter(|f| b"Wq".contains(&f[0])) {
         while let Some(at) = field.windows(6).position(|w| w == b"shard_") {

@@ -20,6 +20,20 @@ pub struct Stream {
 
 /// The stream of this number, about these users.
 pub fn stream(seed: u64, number: u64, users: [i64; 2]) -> Stream {
+    made_of(seed, number, users, Maker::phrase)
+}
+
+/// The same, of statements prepared by SQL, and of function calls, among others.
+pub fn prepared(seed: u64, number: u64, users: [i64; 2]) -> Stream {
+    made_of(seed, number, users, |maker| {
+        match maker.rng.random_range(0..3) {
+            0 => maker.phrase(),
+            _ => maker.sql_prepared(),
+        }
+    })
+}
+
+fn made_of(seed: u64, number: u64, users: [i64; 2], phrase: fn(&mut Maker)) -> Stream {
     let mut rng = StdRng::seed_from_u64(seed.wrapping_mul(1_000_003).wrapping_add(number));
     let manner = Manner {
         startup: startup(&mut rng),
@@ -37,7 +51,7 @@ pub fn stream(seed: u64, number: u64, users: [i64; 2]) -> Stream {
     };
     maker.pauses = maker.rng.random_bool(0.5);
     for _ in 0..maker.rng.random_range(2..9) {
-        maker.phrase();
+        phrase(&mut maker);
     }
     Stream {
         manner,
@@ -112,6 +126,121 @@ impl Maker {
         let sql = self.fill(sql);
         self.push(Message::Query(sql));
         self.pause(1, 3);
+    }
+
+    /// PREPARE, EXECUTE and DEALLOCATE, by either protocol; Bind of what PREPARE has made.
+    fn sql_prepared(&mut self) {
+        for _ in 0..self.rng.random_range(2..7) {
+            let name = self.name();
+            let known = self.prepared.iter().find(|(n, _)| *n == name).map(|p| p.1);
+            let quoted = format!("\"{name}\"");
+            let sql = match (self.rng.random_range(0..12), known) {
+                (0..3, _) | (_, None) => {
+                    let text = loop {
+                        let text = self.text();
+                        // Others can't be prepared by SQL.
+                        let first = text.sql.split(' ').next().unwrap();
+                        if !text.sql.ends_with("AND")
+                            && ["SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "VALUES"]
+                                .contains(&first)
+                        {
+                            break text;
+                        }
+                    };
+                    self.prepared.retain(|(n, _)| *n != name);
+                    self.prepared.push((name, text));
+                    let types: Vec<_> = text.params.iter().map(|p| p.type_name()).collect();
+                    let types = match types.is_empty() || self.rng.random_bool(0.5) {
+                        true => String::new(),
+                        false => format!(" ({})", types.join(", ")),
+                    };
+                    if self.rng.random_ratio(3, 4) {
+                        let gone = format!("DEALLOCATE {quoted}");
+                        self.say(gone);
+                    }
+                    format!("PREPARE {quoted}{types} AS {}", text.sql)
+                }
+                (3..8, Some(text)) => {
+                    let mut args: Vec<_> = text
+                        .params
+                        .iter()
+                        .map(|place| place.literal(&mut self.rng, self.users))
+                        .collect();
+                    if self.rng.random_ratio(1, 30) {
+                        args.push("1".to_owned());
+                    }
+                    let explain = match self.rng.random_ratio(1, 15) {
+                        true => "EXPLAIN (COSTS off) ",
+                        false => "",
+                    };
+                    match args.is_empty() {
+                        true => format!("{explain}EXECUTE {quoted}"),
+                        false => format!("{explain}EXECUTE {quoted} ({})", args.join(", ")),
+                    }
+                }
+                (8, Some(text)) => {
+                    self.bind("", name, text);
+                    self.execute("", 0);
+                    self.sync();
+                    continue;
+                }
+                (9, _) => {
+                    self.push(Message::DescribeStatement(name.to_owned()));
+                    self.sync();
+                    continue;
+                }
+                (10, Some(_)) => {
+                    let function = *[177, 154, 177, 4].choose(&mut self.rng).unwrap();
+                    let args = ["7", "2", "0", "x"].choose_multiple(&mut self.rng, 2);
+                    let args = args.map(|a| (*a).to_owned()).collect();
+                    self.push(Message::FunctionCall(function, args));
+                    continue;
+                }
+                (_, Some(_)) => format!("DEALLOCATE {quoted}"),
+            };
+            // A deferred constraint that fails is told behind the last tag; PREPARE alone takes no snapshot.
+            let other = self.plain();
+            let touchy = ["FROM users", "users SET", "ISOLATION", "READ ONLY"];
+            let text = known.map_or("", |text| text.sql);
+            if [&sql, &other, text]
+                .iter()
+                .any(|t| touchy.iter().any(|w| t.contains(w)))
+            {
+                self.say(sql);
+                continue;
+            }
+            match self.rng.random_range(0..6) {
+                0 => self.query(&format!("{sql}; {other}")),
+                1 => self.query(&format!("{other}; {sql}")),
+                _ => self.say(sql),
+            }
+        }
+        self.sync();
+    }
+
+    /// Runs a statement without parameters.
+    fn say(&mut self, sql: String) {
+        if self.rng.random_bool(0.6) {
+            self.query(&sql);
+            return;
+        }
+        let sql = self.fill(&sql);
+        let (name, types) = (String::new(), Vec::new());
+        self.push(Message::Parse { name, sql, types });
+        self.push(Message::Bind {
+            portal: String::new(),
+            statement: String::new(),
+            formats: Vec::new(),
+            params: Vec::new(),
+            results: Vec::new(),
+        });
+        if self.rng.random_bool(0.5) {
+            self.push(Message::DescribePortal(String::new()));
+        }
+        self.execute("", 0);
+        if self.rng.random_ratio(2, 3) {
+            self.sync();
+        }
     }
 
     fn sync(&mut self) {

@@ -28,6 +28,8 @@ pub enum Message {
     CopyData(Vec<u8>),
     CopyDone,
     CopyFail(String),
+    /// A function of Postgres by its number, with arguments as text.
+    FunctionCall(u32, Vec<String>),
     /// All that can be answered by now has been, before more is sent.
     Pause,
     /// Once the server is at a long statement (it says so), another connection asks to have it cancelled; then as `Pause`.
@@ -59,6 +61,7 @@ impl Message {
             Message::CopyData(data) => frame(b'd', data),
             Message::CopyDone => raw::done(),
             Message::CopyFail(why) => raw::fail(why),
+            Message::FunctionCall(function, args) => call(*function, args),
             Message::Pause | Message::Cancel | Message::CancelNothing => Vec::new(),
         }
     }
@@ -110,6 +113,18 @@ impl Message {
             other => format!("{other:?}"),
         }
     }
+}
+
+fn call(function: u32, args: &[String]) -> Vec<u8> {
+    let mut body = function.to_be_bytes().to_vec();
+    body.extend([0, 0]);
+    body.extend((args.len() as u16).to_be_bytes());
+    for arg in args {
+        body.extend((arg.len() as u32).to_be_bytes());
+        body.extend(arg.as_bytes());
+    }
+    body.extend([0, 0]);
+    frame(b'F', &body)
 }
 
 fn bind(

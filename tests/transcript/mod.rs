@@ -27,6 +27,9 @@ const STREAMS: u64 = 300;
 /// So many differences are shown.
 const SHOWN: usize = 8;
 
+/// Makes the stream of a seed and a number.
+type Make = fn(u64, u64, [i64; 2]) -> generator::Stream;
+
 fn variable(name: &str) -> Option<u64> {
     let value = std::env::var(format!("TRANSCRIPT_{name}")).ok()?;
     Some(value.parse().expect("a number"))
@@ -34,7 +37,18 @@ fn variable(name: &str) -> Option<u64> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_streams_are_answered_as_by_postgres() {
-    run(1, 0..STREAMS).await;
+    run(generator::stream, 1, 0..STREAMS).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn random_streams_of_prepared_statements_are_answered_as_by_postgres() {
+    let streams = variable("PREPARED").unwrap_or(STREAMS);
+    run(
+        generator::prepared,
+        variable("SEED").unwrap_or(1),
+        0..streams,
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -45,7 +59,7 @@ async fn many_random_streams_are_answered_as_by_postgres() {
         Some(only) => only..only + 1,
         None => 0..variable("STREAMS").unwrap_or(10_000),
     };
-    run(seed, numbers).await;
+    run(generator::stream, seed, numbers).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -69,7 +83,7 @@ async fn streams_that_once_differed_do_not() {
 }
 
 /// Runs these streams: each on the lane that its number says, a few at once.
-async fn run(seed: u64, numbers: std::ops::Range<u64>) {
+async fn run(make: Make, seed: u64, numbers: std::ops::Range<u64>) {
     let lanes = Lanes::new().await;
     let faults = Mutex::new(Vec::new());
     let done = AtomicU64::new(0);
@@ -99,7 +113,7 @@ async fn run(seed: u64, numbers: std::ops::Range<u64>) {
                             if variable("LANE").is_some_and(|only| only != lane as u64) {
                                 return;
                             }
-                            if let Some(fault) = job.fault(seed, number) {
+                            if let Some(fault) = job.fault(make, seed, number) {
                                 faults.lock().unwrap().push(fault);
                             }
                             done.fetch_add(1, Ordering::Relaxed);
@@ -143,8 +157,8 @@ impl Job {
     }
 
     /// What is different about a stream, if anything is.
-    fn fault(&self, seed: u64, number: u64) -> Option<String> {
-        let stream = generator::stream(seed, number, self.users);
+    fn fault(&self, make: Make, seed: u64, number: u64) -> Option<String> {
+        let stream = make(seed, number, self.users);
         let (postgres, presplit) = self.both(&stream.manner, &stream.messages);
         if let Some(Answer::End(why)) = postgres.last() {
             let sent: Vec<_> = stream.messages.iter().map(Message::show).collect();

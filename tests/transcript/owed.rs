@@ -33,7 +33,7 @@ pub struct Owed {
 impl Owed {
     pub fn sent(&mut self, message: &Message) {
         let kind = match message {
-            Message::Query(_) => Kind::Query,
+            Message::Query(_) | Message::FunctionCall(..) => Kind::Query,
             Message::Parse { .. }
             | Message::Bind { .. }
             | Message::CloseStatement(_)

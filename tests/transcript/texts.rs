@@ -427,6 +427,33 @@ impl Place {
         }
     }
 
+    /// Its type as PREPARE has it.
+    pub fn type_name(self) -> &'static str {
+        match self {
+            Place::Key => "bigint",
+            Place::Int => "int",
+            Place::Word | Place::Code => "text",
+            Place::Bool => "boolean",
+        }
+    }
+
+    /// A value as it is written in SQL.
+    pub fn literal(self, rng: &mut StdRng, users: [i64; 2]) -> String {
+        let text = String::from_utf8(self.value(rng, users).0).unwrap();
+        let quoted = format!("'{}'", text.replace('\'', "''"));
+        let number = matches!(self, Place::Key | Place::Int);
+        match rng.random_range(0..8) {
+            0 if self != Place::Key => "NULL".to_owned(),
+            1 | 2 => quoted,
+            3 => format!("{quoted}::{}", self.type_name()),
+            4 if self == Place::Int => format!("{text} + 1"),
+            5 if self == Place::Word => format!("{quoted} || '!'"),
+            _ if self == Place::Bool => (text == "t").to_string(),
+            _ if number => text,
+            _ => quoted,
+        }
+    }
+
     /// A value, as text and in binary (of the type that [`Place::oid`] names).
     pub fn value(self, rng: &mut StdRng, users: [i64; 2]) -> (Vec<u8>, Vec<u8>) {
         match self {

@@ -336,6 +336,19 @@ impl<'t> Reader<'t> {
         })
     }
 
+    /// As [`Reader::rest`], with comments behind the last token: a hint may stand there.
+    pub(super) fn rest_with_comments(&mut self) -> Option<Range<usize>> {
+        let rest = self.rest()?;
+        let end = self
+            .shape
+            .semicolons
+            .iter()
+            .find(|s| **s as usize >= rest.end);
+        let end = end.map_or(self.text.len(), |s| *s as usize);
+        let blanks = self.text[..end].trim_ascii_end().len();
+        Some(rest.start..blanks.max(rest.end))
+    }
+
     /// The bytes from the next token to the end of the statement, which must be the last one. Takes all of them.
     pub(super) fn rest(&mut self) -> Option<Range<usize>> {
         let start = self.peek()?.span.start;

@@ -23,7 +23,7 @@ pub(super) fn prepare(r: &mut Reader) -> Option<Control> {
         name,
         at,
         types,
-        body: r.rest()?,
+        body: r.rest_with_comments()?,
     })
 }
 

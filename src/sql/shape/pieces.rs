@@ -33,6 +33,14 @@ impl Shape {
             .into_iter()
             .chain(self.semicolons.iter().map(|s| *s as usize + 1));
         let creates = |start: usize| {
+            // Another word, as a rule.
+            match text[start..].iter().find(|b| !is_space(**b)) {
+                None => return false,
+                Some(b) if b.is_ascii_alphabetic() && !b.eq_ignore_ascii_case(&b'c') => {
+                    return false;
+                }
+                Some(_) => {}
+            }
             let first = Tokens::within(text, &self.holes, start..text.len()).next();
             first.is_some_and(|t| t.is_word(text, "create"))
         };

@@ -24,6 +24,9 @@ use self::message::Message;
 
 /// In `make test`.
 const STREAMS: u64 = 300;
+/// Of these the ones that are known to differ still. 165 and 229: the unnamed statement, after a Parse that the server ignored
+/// because of an error before it. 179: parameters reported in a failed block when what an earlier client had set is undone.
+const OPEN: [u64; 3] = [165, 179, 229];
 /// So many differences are shown.
 const SHOWN: usize = 8;
 

@@ -532,6 +532,7 @@ impl Session {
                     _ => true,
                 };
                 plan.alone += usize::from(!plain);
+                plan.whole = true;
                 // What is brought about must outlive the end of a transaction.
                 plan.apart = true;
                 plan.message.extend_from_slice(piece);

@@ -184,7 +184,9 @@ impl Client {
 
     /// Reads what has come; `Ok(0)` is the end. No buffer is held until something is there.
     pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        ready!(self.stream.poll_read_ready(cx))?;
+        if !self.stream.may_read() {
+            ready!(self.stream.poll_read_ready(cx))?;
+        }
         buffers::lend(&mut self.inbox);
         if self.inbox.capacity() - self.inbox.len() < ROOM {
             self.inbox.drain(..self.read);
@@ -226,7 +228,7 @@ impl Link {
         map: Arc<ShardMap>,
         pool: Arc<Pool>,
         conn: Box<ServerConn>,
-        ) -> Link {
+    ) -> Link {
         let settings_at_begin = conn.settings.clone();
         Link {
             host,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::Session;
+use super::buffers;
 use super::context::{Passed, Prepared, Routed, Schema, Scratch, Statement};
 use super::errors::Fault;
 use super::links::Need;
@@ -130,8 +131,9 @@ impl Session {
         };
         let hint = self.hint_of(text, &scratch.shape)?;
         let way = self.decide(bound, &values, hint.as_ref())?;
-        let mut message = Vec::with_capacity(text.len() + 64);
+        let mut message = Vec::new();
         if let Way::One { shard, .. } = &way {
+            buffers::lend(&mut message);
             self.write_query(&mut message, bound, &values, *shard);
         }
         Ok(Read {

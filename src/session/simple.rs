@@ -6,6 +6,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::block::{Acted, aborted};
+use super::buffers;
 use super::context::Prepared;
 use super::control::declared_cursor;
 use super::ddl::Item;
@@ -73,7 +74,7 @@ impl Session {
         text: &Range<usize>,
         shard: Option<ShardId>,
         prepared: Arc<Prepared>,
-        message: Vec<u8>,
+        mut message: Vec<u8>,
     ) {
         self.context.stats.routed();
         self.note_unpreparable(&prepared, self.links[i].host);
@@ -93,6 +94,8 @@ impl Session {
             link.outbox = message;
         } else {
             link.outbox.extend_from_slice(&message);
+            message.clear();
+            buffers::take_back(&mut message);
         }
         self.replies.push(Reply::Query(Pass::On));
         if self.block.is_some() {

@@ -36,7 +36,9 @@ impl Shape {
             // Another word, as a rule.
             match text[start..].iter().find(|b| !is_space(**b)) {
                 None => return false,
-                Some(b) if b.is_ascii_alphabetic() && !b.eq_ignore_ascii_case(&b'c') => return false,
+                Some(b) if b.is_ascii_alphabetic() && !b.eq_ignore_ascii_case(&b'c') => {
+                    return false;
+                }
                 Some(_) => {}
             }
             let first = Tokens::within(text, &self.holes, start..text.len()).next();

@@ -1,8 +1,11 @@
 # Try it:   make demo [PORT=6432]
 # Test it:  make test, and now and then
+#           make drivers [DRIVERS="psycopg3 pgjdbc"]
 #           make differential [DIFFERENTIAL_STATEMENTS=20000] [DIFFERENTIAL_SEED=1]
 #           make leak [LEAK_SECONDS=120] [LEAK_SEED=2]
 #           make bank [BANK_SECONDS=300] [BANK_SEED=2]
+#           make state [STATE_CHECKS=100000] [STATE_SEED=1]
+#           make transcript [TRANSCRIPT_STREAMS=10000] [TRANSCRIPT_SEED=1]
 #           make scanner [MUTATIONS=1000000]
 #
 # What a Debian or Ubuntu lacks is installed, what can't be installed is named (.ci/need). Rust comes from rustup.rs.
@@ -12,17 +15,32 @@ MUTATIONS ?= 1000000
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 BASE := cc:build-essential initdb:postgresql psql:postgresql-client setpriv:util-linux
+# What the drivers' programs need (tests/drivers/run.sh): what no test run goes without, and what is skipped where it can't be had.
+SCRIPTED := python-venv:python3-venv node:nodejs npm:npm ruby:ruby ruby-pg:ruby-pg activerecord:ruby-activerecord
+COMPILED := libpq:libpq-dev php:php-cli php-pgsql:php-pgsql go:golang-go lib-pq:golang-github-lib-pq-dev \
+	pgx:golang-github-jackc-pgx-v4-dev javac:default-jdk-headless pgjdbc:libpostgresql-jdbc-java
+DRIVERS ?= all
 
-.PHONY: demo test differential leak bank scanner bench fmt lint
+.PHONY: demo test drivers differential transcript leak bank state scanner bench fmt lint
 
 demo:
 	@.ci/need $(BASE)
 	@cargo run --quiet --bin presplit -- demo --port $(PORT)
 
 test:
-	@.ci/need $(BASE) python-venv:python3-venv node:nodejs npm:npm
+	@.ci/need $(BASE) $(SCRIPTED)
+	-@.ci/need $(COMPILED)
 	tests/drivers/setup.sh
 	cargo test
+
+# All drivers: which version, how many steps (tests/drivers/steps.txt) pass, fail, are not in the driver. sqlx and diesel take a
+# while to build, so that `make test` runs them only once they are built here.
+drivers:
+	@.ci/need $(BASE) $(SCRIPTED) $(COMPILED)
+	tests/drivers/setup.sh
+	CARGO_TARGET_DIR=target/drivers/rust cargo build --quiet --manifest-path tests/drivers/rust/Cargo.toml
+	DRIVERS="$(DRIVERS)" cargo test --test tests -- --exact drivers::each_driver_goes_through_all_steps
+	cargo test --test tests -- --exact migrations::django migrations::alembic migrations::rails
 
 # Our scanner against Postgres' own, and texts of one shape against each other's plans.
 scanner:
@@ -34,6 +52,11 @@ differential:
 	@.ci/need $(BASE)
 	cargo test --test tests -- --ignored --exact --nocapture differential::many_random_statements_mean_the_same
 
+# Random streams of protocol messages to one Postgres and through presplit: every byte that comes back must be the same.
+transcript:
+	@.ci/need $(BASE)
+	cargo test --test tests -- --ignored --exact --nocapture transcript::many_random_streams_are_answered_as_by_postgres
+
 # Many clients, killed hosts, replaced maps: no row may reach the wrong client, no write may be lost or run twice.
 leak:
 	@.ci/need $(BASE)
@@ -43,6 +66,11 @@ leak:
 bank:
 	@.ci/need $(BASE)
 	cargo test --test tests -- --ignored --exact --nocapture bank::no_money_is_made_or_lost_in_much_trouble
+
+# 200 clients with all kinds of settings over four server connections, each beside a twin on a plain Postgres.
+state:
+	@.ci/need $(BASE)
+	cargo test --test tests -- --ignored --exact --nocapture state::two_hundred_clients_see_their_own
 
 bench:
 	@.ci/need $(BASE) pgbouncer:pgbouncer

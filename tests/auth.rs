@@ -160,7 +160,7 @@ async fn protocol_versions_are_negotiated() {
     let (mut raw, welcome) = open(2, &params);
     assert_eq!(
         (raw.key.len(), welcome.len()),
-        (32, 2),
+        (36, 2),
         "a long cancel key, nothing to negotiate: {welcome:?}"
     );
     assert_eq!(raw.query("SELECT 1")[1], "D 1");

@@ -1,25 +1,52 @@
-//! Real drivers, unmodified: each program runs against one plain Postgres first, which proves the program, and then
-//! against the proxy. Afterwards the hosts are asked, past the proxy, where the rows are.
+//! Real drivers, unmodified: each program of `tests/drivers` goes through the steps of `steps.txt` against one plain Postgres,
+//! which proves the program, and then, with a password, through the proxy over two hosts. Afterwards the hosts are asked, past
+//! the proxy, where the rows are, and they must be those that the program left in the plain Postgres.
+//!
+//! `make drivers` installs and runs all of them. In `make test` one that is not installed is skipped, and that is said.
 
+mod in_process;
+
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
-use futures_util::future::join_all;
+use futures_util::StreamExt;
 use presplit::ops::demo::SCHEMA;
-use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, SimpleQueryMessage};
+use presplit::ops::provision::{self, Options};
+use tokio_postgres::Client;
 
 use crate::support::{Cluster, Hosts, Proxy};
 
 const SHARDS: u32 = 8;
+const THINGS: &str = include_str!("drivers/things.sql");
+const STEPS: &str = include_str!("drivers/steps.txt");
+const PASSWORD: &str = "geheim-42";
 
-/// What a program says it leaves behind of its own users, `first..first + 1000`.
-#[derive(Debug, PartialEq, Eq)]
-struct Left {
-    users: i64,
-    photos: i64,
-}
+/// The programs, as `tests/drivers/run.sh` knows them, and those that `make test` can't do without.
+const PROGRAMS: [(&str, bool); 18] = [
+    ("psql", true),
+    ("libpq", false),
+    ("psycopg3", true),
+    ("psycopg2", true),
+    ("asyncpg", true),
+    ("sqlalchemy", true),
+    ("django", true),
+    ("node-postgres", true),
+    ("postgres.js", true),
+    ("tokio-postgres", true),
+    ("sqlx", false),
+    ("diesel", false),
+    ("pgjdbc", false),
+    ("pgx", false),
+    ("lib-pq", false),
+    ("ruby-pg", true),
+    ("activerecord", true),
+    ("php-pdo", false),
+];
+/// What a program exits with if its driver is not installed.
+const NOT_HERE: i32 = 77;
 
 /// Where the drivers are: made by `tests/drivers/setup.sh`, which does nothing when they are there.
 pub fn drivers() -> &'static Path {
@@ -41,443 +68,288 @@ pub fn drivers() -> &'static Path {
     })
 }
 
-/// Runs a program of `tests/drivers` to its end; what it says last is what it leaves.
-async fn run(program: &str, url: &str) -> Left {
-    let drivers = drivers();
-    let source = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/drivers")
-        .join(program);
-    let interpreter = match program.ends_with(".py") {
-        true => drivers.join("venv/bin/python"),
-        false => PathBuf::from("node"),
-    };
-    let output = tokio::process::Command::new(interpreter)
-        .arg(source)
-        .env("DATABASE_URL", url)
-        .env("NODE_PATH", drivers.join("node/node_modules"))
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .output()
-        .await
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success(),
-        "{program} at {url}: {}\n{said}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let count = |word: &str| -> i64 {
-        let (_, rest) = said.rsplit_once(word).unwrap();
-        rest.split_whitespace().next().unwrap().parse().unwrap()
-    };
-    Left {
-        users: count("left users="),
-        photos: count(" photos="),
+/// What a program said of its steps.
+#[derive(Default)]
+struct Said {
+    version: String,
+    passed: usize,
+    none: Vec<String>,
+    /// One that was not said counts as failed.
+    failed: Vec<String>,
+    seconds: f64,
+}
+
+impl Said {
+    fn read(out: &str, took: Duration) -> Said {
+        let mut said = Said {
+            seconds: took.as_secs_f64(),
+            ..Said::default()
+        };
+        let mut steps: Vec<&str> = STEPS
+            .lines()
+            .filter_map(|line| line.split_whitespace().next())
+            .filter(|step| *step != "#")
+            .collect();
+        for line in out.lines() {
+            let (how, rest) = line.split_once(' ').unwrap_or((line, ""));
+            if how == "version" {
+                rest.clone_into(&mut said.version);
+                continue;
+            }
+            let step = rest.split([':', ' ']).next().unwrap_or("");
+            match how {
+                "ok" => said.passed += 1,
+                "none" => said.none.push(rest.to_owned()),
+                "fail" => said.failed.push(rest.to_owned()),
+                _ => continue,
+            }
+            match steps.iter().position(|s| *s == step) {
+                Some(i) => drop(steps.remove(i)),
+                None if step == "also" => {}
+                None => said
+                    .failed
+                    .push(format!("{step}: no step of this name is left")),
+            }
+        }
+        said.failed
+            .extend(steps.iter().map(|step| format!("{step}: not said")));
+        said
     }
 }
 
-const GERMANY: &str = "INSERT INTO countries (code, name) VALUES ('de', 'Germany')";
+/// How a program went.
+enum Run {
+    /// Its driver is not installed: why.
+    NotHere(String),
+    Wrong(Said, String),
+    Right(Said),
+}
+
+/// Runs one program to its end.
+async fn run(program: &str, first: i64, url: &str) -> Run {
+    if program == "tokio-postgres" {
+        let said = in_process::run(first, &url.parse().unwrap()).await;
+        return match said.failed.is_empty() {
+            true => Run::Right(said),
+            false => Run::Wrong(said, String::new()),
+        };
+    }
+    let began = Instant::now();
+    let run = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/drivers/run.sh");
+    let mut command = tokio::process::Command::new(run);
+    command
+        .arg(program)
+        .env("DATABASE_URL", url)
+        .env("FIRST", first.to_string())
+        .stdin(std::process::Stdio::null())
+        .kill_on_drop(true);
+    let limit = Duration::from_secs(120);
+    let Ok(output) = tokio::time::timeout(limit, command.output()).await else {
+        let said = Said::read("", began.elapsed());
+        return Run::Wrong(said, format!("it did not end within {limit:?}"));
+    };
+    let output = output.unwrap();
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    if output.status.code() == Some(NOT_HERE) {
+        return Run::NotHere(err.trim().to_owned());
+    }
+    let said = Said::read(&out, began.elapsed());
+    match output.status.success() && said.failed.is_empty() {
+        true => Run::Right(said),
+        false => Run::Wrong(said, format!("{}\n{out}{err}", output.status)),
+    }
+}
 
 /// One Postgres with the same tables.
 async fn plain() -> Cluster {
     let cluster = Cluster::new();
     let client = cluster.client().await;
     client.batch_execute(SCHEMA).await.unwrap();
+    client.batch_execute(THINGS).await.unwrap();
     client.batch_execute(GERMANY).await.unwrap();
     cluster
 }
 
-/// Two hosts of four shards.
+const GERMANY: &str = "INSERT INTO countries (code, name) VALUES ('de', 'Germany')";
+
+/// Two hosts of four shards; who comes to the proxy needs the password.
 async fn hosts() -> Hosts {
-    let hosts = Hosts::provisioned(2, SHARDS).await;
+    let hosts = Hosts::bare(2, SHARDS);
+    for i in 0..2 {
+        let client = hosts.client(i).await;
+        client
+            .batch_execute(&format!(
+                "SET password_encryption = 'scram-sha-256'; CREATE ROLE tmp PASSWORD '{PASSWORD}'"
+            ))
+            .await
+            .unwrap();
+    }
+    let client = hosts.client(0).await;
+    let verifier = "SELECT rolpassword FROM pg_authid WHERE rolname = 'tmp'";
+    let verifier: String = client.query_one(verifier, &[]).await.unwrap().get(0);
+    let map = hosts.map_text(1, "").replace(
+        "[users.app]\n",
+        &format!("\"*\" = {{ host = \"a\" }}\n[users.app]\npassword = \"{verifier}\"\n"),
+    );
+    hosts.write_map(&map);
+    let report = provision::run(
+        &hosts.map(),
+        &format!("{SCHEMA}{THINGS}"),
+        Options::default(),
+    )
+    .await
+    .unwrap_or_else(|e| panic!("{e:#?}"));
+    assert!(report.is_complete(), "{report}");
     for i in 0..2 {
         hosts.client(i).await.batch_execute(GERMANY).await.unwrap();
     }
     hosts
 }
 
-async fn count(client: &Client, sql: &str) -> i64 {
-    client
-        .query_one(sql, &[])
-        .await
-        .unwrap_or_else(|e| panic!("{sql}: {e:?}"))
-        .get(0)
-}
-
-/// The rows of users `first..first + 1000` in one schema.
-async fn rows_in(client: &Client, schema: &str, first: i64) -> Left {
+/// The rows of users `first..first + 1000` in one schema, without what each server makes itself.
+async fn rows_in(client: &Client, schema: &str, first: i64) -> Vec<String> {
     let last = first + 999;
-    Left {
-        users: count(
-            client,
-            &format!("SELECT count(*) FROM {schema}.users WHERE id BETWEEN {first} AND {last}"),
-        )
-        .await,
-        photos: count(
-            client,
-            &format!(
-                "SELECT count(*) FROM {schema}.photos WHERE user_id BETWEEN {first} AND {last}"
-            ),
-        )
-        .await,
-    }
+    let sql = format!(
+        "SELECT 'user ' || (to_jsonb(u) - 'created_at')::text FROM {schema}.users u WHERE id BETWEEN {first} AND {last}
+         UNION ALL SELECT 'photo ' || (to_jsonb(p) - 'created_at' - 'id')::text FROM {schema}.photos p WHERE user_id BETWEEN {first} AND {last}
+         UNION ALL SELECT 'thing ' || to_jsonb(t)::text FROM {schema}.things t WHERE user_id BETWEEN {first} AND {last}"
+    );
+    let rows = client.query(&sql, &[]).await.unwrap();
+    let mut rows: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    rows.sort();
+    rows
 }
 
-/// Looks at every table of these names on the hosts: each row is in the schema of its user's shard, on the host that
-/// owns the shard, an id carries the shard that it is in, and all together are as many as the program left.
-async fn assert_in_place(hosts: &Hosts, first: i64, left: &Left) {
-    let mut found = Left {
-        users: 0,
-        photos: 0,
-    };
-    for i in 0..hosts.clusters.len() {
-        let client = hosts.client(i).await;
-        let schemas = client
-            .query("SELECT DISTINCT schemaname FROM pg_tables WHERE tablename IN ('users', 'photos') ORDER BY 1", &[])
-            .await
-            .unwrap();
-        let schemas: Vec<String> = schemas.iter().map(|row| row.get(0)).collect();
-        let owned: Vec<String> = (0..hosts.shards)
-            .filter(|s| hosts.owner(*s) == i)
-            .map(|s| format!("shard_{s:04}"))
-            .collect();
-        assert_eq!(schemas, owned, "host {}", Hosts::name(i));
-        for shard in (0..hosts.shards).filter(|s| hosts.owner(*s) == i) {
-            let schema = format!("shard_{shard:04}");
-            let shards = hosts.shards;
-            let foreign = format!(
-                "SELECT (SELECT count(*) FROM {schema}.users WHERE id % {shards} <> {shard})
-                      + (SELECT count(*) FROM {schema}.photos WHERE user_id % {shards} <> {shard} OR (id >> 10) & 8191 <> {shard})"
-            );
-            assert_eq!(
-                count(&client, &foreign).await,
-                0,
-                "rows of other shards in {schema}"
-            );
-            let here = rows_in(&client, &schema, first).await;
-            assert!(
-                here.users > 0 && here.photos > 0,
-                "nothing in {schema}: the program did not reach it"
-            );
-            found = Left {
-                users: found.users + here.users,
-                photos: found.photos + here.photos,
-            };
+/// Looks at the tables on the hosts: each row is in the schema of its user's shard, on the host that owns the shard, an id carries
+/// the shard that it is in, and all together are those that the program left in one Postgres.
+async fn in_place(hosts: &Hosts, first: i64, left: &[String]) -> Result<(), String> {
+    let mut found = Vec::new();
+    for shard in 0..hosts.shards {
+        let client = hosts.client(hosts.owner(shard)).await;
+        let (schema, shards) = (format!("shard_{shard:04}"), hosts.shards);
+        let foreign = format!(
+            "SELECT (SELECT count(*) FROM {schema}.users WHERE id % {shards} <> {shard})
+                  + (SELECT count(*) FROM {schema}.things WHERE user_id % {shards} <> {shard})
+                  + (SELECT count(*) FROM {schema}.photos WHERE user_id % {shards} <> {shard} OR (id >> 10) & 8191 <> {shard})"
+        );
+        let foreign: i64 = client.query_one(&foreign, &[]).await.unwrap().get(0);
+        let here = rows_in(&client, &schema, first).await;
+        if foreign != 0 {
+            return Err(format!("{foreign} rows of other shards in {schema}"));
         }
-    }
-    assert_eq!(found, *left);
-}
-
-/// The program against one Postgres, then twice through the proxy: the second time finds rows of the first.
-async fn prove(program: &str, first: i64) {
-    let plain = plain().await;
-    let expected = run(program, &plain.url()).await;
-    assert_eq!(
-        rows_in(&plain.client().await, "public", first).await,
-        expected
-    );
-    drop(plain);
-
-    let hosts = hosts().await;
-    let mut proxy = Proxy::start(&hosts);
-    proxy.wait_log(0, &["the tables are known"]);
-    for _ in 0..2 {
-        let left = run(program, &proxy.url()).await;
-        assert_eq!(
-            left, expected,
-            "{program} leaves something else behind than with one Postgres"
-        );
-        assert_in_place(&hosts, first, &left).await;
-    }
-    assert!(proxy.stop().success());
-}
-
-#[tokio::test]
-async fn psycopg_3() {
-    prove("psycopg3.py", 1000).await;
-}
-
-#[tokio::test]
-async fn django() {
-    prove("django_app.py", 2000).await;
-}
-
-#[tokio::test]
-async fn node_postgres() {
-    prove("node_pg.js", 3000).await;
-}
-
-#[tokio::test]
-async fn tokio_postgres_with_named_statements() {
-    let plain = plain().await;
-    let expected = rust_app(&plain.config()).await;
-    assert_eq!(
-        rows_in(&plain.client().await, "public", 4000).await,
-        expected
-    );
-    drop(plain);
-
-    let hosts = hosts().await;
-    let mut proxy = Proxy::start(&hosts);
-    proxy.wait_log(0, &["the tables are known"]);
-    for _ in 0..2 {
-        assert_eq!(rust_app(&proxy.config()).await, expected);
-        assert_in_place(&hosts, 4000, &expected).await;
-    }
-    assert!(proxy.stop().success());
-}
-
-const USERS: std::ops::Range<i64> = 4000..4016;
-
-/// What an app does with tokio-postgres, which prepares everything under names and sends parameters in binary.
-async fn rust_app(config: &tokio_postgres::Config) -> Left {
-    let mut client = crate::support::connect(config).await;
-    for user in USERS {
-        client
-            .execute("DELETE FROM photos WHERE user_id = $1", &[&user])
-            .await
-            .unwrap();
-        client
-            .execute("DELETE FROM users WHERE id = $1", &[&user])
-            .await
-            .unwrap();
-    }
-    named_statements(&client).await;
-    pipelined(&client).await;
-    in_transactions(&mut client).await;
-    portals(&mut client).await;
-    errors(&client).await;
-    simple(&client).await;
-    sessions_that_share_names(config).await;
-    Left {
-        users: 16,
-        photos: 16 * 3,
-    }
-}
-
-async fn named_statements(client: &Client) {
-    let new_user = client
-        .prepare("INSERT INTO users (id, name) VALUES ($1, $2)")
-        .await
-        .unwrap();
-    let new_photo = client
-        .prepare("INSERT INTO photos (user_id, caption) VALUES ($1, $2) RETURNING id")
-        .await
-        .unwrap();
-    let by_id = client
-        .prepare("SELECT user_id, caption FROM photos WHERE id = $1")
-        .await
-        .unwrap();
-    let by_user = client
-        .prepare("SELECT id FROM photos WHERE user_id = $1 AND caption = $2")
-        .await
-        .unwrap();
-    assert_eq!(new_photo.columns()[0].name(), "id");
-    assert_eq!(
-        by_user.params(),
-        [
-            tokio_postgres::types::Type::INT8,
-            tokio_postgres::types::Type::TEXT
-        ]
-    );
-    for user in USERS {
-        let name = format!("näme {user}");
-        assert_eq!(client.execute(&new_user, &[&user, &name]).await.unwrap(), 1);
-        let photo: i64 = client
-            .query_one(&new_photo, &[&user, &"first"])
-            .await
-            .unwrap()
-            .get(0);
-        let row = client.query_one(&by_id, &[&photo]).await.unwrap();
-        assert_eq!(
-            (row.get::<_, i64>(0), row.get::<_, &str>(1)),
-            (user, "first")
-        );
-        assert_eq!(
-            client
-                .query_one(&by_user, &[&user, &"first"])
-                .await
-                .unwrap()
-                .get::<_, i64>(0),
-            photo
-        );
-        let typed = client
-            .query_one("SELECT $1::int8 = id FROM users WHERE id = $1", &[&user])
-            .await
-            .unwrap();
-        assert!(typed.get::<_, bool>(0));
-        let country: &str = "de";
-        let row = client
-            .query_one("SELECT name FROM countries WHERE code = $1", &[&country])
-            .await
-            .unwrap();
-        assert_eq!(row.get::<_, &str>(0), "Germany");
-    }
-    drop(by_user);
-    assert_eq!(client.query(&by_id, &[&0_i64]).await.unwrap().len(), 0);
-}
-
-/// Requests of one connection that don't wait for each other; tokio-postgres ends each with a Sync.
-async fn pipelined(client: &Client) {
-    let insert = client
-        .prepare("INSERT INTO photos (user_id, caption) VALUES ($1, 'pipelined')")
-        .await
-        .unwrap();
-    let params: Vec<i64> = USERS.collect();
-    for made in join_all(
-        params
-            .iter()
-            .map(|user| client.execute_raw(&insert, [*user])),
-    )
-    .await
-    {
-        assert_eq!(made.unwrap(), 1);
-    }
-    let select = client.prepare("SELECT name, (SELECT count(*) FROM photos WHERE user_id = $1) FROM users WHERE id = $1").await.unwrap();
-    let asked: Vec<_> = USERS.cycle().take(200).collect();
-    let mut answers = Vec::new();
-    for user in &asked {
-        answers.push(async { client.query_one(&select, &[user]).await });
-    }
-    for (user, row) in asked.iter().zip(join_all(answers).await) {
-        let row = row.unwrap();
-        assert_eq!(
-            (row.get::<_, String>(0), row.get::<_, i64>(1)),
-            (format!("näme {user}"), 2)
-        );
-    }
-}
-
-async fn in_transactions(client: &mut Client) {
-    let rename = client
-        .prepare("UPDATE users SET name = $2 WHERE id = $1")
-        .await
-        .unwrap();
-    for user in USERS {
-        let mut transaction = client.transaction().await.unwrap();
-        assert_eq!(
-            transaction
-                .execute(&rename, &[&user, &"inside"])
-                .await
-                .unwrap(),
-            1
-        );
-        transaction
-            .execute(
-                "INSERT INTO photos (user_id, caption) VALUES ($1, 'kept')",
-                &[&user],
-            )
-            .await
-            .unwrap();
-        let savepoint = transaction.savepoint("sp").await.unwrap();
-        savepoint
-            .execute("DELETE FROM photos WHERE user_id = $1", &[&user])
-            .await
-            .unwrap();
-        let twice = savepoint
-            .execute(
-                "INSERT INTO users (id, name) VALUES ($1, 'twice')",
-                &[&user],
-            )
-            .await
-            .unwrap_err();
-        assert_eq!(twice.code(), Some(&SqlState::UNIQUE_VIOLATION));
-        savepoint.rollback().await.unwrap();
-        let row = transaction
-            .query_one("SELECT count(*) FROM photos WHERE user_id = $1", &[&user])
-            .await
-            .unwrap();
-        assert_eq!(row.get::<_, i64>(0), 3);
-        transaction.commit().await.unwrap();
-
-        let transaction = client.transaction().await.unwrap();
-        transaction
-            .execute("DELETE FROM photos WHERE user_id = $1", &[&user])
-            .await
-            .unwrap();
-        drop(transaction);
-        let row = client.query_one("SELECT name, (SELECT count(*) FROM photos WHERE user_id = $1) FROM users WHERE id = $1", &[&user]).await.unwrap();
-        assert_eq!((row.get::<_, &str>(0), row.get::<_, i64>(1)), ("inside", 3));
-    }
-}
-
-async fn portals(client: &mut Client) {
-    let transaction = client.transaction().await.unwrap();
-    let user = 4005_i64;
-    let portal = transaction
-        .bind(
-            "SELECT caption FROM photos WHERE user_id = $1 ORDER BY id",
-            &[&user],
-        )
-        .await
-        .unwrap();
-    let mut captions = Vec::new();
-    loop {
-        let rows = transaction.query_portal(&portal, 2).await.unwrap();
-        captions.extend(rows.iter().map(|row| row.get::<_, String>(0)));
-        if rows.len() < 2 {
-            break;
+        if !here.iter().any(|row| row.starts_with("user ")) {
+            return Err(format!("nothing in {schema}: the program did not reach it"));
         }
+        found.extend(here);
     }
-    assert_eq!(captions, ["first", "pipelined", "kept"]);
-    transaction.commit().await.unwrap();
-}
-
-async fn errors(client: &Client) {
-    let user = 4001_i64;
-    let fault = client
-        .query("SELECT nothing FROM photos WHERE user_id = $1", &[&user])
-        .await
-        .unwrap_err();
-    assert_eq!(fault.code(), Some(&SqlState::UNDEFINED_COLUMN));
-    let select = client
-        .prepare("SELECT 1 / (id - id) FROM users WHERE id = $1")
-        .await
-        .unwrap();
-    let fault = client.query(&select, &[&user]).await.unwrap_err();
-    assert_eq!(fault.code(), Some(&SqlState::DIVISION_BY_ZERO));
-    let row = client
-        .query_one("SELECT id FROM users WHERE id = $1", &[&user])
-        .await
-        .unwrap();
-    assert_eq!(row.get::<_, i64>(0), user);
-}
-
-async fn simple(client: &Client) {
-    let messages = client
-        .simple_query("SELECT id, caption FROM photos WHERE user_id = 4002 AND caption = 'kept'")
-        .await
-        .unwrap();
-    let rows = messages
-        .iter()
-        .filter(|m| matches!(m, SimpleQueryMessage::Row(_)))
-        .count();
-    assert_eq!(rows, 1);
-    client
-        .batch_execute("BEGIN; UPDATE users SET name = 'batch' WHERE id = 4002; UPDATE users SET name = 'batch' WHERE id = 4003; COMMIT")
-        .await
-        .unwrap();
-    let row = client
-        .query_one("SELECT name FROM users WHERE id = 4003", &[])
-        .await
-        .unwrap();
-    assert_eq!(row.get::<_, &str>(0), "batch");
-}
-
-/// More sessions than a host has server connections; their statements are all named `s0`, `s1`, ... and differ.
-async fn sessions_that_share_names(config: &tokio_postgres::Config) {
-    let session = async |n: i64| {
-        let client = crate::support::connect(config).await;
-        let text = match n % 3 {
-            0 => "SELECT id FROM users WHERE id = $1",
-            1 => "SELECT user_id FROM photos WHERE user_id = $1 LIMIT 1",
-            _ => "SELECT $1::int8 FROM users WHERE id = $1",
+    found.sort();
+    if found != left {
+        let only = |of: &[String], not: &[String]| -> Vec<String> {
+            of.iter().filter(|r| !not.contains(r)).cloned().collect()
         };
-        let statement = client.prepare(text).await.unwrap();
-        for user in USERS.cycle().skip(n as usize).take(32) {
-            let row = client.query_one(&statement, &[&user]).await.unwrap();
-            assert_eq!(row.get::<_, i64>(0), user);
+        return Err(format!(
+            "it leaves something else than in one Postgres ({} rows, not {}): {:?} instead of {:?}",
+            found.len(),
+            left.len(),
+            only(&found, left),
+            only(left, &found)
+        ));
+    }
+    Ok(())
+}
+
+/// One program against one Postgres, then through the proxy.
+async fn prove(
+    program: &str,
+    first: i64,
+    plain: &Cluster,
+    hosts: &Hosts,
+    proxy: &Proxy,
+) -> Result<Run, String> {
+    match run(program, first, &plain.url()).await {
+        Run::Right(_) => {}
+        Run::Wrong(said, text) => {
+            let failed = said.failed;
+            return Err(format!("{program} on one Postgres: {failed:#?} {text}"));
         }
-    };
-    join_all((0..24).map(session)).await;
+        not_here => return Ok(not_here),
+    }
+    let left = rows_in(&plain.client().await, "public", first).await;
+    let url = proxy.url().replace("app@", &format!("app:{PASSWORD}@"));
+    let run = run(program, first, &url).await;
+    if let Run::Right(_) = run {
+        let in_place = in_place(hosts, first, &left).await;
+        in_place.map_err(|why| format!("{program}: {why}"))?;
+    }
+    Ok(run)
+}
+
+/// `DRIVERS`: names of programs, or `all`, which then must be there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_driver_goes_through_all_steps() {
+    drivers();
+    let wanted = std::env::var("DRIVERS").unwrap_or_default();
+    let named = |name: &str| wanted.split_whitespace().any(|w| w == name || w == "all");
+    let (plain, hosts) = (plain().await, hosts().await);
+    let mut proxy = Proxy::start(&hosts);
+    proxy.wait_log(0, &["the tables are known"]);
+    let runs = PROGRAMS
+        .iter()
+        .enumerate()
+        .filter(|(_, (name, _))| wanted.is_empty() || named(name))
+        .map(|(n, (name, needed))| {
+            let (plain, hosts, proxy) = (&plain, &hosts, &proxy);
+            async move {
+                let first = 1000 * (n as i64 + 1);
+                let run = prove(name, first, plain, hosts, proxy).await;
+                (*name, *needed, run)
+            }
+        });
+    let runs: Vec<_> = futures_util::stream::iter(runs).buffered(2).collect().await;
+    let (mut table, mut faults) = (String::new(), Vec::new());
+    let mut line = |text: String| table.push_str(&(text + "\n"));
+    line(format!(
+        "{:16}{:40}{:>7}{:>7}{:>7}{:>9}",
+        "driver", "version", "passed", "failed", "none", "seconds"
+    ));
+    for (name, needed, run) in runs {
+        let needed = needed || named(name);
+        let said = match run {
+            Ok(Run::NotHere(why)) => {
+                line(format!("{name:16}SKIPPED, not installed: {why}"));
+                if needed {
+                    faults.push(format!("{name} is not installed: {why}"));
+                }
+                continue;
+            }
+            Ok(Run::Right(said)) => said,
+            Ok(Run::Wrong(said, text)) => {
+                faults.push(format!("{name}: {:#?}\n{text}", said.failed));
+                said
+            }
+            Err(why) => {
+                line(format!("{name:16}FAILED: {why}"));
+                faults.push(why);
+                continue;
+            }
+        };
+        line(format!(
+            "{name:16}{:40}{:>7}{:>7}{:>7}{:>9.1}",
+            said.version,
+            said.passed,
+            said.failed.len(),
+            said.none.len(),
+            said.seconds
+        ));
+        for none in said.none {
+            line(format!("{:16}none {none}", ""));
+        }
+    }
+    // Past what captures the output of tests: what is skipped is to be seen.
+    let _ = std::io::stderr().write_all(table.as_bytes());
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    assert!(proxy.stop().success());
 }

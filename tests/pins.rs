@@ -3,7 +3,7 @@
 
 use tokio::sync::OnceCell;
 
-use crate::support::raw::{b, d, done, e, p, q, s};
+use crate::support::raw::{b, cp, d, done, dp, e, p, q, s};
 use crate::support::{Hosts, Proxy, Raw, connect, wait_until};
 
 /// Users 0..8, one in each shard: 0-3 on host a, which is the session host, 4-7 on host b.
@@ -268,6 +268,21 @@ async fn cursors_with_hold_outlive_their_transaction() {
     assert_eq!(one(&mut raw, "FETCH c"), "3");
     raw.query("CLOSE ALL");
     world.wait_pinned(&[]).await;
+    // A cursor is a portal, too: psycopg describes it.
+    for user in [3, 6] {
+        raw.query(&format!(
+            "DECLARE c CURSOR WITH HOLD FOR SELECT id FROM users WHERE id = {user}"
+        ));
+        let answer = raw.ask(&[dp("c"), s()].concat(), 1);
+        assert!(answer[0].starts_with("T id"), "{answer:?}");
+        let answer = raw.ask(&[e("c", 1), s()].concat(), 1);
+        assert_eq!(answer[0], format!("D {user}"));
+        let answer = raw.ask(&[cp("c"), s()].concat(), 1);
+        assert_eq!(answer, ["3", "Z I"]);
+        world.wait_pinned(&[]).await;
+        let answer = raw.ask(&[dp("c"), s()].concat(), 1);
+        assert_eq!(code(&answer).as_deref(), Some("34000"));
+    }
 }
 
 /// A session's end must leave nothing behind for the next.
@@ -294,6 +309,7 @@ async fn the_last_connection_is_nobodys() {
     let world = world(2, "[proxy.timeouts]\ncheckout_wait = \"2s\"").await;
     let (mut first, mut second) = (world.raw(), world.raw());
     assert_eq!(one(&mut first, "SELECT pg_try_advisory_lock(1)"), "t");
+    world.wait_pinned(&["a: advisory locks"]).await;
     assert_eq!(
         code(&second.query("SELECT pg_try_advisory_lock(2)")).as_deref(),
         Some("53300")

@@ -13,12 +13,12 @@ use crate::support::raw::{b, bf, cp, cs, d, done, dp, ds, e, fail, frame, h, p, 
 use crate::support::{Cluster, Hosts, Proxy, Raw};
 
 /// Hosts of 8 shards, and one Postgres with the same rows. User 1 and 9 are of shard 1 on host a, user 5 of shard 5 on b.
-struct Twins {
-    hosts: Hosts,
+pub struct Twins {
+    pub hosts: Hosts,
     plain: Cluster,
 }
 
-async fn twins() -> &'static Twins {
+pub async fn twins() -> &'static Twins {
     static TWINS: OnceCell<Twins> = OnceCell::const_new();
     TWINS
         .get_or_init(|| async {
@@ -53,10 +53,10 @@ impl Twins {
 }
 
 /// What is sent at once, and how many ReadyForQuery answer it.
-type Step = (Vec<u8>, usize);
-type Script = (&'static str, Vec<Step>);
+pub type Step = (Vec<u8>, usize);
+pub type Script = (&'static str, Vec<Step>);
 
-fn step(frames: &[Vec<u8>], ready: usize) -> Step {
+pub fn step(frames: &[Vec<u8>], ready: usize) -> Step {
     (frames.concat(), ready)
 }
 
@@ -94,7 +94,7 @@ fn anonymous(line: String) -> String {
 static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// Runs all scripts on both, and shows every difference.
-async fn compare(scripts: Vec<Script>, proxy: &Proxy) {
+pub async fn compare(scripts: Vec<Script>, proxy: &Proxy) {
     // Scripts of other tests write the same rows.
     let _turn = TURN.lock().await;
     let plain = twins().await.plain();
@@ -1933,6 +1933,12 @@ fn settings() -> Vec<Script> {
                 "SHOW timezone",
                 "SET NAMES 'LATIN1'",
                 "SHOW client_encoding",
+                "SET client_encoding = 'utf-8'",
+                "SHOW client_encoding",
+                "SET client_encoding TO \"'iso 8859-15'\"",
+                "SHOW client_encoding",
+                "SET client_encoding TO 'utf8nothing'",
+                "SHOW client_encoding",
                 "RESET client_encoding",
                 "SHOW client_encoding",
             ]),
@@ -1989,6 +1995,11 @@ fn settings() -> Vec<Script> {
             "several set_config at once",
             of(&[
                 "SELECT set_config('work_mem', '7MB', false), set_config('app.a', 'x', false)",
+                // asyncpg, before it looks types up.
+                "SELECT current_setting('work_mem') AS cur, set_config('work_mem', '6MB', false) AS new",
+                "SHOW work_mem",
+                "SELECT current_setting('app.nothing', true), pg_catalog.set_config('app.a', 'y', false)",
+                "SHOW app.a",
                 "SHOW work_mem",
                 "SHOW app.a",
                 "SELECT caption FROM photos WHERE user_id = 5 ORDER BY id",

@@ -6,6 +6,7 @@
 mod admin;
 mod auth;
 mod bank;
+mod cancel;
 mod catalog;
 mod commit_steps;
 mod copies;
@@ -14,9 +15,12 @@ mod ddl;
 mod ddl_blocks;
 mod deadlock;
 mod demo;
+mod describe;
 mod differential;
 mod drivers;
+mod execute;
 mod explain;
+mod function_call;
 mod hostile;
 mod keys;
 mod layers;
@@ -34,9 +38,11 @@ mod refusals;
 mod routing;
 mod sessions;
 mod settings;
+mod state;
 // Parts of it wait for the tests that need them.
 #[allow(dead_code, unused_imports)]
 mod support;
 mod syntax;
 mod transactions;
+mod transcript;
 mod writes;

@@ -828,6 +828,33 @@ async fn settings_say_what_becomes_of_a_second_host() {
     twins.assert_clean().await;
 }
 
+/// lib/pq and tokio-postgres describe a statement before they bind the key: it is described on any host.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_described_on_another_host_is_no_second_snapshot() {
+    let twins = Twins::new("").await;
+    let users: String = [A, B, C].map(|u| user(u, "x") + ";").concat();
+    let client = twins.proxy.client().await;
+    client.batch_execute(&users).await.unwrap();
+    for (first, other) in [(A, B), (B, A), (C, A), (B, C)] {
+        let client = twins.proxy.client().await;
+        let begin = "BEGIN ISOLATION LEVEL SERIALIZABLE, READ ONLY";
+        client.batch_execute(begin).await.unwrap();
+        let text = format!("SELECT id FROM users WHERE id = $1 AND id > -{first}{other}");
+        let by_id = client.prepare(&text).await.unwrap();
+        for _ in 0..2 {
+            let row = client.query_one(&by_id, &[&first]).await.unwrap();
+            assert_eq!(row.get::<_, i64>(0), first);
+        }
+        // Another statement is described on the host that it is on.
+        let name = "SELECT name FROM users WHERE id = $1";
+        client.query_one(name, &[&first]).await.unwrap();
+        let refused = client.query(&by_id, &[&other]).await.unwrap_err();
+        assert_eq!(refused.code().unwrap().code(), "SR002");
+        client.batch_execute("ROLLBACK").await.unwrap();
+    }
+    twins.assert_clean().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_server_connection_for_each_host_is_enough() {
     let twins = Twins::new("").await;

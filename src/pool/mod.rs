@@ -11,5 +11,5 @@ mod statements;
 pub use conn::{ServerConn, Worker};
 pub use pool::{Checkout, CheckoutFault, Pool, PoolCounts, PoolLimits};
 pub use pools::{HostPools, Pools};
-pub use settings::{Settings, literal, set_config};
+pub use settings::{Set, Settings, literal, quote_dotted, reset, set_config, takes_snapshot};
 pub use statements::{Added, NO_SHARD, StatementKey, Statements};

@@ -446,7 +446,15 @@ pub(super) async fn run_alone(conn: &mut super::conn::ServerConn, text: &str) ->
 /// Asks the host to cancel what the server connection with this key is doing. Returns when the host has passed it on;
 /// whether there was anything to cancel is not known. The caller bounds the time.
 pub async fn cancel(target: &Target, key: &[u8]) -> io::Result<()> {
-    let mut stream = dial(target).await?;
+    cancel_over(dial(target).await?, key).await
+}
+
+/// The same of any server that speaks the protocol, such as another proxy.
+pub async fn cancel_at(host: &str, port: u16, key: &[u8]) -> io::Result<()> {
+    cancel_over(Stream::tcp(TcpStream::connect((host, port)).await?)?, key).await
+}
+
+async fn cancel_over(mut stream: Stream, key: &[u8]) -> io::Result<()> {
     let mut packet = Vec::new();
     frontend::cancel_request(&mut packet, key);
     stream.write_all(&packet).await?;

@@ -14,6 +14,7 @@ pub const NO_SHARD: u32 = u32::MAX;
 struct Held {
     name: u32,
     used: bool,
+    described: bool,
 }
 
 /// The statements of one server connection. Names are `presplit_<n>`; a name is never given twice on one connection,
@@ -56,6 +57,18 @@ impl Statements {
         self.held.contains_key(key)
     }
 
+    /// Whether the server has said what the statement's columns are: they stay so on this connection, or it refuses to run it.
+    pub fn is_described(&self, key: &StatementKey) -> bool {
+        self.held.get(key).is_some_and(|held| held.described)
+    }
+
+    /// It has said so.
+    pub fn note_described(&mut self, key: &StatementKey) {
+        if let Some(held) = self.held.get_mut(key) {
+            held.described = true;
+        }
+    }
+
     /// Notes that the statement is being parsed on this connection. `key` must not be held.
     pub fn add(&mut self, key: StatementKey) -> Added {
         let evicted = if self.held.len() >= self.cap {
@@ -65,7 +78,12 @@ impl Statements {
         };
         let name = self.next;
         self.next = self.next.wrapping_add(1);
-        self.held.insert(key, Held { name, used: false });
+        let held = Held {
+            name,
+            used: false,
+            described: false,
+        };
+        self.held.insert(key, held);
         self.clock.push_back(key);
         Added { name, evicted }
     }

@@ -103,7 +103,8 @@ async fn client(
     let params = match tokio::time::timeout(limit, startup::open(&mut stream)).await {
         Ok(Ok(Opening::Startup(params))) => params,
         Ok(Ok(Opening::Cancel { key })) => {
-            context.cancel_keys.cancel(&key).await;
+            let map = context.map.current();
+            context.cancel_keys.request(key, &map.proxy).await;
             return;
         }
         Ok(Err(fault)) => {

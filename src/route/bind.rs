@@ -48,6 +48,7 @@ pub fn bind(plan: &Plan, tables: &Tables) -> Bound {
         edits,
         per_text: plan.per_text,
         writes: !matches!(plan.verb, Verb::Empty | Verb::CopyTo),
+        unread: matches!(&plan.verb, Verb::Utility(verb) if !begins_a_command(verb)),
         returns_rows: matches!(&plan.verb, Verb::Utility(verb) if verb == "EXPLAIN"),
         names: if plan.copy.is_some() {
             Names::Qualified
@@ -103,6 +104,7 @@ pub fn bind_unreadable(text: &Unreadable, tables: &Tables) -> Bound {
         edits: Vec::new(),
         per_text: false,
         writes: true,
+        unread: true,
         returns_rows: true,
         names: Names::SearchPath,
         copy_out: None,
@@ -186,9 +188,11 @@ const SESSION_COMMANDS: &[&str] = &[
     "DEALLOCATE",
     "DISCARD",
     "END",
+    "EXECUTE",
     "FETCH",
     "LISTEN",
     "MOVE",
+    "PREPARE",
     "RELEASE",
     "RESET",
     "ROLLBACK",
@@ -214,12 +218,6 @@ fn utility(verb: &str) -> Rule {
         {
             return Rule::Refuse {
                 refusal: words::session_command(verb),
-                hintable: false,
-            };
-        }
-        "PREPARE" | "EXECUTE" => {
-            return Rule::Refuse {
-                refusal: words::sql_prepare(),
                 hintable: false,
             };
         }
@@ -394,6 +392,7 @@ fn query(plan: &Plan, tables: &Tables) -> Bound {
         .map(|call| functions::session_state(&call.name));
     let made = plan.temporary.then_some(SessionState::Temporary);
     Bound {
+        unread: false,
         session_state: states.chain(made).max().unwrap_or_default(),
         temporary: plan.temporary || names_temporary(plan, tables),
         edits,

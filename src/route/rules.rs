@@ -50,6 +50,8 @@ pub struct Bound {
     pub per_text: bool,
     /// It may change rows, sequences or locks.
     pub writes: bool,
+    /// Nothing in it could be read.
+    pub unread: bool,
     /// Its answer has rows (SELECT, RETURNING, EXPLAIN, ...).
     pub returns_rows: bool,
     /// Of a COPY TO STDOUT: how its data is written.

@@ -1691,7 +1691,7 @@ fn utilities() {
         ("CREATE TEMPORARY TABLE t (x int)", "0 path"),
         ("DO $$ BEGIN END $$", "SR001"),
         ("CALL p(1)", "SR001"),
-        ("PREPARE q AS SELECT 1", "0A000"),
+        ("PREPARE q AS SELECT 1", "SR006"),
         ("SELECT * INTO x FROM photos WHERE user_id = 5", "SR001"),
         ("SELECT 1 INTO TEMP x", "0A000"),
         (

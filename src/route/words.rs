@@ -211,15 +211,6 @@ pub(super) fn hidden(schema: &str, name: &str) -> Refusal {
     )
 }
 
-pub(super) fn sql_prepare() -> Refusal {
-    let hint = "Let the driver prepare statements (extended protocol): those are kept apart for every shard.";
-    Refusal::new(
-        Code::NotSupported,
-        "PREPARE and EXECUTE as SQL are not supported",
-        hint,
-    )
-}
-
 pub(super) fn session_command(verb: &str) -> Refusal {
     let hint = "Write it in one of the forms of Postgres' manual.";
     Refusal::new(
@@ -445,12 +436,16 @@ pub(super) fn hint_disagrees(hint: u32, bound: &str, shard: u32) -> Refusal {
 }
 
 pub(super) fn beside(table: &str, host: &str, shard: u32, owner: &str) -> Refusal {
-    let message = format!("table {table} is on host {host}, shard {shard} on host {owner}");
-    Refusal::new(
-        Code::ManyShards,
-        message,
-        "Read them one after the other and join in the application.",
-    )
+    // What is on the session host has no name: "an advisory lock".
+    let (what, mend) = match table.contains(' ') {
+        true => (table.to_owned(), "Use one statement for each."),
+        false => (
+            format!("table {table}"),
+            "Read them one after the other and join in the application.",
+        ),
+    };
+    let message = format!("{what} is on host {host}, shard {shard} on host {owner}");
+    Refusal::new(Code::ManyShards, message, mend)
 }
 
 pub(super) fn unknown_host(table: &str, host: &str) -> Refusal {

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use super::context::Statement;
 use super::errors::Fault;
+use super::parameters::Reported;
 use super::relay::{self, Seen};
-use super::replies::{Made, Pass, Reply};
+use super::replies::{Pass, Reply};
 use super::{Now, Session};
 use crate::pool::Settings;
 use crate::shardmap::HostId;
@@ -19,14 +20,30 @@ pub(super) struct Batch {
     /// The message being dealt with; 0: none.
     pub(super) now: u8,
     skip: Skip,
+    /// A Parse in it has looked at tables: to Postgres the transaction has a snapshot.
+    pub(super) parsed: bool,
+    /// Something has been executed in it.
+    pub(super) executed: bool,
     /// The host that the implicit transaction has written on.
     pub(super) writer: Option<HostId>,
     /// A Parse that no server has confirmed: the message after it says which server shall.
     pub(super) unparsed: Option<Arc<Statement>>,
     /// Named statements made and closed, as long as an error may yet undo that.
     changes: Vec<Change>,
-    /// The session's settings and hint before the first change of the implicit transaction.
-    before: Option<Box<(Settings, Option<Hint>)>>,
+    /// The session as it was before the first change of its settings by the implicit transaction.
+    before: Option<Box<Before>>,
+    /// What SET LOCAL has in force in the implicit transaction of a batch.
+    pub(super) locals: Settings,
+    /// A setting was changed, in a block or not: the client may have to be told.
+    pub(super) has_set: bool,
+}
+
+/// What comes back when an implicit transaction is undone.
+pub(super) struct Before {
+    pub(super) settings: Settings,
+    pub(super) hint: Option<Hint>,
+    /// What the client had been told.
+    pub(super) told: Reported,
 }
 
 /// A named statement that was made or closed.
@@ -58,6 +75,16 @@ impl Batch {
         }
     }
 
+    /// A Query goes on with its transaction.
+    pub(super) fn becomes_query(&mut self) {
+        *self = Batch {
+            before: self.before.take(),
+            locals: std::mem::take(&mut self.locals),
+            has_set: self.has_set,
+            ..Batch::at(b'Q')
+        };
+    }
+
     pub(super) fn skipping(&self) -> bool {
         self.skip != Skip::No
     }
@@ -79,9 +106,14 @@ impl Batch {
         std::mem::take(&mut self.skip) != Skip::No
     }
 
-    /// The settings before the implicit transaction, which is over or becomes a block.
-    pub(super) fn take_settings(&mut self) -> Option<Settings> {
-        self.before.take().map(|before| before.0)
+    /// The session before the implicit transaction, if that has changed its settings.
+    pub(super) fn before(&self) -> Option<&Before> {
+        self.before.as_deref()
+    }
+
+    /// The session before the implicit transaction, which becomes a block.
+    pub(super) fn take_before(&mut self) -> Option<Box<Before>> {
+        self.before.take()
     }
 }
 
@@ -151,25 +183,31 @@ impl Session {
     /// The settings or the hint are about to be changed.
     pub(super) fn remember_settings(&mut self) {
         if self.block.is_none() && self.batch.before.is_none() {
-            self.batch.before = Some(Box::new((self.settings.clone(), self.hint.clone())));
+            self.batch.before = Some(Box::new(self.as_before()));
+        }
+    }
+
+    /// What is to come back if what begins now is undone.
+    pub(super) fn as_before(&self) -> Before {
+        Before {
+            settings: self.settings.clone(),
+            hint: self.hint.clone(),
+            told: self.told_so_far(),
         }
     }
 
     /// The implicit transaction is over.
     pub(super) fn end_implicit(&mut self, committed: bool) {
         self.batch.writer = None;
-        let Some(before) = self
-            .batch
-            .before
-            .take()
-            .filter(|_| !committed && self.block.is_none())
-        else {
-            return;
-        };
-        for conn in self.links.iter_mut().filter_map(|link| link.conn.as_mut()) {
-            conn.doubt(conn.settings.changed_names(&before.0));
+        if !self.batch.locals.is_empty() {
+            self.batch.locals = Settings::default();
         }
-        (self.settings, self.hint) = *before;
+        self.batch.has_set &= committed;
+        let before = self.batch.before.take();
+        if let Some(before) = before.filter(|_| !committed && self.block.is_none()) {
+            self.client.back_to(&before.told);
+            (self.settings, self.hint) = (before.settings, before.hint);
+        }
     }
 
     /// Whether anything is left over that a Sync would settle.
@@ -189,6 +227,7 @@ impl Session {
         }
         let one = self.links.len() == 1 && self.active == 0 && self.links[0].unsynced;
         if !one
+            || self.batch.has_set
             || self.in_message_block()
             || self.batch.skip == Skip::Ours
             || self.batch.unparsed.is_some()
@@ -236,12 +275,25 @@ impl Session {
         let active = self.links.get(self.active).is_some_and(|l| l.unsynced);
         let error = Box::pin(self.sync_others()).await?;
         if active && self.batch.skip != Skip::Ours {
+            // What the client is to be told comes in front of its ReadyForQuery.
+            let own = self.batch.has_set;
             let link = &mut self.links[self.active];
             frontend::sync(&mut link.outbox);
-            self.replies.push(Reply::Sync(Pass::On));
+            let pass = if own { Pass::Keep } else { Pass::On };
+            self.replies.push(Reply::Sync(pass));
+            if own {
+                self.client.hold_for_caller();
+            }
             let error = self.relay().await? || error;
+            if own && !error && !self.batch.skipping() {
+                self.gather_news();
+            }
             self.end_of_batch(error);
             self.settle().await;
+            if own {
+                self.ready();
+                self.client.flush().await.map_err(Fault::client)?;
+            }
             return Ok(());
         }
         if active {
@@ -249,10 +301,14 @@ impl Session {
             self.sync_link(self.active).await?;
         }
         relay::write_made(&mut self.client, &mut self.replies);
+        if !error && !self.batch.skipping() {
+            self.gather_news();
+        }
         self.reset_batch(error);
         if self.block.is_none() {
             self.release_links().await;
         }
+        self.let_go_of_one().await;
         self.ready();
         self.client.flush().await.map_err(Fault::client)
     }
@@ -286,6 +342,7 @@ impl Session {
                 continue;
             }
             // Outside a block this is a warning, which nobody sees, and a rollback (xact.c, UserAbortTransactionBlock).
+            self.links[i].refused = true;
             match self.run_quietly(i, "ROLLBACK").await {
                 Ok(()) => self.links[i].unsynced = false,
                 Err(_) => self.links[i].discard(),
@@ -373,11 +430,13 @@ impl Session {
         }
     }
 
-    /// A refusal comes behind the reply to a Parse that waited to be confirmed.
-    pub(super) fn confirm_before_refusal(&mut self) {
-        if !self.batch.skipping() && self.batch.unparsed.take().is_some() {
-            self.confirm_statement();
-            self.replies.push(Reply::Made(Made::ParseComplete));
+    /// A refusal comes behind the reply to a Parse that waits to be confirmed, which may be an error of its own.
+    pub(super) async fn settle_before_refusal(&mut self) {
+        if self.batch.skipping() || self.batch.unparsed.is_none() {
+            return;
+        }
+        if self.settle_unparsed().await.is_err() {
+            self.confirm_unparsed_blindly();
         }
     }
 }

@@ -5,15 +5,19 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::Session;
+use super::batch::Before;
+use super::checks::is_on;
 use super::commit::Ended;
 use super::ddl_block::BlockTables;
 use super::ends::Link;
 use super::errors::Fault;
+use super::links::Need;
+use super::parameters::Reported;
 use super::replies::{Pass, Reply};
 use super::writers::Writers;
 use crate::pool::Settings;
 use crate::shardmap::HostId;
-use crate::sql::control::BeginOptions;
+use crate::sql::control::{BeginOptions, Isolation};
 use crate::sql::hint::Hint;
 use crate::wire::backend;
 use crate::wire::error::{ErrorFields, Severity, SqlState};
@@ -49,9 +53,8 @@ pub(super) struct Block {
     pub(super) locals: Settings,
     /// Cursors and the hosts that they are on.
     pub(super) cursors: HashMap<String, HostId>,
-    /// The session's settings and hint before it.
-    pub(super) settings_before: Settings,
-    pub(super) hint_before: Option<Hint>,
+    /// The session before it.
+    pub(super) before: Box<Before>,
     /// The tables as it sees them.
     pub(super) tables: BlockTables,
     /// It has changed tables other than temporary ones.
@@ -74,6 +77,7 @@ pub(super) struct Savepoint {
     pub(super) name: String,
     settings: Settings,
     hint: Option<Hint>,
+    told: Reported,
     local_hint: Option<Option<Hint>>,
     locals: Settings,
     options: BeginOptions,
@@ -123,6 +127,12 @@ impl Block {
     /// Whether such statements have been noted.
     pub(super) fn has_sets(&self) -> bool {
         self.replay.iter().any(|r| matches!(r, Replayed::Set(_)))
+    }
+
+    /// What the client had been told where an error goes back to.
+    pub(super) fn told(&self) -> &Reported {
+        let savepoint = self.savepoints.last();
+        savepoint.map_or(&self.before.told, |savepoint| &savepoint.told)
     }
 
     fn savepoint(&self, name: &str) -> Option<usize> {
@@ -195,6 +205,9 @@ impl Session {
             }
             if block.owner == Owner::Message {
                 // What the batch has done so far belongs to the client's block, as in Postgres.
+                if *options != BeginOptions::default() && self.links.len() == 1 {
+                    return self.begin_late(options, command).await;
+                }
                 if *options != BeginOptions::default() {
                     return Err(Fault::unsupported(
                         "a transaction with options cannot begin in the middle of a batch that has written on several hosts",
@@ -205,6 +218,11 @@ impl Session {
                 return Ok(tag(command));
             }
             return self.begin_inside(options, text, command).await;
+        }
+        // The level that it has may be said again (variable.c, `check_transaction_isolation`).
+        let level = self.default_isolation().unwrap_or(Isolation::ReadCommitted);
+        if self.batch.parsed && options.isolation.is_some_and(|other| other != level) {
+            return Err(too_late());
         }
         self.open_block(*options);
         if !self.links.is_empty() {
@@ -226,6 +244,21 @@ impl Session {
         Ok(tag(command))
     }
 
+    /// BEGIN with options behind what a message has done on one host: they must still be right there.
+    async fn begin_late(&mut self, options: &BeginOptions, command: &str) -> Result<Acted, Fault> {
+        self.drain_replies().await?;
+        let set = options.begin().replacen("BEGIN", "SET TRANSACTION", 1);
+        if !self.run_with(self.active, &set, Pass::Keep, &[]).await? {
+            return Ok(Acted::Passed);
+        }
+        if let Some(block) = &mut self.block {
+            block.owner = Owner::Client;
+            block.begin = *options;
+            block.options = *options;
+        }
+        Ok(tag(command))
+    }
+
     /// BEGIN in a block: a warning, but its options hold.
     async fn begin_inside(
         &mut self,
@@ -233,17 +266,17 @@ impl Session {
         text: &str,
         command: &str,
     ) -> Result<Acted, Fault> {
-        if *options != BeginOptions::default() && !self.links.is_empty() {
-            return self.set_options(options, text, command).await;
+        let done = self.set_options(options, text, command).await?;
+        if let Acted::Passed = done {
+            return Ok(done);
         }
-        self.set_options(options, text, command).await?;
         let mut out = Vec::new();
-        ErrorFields::new(
+        let warning = ErrorFields::new(
             Severity::Warning,
             SqlState::ACTIVE_TRANSACTION,
             "there is already a transaction in progress",
-        )
-        .write(&mut out);
+        );
+        self.warn(warning, &mut out);
         backend::command_complete(&mut out, command);
         Ok(Acted::Answered(out))
     }
@@ -260,6 +293,14 @@ impl Session {
                 "this transaction is on several hosts already: they cannot share one snapshot",
                 "Say the isolation level in BEGIN.",
             ));
+        }
+        let in_savepoint = self
+            .block
+            .as_ref()
+            .is_some_and(|b| !b.savepoints.is_empty());
+        if in_savepoint && self.links.is_empty() && *options != BeginOptions::default() {
+            // Some may no longer be said: Postgres knows which.
+            self.link(Need::plain(self.any_host())).await?;
         }
         let several = self.block.as_ref().is_some_and(|b| b.writers.are_several());
         if options.read_only == Some(true) && several {
@@ -286,6 +327,57 @@ impl Session {
         Ok(acted)
     }
 
+    /// With what a transaction is by the session's default if its BEGIN says nothing, where that matters to us: of a single
+    /// snapshot, read only.
+    fn with_defaults(&self, options: BeginOptions) -> BeginOptions {
+        BeginOptions {
+            isolation: options.isolation.or(self.default_isolation()),
+            read_only: options
+                .read_only
+                .or(self.defaults_to_read_only().then_some(true)),
+            ..options
+        }
+    }
+
+    fn defaults_to_read_only(&self) -> bool {
+        let set = self.settings.get("default_transaction_read_only");
+        set.is_some_and(|set| {
+            let value = set.sql.rsplit(" TO ").next().unwrap_or_default();
+            is_on(value.trim_matches('\''))
+        })
+    }
+
+    /// Whether Postgres refuses to write in the transaction, whatever the functions are that it calls.
+    pub(super) fn is_read_only(&self) -> bool {
+        match &self.block {
+            Some(block) => block.options.read_only == Some(true),
+            None => self.defaults_to_read_only(),
+        }
+    }
+
+    /// REPEATABLE READ or SERIALIZABLE, if the session has made that its default.
+    pub(super) fn default_isolation(&self) -> Option<Isolation> {
+        let set = self.settings.get("default_transaction_isolation")?;
+        let sql = set.sql.to_ascii_lowercase();
+        let has = |level| sql.contains(level);
+        has("serializable")
+            .then_some(Isolation::Serializable)
+            .or(has("repeatable").then_some(Isolation::RepeatableRead))
+    }
+
+    /// A warning of our own, unless the client wants to hear of errors only.
+    fn warn(&self, warning: ErrorFields, out: &mut Vec<u8>) {
+        const LEVEL: &str = "client_min_messages";
+        let local = self
+            .block
+            .as_ref()
+            .and_then(|block| block.locals.get(LEVEL));
+        let set = local.or_else(|| self.settings.get(LEVEL));
+        if !set.is_some_and(|set| set.sql.to_ascii_lowercase().contains("error")) {
+            warning.write(out);
+        }
+    }
+
     fn open_chained(&mut self, options: BeginOptions) {
         self.open_block(options);
         if let Some(block) = &mut self.block {
@@ -296,15 +388,13 @@ impl Session {
     /// From here on the session is in a block.
     pub(super) fn open_block(&mut self, options: BeginOptions) {
         // What the implicit transaction has set belongs to the block, too.
-        let settings_before = self
-            .batch
-            .take_settings()
-            .unwrap_or_else(|| self.settings.clone());
-        let replay = settings_before
-            .difference(&self.settings, &[])
-            .into_iter()
-            .map(Replayed::Set)
-            .collect();
+        let before = self.batch.take_before();
+        let before = before.unwrap_or_else(|| Box::new(self.as_before()));
+        let locals = std::mem::take(&mut self.batch.locals);
+        let sets = before.settings.difference(&self.settings, &[]).into_iter();
+        let local = locals.iter().flat_map(|(name, set)| set.local_steps(name));
+        let replay = sets.chain(local).map(Replayed::Set).collect();
+        let options = self.with_defaults(options);
         self.block = Some(Box::new(Block {
             begin: options,
             options,
@@ -316,14 +406,14 @@ impl Session {
             writers: Writers::of(self.batch.writer),
             savepoints: Vec::new(),
             replay,
-            locals: Settings::default(),
+            locals,
             cursors: HashMap::new(),
-            settings_before,
-            hint_before: self.hint.clone(),
+            before,
             local_hint: None,
             tables: BlockTables::Same,
             changed_for_all: false,
         }));
+        self.note_told();
     }
 
     /// `COMMIT`, `END`, `ROLLBACK`, `ABORT`.
@@ -338,17 +428,21 @@ impl Session {
             if chain {
                 return Err(outside(&format!("{command} AND CHAIN")));
             }
+            self.statements.close_portals();
             if self.links.iter().any(|l| l.unsynced) {
                 // It ends the implicit transaction of the batch.
-                self.run_on_unsynced_others(command).await?;
+                self.run_on_unsynced_others(commit).await?;
                 let done = self.run_on(self.active, text).await?;
+                if let Some(link) = self.links.get_mut(self.active) {
+                    link.transaction_over(commit && done);
+                }
                 self.end_implicit(commit && done);
                 return Ok(Acted::Passed);
             }
             // What was set in front of it in the same message.
             self.end_implicit(commit);
             let mut out = Vec::new();
-            no_transaction().write(&mut out);
+            self.warn(no_transaction(), &mut out);
             backend::command_complete(&mut out, command);
             return Ok(Acted::Answered(out));
         };
@@ -358,7 +452,9 @@ impl Session {
                 return Err(outside(&format!("{command} AND CHAIN")));
             }
             // As after a COMMIT outside of a block: what there is of an implicit transaction ends.
-            no_transaction().write(&mut self.client.outbox);
+            let mut out = Vec::new();
+            self.warn(no_transaction(), &mut out);
+            self.client.outbox.append(&mut out);
         }
         let Some(block) = &self.block else {
             return Ok(tag(command));
@@ -410,7 +506,7 @@ impl Session {
             self.context.refresh.renew().await;
         }
         self.release_links().await;
-        if chain {
+        if chain && committed {
             self.open_chained(chained);
         }
         Ok(Acted::Passed)
@@ -457,20 +553,22 @@ impl Session {
             return;
         };
         for link in &mut self.links {
-            if let Some(conn) = &mut link.conn
-                && !committed
-            {
-                conn.doubt(conn.settings.changed_names(&link.settings_at_begin));
-                conn.settings = link.settings_at_begin.clone();
-            }
+            link.transaction_over(committed);
         }
         if committed && block.has_changed_tables() {
             self.context.refresh.renew_soon();
         }
-        if !committed {
-            self.settings = block.settings_before;
-            self.hint = block.hint_before;
+        if committed {
+            // The client may have been told of what held in the block only.
+            self.batch.has_set |= !block.locals.is_empty();
+            self.gather_news();
+        } else {
+            self.client.back_to(&block.before.told);
+            self.settings = block.before.settings;
+            self.hint = block.before.hint;
+            self.batch.has_set = false;
         }
+        self.note_told();
         self.batch.writer = None;
         self.statements.close_portals();
     }
@@ -490,6 +588,7 @@ impl Session {
         }
         let acted = self.run_on_all(text, "SAVEPOINT").await?;
         let (settings, hint) = (self.settings.clone(), self.hint.clone());
+        let told = self.told_so_far();
         if let Some(block) = &mut self.block
             && !block.failed
         {
@@ -503,11 +602,13 @@ impl Session {
                 name: name.to_owned(),
                 settings,
                 hint,
+                told,
                 local_hint,
                 locals,
                 options: block.options,
                 replay,
             });
+            self.note_told();
         }
         Ok(acted)
     }
@@ -535,6 +636,7 @@ impl Session {
                 last.map(|i| block.replay.remove(i));
             }
         }
+        self.note_told();
         Ok(acted)
     }
 
@@ -582,6 +684,8 @@ impl Session {
         }
         self.settings = settings;
         self.hint = hint;
+        self.note_told();
+        self.batch.has_set = true;
         Ok(acted)
     }
 
@@ -615,6 +719,18 @@ impl Session {
     /// Runs one statement's text as it is on one link and passes its answer (or an error) on, without ReadyForQuery.
     /// `false`: the server refused it.
     pub(super) async fn run_on(&mut self, i: usize, text: &str) -> Result<bool, Fault> {
+        self.run_with(i, text, Pass::On, &[]).await
+    }
+
+    /// [`Session::run_on`]; with [`Pass::Keep`] of the answer only an error is passed on; with statements of ours right
+    /// behind it.
+    pub(super) async fn run_with(
+        &mut self,
+        i: usize,
+        text: &str,
+        pass: Pass,
+        behind: &[String],
+    ) -> Result<bool, Fault> {
         if i != self.active {
             self.drain_replies().await?;
             self.active = i;
@@ -637,7 +753,9 @@ impl Session {
         frontend::bind_renamed(outbox, b"", name, &[0; 6]);
         frontend::execute(outbox, b"", 0);
         self.replies.push(Reply::One(Pass::Keep));
-        self.replies.push(Reply::Execute(Pass::On));
+        self.replies.push(Reply::Execute(pass));
+        self.push_ours(i, behind);
+        let Link { outbox, .. } = &mut self.links[i];
         // In the middle of an implicit transaction a Sync would end it.
         let implicit = self.batch.now != b'Q' && self.block.is_none();
         if implicit {
@@ -662,11 +780,13 @@ impl Session {
         Ok(!error)
     }
 
-    /// Runs a statement on the hosts other than the active one that have done something of the batch.
-    async fn run_on_unsynced_others(&mut self, text: &str) -> Result<(), Fault> {
+    /// Ends the batch's transaction on the hosts other than the active one that have done something of the batch.
+    async fn run_on_unsynced_others(&mut self, commit: bool) -> Result<(), Fault> {
+        let text = if commit { "COMMIT" } else { "ROLLBACK" };
         let active = self.active;
         for i in (0..self.links.len()).filter(|i| *i != active) {
             if self.links[i].unsynced {
+                self.links[i].refused |= !commit;
                 self.run_quietly(i, text).await?;
                 self.links[i].unsynced = false;
             }
@@ -692,6 +812,13 @@ impl Session {
             }
         }
     }
+}
+
+fn too_late() -> Fault {
+    Fault::statement(ErrorFields::error(
+        SqlState::ACTIVE_TRANSACTION,
+        "SET TRANSACTION ISOLATION LEVEL must be called before any query",
+    ))
 }
 
 fn no_savepoint(name: &str) -> Fault {

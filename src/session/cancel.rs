@@ -1,23 +1,54 @@
 //! Cancel keys: which session a CancelRequest means, and which server connection that session is using just then.
+//!
+//! A key is opaque to clients. Its bytes:
+//!
+//! ```text
+//!  0     bit 7: 0, so that the process number that clients make of bytes 0-3 is positive
+//!        bit 6: 1 in a request that another proxy has passed on; 0 in what clients are given
+//!        bits 5-0: random
+//!  1     the number of the proxy that gave it (`[proxy] id`); 0: it has none
+//!  2, 3  random
+//!  4 ..  random: 4 bytes up to protocol 3.1, 32 from 3.2 on, as in Postgres
+//! ```
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 
-use crate::pool::Pool;
+use crate::pool::{Pool, server};
+use crate::shardmap::ProxySettings;
 use crate::wire::backend::ErrorView;
 use crate::wire::error::{ErrorFields, SqlState};
 use crate::wire::frame;
 
-/// The longest that a host may take to hear of a cancel.
+/// The longest that a host, or another proxy, may take to hear of a cancel.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// All sessions' cancel keys. A key is opaque bytes (since protocol 3.2 more than 8 of them).
-#[derive(Default)]
-pub struct CancelKeys(Mutex<HashMap<Vec<u8>, Arc<CancelSlot>>>);
+/// Bytes of secret behind the process number: 4 up to protocol 3.1, 32 from 3.2 on.
+const SECRET: usize = 4;
+const LONG_SECRET: usize = 32;
+/// The bit of byte 0 that says that a request was passed on.
+const PASSED_ON: u8 = 0x40;
+/// Cancel requests that are passed on to other proxies at the same time; more wait.
+const MOST_PASSED_ON: usize = 64;
+
+/// All sessions' cancel keys.
+pub struct CancelKeys {
+    slots: Mutex<HashMap<Vec<u8>, Arc<CancelSlot>>>,
+    passing_on: Semaphore,
+}
+
+impl Default for CancelKeys {
+    fn default() -> Self {
+        CancelKeys {
+            slots: Mutex::default(),
+            passing_on: Semaphore::new(MOST_PASSED_ON),
+        }
+    }
+}
 
 /// What a cancel of one session would hit now.
 pub struct CancelSlot {
@@ -49,18 +80,21 @@ struct EndedWait {
 
 impl CancelKeys {
     fn lock(&self) -> MutexGuard<'_, HashMap<Vec<u8>, Arc<CancelSlot>>> {
-        self.0
+        self.slots
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Registers a session under a new random key of `4 + secret` bytes, the first four a positive process number.
-    pub(crate) fn register(&self, secret: usize) -> Arc<CancelSlot> {
+    /// Registers a session under a new key, for a client that speaks this minor version of the protocol.
+    pub(crate) fn register(&self, minor: u16, id: Option<u8>) -> Arc<CancelSlot> {
+        let secret = if minor >= 2 { LONG_SECRET } else { SECRET };
         let mut keys = self.lock();
         loop {
             let mut key = vec![0u8; 4 + secret];
+            // A generator that nobody can foresee.
             rand::Rng::fill(&mut rand::rng(), &mut key[..]);
-            key[0] &= 0x7f;
+            key[0] &= PASSED_ON - 1;
+            key[1] = id.unwrap_or(0);
             if key[..4] != [0; 4] && !keys.contains_key(&key) {
                 let slot = CancelSlot {
                     key: key.clone(),
@@ -74,11 +108,37 @@ impl CancelKeys {
         }
     }
 
-    /// Passes a cancel on to the server connections that the key's session is using. An unknown key is ignored, as
+    /// A CancelRequest. One whose key another proxy has given is passed on to it, once. All others are ignored, as
     /// Postgres does.
-    pub async fn cancel(&self, key: &[u8]) {
-        let Some(slot) = self.lock().get(key).cloned() else {
+    pub async fn request(&self, mut key: Vec<u8>, proxy: &ProxySettings) {
+        let Some([first, id]) = key.first_chunk::<2>().copied() else {
             return;
+        };
+        key[0] = first & !PASSED_ON;
+        // Nobody passes on what has been passed on, so that it can't go round in circles.
+        if self.cancel(&key).await || first & PASSED_ON != 0 || proxy.id == Some(id) {
+            return;
+        }
+        let Some(peer) = proxy.peers.get(&id) else {
+            return;
+        };
+        key[0] |= PASSED_ON;
+        let passed_on = timeout(LIMIT, async {
+            let _place = self.passing_on.acquire().await;
+            server::cancel_at(&peer.host, peer.port, &key).await
+        });
+        let fault = match passed_on.await {
+            Ok(Ok(())) => return,
+            Ok(Err(e)) => e.to_string(),
+            Err(_) => format!("no answer within {LIMIT:?}"),
+        };
+        tracing::warn!(id, %peer, "a cancel request could not be passed on: {fault}");
+    }
+
+    /// Passes a cancel on to the server connections that the key's session is using. `false`: there is no such session.
+    async fn cancel(&self, key: &[u8]) -> bool {
+        let Some(slot) = self.lock().get(key).cloned() else {
+            return false;
         };
         let targets = {
             let mut state = slot.lock();
@@ -91,6 +151,7 @@ impl CancelKeys {
         for (pool, key) in targets {
             slot.deliver(&pool, &key).await;
         }
+        true
     }
 
     /// Ends what server process `pid` of `host` does for the key's session: its statement fails with `error`. `false`: it
@@ -220,6 +281,40 @@ impl CancelSlot {
                 return;
             }
             sent.await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_have_their_layout() {
+        let keys = CancelKeys::default();
+        for (minor, id) in [
+            (0, None),
+            (2, Some(1)),
+            (0, Some(255)),
+            (1, Some(7)),
+            (3, None),
+        ] {
+            let slots: Vec<_> = (0..100).map(|_| keys.register(minor, id)).collect();
+            for slot in &slots {
+                let key = slot.key();
+                assert_eq!(key.len(), if minor >= 2 { 36 } else { 8 });
+                assert_eq!((key[0] & 0xc0, key[1]), (0, id.unwrap_or(0)));
+            }
+            // Every other bit is random.
+            for at in (0..slots[0].key().len()).filter(|at| *at != 1) {
+                let ones = slots.iter().fold(0, |bits, slot| bits | slot.key()[at]);
+                let all = slots.iter().fold(0xff, |bits, slot| bits & slot.key()[at]);
+                assert_eq!(
+                    (ones, all),
+                    (if at == 0 { 0x3f } else { 0xff }, 0),
+                    "byte {at}"
+                );
+            }
         }
     }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::Session;
 use super::block::Owner;
-use super::context::Prepared;
 use super::errors::Fault;
+use super::links::Need;
 use super::queries::Answer;
 use super::writers::TwoPhase;
 use crate::shardmap::{CrossHost, CrossHostSnapshots, HostId};
@@ -32,6 +32,9 @@ impl Session {
 
     /// Whether a write on this host makes the transaction one of several hosts, or of one more.
     pub(super) fn widens(&self, host: HostId) -> bool {
+        if self.is_read_only() {
+            return false;
+        }
         match &self.block {
             Some(block) => block.writers.first().is_some() && !block.writers.contains(host),
             None => self.batch.writer.is_some_and(|writer| writer != host),
@@ -40,27 +43,41 @@ impl Session {
 
     /// The transaction writes on this host.
     pub(super) fn note_writer(&mut self, host: HostId) {
+        if self.is_read_only() {
+            return;
+        }
         match &mut self.block {
             Some(block) => block.writers.add(host),
             None => drop(self.batch.writer.get_or_insert(host)),
         }
     }
 
-    /// A statement was sent to this host. After some the part there can't be prepared.
-    pub(super) fn note_unpreparable(&mut self, prepared: &Prepared, host: HostId) {
+    /// After this the transaction's part on the host can't be prepared.
+    pub(super) fn note_unpreparable(&mut self, need: &Need) {
         if let Some(block) = &mut self.block
-            && prepared.is_unpreparable()
+            && need.unpreparable
         {
-            block.writers.unpreparable.get_or_insert(host);
+            block.writers.unpreparable.get_or_insert(need.host);
         }
+    }
+
+    /// Whether the host must become the decision host in place of another.
+    pub(super) fn must_decide(&self, need: &Need) -> bool {
+        let writers = self.block.as_ref().map(|block| &block.writers);
+        let decision = writers.and_then(|writers| writers.decision());
+        need.unpreparable && need.writes && decision.is_some_and(|host| host != need.host)
     }
 
     /// Two hosts are two snapshots: refused where one was asked for.
     pub(super) fn check_snapshot(&self, host: HostId) -> Result<(), Fault> {
-        let one = self.block.as_ref().is_some_and(|b| b.one_snapshot());
+        let one = match &self.block {
+            Some(block) => block.one_snapshot(),
+            None => self.default_isolation().is_some(),
+        };
+        let mut seen = self.links.iter().filter(|l| !l.only_described).peekable();
         if !one
-            || self.links.is_empty()
-            || self.links.iter().any(|l| l.host == host)
+            || seen.peek().is_none()
+            || seen.any(|l| l.host == host)
             || self.map.proxy.cross_host_snapshots == CrossHostSnapshots::Separate
         {
             return Ok(());
@@ -86,9 +103,7 @@ impl Session {
     pub(super) async fn widen_to(&mut self, hosts: &[HostId]) -> Result<(), Fault> {
         let homes = self.check_writers(hosts).await?;
         self.open_message_block().await?;
-        let session_host = self.map.session_host();
-        let session_host = hosts.iter().find(|host| **host == session_host);
-        if let Some(host) = session_host.or(hosts.first()) {
+        if let Some(host) = hosts.first() {
             self.begin_two_phase(*host, homes).await?;
         }
         if let Some(block) = &mut self.block {
@@ -130,13 +145,10 @@ impl Session {
         };
         block.writers.know(homes);
         let before = block.writers.decision();
-        // What can't be prepared is done on the session host, as a rule: it decides wherever it takes part.
-        let session_host = self.map.session_host();
-        let joins = decision == session_host || block.writers.contains(session_host);
-        let preferred = joins.then_some(session_host);
-        let decision = block.writers.unpreparable.or(preferred).unwrap_or(decision);
+        let unpreparable = block.writers.unpreparable;
+        let decision = unpreparable.unwrap_or(decision);
         let linked = |host: HostId| self.links.iter().any(|link| link.host == host);
-        if before.is_some_and(|b| linked(b) && (b == decision || decision != session_host)) {
+        if before.is_some_and(|b| linked(b) && (b == decision || unpreparable.is_none())) {
             return Ok(());
         }
         // Also if the decision host could not be enlisted, and a rollback to a savepoint has mended that.

@@ -4,12 +4,13 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
 use super::cancel::CancelKeys;
 use super::clients::Clients;
+use super::reading::Reading;
 use crate::catalog::Snapshot;
 use crate::pool::{Pools, Worker};
 use crate::route::{Bound, SessionState, Tables};
@@ -22,6 +23,7 @@ use crate::sql::shape::{Hole, Shape};
 use crate::stats::Stats;
 use crate::twophase::{Board, Seam};
 use crate::wire::auth::Mock;
+use crate::wire::frame;
 
 /// Shared by all sessions of one proxy.
 pub struct Context {
@@ -182,6 +184,8 @@ pub struct Schema {
     pub(crate) snapshot: Snapshot,
     pub(crate) plans: Shared<Prepared>,
     pub(crate) statements: Shared<Statement>,
+    /// It is one session's alone: its block has changed tables, or it has temporary ones.
+    own: bool,
 }
 
 impl Schema {
@@ -198,7 +202,13 @@ impl Schema {
             snapshot,
             plans: Shared::new(limits()),
             statements: Shared::new(limits()),
+            own: false,
         }
+    }
+
+    /// It serves one session alone.
+    pub(crate) fn into_own(self) -> Arc<Schema> {
+        Arc::new(Schema { own: true, ..self })
     }
 }
 
@@ -267,16 +277,92 @@ pub(crate) struct Statement {
     pub(crate) id: u64,
     pub(crate) text: Box<[u8]>,
     pub(crate) types: Box<[u32]>,
+    /// How many parameters it has, if that is seen in the text: `$1` in a part that Postgres reads later is none yet.
+    pub(crate) param_count: Option<usize>,
     pub(crate) holes: Box<[Hole]>,
     pub(crate) hint: Result<Option<Hint>, HintFault>,
     pub(crate) prepared: Arc<Prepared>,
-    /// The settings by which its text is read; see `Session::reading`.
-    pub(crate) reading: Arc<[u8]>,
+    /// The settings by which its text is read.
+    pub(crate) reading: Arc<Reading>,
     /// The tables that it was prepared for.
     pub(crate) schema: Weak<Schema>,
     /// Some server has parsed it: a later ParseComplete may be made up.
     pub(crate) accepted: AtomicBool,
+    /// What some server has said of its parameters and columns.
+    pub(crate) described: ArcSwapOption<Described>,
 }
+
+/// What a server says of a statement's parameters and columns.
+#[derive(Debug)]
+pub(crate) struct Described {
+    /// ParameterDescription, then RowDescription or NoData, as they came.
+    messages: Box<[u8]>,
+    /// The length of the first.
+    split: usize,
+    same_everywhere: bool,
+}
+
+impl Described {
+    pub(crate) fn new(parameters: &[u8], columns: &[u8]) -> Described {
+        let mut described = Described {
+            messages: [parameters, columns].concat().into(),
+            split: parameters.len(),
+            same_everywhere: false,
+        };
+        let of_column = |(_, shape): (&[u8], &[u8])| {
+            shape
+                .first_chunk()
+                .map_or(0, |oid| u32::from_be_bytes(*oid))
+        };
+        let own = |oid: u32| oid >= FIRST_NORMAL_OID;
+        let owned = described.parameters().any(own) || described.shapes().map(of_column).any(own);
+        described.same_everywhere = !owned;
+        described
+    }
+
+    pub(crate) fn messages(&self) -> &[u8] {
+        &self.messages
+    }
+
+    /// RowDescription or NoData.
+    pub(crate) fn columns(&self) -> &[u8] {
+        &self.messages[self.split..]
+    }
+
+    /// The types of the parameters.
+    pub(crate) fn parameters(&self) -> impl Iterator<Item = u32> {
+        let oids = self.messages[..self.split].get(frame::HEADER + 2..);
+        let (oids, _) = oids.unwrap_or_default().as_chunks::<4>();
+        oids.iter().map(|oid| u32::from_be_bytes(*oid))
+    }
+
+    /// The columns without the tables that they are of, which have other numbers in every shard: names, types, type
+    /// modifiers.
+    fn shapes(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let mut rest = self.columns().get(frame::HEADER + 2..).unwrap_or_default();
+        std::iter::from_fn(move || {
+            let name = rest.iter().position(|b| *b == 0)?;
+            let column = rest.get(..name + 19)?;
+            rest = &rest[name + 19..];
+            Some((&column[..name], &column[name + 7..]))
+        })
+    }
+
+    /// Whether its numbers of types mean the same on every host: those of Postgres itself do.
+    pub(crate) fn is_same_everywhere(&self) -> bool {
+        self.same_everywhere
+    }
+
+    /// Whether a client that was told one may be answered by the other.
+    pub(crate) fn is_like(&self, other: &Described) -> bool {
+        self.parameters().eq(other.parameters())
+            && self.columns().first() == other.columns().first()
+            && self.shapes().eq(other.shapes())
+    }
+}
+
+/// Objects of Postgres itself have numbers below (`FirstNormalObjectId`, src/include/access/transam.h).
+pub(crate) const FIRST_NORMAL_OID: u32 = 16_384;
 
 impl Statement {
     /// Of a Query: known by no name, and not kept.
@@ -290,12 +376,14 @@ impl Statement {
             id,
             text: text.into(),
             types: Box::default(),
+            param_count: None,
             holes: shape.holes.as_slice().into(),
             hint: Ok(None),
             prepared: prepared.clone(),
-            reading: Arc::from([]),
+            reading: Arc::default(),
             schema: Weak::new(),
             accepted: AtomicBool::new(false),
+            described: ArcSwapOption::empty(),
         }
     }
 }
@@ -315,6 +403,15 @@ pub(crate) struct Scratch {
     pub(crate) schema: Option<Arc<Schema>>,
     pub(crate) plans: Front<Prepared>,
     pub(crate) statements: Front<Statement>,
+    /// What was at hand before: of everybody's schema, and of one session's own.
+    aside: [Option<Aside>; 2],
+}
+
+/// The caches in front of a schema that others are in use of just now.
+struct Aside {
+    schema: Arc<Schema>,
+    plans: Front<Prepared>,
+    statements: Front<Statement>,
 }
 
 impl WorkerContext {
@@ -326,6 +423,7 @@ impl WorkerContext {
             schema: None,
             plans: Front::new(FRONT_ENTRIES),
             statements: Front::new(FRONT_ENTRIES),
+            aside: [None, None],
         };
         Arc::new(WorkerContext {
             id: Worker(id),
@@ -341,9 +439,27 @@ impl Scratch {
     /// Makes the caches in front those of `schema`.
     pub(crate) fn follow(&mut self, schema: &Arc<Schema>) {
         if self.schema.as_ref().is_none_or(|s| !Arc::ptr_eq(s, schema)) {
-            self.plans = Front::new(FRONT_ENTRIES);
-            self.statements = Front::new(FRONT_ENTRIES);
-            self.schema = Some(schema.clone());
+            self.change_to(schema);
+        }
+    }
+
+    /// A session with tables of its own does not take away what is at hand for all others.
+    fn change_to(&mut self, schema: &Arc<Schema>) {
+        let found = self.aside[usize::from(schema.own)].take_if(|a| Arc::ptr_eq(&a.schema, schema));
+        let found = found.unwrap_or_else(|| Aside {
+            schema: schema.clone(),
+            plans: Front::new(FRONT_ENTRIES),
+            statements: Front::new(FRONT_ENTRIES),
+        });
+        let plans = std::mem::replace(&mut self.plans, found.plans);
+        let statements = std::mem::replace(&mut self.statements, found.statements);
+        if let Some(schema) = self.schema.replace(found.schema) {
+            let place = usize::from(schema.own);
+            self.aside[place] = Some(Aside {
+                schema,
+                plans,
+                statements,
+            });
         }
     }
 }
@@ -355,6 +471,8 @@ pub(crate) struct Routed {
     pub(crate) sets_config: bool,
     /// It calls `pg_notify`.
     pub(crate) notifies: bool,
+    /// It may stand in a transaction that something else began, and can't end it.
+    pub(crate) shares: bool,
     /// It declares a cursor WITH HOLD.
     pub(crate) holds: bool,
 }
@@ -382,6 +500,16 @@ impl Prepared {
         match self {
             Prepared::Query(bound) => bound.notifies || bound.holds || bound.temporary,
             Prepared::Pass(passed) => matches!(passed, Passed::Notify),
+            _ => false,
+        }
+    }
+
+    /// Whether settings may be brought about in the transaction of the statement itself. (A VACUUM can't be in one that
+    /// something else began, a CALL may end it.)
+    pub(crate) fn shares_transaction(&self) -> bool {
+        match self {
+            Prepared::Query(routed) => routed.shares,
+            Prepared::Pass(_) => true,
             _ => false,
         }
     }

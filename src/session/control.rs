@@ -44,7 +44,7 @@ impl Session {
             }
             Control::SetConstraints { .. } if self.block.is_none() => {
                 // Without effect but for a warning.
-                let i = self.link(Need::plain(self.any_host())).await?;
+                let i = self.link(Need::along(self.any_host())).await?;
                 self.run_on(i, text).await?;
                 Ok(Acted::Passed)
             }
@@ -99,14 +99,11 @@ impl Session {
         let need = Need {
             // What it does is done when the host commits, which may not come second then.
             writes: true,
+            unpreparable: true,
             state,
             ..Need::plain(self.map.session_host())
         };
         let i = self.link(need).await?;
-        let host = self.links[i].host;
-        if let Some(block) = &mut self.block {
-            block.writers.unpreparable.get_or_insert(host);
-        }
         self.run_on(i, text).await?;
         Ok(Acted::Passed)
     }
@@ -122,17 +119,11 @@ impl Session {
         match what {
             Discard::All => {
                 if self.block.is_some() {
-                    return Err(Fault::statement(ErrorFields::error(
-                        SqlState::ACTIVE_TRANSACTION,
-                        "DISCARD ALL cannot run inside a transaction block",
-                    )));
+                    return Err(in_block("DISCARD ALL"));
                 }
-                self.remember_settings();
-                self.settings = self.startup.clone();
-                self.hint = None;
-                self.statements.clear();
+                let discarded = self.discard_all().await?;
                 self.drop_pins();
-                Ok(tag("DISCARD ALL"))
+                Ok(discarded)
             }
             // What these throw away is never kept from one transaction to the next.
             Discard::Plans => Ok(tag("DISCARD PLANS")),
@@ -166,6 +157,14 @@ impl Session {
             Way::Several(_) | Way::Data(_) | Way::Everywhere | Way::Write(_) | Way::Make(_) => None,
         }
     }
+}
+
+/// A transaction block, also the implicit one of several statements, is no place for it.
+pub(super) fn in_block(what: &str) -> Fault {
+    Fault::statement(ErrorFields::error(
+        SqlState::ACTIVE_TRANSACTION,
+        format!("{what} cannot run inside a transaction block"),
+    ))
 }
 
 /// The cursor that a text declares.

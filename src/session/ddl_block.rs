@@ -90,7 +90,7 @@ impl Session {
         if let Some(temporary) = self.block_temporary().await? {
             tables = tables.with_temporary(temporary.tables.values());
         }
-        let schema = Arc::new(Schema::new(&self.map, Some(tables), snapshot));
+        let schema = Schema::new(&self.map, Some(tables), snapshot).into_own();
         if let Some(block) = &mut self.block {
             block.tables = BlockTables::Own(schema);
         }

@@ -12,10 +12,12 @@ use super::buffers;
 use super::cancel::CancelSlot;
 use super::context::{Prepared, Statement};
 use super::errors::Fault;
+use super::parameters::Reported;
 use super::pins::Pin;
 use super::replies::{Made, Pass};
-use crate::pool::{Pool, ServerConn};
+use crate::pool::{Pool, ServerConn, Settings};
 use crate::shardmap::{HostId, ShardId, ShardMap};
+use crate::sql::shape::Shape;
 use crate::wire::stream::Stream;
 
 /// The most that is read from a server at once, while reads fill the buffer.
@@ -33,7 +35,13 @@ pub(crate) struct Client {
     pub(crate) outbox: Vec<u8>,
     sent: usize,
     /// What the client was last told of each reported parameter.
-    pub(crate) reported: Arc<Vec<(String, String)>>,
+    pub(crate) reported: Reported,
+    /// What it is to be told in front of the next ReadyForQuery.
+    pub(super) news: Vec<(String, String)>,
+    /// In a block: what it had been told where an error goes back to.
+    pub(super) told_before: Option<Reported>,
+    /// The block has failed. What a server says now is of before the block, perhaps of another session.
+    pub(super) undone: bool,
     /// What `outbox` holds may wait for what the server says next, so that both go out in one write.
     pub(super) hold: Hold,
 }
@@ -67,12 +75,21 @@ pub(crate) struct Link {
     pub(super) middle: Middle,
     /// Messages were sent that no Sync has followed yet.
     pub(crate) unsynced: bool,
+    /// Statements were described on it and nothing else was done: nothing that a client reads comes of its snapshot.
+    pub(crate) only_described: bool,
     /// Transaction status of the last ReadyForQuery: I, T or E.
     pub(crate) status: u8,
-    /// Settings that were in force when the transaction began: a rollback brings them back.
-    pub(crate) settings_at_begin: crate::pool::Settings,
+    /// Settings that were in force when the transaction began, and those that were unsure: a rollback brings them back.
+    at_begin: (Settings, Vec<String>),
     /// A setting was changed on it since then.
     pub(crate) settings_touched: bool,
+    /// Where in the outbox the statements begin that bring settings about, ahead of anything else of the transaction; how
+    /// many they are, and where they end.
+    pub(crate) brought: Option<(usize, usize, usize)>,
+    /// An error was said in the transaction.
+    pub(crate) refused: bool,
+    /// A text of the client's that was sent otherwise than as its Query, as long as nothing else is under way.
+    pub(crate) sent_text: Option<Box<SentText>>,
     /// What can be sent anew if its first Bind finds that the tables have changed.
     pub(crate) again: Option<Again>,
     /// The session does not give it back; see `pins.rs`.
@@ -92,8 +109,10 @@ pub(crate) struct Again {
     pub(crate) name: u32,
     /// The number of the reply to the Bind.
     pub(crate) reply: u64,
-    /// Where the Bind begins in what is written in one go.
+    /// Where the Bind, and what brings settings about for it, begins in what is written in one go.
     pub(crate) from: usize,
+    /// How many statements bring settings about.
+    pub(crate) ours: usize,
     /// What was written, once it is.
     pub(crate) written: Vec<u8>,
 }
@@ -111,10 +130,51 @@ pub(crate) struct SentPiece {
     pub(crate) shard: Option<ShardId>,
 }
 
+/// A text that was sent with other names in it than the client's.
+pub(crate) struct SentText {
+    pub(crate) text: Box<[u8]>,
+    /// Characters of the client's message before the text.
+    pub(crate) before: u32,
+    /// Its pieces by the bytes of the text, with what was sent for each.
+    pub(crate) pieces: SmallVec<[SentPiece; 1]>,
+}
+
+impl SentText {
+    /// Where character `position` (counted from 1) of what was sent stands in the client's message.
+    pub(crate) fn original_position<'m>(
+        &self,
+        position: u32,
+        schema: impl Fn(ShardId) -> &'m str,
+    ) -> Option<u32> {
+        let inside = |p: &&SentPiece| position > p.from && position <= p.from + p.len + 1;
+        let piece = self.pieces.iter().rev().find(inside)?;
+        let before = self.before + char_count(self.text.get(..piece.text.start)?);
+        let inside = position - piece.from;
+        let Some(shard) = piece.shard else {
+            return Some(before + inside);
+        };
+        let text = self.text.get(piece.text.clone())?;
+        let mut shape = Shape::default();
+        shape.scan(text).ok()?;
+        let holes = &shape.holes;
+        let original = piece
+            .prepared
+            .original_position(inside, text, holes, schema(shard));
+        Some(before + original)
+    }
+}
+
+/// Characters of a text, as Postgres counts them in UTF-8.
+pub(crate) fn char_count(text: &[u8]) -> u32 {
+    text.iter().filter(|b| **b & 0xC0 != 0x80).count() as u32
+}
+
 /// A message of which the rest has yet to come.
 pub(super) struct Middle {
     pub(super) rest: usize,
     pub(super) pass: Pass,
+    /// A ReadyForQuery has come behind which nothing is owed.
+    pub(super) ready: bool,
 }
 
 impl Client {
@@ -126,6 +186,9 @@ impl Client {
             outbox: Vec::new(),
             sent: 0,
             reported: Arc::default(),
+            news: Vec::new(),
+            told_before: None,
+            undone: false,
             hold: Hold::No,
         }
     }
@@ -162,6 +225,13 @@ impl Client {
     /// From here on what comes for the client is gathered until the next [`Client::flush`].
     pub(crate) fn hold_for_caller(&mut self) {
         self.hold = Hold::ForCaller;
+    }
+
+    /// What was gathered goes out with what a server says next.
+    pub(crate) fn hold_until_reply(&mut self) {
+        if self.hold == Hold::ForCaller {
+            self.hold = Hold::UntilReply;
+        }
     }
 
     /// Writes out what may not wait; see [`Hold`].
@@ -205,21 +275,6 @@ impl Client {
         }
         read
     }
-
-    /// Remembers what the client is told of a parameter; `false` if it has been told just that before.
-    pub(crate) fn report(&mut self, name: &str, value: &str) -> bool {
-        match self.reported.iter().position(|(n, _)| n == name) {
-            Some(i) if self.reported[i].1 == value => false,
-            Some(i) => {
-                Arc::make_mut(&mut self.reported)[i].1 = value.to_owned();
-                true
-            }
-            None => {
-                Arc::make_mut(&mut self.reported).push((name.to_owned(), value.to_owned()));
-                true
-            }
-        }
-    }
 }
 
 impl Link {
@@ -229,7 +284,7 @@ impl Link {
         pool: Arc<Pool>,
         conn: Box<ServerConn>,
     ) -> Link {
-        let settings_at_begin = conn.settings.clone();
+        let at_begin = (conn.settings.clone(), conn.unsure.clone());
         Link {
             host,
             pool,
@@ -242,11 +297,16 @@ impl Link {
             middle: Middle {
                 rest: 0,
                 pass: Pass::Keep,
+                ready: false,
             },
             unsynced: false,
+            only_described: false,
             status: b'I',
-            settings_at_begin,
+            at_begin,
             settings_touched: false,
+            brought: None,
+            refused: false,
+            sent_text: None,
             again: None,
             pin: None,
             suspect: false,
@@ -333,10 +393,40 @@ impl Link {
 
     /// Notes that a message was passed on but for its last `rest` bytes.
     pub(crate) fn pass_rest(&mut self, rest: usize) {
-        self.middle = Middle {
-            rest,
-            pass: Pass::On,
-        };
+        self.middle.rest = rest;
+        self.middle.pass = Pass::On;
+    }
+
+    /// A transaction begins here: its rollback brings back what is in force now.
+    pub(crate) fn begins_here(&mut self) {
+        if let Some(conn) = &self.conn {
+            self.at_begin = (conn.settings.clone(), conn.unsure.clone());
+        }
+        self.settings_touched = false;
+        self.refused = false;
+    }
+
+    /// The transaction has ended: what was set in it stays, or is undone.
+    pub(crate) fn transaction_over(&mut self, committed: bool) {
+        if let Some(conn) = &mut self.conn
+            && !committed
+        {
+            (conn.settings, conn.unsure) = self.at_begin.clone();
+        }
+        self.begins_here();
+    }
+
+    /// ReadyForQuery has come behind which nothing is owed; `before` it the status was this. Of a block the session knows how it ends.
+    pub(super) fn is_ready(&mut self, before: u8) {
+        self.unsynced = false;
+        self.brought = None;
+        if before != b'I' || self.status != b'I' {
+            return;
+        }
+        if self.settings_touched {
+            self.transaction_over(!self.refused);
+        }
+        self.refused = false;
     }
 
     /// Takes the connection out for good. It is not idle on the server, or not known to be.
@@ -368,6 +458,7 @@ impl Link {
     /// Makes it ready to be kept beside the session's transactions; what is unread (notifications) stays. `false`: it can't be.
     pub(super) fn park(&mut self) -> bool {
         self.drop_again();
+        self.doubt_settings();
         if !self.is_idle() {
             return false;
         }
@@ -375,6 +466,14 @@ impl Link {
             self.rest();
         }
         true
+    }
+
+    /// If nobody has said what became of settings that were changed, they are not known.
+    fn doubt_settings(&mut self) {
+        if let Some(conn) = self.conn.as_mut().filter(|_| self.settings_touched) {
+            conn.doubt(conn.settings.changed_names(&self.at_begin.0));
+            conn.doubt(std::mem::take(&mut self.at_begin.1));
+        }
     }
 
     /// Nothing is sent anew any more.
@@ -390,6 +489,7 @@ impl Link {
     /// Gives the connection back to its pool if it is outside a transaction with nothing outstanding; else closes it.
     pub(crate) fn release(&mut self) {
         self.drop_again();
+        self.doubt_settings();
         let idle = self.is_idle();
         if let Some(mut conn) = self.conn.take() {
             if !idle || self.walked < conn.inbox.len() {
@@ -480,7 +580,7 @@ pub(crate) fn poll_fill(cx: &mut Context<'_>, link: &mut Link) -> Poll<io::Resul
         && n == conn.inbox.capacity()
         && n < READ_MOST
     {
-        conn.inbox.reserve_exact(READ_MOST - n);
+        conn.inbox.reserve(READ_MOST);
     }
     read
 }

@@ -24,6 +24,9 @@ pub(crate) enum Fault {
     Skipped,
 }
 
+/// What Postgres says of it (src/backend/utils/cache/plancache.c).
+const CHANGED: &str = "cached plan must not change result type";
+
 impl Fault {
     pub(crate) fn client(e: io::Error) -> Fault {
         Fault::Client(e)
@@ -47,6 +50,20 @@ impl Fault {
                 .detail("Whether the statement took effect is not known; an open transaction on that host is rolled back.")
                 .hint("Connect again is not needed: statements for other hosts go on, and those for this one will once it is back."),
         ))
+    }
+
+    /// A statement's columns are others than the client was told, because a table was changed past the proxy.
+    pub(crate) fn changed(host: &str) -> Fault {
+        Fault::Server(Box::new(
+            ErrorFields::error(SqlState::FEATURE_NOT_SUPPORTED, CHANGED)
+                .detail(format!("The server connection to host {host:?} is given up: whether the statement took effect is not known."))
+                .hint("Prepare the statement anew."),
+        ))
+    }
+
+    /// The same, found out before anything is sent.
+    pub(crate) fn changed_before() -> Fault {
+        Fault::statement(ErrorFields::error(SqlState::FEATURE_NOT_SUPPORTED, CHANGED))
     }
 
     /// The server said something that the protocol has no place for.

@@ -5,8 +5,10 @@ use std::ops::Range;
 use super::Session;
 use super::block::Acted;
 use super::errors::Fault;
+use super::execute::Args;
 use super::prepare::{PARSE, bad_hint};
-use crate::route;
+use crate::route::{self, Params};
+use crate::sql::control::{self, Control};
 use crate::sql::hint;
 use crate::sql::shape::Shape;
 use crate::wire::backend;
@@ -26,11 +28,33 @@ impl Session {
         let _ = shape.scan(text.as_bytes());
         let own = hint::find(text.as_bytes(), &shape).map_err(bad_hint)?;
         let hint = own.as_ref().or(self.standing_hint());
-        let lines =
-            match route::explain(&text[query.clone()], tables, &self.map, &PARSE, None, hint) {
-                Ok(explanation) => explanation.lines(&self.map),
-                Err(refusal) => refusal.lines(),
-            };
+        let query = &text[query.clone()];
+        let explain = |text: &str, params: Option<&dyn Params>| match route::explain(
+            text, tables, &self.map, &PARSE, params, hint,
+        ) {
+            Ok(explanation) => explanation.lines(&self.map),
+            Err(refusal) => refusal.lines(),
+        };
+        // Of an EXECUTE, what it runs.
+        let mut of_query = Shape::default();
+        let _ = of_query.scan(query.as_bytes());
+        let lines = match control::parse(query.as_bytes(), &of_query) {
+            Some(Control::Execute { name, .. }) => {
+                let statement = self.known_statement(name.as_bytes())?;
+                let call = control::call(query.as_bytes(), &of_query);
+                let types: Vec<u32> = match statement.described.load_full() {
+                    Some(described) => described.parameters().collect(),
+                    None => statement.types.to_vec(),
+                };
+                let args = call.map(|call| call.args).unwrap_or_default();
+                let args = Args {
+                    args: &args,
+                    types: &types,
+                };
+                explain(&String::from_utf8_lossy(&statement.text), Some(&args))
+            }
+            _ => explain(query, None),
+        };
         let mut out = Vec::new();
         backend::row_description(&mut out, &[(COLUMN, 25)]);
         for line in &lines {

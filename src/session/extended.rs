@@ -6,23 +6,27 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::block::{Acted, aborted};
-use super::context::{Prepared, Statement};
+use super::bring::Bring;
+use super::context::{Passed, Prepared, Statement};
 use super::control::declared_cursor;
+use super::describe::Told;
 use super::ends::Again;
 use super::errors::Fault;
+use super::execute::Ran;
 use super::links::Need;
 use super::portions::Rows;
 use super::prepare::{Way, bad_hint};
-use super::replies::{Made, Pass, Reply};
-use super::set::{SetConfig, read_set_config};
+use super::replies::{Description, Made, Pass, Reply};
+use super::set_config::{SetConfig, read_set_config};
+use super::simple::bring_for;
 use super::writes::{Writing, spent};
 use super::{Now, Session};
 use foldhash::quality::RandomState;
 
-use crate::pool::NO_SHARD;
+use crate::pool::{NO_SHARD, StatementKey};
 use crate::route::{Format, Param, Params, SessionState, Values};
 use crate::shardmap::{HostId, ShardId};
-use crate::sql::control::Control;
+use crate::sql::control::{Control, Discard};
 use crate::wire::error::{ErrorFields, SqlState};
 use crate::wire::frontend::{self, Bind, Kind};
 use crate::wire::{backend, frame};
@@ -32,6 +36,9 @@ use crate::wire::{backend, frame};
 pub(super) struct Prepareds {
     named: HashMap<Box<[u8]>, Arc<Statement>, RandomState>,
     unnamed: Option<Arc<Statement>>,
+    /// See [`super::describe`].
+    pub(super) told: HashMap<Box<[u8]>, Told, RandomState>,
+    pub(super) unnamed_told: Option<Told>,
     portals: HashMap<Box<[u8]>, Portal, RandomState>,
     unnamed_portal: Option<Portal>,
 }
@@ -39,9 +46,16 @@ pub(super) struct Prepareds {
 /// A portal.
 pub(super) enum Portal {
     /// It is on the server connection of this host.
-    On { host: HostId, set: Vec<SetConfig> },
+    On {
+        host: HostId,
+        /// It gives rows.
+        rows: bool,
+        set: Vec<SetConfig>,
+    },
     /// The session itself acts.
     Own(Arc<Statement>),
+    /// It has done so.
+    Ran(Arc<Statement>),
     /// It is to be asked of several shards.
     Several(Arc<Several>),
     /// They have been asked; these rows the client has not fetched yet.
@@ -71,7 +85,14 @@ impl Prepareds {
         }
     }
 
+    /// A new statement.
     pub(super) fn put(&mut self, name: &[u8], statement: Arc<Statement>) {
+        self.untell(name);
+        self.replace(name, statement);
+    }
+
+    /// The same statement for other tables or settings.
+    fn replace(&mut self, name: &[u8], statement: Arc<Statement>) {
         if name.is_empty() {
             self.unnamed = Some(statement);
         } else {
@@ -81,6 +102,7 @@ impl Prepareds {
 
     /// Forgets a statement; `false` if there is none of this name.
     pub(super) fn remove(&mut self, name: &[u8]) -> bool {
+        self.untell(name);
         if name.is_empty() {
             self.unnamed.take().is_some()
         } else {
@@ -122,6 +144,16 @@ impl Prepareds {
         }
     }
 
+    /// A Query takes the place of the unnamed statement.
+    pub(super) fn forget_unnamed(&mut self) {
+        self.unnamed = None;
+    }
+
+    /// And, once it has been run, of the unnamed portal.
+    pub(super) fn forget_unnamed_portal(&mut self) {
+        self.unnamed_portal = None;
+    }
+
     pub(super) fn has_portals(&self) -> bool {
         self.unnamed_portal.is_some() || !self.portals.is_empty()
     }
@@ -136,6 +168,7 @@ impl Prepareds {
 
     pub(super) fn clear_statements(&mut self) {
         self.named.clear();
+        self.told.clear();
     }
 
     pub(super) fn clear(&mut self) {
@@ -185,11 +218,11 @@ impl Params for BindParams<'_> {
 }
 
 /// Where the parts of a Bind message lie in the inbox.
-struct BindNames {
-    portal: std::ops::Range<usize>,
-    statement: std::ops::Range<usize>,
+pub(super) struct BindNames {
+    pub(super) portal: std::ops::Range<usize>,
+    pub(super) statement: std::ops::Range<usize>,
     /// All behind the two names.
-    rest: std::ops::Range<usize>,
+    pub(super) rest: std::ops::Range<usize>,
 }
 
 /// A server-side statement's name, without allocating.
@@ -215,8 +248,48 @@ impl Session {
         &self.client.inbox[self.client.read + frame::HEADER..self.client.read + len]
     }
 
+    /// Parse, where no earlier one is to be confirmed first.
+    pub(super) fn parse_now(&mut self, len: usize) -> Now {
+        if self.batch.unparsed.is_some() {
+            return Now::Slowly;
+        }
+        match self.parse(len) {
+            Err(Fault::Statement(fields))
+                if fields.code == SqlState::DUPLICATE_STATEMENT
+                    || fields.code == SqlState::IN_FAILED_TRANSACTION =>
+            {
+                Now::Slowly
+            }
+            done => Now::Done(done),
+        }
+    }
+
+    /// Parse. That the name is there already is told last: what else is wrong about the statement comes first. And that its
+    /// text can't be read comes before all.
+    pub(super) async fn parse_slowly(&mut self, len: usize) -> Result<(), Fault> {
+        let parsed = self.parse(len);
+        if let Err(Fault::Statement(fields)) = &parsed
+            && fields.code == SqlState::IN_FAILED_TRANSACTION
+        {
+            let text = frontend::Parse::decode(self.body(len))?.query.to_vec();
+            return Err(Box::pin(self.syntax_fault(&text, aborted())).await);
+        }
+        if let Err(Fault::Statement(fields)) = &parsed
+            && fields.code == SqlState::DUPLICATE_STATEMENT
+        {
+            let reading = self.reading();
+            let parse = frontend::Parse::decode(self.body(len))?;
+            let statement = self.intern(parse.query, parse.types.iter(), reading)?;
+            if !matches!(self.way_to_describe(&statement), Ok(None)) {
+                self.parse_somewhere(&statement).await?;
+                self.settle_replies().await?;
+            }
+        }
+        parsed
+    }
+
     /// Parse. Answered once a server has confirmed it; the next message says which.
-    pub(super) fn parse(&mut self, len: usize) -> Result<(), Fault> {
+    fn parse(&mut self, len: usize) -> Result<(), Fault> {
         self.begin_message();
         let reading = self.reading();
         let parse = frontend::Parse::decode(self.body(len))?;
@@ -225,27 +298,9 @@ impl Session {
         if !matches!(*statement.prepared, Prepared::Empty) {
             self.check_parse(&statement)?;
         }
-        if !name.is_empty() && self.statements.named.contains_key(&name) {
-            let message = format!(
-                "prepared statement \"{}\" already exists",
-                String::from_utf8_lossy(&name)
-            );
-            return Err(Fault::statement(ErrorFields::error(
-                SqlState::DUPLICATE_STATEMENT,
-                message,
-            )));
-        }
-        let most = self.map.proxy.limits.statements_per_session;
-        if !name.is_empty() && self.statements.named.len() >= most as usize {
-            return Err(Fault::limit(
-                &format!("{} prepared statements", self.statements.named.len() + 1),
-                "statements_per_session",
-                u64::from(most),
-            ));
-        }
+        self.check_statement_is_new(&name)?;
         let routed = matches!(*statement.prepared, Prepared::Query(_) | Prepared::Pass(_));
-        // Two Parses in a row: the first is looked at when it is used.
-        self.confirm_unparsed_blindly();
+        self.batch.parsed |= matches!(*statement.prepared, Prepared::Query(_));
         self.note_statement(&name);
         if routed && !statement.accepted.load(Ordering::Relaxed) {
             self.batch.unparsed = Some(statement.clone());
@@ -254,6 +309,32 @@ impl Session {
             self.replies.push(Reply::Made(Made::ParseComplete));
         }
         self.statements.put(&name, statement);
+        Ok(())
+    }
+
+    /// What Postgres would say of a name, and the limit.
+    pub(super) fn check_statement_is_new(&self, name: &[u8]) -> Result<(), Fault> {
+        if name.is_empty() {
+            return Ok(());
+        }
+        if self.statements.named.contains_key(name) {
+            let message = format!(
+                "prepared statement \"{}\" already exists",
+                String::from_utf8_lossy(name)
+            );
+            return Err(Fault::statement(ErrorFields::error(
+                SqlState::DUPLICATE_STATEMENT,
+                message,
+            )));
+        }
+        let most = self.map.proxy.limits.statements_per_session;
+        if self.statements.named.len() >= most as usize {
+            return Err(Fault::limit(
+                &format!("{} prepared statements", self.statements.named.len() + 1),
+                "statements_per_session",
+                u64::from(most),
+            ));
+        }
         Ok(())
     }
 
@@ -272,7 +353,7 @@ impl Session {
     }
 
     /// What Postgres would refuse at Parse.
-    fn check_parse(&self, statement: &Statement) -> Result<(), Fault> {
+    pub(super) fn check_parse(&self, statement: &Statement) -> Result<(), Fault> {
         let ends = matches!(
             &*statement.prepared,
             Prepared::Control(
@@ -292,10 +373,9 @@ impl Session {
         }
     }
 
-    /// The statement of a Bind or Describe, made anew if the tables, or the settings by which it is read, have changed since.
-    fn statement(&mut self, name: &[u8]) -> Result<Arc<Statement>, Fault> {
-        let reading = self.reading();
-        let Some(statement) = self.statements.get(name) else {
+    /// The statement of this name as it was last read.
+    pub(super) fn known_statement(&self, name: &[u8]) -> Result<&Arc<Statement>, Fault> {
+        self.statements.get(name).ok_or_else(|| {
             let message = if name.is_empty() {
                 "unnamed prepared statement does not exist".to_owned()
             } else {
@@ -304,21 +384,31 @@ impl Session {
                     String::from_utf8_lossy(name)
                 )
             };
-            return Err(Fault::statement(ErrorFields::error(
+            Fault::statement(ErrorFields::error(
                 SqlState::INVALID_STATEMENT_NAME,
                 message,
-            )));
-        };
+            ))
+        })
+    }
+
+    /// The statement of a Bind or Describe, made anew if the tables, or the settings by which it is read, have changed since.
+    pub(super) fn statement(&mut self, name: &[u8]) -> Result<Arc<Statement>, Fault> {
+        let reading = self.reading();
+        let statement = self.known_statement(name)?;
         let schema = self.schema();
-        if std::ptr::eq(statement.schema.as_ptr(), Arc::as_ptr(&schema))
-            && statement.reading == reading
-        {
+        let fits = statement.reading.fits(&reading);
+        if std::ptr::eq(statement.schema.as_ptr(), Arc::as_ptr(&schema)) && fits {
             return Ok(statement.clone());
         }
         let old = statement.clone();
+        let reading = match fits {
+            true => old.reading.clone(),
+            false => old.reading.go_on(&reading),
+        };
         let new = self.intern(&old.text, old.types.iter().copied(), reading)?;
         self.check_parse(&new)?;
-        self.statements.put(name, new.clone());
+        self.statements.replace(name, new.clone());
+        self.hold_to(name, &old);
         if let Some(unparsed) = &mut self.batch.unparsed
             && Arc::ptr_eq(unparsed, &old)
         {
@@ -350,7 +440,15 @@ impl Session {
         {
             return Ok(false);
         }
+        self.check_bind(&statement, len)?;
         self.check_parse(&statement)?;
+        if self.statements.has_told() {
+            let name = &self.client.inbox[names.statement.clone()];
+            if self.statements.must_describe(name, &statement) {
+                return Ok(false);
+            }
+            self.statements.check_told(name, &statement)?;
+        }
         let (Some(Way::One { host, shard, path }), set) = self.bind_way(&statement, len)? else {
             return Ok(false);
         };
@@ -360,7 +458,9 @@ impl Session {
             statement: Some(key),
             path,
             writes: statement.prepared.writes(),
+            bring: bring_for(&statement.prepared),
             state: statement.prepared.session_state(),
+            unpreparable: statement.prepared.is_unpreparable(),
         };
         let Some(i) = self.link_now(&need)? else {
             return Ok(false);
@@ -374,7 +474,16 @@ impl Session {
         let names = self.bind_names(len)?;
         let statement = self.bind_statement(&names)?;
         self.settle_unparsed_other_than(&statement).await?;
+        self.check_bind(&statement, len)?;
         self.check_parse(&statement)?;
+        if let Prepared::Control(Control::Execute { .. }) = &*statement.prepared {
+            return Box::pin(self.bind_call(&statement, names, len)).await;
+        }
+        let told = self.client.inbox[names.statement.clone()].to_vec();
+        if self.statements.must_describe(&told, &statement) {
+            self.describe_before(&told, &statement).await?;
+        }
+        self.statements.check_told(&told, &statement)?;
         let (way, set) = match self.bind_way(&statement, len) {
             Err(fault) if self.wants_refresh(&fault) => {
                 self.refresh_tables().await;
@@ -405,13 +514,16 @@ impl Session {
                 let key = (statement.id, shard.map_or(NO_SHARD, |s| s.0));
                 let writes = statement.prepared.writes();
                 let state = statement.prepared.session_state();
+                let unpreparable = statement.prepared.is_unpreparable();
                 let i = self
                     .link(Need {
                         host,
                         statement: Some(key),
                         path,
                         writes,
+                        bring: bring_for(&statement.prepared),
                         state,
+                        unpreparable,
                     })
                     .await?;
                 return self.send_bind(i, &statement, shard, names, set);
@@ -427,7 +539,9 @@ impl Session {
                 Portal::Data(statement, only)
             }
             Some(Way::Write(write)) => {
-                let bind = [b"\0\0", &self.client.inbox[names.rest]].concat().into();
+                let bind = [b"\0\0", &self.client.inbox[names.rest.clone()]]
+                    .concat()
+                    .into();
                 let writing = Writing {
                     statement,
                     bind,
@@ -437,7 +551,10 @@ impl Session {
                 Portal::Write(Arc::new(writing))
             }
             Some(Way::Several(shards)) => {
-                let bind = self.client.inbox[names.rest].into();
+                if self.statements.is_told(&told) && statement.described.load().is_none() {
+                    self.describe_before(&told, &statement).await?;
+                }
+                let bind = self.client.inbox[names.rest.clone()].into();
                 Portal::Several(Arc::new(Several {
                     statement,
                     bind,
@@ -445,6 +562,11 @@ impl Session {
                 }))
             }
         };
+        self.put_own_portal(names, portal)
+    }
+
+    /// A portal that only we know is bound.
+    pub(super) fn put_own_portal(&mut self, names: BindNames, portal: Portal) -> Result<(), Fault> {
         self.confirm_unparsed_blindly();
         self.check_portal_is_new(&self.client.inbox[names.portal.clone()])?;
         self.limit_portals()?;
@@ -466,6 +588,7 @@ impl Session {
         if !names.portal.is_empty()
             && let Some(
                 Portal::Own(_)
+                | Portal::Ran(_)
                 | Portal::Several(_)
                 | Portal::Held(..)
                 | Portal::Write(_)
@@ -478,20 +601,35 @@ impl Session {
             self.check_portal_is_new(&self.client.inbox[names.portal.clone()])?;
         }
         self.context.stats.routed();
-        let first = self.block.is_none()
-            && names.statement.is_empty()
-            && self.links.iter().all(|link| !link.unsynced);
+        let told = match self.statements.has_told() {
+            true => self
+                .statements
+                .told(&self.client.inbox[names.statement.clone()]),
+            false => None,
+        };
+        let first = self.block.is_none() && told.is_none() && names.statement.is_empty();
+        let first = first && (0..self.links.len()).all(|n| n == i || !self.links[n].unsynced);
+        let end = self.links[i].outbox.len();
+        let from = match self.links[i].brought {
+            Some((from, ours, last)) if last == end => Some((from, ours)),
+            _ => (!self.links[i].unsynced).then_some((end, 0)),
+        };
         let n = self.server_statement(i, statement, shard)?;
+        let key = (statement.id, shard.map_or(NO_SHARD, |s| s.0));
+        self.push_comparison(i, n, told, statement, key)?;
         let BindNames { portal, rest, .. } = names;
         let host = {
             let link = &mut self.links[i];
-            if first && !link.unsynced {
+            // Nothing but what brings settings about is in front of it.
+            let known = link.outbox.len() == end;
+            if let Some((from, ours)) = from.filter(|_| first && known) {
                 link.again = Some(Again {
                     statement: statement.clone(),
                     shard,
                     name: n,
                     reply: self.replies.next_number(),
-                    from: link.outbox.len(),
+                    from,
+                    ours,
                     written: Vec::new(),
                 });
             }
@@ -507,16 +645,17 @@ impl Session {
         };
         self.replies.push(Reply::One(Pass::On));
         if self.block.is_some() {
-            self.note_unpreparable(&statement.prepared, host);
             self.note_cursor(declared_cursor(&statement.text), host);
         }
+        let rows = gives_rows(statement);
         if portal.is_empty() {
-            self.statements.unnamed_portal = Some(Portal::On { host, set });
+            self.statements.unnamed_portal = Some(Portal::On { host, rows, set });
             return Ok(());
         }
         self.limit_portals()?;
         let name: Box<[u8]> = self.client.inbox[portal].into();
-        self.statements.put_portal(&name, Portal::On { host, set });
+        self.statements
+            .put_portal(&name, Portal::On { host, rows, set });
         Ok(())
     }
 
@@ -532,6 +671,26 @@ impl Session {
         })
     }
 
+    /// What Postgres looks at first in a Bind, once it knows the statement.
+    fn check_bind(&self, statement: &Statement, len: usize) -> Result<(), Fault> {
+        let bind = Bind::decode(self.body(len))?;
+        let params = bind.param_count();
+        let message = match (bind.unfit_formats(), statement.param_count) {
+            (Some(formats), _) => {
+                format!("bind message has {formats} parameter formats but {params} parameters")
+            }
+            (None, Some(needed)) if needed != params => format!(
+                "bind message supplies {params} parameters, but prepared statement \"{}\" requires {needed}",
+                String::from_utf8_lossy(bind.statement)
+            ),
+            _ => return Ok(()),
+        };
+        Err(Fault::statement(ErrorFields::error(
+            SqlState::PROTOCOL_VIOLATION,
+            message,
+        )))
+    }
+
     fn bind_statement(&mut self, names: &BindNames) -> Result<Arc<Statement>, Fault> {
         if names.statement.is_empty() {
             return self.statement(b"");
@@ -544,7 +703,7 @@ impl Session {
             .get(&self.client.inbox[names.statement.clone()]);
         if let Some(known) = known
             && std::ptr::eq(known.schema.as_ptr(), Arc::as_ptr(&schema))
-            && known.reading == reading
+            && known.reading.fits(&reading)
         {
             return Ok(known.clone());
         }
@@ -553,7 +712,7 @@ impl Session {
     }
 
     /// What a server would say of a portal that only we know.
-    fn check_portal_is_new(&self, name: &[u8]) -> Result<(), Fault> {
+    pub(super) fn check_portal_is_new(&self, name: &[u8]) -> Result<(), Fault> {
         if name.is_empty() || !self.statements.portals.contains_key(name) {
             return Ok(());
         }
@@ -567,7 +726,7 @@ impl Session {
         )))
     }
 
-    fn limit_portals(&self) -> Result<(), Fault> {
+    pub(super) fn limit_portals(&self) -> Result<(), Fault> {
         let most = self.map.proxy.limits.portals_per_session;
         if self.statements.portals.len() >= most as usize {
             let what = format!("{} portals", self.statements.portals.len() + 1);
@@ -604,6 +763,7 @@ impl Session {
             true => read_set_config(&statement.text, &statement.holes, Some(&params))?,
             false => Vec::new(),
         };
+        self.check_default(&set)?;
         Ok((Some(way), set))
     }
 
@@ -625,6 +785,11 @@ impl Session {
     ) -> Result<u32, Fault> {
         let waits = self.take_unparsed(statement);
         let key = (statement.id, shard.map_or(NO_SHARD, |s| s.0));
+        if matches!(&*statement.prepared, Prepared::Pass(Passed::Cursor(_))) {
+            // Its columns are those of the cursor that has the name now. And Postgres (15 to 17) crashes as a whole when it
+            // describes a FETCH that was parsed while there was a cursor that is gone.
+            self.forget_server_statement(i, key)?;
+        }
         if let Some(n) = self.links[i].conn()?.statements.get(key) {
             if waits {
                 self.confirm_statement();
@@ -642,6 +807,21 @@ impl Session {
             );
             self.replies.push(Reply::One(Pass::Keep));
         }
+        self.read_as_then(i, statement, |session| {
+            session.push_server_parse(i, statement, shard, added.name, waits);
+        });
+        Ok(added.name)
+    }
+
+    fn push_server_parse(
+        &mut self,
+        i: usize,
+        statement: &Arc<Statement>,
+        shard: Option<ShardId>,
+        name: u32,
+        waits: bool,
+    ) {
+        let mut buf = [0; 12];
         let types = statement.types.iter().copied();
         let link = &mut self.links[i];
         let mut outbox = std::mem::take(&mut link.outbox);
@@ -654,11 +834,11 @@ impl Session {
                 };
                 let mut text = Vec::with_capacity(statement.text.len() + 16);
                 self.write_text(&mut text, bound, &values, Some(shard));
-                frontend::parse(&mut outbox, server_name(added.name, &mut buf), &text, types);
+                frontend::parse(&mut outbox, server_name(name, &mut buf), &text, types);
             }
             _ => frontend::parse(
                 &mut outbox,
-                server_name(added.name, &mut buf),
+                server_name(name, &mut buf),
                 &statement.text,
                 types,
             ),
@@ -672,11 +852,27 @@ impl Session {
         }
         self.replies.push(Reply::Parse {
             pass,
-            name: added.name,
+            name,
             statement: statement.clone(),
             shard,
         });
-        Ok(added.name)
+    }
+
+    /// The server parses the statement anew when it is next used.
+    fn forget_server_statement(&mut self, i: usize, key: StatementKey) -> Result<(), Fault> {
+        let Some(old) = self.links[i].conn()?.statements.get(key) else {
+            return Ok(());
+        };
+        self.links[i].conn()?.statements.forget(old);
+        let link = &mut self.links[i];
+        frontend::close(
+            &mut link.outbox,
+            Kind::Statement,
+            server_name(old, &mut [0; 12]),
+        );
+        link.unsynced = true;
+        self.replies.push(Reply::One(Pass::Keep));
+        Ok(())
     }
 
     /// A Parse that waits for confirmation is confirmed somewhere now, unless it is that of `statement`.
@@ -705,7 +901,10 @@ impl Session {
     }
 
     /// Parses a statement on some shard; its number there.
-    async fn parse_somewhere(&mut self, statement: &Arc<Statement>) -> Result<(usize, u32), Fault> {
+    pub(super) async fn parse_somewhere(
+        &mut self,
+        statement: &Arc<Statement>,
+    ) -> Result<(usize, u32, StatementKey), Fault> {
         let way = match self.way_to_describe(statement) {
             Err(fault) if Self::is_unreadable(&fault) => {
                 return Err(Box::pin(self.syntax_fault(&statement.text, fault)).await);
@@ -716,17 +915,22 @@ impl Session {
             return Err(Self::no_tables());
         };
         let key = (statement.id, shard.map_or(NO_SHARD, |s| s.0));
+        let link = self.links.iter().find(|l| l.host == host);
+        let only_described = link.is_none_or(|l| l.only_described);
         let i = self
             .link(Need {
                 host,
                 statement: Some(key),
                 path,
                 writes: false,
+                bring: Bring::Along,
                 state: SessionState::Same,
+                unpreparable: false,
             })
             .await?;
+        self.links[i].only_described = only_described;
         let n = self.server_statement(i, statement, shard)?;
-        Ok((i, n))
+        Ok((i, n, key))
     }
 
     /// Describe of a portal on the active server connection.
@@ -737,6 +941,14 @@ impl Session {
                 Ok(describe) => describe,
                 Err(fault) => return Now::Done(Err(fault.into())),
             };
+        if describe.kind == Kind::Statement && self.batch.unparsed.is_none() {
+            let name = describe.name.to_vec();
+            return match self.describe_statement_now(&name) {
+                Ok(true) => Now::Done(Ok(())),
+                Ok(false) => Now::Slowly,
+                Err(fault) => Now::Done(Err(fault)),
+            };
+        }
         match (
             describe.kind,
             self.statements.portal(describe.name),
@@ -744,7 +956,9 @@ impl Session {
         ) {
             // The reply to Parse comes first.
             _ if self.batch.unparsed.is_some() => Now::Slowly,
-            (Kind::Portal, Some(Portal::On { host, .. }), Some(link)) if link.host == *host => {
+            (Kind::Portal, Some(Portal::On { host, .. }), Some(link))
+                if link.host == *host && !self.block.as_ref().is_some_and(|b| b.failed) =>
+            {
                 frontend::describe(&mut link.outbox, Kind::Portal, describe.name);
                 link.unsynced = true;
                 self.replies.push(Reply::Describe(Pass::On));
@@ -752,6 +966,15 @@ impl Session {
             }
             _ => Now::Slowly,
         }
+    }
+
+    fn describe_statement_now(&mut self, name: &[u8]) -> Result<bool, Fault> {
+        self.begin_message();
+        let statement = self.statement(name)?;
+        if gives_rows(&statement) {
+            self.check_failed()?;
+        }
+        self.describe_known(name, &statement)
     }
 
     /// Describe.
@@ -763,6 +986,16 @@ impl Session {
             Kind::Statement => {
                 let statement = self.statement(&name)?;
                 self.settle_unparsed_other_than(&statement).await?;
+                if gives_rows(&statement) {
+                    self.check_failed()?;
+                }
+                if let Prepared::Control(Control::Execute { .. }) = &*statement.prepared {
+                    let mut made = Vec::new();
+                    backend::parameter_description(&mut made, &[]);
+                    made.extend(Box::pin(self.describe_call(&statement)).await?);
+                    self.replies.push(Reply::Made(Made::Bytes(made.into())));
+                    return Ok(());
+                }
                 if let Some(columns) = own_columns(&statement) {
                     self.confirm_unparsed_blindly();
                     let mut made = Vec::new();
@@ -771,15 +1004,22 @@ impl Session {
                     self.replies.push(Reply::Made(Made::Bytes(made.into())));
                     return Ok(());
                 }
-                let (i, n) = self.parse_somewhere(&statement).await?;
-                let link = &mut self.links[i];
-                frontend::describe(
-                    &mut link.outbox,
-                    Kind::Statement,
-                    server_name(n, &mut [0; 12]),
-                );
-                link.unsynced = true;
-                self.replies.push(Reply::Describe(Pass::On));
+                if self.statements.is_told(&name) && statement.described.load().is_none() {
+                    self.describe_before(&name, &statement).await?;
+                }
+                if self.describe_known(&name, &statement)? {
+                    return Ok(());
+                }
+                let (i, n, key) = self.parse_somewhere(&statement).await?;
+                match *statement.prepared {
+                    Prepared::Query(_) => {
+                        let description = Description::of(Pass::On, &statement, key);
+                        self.push_description(i, n, description);
+                        self.statements.tell(&name, Told::Asked(statement));
+                    }
+                    // The columns of FETCH are its cursor's.
+                    _ => self.push_description(i, n, Reply::Describe(Pass::On)),
+                }
             }
             Kind::Portal => {
                 self.settle_unparsed().await?;
@@ -793,8 +1033,30 @@ impl Session {
         let host = match self.statements.portal(name) {
             // A cursor is a portal too.
             None => self.cursor_host(name).ok_or_else(|| no_portal(name))?,
+            Some(Portal::On { rows, .. })
+                if self.block.as_ref().is_some_and(|block| block.failed) =>
+            {
+                if *rows {
+                    return Err(aborted());
+                }
+                let mut made = Vec::new();
+                backend::no_data(&mut made);
+                self.replies.push(Reply::Made(Made::Bytes(made.into())));
+                return Ok(());
+            }
             Some(Portal::On { host, .. }) => *host,
-            Some(Portal::Own(statement)) => {
+            Some(Portal::Own(statement))
+                if matches!(
+                    *statement.prepared,
+                    Prepared::Control(Control::Execute { .. })
+                ) =>
+            {
+                let statement = statement.clone();
+                let made = Box::pin(self.describe_call(&statement)).await?;
+                self.replies.push(Reply::Made(Made::Bytes(made.into())));
+                return Ok(());
+            }
+            Some(Portal::Own(statement) | Portal::Ran(statement)) => {
                 let mut made = Vec::new();
                 describe_own(&mut made, own_columns(statement).unwrap_or_default());
                 self.replies.push(Reply::Made(Made::Bytes(made.into())));
@@ -831,10 +1093,18 @@ impl Session {
         of_block.or_else(|| self.held_cursor(name))
     }
 
+    fn is_held_cursor(&self, name: &[u8]) -> bool {
+        std::str::from_utf8(name).is_ok_and(|name| self.held_cursor(name).is_some())
+    }
+
     /// The link that a portal lives on.
     async fn link_of_portal(&mut self, host: HostId, name: &[u8]) -> Result<usize, Fault> {
         let Some(i) = self.links.iter().position(|l| l.host == host) else {
-            return Err(no_portal(name));
+            // A cursor WITH HOLD is on a connection that the session keeps.
+            return match self.is_held_cursor(name) {
+                true => self.link(Need::plain(host)).await,
+                false => Err(no_portal(name)),
+            };
         };
         if i != self.active {
             self.settle_replies().await?;
@@ -856,12 +1126,16 @@ impl Session {
             self.links.get_mut(self.active),
         ) {
             _ if self.batch.unparsed.is_some() => Now::Slowly,
-            (Some(Portal::On { host, set }), Some(link))
+            (Some(Portal::On { .. }), _) if self.block.as_ref().is_some_and(|b| b.failed) => {
+                Now::Slowly
+            }
+            (Some(Portal::On { host, set, .. }), Some(link))
                 if link.host == *host && set.is_empty() =>
             {
                 frontend::execute(&mut link.outbox, execute.portal, execute.max_rows);
                 link.unsynced = true;
                 self.replies.push(Reply::Execute(Pass::On));
+                self.batch.executed = true;
                 Now::Done(Ok(()))
             }
             _ => Now::Slowly,
@@ -873,13 +1147,28 @@ impl Session {
         let execute = frontend::Execute::decode(self.body(len))?;
         let (max_rows, name) = (execute.max_rows, execute.portal.to_vec());
         self.settle_unparsed().await?;
-        self.execute_slowly(&name, max_rows).await
+        let ends = matches!(
+            self.statements.portal(&name),
+            Some(Portal::Own(statement)) if matches!(
+                &*statement.prepared,
+                Prepared::Control(Control::Commit { .. } | Control::Rollback { .. })
+            )
+        );
+        self.execute_slowly(&name, max_rows).await?;
+        self.batch.executed = !ends;
+        Ok(())
+    }
+
+    /// Whether an implicit transaction has run something that an error here would undo.
+    fn in_pipeline(&self) -> bool {
+        self.block.is_none() && self.batch.executed
     }
 
     async fn execute_slowly(&mut self, name: &[u8], max_rows: i32) -> Result<(), Fault> {
         let own = match self.statements.portal(name) {
             None => {
                 let host = self.cursor_host(name).ok_or_else(|| no_portal(name))?;
+                self.check_failed()?;
                 let i = self.link_of_portal(host, name).await?;
                 let link = &mut self.links[i];
                 frontend::execute(&mut link.outbox, name, max_rows);
@@ -887,8 +1176,12 @@ impl Session {
                 self.replies.push(Reply::Execute(Pass::On));
                 return Ok(());
             }
-            Some(Portal::On { host, .. }) => {
-                let host = *host;
+            Some(Portal::On { host, rows, set }) => {
+                let (host, rows, sets) = (*host, *rows, !set.is_empty());
+                self.check_failed()?;
+                if sets {
+                    self.remember_settings();
+                }
                 let i = self.link_of_portal(host, name).await?;
                 let link = &mut self.links[i];
                 frontend::execute(&mut link.outbox, name, max_rows);
@@ -905,6 +1198,7 @@ impl Session {
                     name,
                     Portal::On {
                         host,
+                        rows,
                         set: Vec::new(),
                     },
                 );
@@ -917,7 +1211,9 @@ impl Session {
             Some(Portal::Data(statement, only)) => {
                 let (statement, only) = (statement.clone(), *only);
                 self.settle_replies().await?;
-                return Box::pin(self.copy_rows_of_portal(&statement, only)).await;
+                let copied = Box::pin(self.copy_rows_of_portal(&statement, only)).await;
+                self.has_run(name);
+                return copied;
             }
             Some(Portal::Several(several)) => {
                 let several = several.clone();
@@ -932,6 +1228,11 @@ impl Session {
                 return Box::pin(self.execute_write(&writing, max_rows)).await;
             }
             Some(Portal::Written(_)) => return Err(spent(name)),
+            Some(Portal::Ran(_)) => {
+                self.settle_replies().await?;
+                self.check_failed()?;
+                return Err(cannot_run(name));
+            }
             Some(Portal::Own(statement)) => statement.clone(),
         };
         match &*own.prepared {
@@ -939,22 +1240,41 @@ impl Session {
                 .replies
                 .push(Reply::Made(Made::Bytes(Box::from(&b"I\0\0\0\x04"[..])))),
             Prepared::Control(control) => {
-                let text = String::from_utf8_lossy(&own.text).into_owned();
                 self.settle_replies().await?;
-                match Box::pin(self.act(control, &text)).await? {
-                    Acted::Answered(bytes) => {
+                if matches!(control, Control::Discard(Discard::All)) && self.in_pipeline() {
+                    return Err(in_pipeline("DISCARD ALL"));
+                }
+                if matches!(control, Control::ClosePortal(Some(own)) if own.as_bytes() == name) {
+                    self.check_failed()?;
+                    return Err(active_portal(name));
+                }
+                match Box::pin(self.act_on(control, &own.text, 0)).await? {
+                    Ran::Acted(Acted::Answered(bytes)) => {
                         let bytes = without_row_description(&bytes);
                         self.replies.push(Reply::Made(Made::Bytes(bytes.into())));
                     }
-                    Acted::Passed => {}
+                    Ran::Acted(Acted::Passed) | Ran::Written(_) => {}
+                }
+                if !matches!(control, Control::Show(_) | Control::ExplainRoute { .. }) {
+                    self.has_run(name);
                 }
             }
             Prepared::Query(bound) if bound.work().is_some() => {
                 Box::pin(self.ddl_extended(&own)).await?;
+                self.has_run(name);
             }
             _ => return Err(no_portal(name)),
         }
         Ok(())
+    }
+
+    /// The portal, if its transaction is not over, has done all that it can.
+    fn has_run(&mut self, name: &[u8]) {
+        if let Some(portal) = self.statements.portal_mut(name)
+            && let Portal::Own(statement) | Portal::Data(statement, _) = portal
+        {
+            *portal = Portal::Ran(statement.clone());
+        }
     }
 
     /// Close.
@@ -980,11 +1300,13 @@ impl Session {
                     Some(_) => None,
                     None => self.cursor_host(&name),
                 };
+                let held = self.is_held_cursor(&name);
                 if let Some(host) = host
-                    && self.links.iter().any(|l| l.host == host)
+                    && (held || self.links.iter().any(|l| l.host == host))
                 {
                     let i = self.link_of_portal(host, &name).await?;
                     let link = &mut self.links[i];
+                    link.suspect |= held;
                     frontend::close(&mut link.outbox, Kind::Portal, &name);
                     link.unsynced = true;
                     self.replies.push(Reply::One(Pass::On));
@@ -997,8 +1319,20 @@ impl Session {
     }
 }
 
+/// Whether an answer to the statement has rows.
+pub(super) fn gives_rows(statement: &Statement) -> bool {
+    match &*statement.prepared {
+        Prepared::Query(bound) => bound.returns_rows,
+        Prepared::Pass(passed) => !matches!(passed, Passed::Notify),
+        Prepared::Control(control) => {
+            matches!(control, Control::Show(_) | Control::ExplainRoute { .. })
+        }
+        _ => false,
+    }
+}
+
 /// The statements that the session acts on itself have no parameters.
-fn no_parameters(bind: &Bind<'_>) -> Result<(), Fault> {
+pub(super) fn no_parameters(bind: &Bind<'_>) -> Result<(), Fault> {
     match bind.param_count() {
         0 => Ok(()),
         n => {
@@ -1020,6 +1354,29 @@ fn no_portal(name: &[u8]) -> Fault {
         String::from_utf8_lossy(name)
     );
     Fault::statement(ErrorFields::error(SqlState::INVALID_CURSOR_NAME, message))
+}
+
+fn in_pipeline(what: &str) -> Fault {
+    Fault::statement(ErrorFields::error(
+        SqlState::ACTIVE_TRANSACTION,
+        format!("{what} cannot be executed within a pipeline"),
+    ))
+}
+
+fn cannot_run(name: &[u8]) -> Fault {
+    let message = format!("portal \"{}\" cannot be run", String::from_utf8_lossy(name));
+    Fault::statement(ErrorFields::error(
+        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+        message,
+    ))
+}
+
+fn active_portal(name: &[u8]) -> Fault {
+    let message = format!(
+        "cannot drop active portal \"{}\"",
+        String::from_utf8_lossy(name)
+    );
+    Fault::statement(ErrorFields::error(SqlState::INVALID_CURSOR_STATE, message))
 }
 
 /// The columns of what the session answers itself; `None` if a server answers.

@@ -7,10 +7,16 @@ use super::block::quoted;
 impl Session {
     /// Whether a failed block still holds locks on hosts where nothing has failed, and they can be let go now.
     pub(super) fn holds_on(&self) -> bool {
-        self.links.len() > 1
-            && self.block.as_ref().is_some_and(|b| b.failed && !b.let_go)
+        self.block.as_ref().is_some_and(|b| b.failed && !b.let_go)
             && !self.batch.skipping()
             && self.links.iter().any(|link| link.status == b'T')
+    }
+
+    /// With one host that is done before the client hears of the failure, as by Postgres itself; several are not waited for.
+    pub(super) async fn let_go_of_one(&mut self) {
+        if self.links.len() == 1 && self.holds_on() {
+            Box::pin(self.let_go()).await;
+        }
     }
 
     /// What the block has done there is undone, as it is where the error was: back to the last savepoint, or to the

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use super::Session;
+use super::bring::Bring;
 use super::context::Prepared;
 use super::errors::Fault;
 use super::extended::{BindParams, Several};
@@ -283,7 +284,9 @@ impl Session {
                 statement: Some((several.statement.id, shard.0)),
                 path: None,
                 writes: false,
+                bring: Bring::Along,
                 state: SessionState::Same,
+                unpreparable: false,
             })
             .await?;
         let n = self.server_statement(i, &several.statement, Some(shard))?;
@@ -325,11 +328,13 @@ impl Session {
         self.execute_first(several, &hosts, name, max_rows).await
     }
 
-    /// Asks all shards. `true`: one failed and the client has its error.
+    /// Asks all shards; `describe`: the client is to be told of the columns, too. `true`: one failed and the client has its
+    /// error.
     pub(super) async fn gather_portal(
         &mut self,
         several: &Several,
         hosts: &[Shards],
+        describe: bool,
     ) -> Result<bool, Fault> {
         if let Prepared::Query(bound) = &*several.statement.prepared {
             let statement = &several.statement;
@@ -349,26 +354,27 @@ impl Session {
                     types: &statement.types,
                     bind: Some(bind),
                 };
-                return self.merge(&asked, recipe, hosts, false).await;
+                return self.merge(&asked, recipe, hosts, describe).await;
             }
         }
-        let gathered = self.gather_portals(several, hosts).await;
-        self.end_gather(gathered, false)
+        let gathered = self.gather_portals(several, hosts, describe).await;
+        self.end_gather(gathered, describe)
     }
 
     async fn gather_portals(
         &mut self,
         several: &Several,
         hosts: &[Shards],
+        mut describe: bool,
     ) -> Result<Gathered, Fault> {
         let mut gathered = Gathered {
-            described: true,
+            described: !describe,
             ..Gathered::default()
         };
         let mut begun = vec![0; hosts.len()];
         for (n, (host, shards)) in hosts.iter().enumerate() {
             let i = self.gather_link(*host).await?;
-            begun[n] = self.ask_portals(i, several, shards, 0)?;
+            begun[n] = self.ask_portals(i, several, shards, 0, std::mem::take(&mut describe))?;
         }
         for (n, (host, shards)) in hosts.iter().enumerate() {
             let i = self.gather_link(*host).await?;
@@ -379,7 +385,7 @@ impl Session {
                 if gathered.failed || begun[n] == shards.len() {
                     break;
                 }
-                begun[n] = self.ask_portals(i, several, shards, begun[n])?;
+                begun[n] = self.ask_portals(i, several, shards, begun[n], false)?;
             }
             if gathered.failed {
                 break;
@@ -394,6 +400,7 @@ impl Session {
         several: &Several,
         shards: &[ShardId],
         from: usize,
+        mut describe: bool,
     ) -> Result<usize, Fault> {
         let to = shards.len().min(from + window(from));
         for shard in &shards[from..to] {
@@ -405,6 +412,9 @@ impl Session {
                 super::extended::server_name(n, &mut [0; 12]),
                 &several.bind,
             );
+            if std::mem::take(&mut describe) {
+                frontend::describe(&mut link.outbox, Kind::Portal, b"");
+            }
             frontend::execute(&mut link.outbox, b"", 0);
         }
         frontend::sync(&mut self.links[i].outbox);

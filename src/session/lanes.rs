@@ -9,7 +9,8 @@ use super::Session;
 use super::ends::{Link, poll_link};
 use super::errors::Fault;
 use super::links::Need;
-use super::relay::{Verdict, error_back, judge, pass_status};
+use super::parameters::pass_status;
+use super::relay::{Verdict, error_back, judge};
 use super::replies::{Pass, Replies, Reply};
 use super::writes::{Parsed, Speaks, Writing};
 use crate::shardmap::HostId;
@@ -284,7 +285,7 @@ impl Session {
         };
         match judge(tag, owed) {
             // What the block has said elsewhere already.
-            Verdict::Pass(_) if matches!(owed, Reply::Query(Pass::Keep)) => {}
+            Verdict::Pass(_) if is_setting(owed) => {}
             Verdict::Pass(_) if matches!(tag, b'N' | b'A') => {
                 self.client.outbox.extend_from_slice(message);
             }
@@ -334,7 +335,7 @@ impl Session {
                 let Ok(view) = ErrorView::decode(body) else {
                     return lane.lose(Fault::protocol(&link.pool.host, b'E'), link);
                 };
-                let setting = matches!(lane.replies.front(), Some(Reply::Query(Pass::Keep)));
+                let setting = lane.replies.front().is_some_and(is_setting);
                 if view.is_fatal() || setting {
                     return lane.lose(Fault::ended(&link.pool.host, &view), link);
                 }
@@ -395,4 +396,12 @@ impl Session {
         self.client.outbox.extend_from_slice(&error);
         Ok(false)
     }
+}
+
+/// Whether it is the reply to something of ours that what follows relies on.
+fn is_setting(owed: &Reply) -> bool {
+    matches!(
+        owed,
+        Reply::Query(Pass::Keep) | Reply::Bring | Reply::Ours { .. }
+    )
 }

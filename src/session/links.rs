@@ -7,12 +7,13 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::Session;
+use super::bring::{Bring, push_step};
 use super::buffers;
 use super::ends::Link;
 use super::errors::Fault;
 use super::relay::{self, Relayed, Run, Seen};
-use super::replies::{Pass, Replies, Reply};
-use crate::pool::{Checkout, Pool, ServerConn, Settings, StatementKey};
+use super::replies::{Pass, Reply};
+use crate::pool::{Checkout, Pool, ServerConn, StatementKey};
 use crate::route::{Names, SessionState};
 use crate::shardmap::{HostId, PoolMode, ShardId};
 use crate::twophase;
@@ -31,8 +32,12 @@ pub(super) struct Need {
     pub(super) path: Option<ShardId>,
     /// It may change data.
     pub(super) writes: bool,
+    /// How settings are brought about for it outside of a block.
+    pub(super) bring: Bring,
     /// What it does to what the session has in the server process.
     pub(super) state: SessionState,
+    /// The transaction's part on the host can't be prepared after it (xact.c, `PrepareTransaction`).
+    pub(super) unpreparable: bool,
 }
 
 impl Need {
@@ -43,7 +48,17 @@ impl Need {
             statement: None,
             path: None,
             writes: false,
+            bring: Bring::Before,
             state: SessionState::Same,
+            unpreparable: false,
+        }
+    }
+
+    /// A statement on `host` that may stand in a transaction that something else began.
+    pub(super) fn along(host: HostId) -> Need {
+        Need {
+            bring: Bring::Along,
+            ..Need::plain(host)
         }
     }
 
@@ -69,7 +84,7 @@ impl Session {
     /// [`Session::link`] where nothing has to be waited for; `None` where something has.
     pub(super) fn link_now(&mut self, need: &Need) -> Result<Option<usize>, Fault> {
         self.check_snapshot(need.host)?;
-        if need.writes && self.widens(need.host) {
+        if need.writes && self.widens(need.host) || self.must_decide(need) {
             return Ok(None);
         }
         let i = match self.links.iter().position(|l| l.host == need.host) {
@@ -104,7 +119,8 @@ impl Session {
 
     async fn link_slowly(&mut self, need: Need) -> Result<usize, Fault> {
         self.settle_replies().await?;
-        if need.writes && self.widens(need.host) {
+        if need.writes && self.widens(need.host) || self.must_decide(&need) {
+            self.note_unpreparable(&need);
             self.widen(need.host).await?;
         }
         let i = match self.links.iter().position(|l| l.host == need.host) {
@@ -155,7 +171,9 @@ impl Session {
 
     fn make_ready(&mut self, i: usize, need: &Need) -> Result<(), Fault> {
         self.note_state(i, need.state)?;
-        self.bring_settings(i, need.path)?;
+        self.note_unpreparable(need);
+        self.bring_settings(i, need.path, need.bring)?;
+        self.links[i].only_described = false;
         if need.writes {
             self.note_writer(need.host);
         }
@@ -195,11 +213,8 @@ impl Session {
         }
         if self.block.is_some() {
             // Settings first: what is set inside the block would be undone by its rollback.
-            let outside = self.settings_outside_block();
-            if let Some(conn) = &mut link.conn {
-                push_settings(&mut link.outbox, &mut self.replies, conn, &outside);
-                link.settings_at_begin = outside;
-            }
+            let plain = self.block.as_ref().is_some_and(|b| b.begin() == "BEGIN");
+            self.bring_before_begin(&mut link, plain);
             self.push_begin(&mut link);
             if link.settings_touched
                 && let Some(conn) = &mut link.conn
@@ -242,8 +257,8 @@ impl Session {
             self.replies.push(Reply::One(Pass::Keep));
             self.replies.push(Reply::Execute(Pass::Keep));
         } else {
-            frontend::query(&mut link.outbox, begin.as_bytes());
-            self.replies.push(Reply::Query(Pass::Keep));
+            push_step(&mut link.outbox, &begin, b"");
+            self.replies.push(Reply::Ours { closes: false });
         }
         if let Some(name) = block.writers.name() {
             frontend::query(&mut link.outbox, twophase::mark(name).as_bytes());
@@ -254,73 +269,9 @@ impl Session {
         }
         link.settings_touched = block.has_sets();
         for text in block.replay() {
-            frontend::query(&mut link.outbox, text.as_bytes());
-            self.replies.push(Reply::Query(Pass::Keep));
+            push_step(&mut link.outbox, &text, b"");
+            self.replies.push(Reply::Ours { closes: false });
         }
-    }
-
-    /// Brings the link's connection to the session's settings, with the shard's search_path where names need it.
-    pub(super) fn bring_settings(&mut self, i: usize, path: Option<ShardId>) -> Result<(), Fault> {
-        let link = &mut self.links[i];
-        let with_path;
-        let wanted = match path {
-            None => &self.settings,
-            Some(shard) => {
-                let set = format!("SET search_path TO {}, public", self.map.schema(shard));
-                with_path = self.settings.with("search_path", set);
-                &with_path
-            }
-        };
-        let unsynced = link.unsynced;
-        let block = self.block.as_ref();
-        let Some(conn) = &mut link.conn else {
-            return Err(Fault::lost(&link.pool.host, None));
-        };
-        if conn.unsure.is_empty() && conn.settings.same(wanted) {
-            return Ok(());
-        }
-        link.settings_touched = block.is_some();
-        let mut sets = conn.settings.difference(wanted, &conn.unsure);
-        if let Some(block) = block {
-            // SET beats an earlier SET LOCAL, which must be in force again behind it.
-            let changed = conn.settings.changed_names(wanted);
-            let changed = changed
-                .iter()
-                .chain(&conn.unsure)
-                .filter(|name| path.is_none() || *name != "search_path");
-            sets.extend(
-                changed
-                    .filter_map(|name| block.locals.get(name))
-                    .map(str::to_owned),
-            );
-        }
-        if unsynced {
-            // A Query here would end the implicit transaction of the batch.
-            for set in &sets {
-                frontend::parse(&mut link.outbox, b"", set.as_bytes(), std::iter::empty());
-                frontend::bind_renamed(&mut link.outbox, b"", b"", &[0; 6]);
-                frontend::execute(&mut link.outbox, b"", 0);
-                for _ in 0..2 {
-                    self.replies.push(Reply::One(Pass::Keep));
-                }
-                self.replies.push(Reply::Execute(Pass::Keep));
-            }
-            // An error in the batch would undo them.
-            conn.doubt(conn.settings.changed_names(wanted));
-            conn.settings = wanted.clone();
-            return Ok(());
-        }
-        push_sets(&mut link.outbox, &mut self.replies, &sets);
-        conn.unsure.clear();
-        conn.settings = wanted.clone();
-        Ok(())
-    }
-
-    /// The settings that would be in force if the open block were rolled back.
-    pub(super) fn settings_outside_block(&self) -> Settings {
-        self.block
-            .as_ref()
-            .map_or_else(|| self.settings.clone(), |b| b.settings_before.clone())
     }
 
     /// Outside any transaction: goes by the map that is in force now.
@@ -472,28 +423,5 @@ impl Session {
             .chain(hosts)
             .find(up)
             .unwrap_or(template)
-    }
-}
-
-/// One Query that brings a connection to `wanted`.
-pub(super) fn push_settings(
-    outbox: &mut Vec<u8>,
-    replies: &mut Replies,
-    conn: &mut ServerConn,
-    wanted: &Settings,
-) {
-    push_sets(
-        outbox,
-        replies,
-        &conn.settings.difference(wanted, &conn.unsure),
-    );
-    conn.unsure.clear();
-    conn.settings = wanted.clone();
-}
-
-fn push_sets(outbox: &mut Vec<u8>, replies: &mut Replies, sets: &[String]) {
-    if !sets.is_empty() {
-        frontend::query(outbox, sets.join(";").as_bytes());
-        replies.push(Reply::Query(Pass::Keep));
     }
 }

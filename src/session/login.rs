@@ -5,14 +5,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::batch::Batch;
+use super::checks::check_setting;
 use super::clients::Database;
 use super::context::{Context, WorkerContext};
+use super::date_style::date_style;
 use super::ends::{Client, Link};
 use super::errors::Fault;
 use super::extended::Prepareds;
 use super::replies::Replies;
-use super::set::check_setting;
-use super::{Session, links};
+use super::{Session, bring};
 use crate::pool::{Checkout, HostPools, Settings, set_config};
 use crate::shardmap::{HostId, Password, ShardMap, User};
 use crate::wire::auth::{self, Verifier};
@@ -21,10 +22,6 @@ use crate::wire::error::{ErrorFields, SqlState};
 use crate::wire::options;
 use crate::wire::startup::{HandshakeFault, StartupParams};
 use crate::wire::stream::Stream;
-
-/// Bytes of secret behind the process number in a cancel key: 4 up to protocol 3.1, more from 3.2 on.
-const SECRET: usize = 4;
-const LONG_SECRET: usize = 28;
 
 /// Logs a client in and runs its session to the end.
 pub async fn serve(
@@ -207,11 +204,7 @@ async fn open(
             return Err((stream, Fault::fatal(fields)));
         }
     };
-    let cancel = context.cancel_keys.register(if params.minor >= 2 {
-        LONG_SECRET
-    } else {
-        SECRET
-    });
+    let cancel = context.cancel_keys.register(params.minor, map.proxy.id);
     backend::auth_ok(&mut out);
     for (name, value) in reported.iter() {
         backend::parameter_status(&mut out, name, value);
@@ -244,7 +237,7 @@ async fn open(
         statements: Prepareds::default(),
         holding: None,
         settings: startup.clone(),
-        reading: (Settings::default(), Arc::from([])),
+        reading: Default::default(),
         startup,
         pins: super::pins::Pins::default(),
         temporary: None,
@@ -271,19 +264,26 @@ pub(super) fn pools_for(
 
 /// The settings that the startup packet asks for.
 fn startup_settings(params: &StartupParams) -> Result<Settings, Fault> {
+    // As Postgres takes them: `options` first, whatever stands before it (postinit.c).
     let mut all = Vec::new();
-    for (name, value) in &params.params {
-        match name.as_str() {
-            "user" | "database" | "replication" => {}
-            "options" => all.extend(options::settings(value).map_err(Fault::Fatal)?),
-            _ => all.push((name.clone(), value.clone())),
-        }
+    for (_, value) in params.params.iter().filter(|(name, _)| name == "options") {
+        all.extend(options::settings(value).map_err(Fault::Fatal)?);
     }
+    let others = params.params.iter();
+    all.extend(
+        others
+            .filter(|(n, _)| !["user", "database", "replication", "options"].contains(&n.as_str()))
+            .cloned(),
+    );
     let mut settings = Settings::default();
     for (name, value) in all {
         let name = name.to_ascii_lowercase();
         check_setting(&name, Some(&value))?;
-        settings = settings.with(&name, set_config(&name, &value));
+        let set = match &*name {
+            "datestyle" => date_style(settings.get(&name), &value),
+            _ => set_config(&name, &value).into(),
+        };
+        settings = settings.with(&name, set);
     }
     Ok(settings)
 }
@@ -373,7 +373,7 @@ async fn learn(
     let mut link = Link::new(host, map.clone(), pool, conn);
     let mut replies = Replies::default();
     if let Some(conn) = &mut link.conn {
-        links::push_settings(&mut link.outbox, &mut replies, conn, settings);
+        bring::push_settings(&mut link.outbox, &mut replies, conn, settings);
     }
     if !replies.is_empty() {
         super::relay::learn_parameters(&mut link, &mut replies).await?;

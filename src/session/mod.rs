@@ -3,8 +3,10 @@
 
 mod batch;
 mod block;
+mod bring;
 mod buffers;
 mod cancel;
+mod checks;
 mod clients;
 mod commit;
 mod constraints;
@@ -12,28 +14,36 @@ mod context;
 mod control;
 mod copies;
 mod copy;
+mod date_style;
 mod ddl;
 mod ddl_block;
 mod ddl_lanes;
+mod describe;
 mod ends;
 mod errors;
+mod execute;
 mod explain;
 mod extended;
 mod failed;
+mod function_call;
 mod gather;
 mod keys;
 mod lanes;
 mod links;
 mod login;
 mod merge;
+mod parameters;
 mod pins;
 mod portions;
 mod prepare;
 mod queries;
+mod reading;
 mod relay;
 mod replies;
 mod set;
+mod set_config;
 mod simple;
+mod sql_prepare;
 mod syntax;
 mod temporary;
 mod writers;
@@ -57,6 +67,7 @@ use errors::Fault;
 use extended::Prepareds;
 use pins::Pins;
 use portions::Holding;
+use reading::Reading;
 use relay::{Relayed, Seen};
 use replies::Replies;
 use temporary::Temporary;
@@ -66,7 +77,7 @@ use crate::shardmap::ShardMap;
 use crate::sql::hint::Hint;
 use crate::wire::error::ErrorFields;
 use crate::wire::frame::{self, Header};
-use crate::wire::{backend, frontend};
+use crate::wire::frontend;
 
 /// A client that has logged in.
 pub(crate) struct Session {
@@ -95,7 +106,7 @@ pub(crate) struct Session {
     settings: Settings,
     startup: Settings,
     /// [`Session::reading`] of these settings.
-    reading: (Settings, Arc<[u8]>),
+    reading: (Settings, Arc<Reading>),
     /// What it has in server processes beyond its transactions.
     pins: Pins,
     temporary: Option<Box<Temporary>>,
@@ -216,6 +227,8 @@ impl Session {
     /// Deals with a message without waiting for anything, where that is possible. Nearly all messages go this way.
     fn message_now(&mut self, header: Header) -> Now {
         self.batch.now = header.tag;
+        // What an earlier message has gathered waits for no more than this one's answer.
+        self.client.hold_until_reply();
         match header.tag {
             b'Q' | b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'F' if self.batch.skipping() => {
                 Now::Done(Ok(()))
@@ -223,7 +236,7 @@ impl Session {
             b'Q' | b'P' | b'B' | b'D' if self.must_read_tables() => Now::Slowly,
             b'Q' => self.query_now(header.len),
             b'S' => self.sync_now(header.len),
-            b'P' => Now::Done(self.parse(header.len)),
+            b'P' => self.parse_now(header.len),
             b'B' => self.bind_now(header.len),
             b'D' => self.describe_now(header.len),
             b'E' => self.execute_now(header.len),
@@ -233,6 +246,8 @@ impl Session {
 
     /// Relays what a Query or Sync, which has just been sent, is answered with, up to its ReadyForQuery.
     async fn relay_message(&mut self, header: Header) -> Result<Go, Fault> {
+        // The client waits for this: nothing is gathered any more.
+        self.client.hold_until_reply();
         let relayed = self.relay().await;
         self.client.consume(header.len);
         let error = relayed?;
@@ -267,18 +282,16 @@ impl Session {
             }
             b'Q' => self.query(header.len).await?,
             b'S' => self.sync(header.len).await?,
-            b'P' => self.parse(header.len)?,
+            b'P' => {
+                self.settle_unparsed().await?;
+                self.parse_slowly(header.len).await?;
+            }
             b'B' => self.bind(header.len).await?,
             b'D' => self.describe(header.len).await?,
             b'E' => self.execute(header.len).await?,
             b'C' => self.close(header.len).await?,
             b'H' => self.flush().await?,
-            b'F' => {
-                return Err(Fault::unsupported(
-                    "the fast-path function call is not supported: it names a function by its OID, which says nothing of a shard",
-                    "Call the function in a SELECT.",
-                ));
-            }
+            b'F' => Box::pin(self.function_call(header.len)).await?,
             tag => {
                 return Err(Fault::violation(format!(
                     "invalid frontend message type {tag}"
@@ -297,6 +310,10 @@ impl Session {
                 self.client.flush().await.map_err(Fault::client)?;
                 Box::pin(self.let_go()).await;
             }
+        }
+        if self.replies.is_empty() && !self.client.outbox.is_empty() {
+            // Or it would not be seen to be idle.
+            let _ = poll_fn(|cx| Poll::Ready(self.client.poll_flush(cx))).await;
         }
         if self.client.pending().is_empty()
             && self.replies.is_empty()
@@ -419,7 +436,7 @@ impl Session {
     /// The present message fails with this error. Replies owed for earlier messages go first.
     async fn refuse(&mut self, fields: ErrorFields) -> Result<(), Fault> {
         self.context.stats.refused(fields.code);
-        self.confirm_before_refusal();
+        Box::pin(self.settle_before_refusal()).await;
         self.drain_replies().await?;
         if !self.batch.skipping() {
             fields.write(&mut self.client.outbox);
@@ -428,24 +445,18 @@ impl Session {
             block.failed = true;
         }
         match self.batch.now {
-            now @ (b'Q' | b'S') => {
+            now @ (b'Q' | b'S' | b'F') => {
                 Box::pin(self.end_message(true)).await?;
                 self.batch = Batch::at(now);
                 if self.block.is_none() {
                     self.release_links().await;
                 }
+                self.let_go_of_one().await;
                 self.ready();
             }
-            b'F' => self.ready(),
             _ => self.batch.refused(),
         }
         self.client.flush().await.map_err(Fault::client)
-    }
-
-    /// Appends a ReadyForQuery of our own.
-    fn ready(&mut self) {
-        let status = self.status();
-        backend::ready(&mut self.client.outbox, status);
     }
 
     /// The transaction status as the client knows it.

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use super::Session;
 use super::ends::{Link, poll_fill};
 use super::errors::Fault;
-use super::relay::pass_status;
+use super::parameters::pass_status;
 use super::temporary::Temporary;
 use crate::pool::{Pool, ServerConn};
 use crate::route::SessionState;
@@ -101,11 +101,14 @@ pub(super) struct Pins {
 }
 
 /// What there is in the server process: channels, locks, the schema of temporary tables if there are any, cursors.
-const LOOK: &str = "SELECT EXISTS (SELECT FROM pg_catalog.pg_listening_channels()), \
+const LOOK: &str = "BEGIN; SET LOCAL statement_timeout = 0; SELECT EXISTS (SELECT FROM pg_catalog.pg_listening_channels()), \
      EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid()), \
      (SELECT n.nspname FROM pg_catalog.pg_namespace n WHERE n.oid = pg_catalog.pg_my_temp_schema() \
      AND EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.relnamespace = n.oid)); \
-     SELECT name FROM pg_catalog.pg_cursors WHERE is_holdable";
+     SELECT name FROM pg_catalog.pg_cursors WHERE is_holdable; COMMIT";
+
+/// How often a server is asked that: a cancel meant for the client's statement may hit the question.
+const LOOKS: usize = 3;
 
 impl Session {
     /// Before a statement of this kind runs on link `i`.
@@ -210,7 +213,7 @@ impl Session {
             if !std::mem::take(&mut link.suspect) || !link.is_idle() {
                 continue;
             }
-            if let Err(fault) = Box::pin(self.look_at(i)).await {
+            if let Err(fault) = Box::pin(self.look_again_at(i)).await {
                 tracing::warn!(
                     client = self.info.id,
                     "what a session has on host {:?} could not be asked: {fault:?}",
@@ -224,8 +227,22 @@ impl Session {
         self.show_pins();
     }
 
+    async fn look_again_at(&mut self, i: usize) -> Result<(), Fault> {
+        for _ in 1..LOOKS {
+            match self.look_at(i).await {
+                Err(Fault::Statement(_)) => {}
+                looked => return looked,
+            }
+            if self.links[i].status != b'I' {
+                self.rows_of(i, "ROLLBACK").await?;
+            }
+        }
+        self.look_at(i).await
+    }
+
     async fn look_at(&mut self, i: usize) -> Result<(), Fault> {
-        let mut answers = self.rows_of(i, LOOK).await?.into_iter();
+        // Behind those of BEGIN and SET.
+        let mut answers = self.rows_of(i, LOOK).await?.into_iter().skip(2);
         let mut found = answers.next().unwrap_or_default().into_iter().flatten();
         let mut next = || found.next().flatten();
         let is_true = |value: Option<String>| value.as_deref() == Some("t");

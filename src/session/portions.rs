@@ -104,7 +104,7 @@ impl Session {
         max_rows: i32,
     ) -> Result<(), Fault> {
         if max_rows <= 0 {
-            if !self.gather_portal(several, hosts).await? {
+            if !self.gather_portal(several, hosts, false).await? {
                 self.hold(name, several, Rows::default());
             }
             return Ok(());
@@ -112,7 +112,7 @@ impl Session {
         let from = self.client.outbox.len();
         let others = self.statements.held_bytes();
         self.holding = Some(Holding { from, others });
-        let gathered = self.gather_portal(several, hosts).await;
+        let gathered = self.gather_portal(several, hosts, false).await;
         self.holding = None;
         let out = &mut self.client.outbox;
         let rows = Rows::of(out.split_off(from.min(out.len())), out);

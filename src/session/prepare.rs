@@ -4,19 +4,22 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use arc_swap::ArcSwapOption;
+
 use super::Session;
 use super::buffers;
 use super::context::{Passed, Prepared, Routed, Schema, Scratch, Statement};
 use super::errors::Fault;
 use super::links::Need;
+use super::reading::Reading;
 use crate::route::{self, Bound, Names, Refusal, Route, Target, Values};
 use crate::shardmap::{HostId, ShardId};
 use crate::sql::control::{self, Control};
 use crate::sql::hint::{self, Hint};
 use crate::sql::parse;
 use crate::sql::plan::Unreadable;
-use crate::sql::shape::Shape;
-use crate::sql::token::{ident_value, tokens};
+use crate::sql::shape::{Hole, Shape};
+use crate::sql::token::{Token, TokenKind, ident_value, tokens};
 use crate::wire::error::{ErrorFields, SqlState};
 
 /// What the parser may spend on one text, once per shape.
@@ -272,6 +275,9 @@ impl Session {
             bound,
             sets_config: has("set_config"),
             notifies: has("pg_notify"),
+            shares: tokens(text, &shape.holes)
+                .next()
+                .is_some_and(|first| shares_transaction(text, &first)),
             holds: is_with_hold(text, shape),
         })
     }
@@ -281,7 +287,7 @@ impl Session {
         &self,
         text: &[u8],
         types: impl ExactSizeIterator<Item = u32>,
-        reading: Arc<[u8]>,
+        reading: Arc<Reading>,
     ) -> Result<Arc<Statement>, Fault> {
         let schema = self.schema();
         let mut scratch = self
@@ -296,8 +302,8 @@ impl Session {
         key.clear();
         key.extend((types.len() as u16).to_be_bytes());
         key.extend(types.iter().flat_map(|t| t.to_be_bytes()));
-        key.extend((reading.len() as u32).to_be_bytes());
-        key.extend_from_slice(&reading);
+        key.extend((reading.key.len() as u32).to_be_bytes());
+        key.extend_from_slice(&reading.key);
         key.extend_from_slice(text);
         let known = scratch.statements.get(&key);
         let statement = match known {
@@ -315,7 +321,7 @@ impl Session {
         key: &[u8],
         text: &[u8],
         types: Box<[u32]>,
-        reading: Arc<[u8]>,
+        reading: Arc<Reading>,
     ) -> Result<Arc<Statement>, Fault> {
         let mut own_key = std::mem::take(&mut scratch.key);
         let prepared = self.look_up(scratch, schema, text);
@@ -328,6 +334,7 @@ impl Session {
             Arc::new(Statement {
                 id: self.context.next_statement_id(),
                 text: text.into(),
+                param_count: param_count(text, &shape.holes, types.len()),
                 types,
                 holes: shape.holes.as_slice().into(),
                 hint: hint::find(text, shape),
@@ -335,6 +342,7 @@ impl Session {
                 reading,
                 schema: Arc::downgrade(schema),
                 accepted: AtomicBool::new(false),
+                described: ArcSwapOption::empty(),
             })
         }))
     }
@@ -493,4 +501,40 @@ pub(super) fn bad_hint(fault: hint::HintFault) -> Fault {
         ErrorFields::error(SqlState::SYNTAX_ERROR, fault.to_string())
             .hint("Write /* presplit: key=42 */, /* presplit: shard=7 */ or /* presplit: all */."),
     )
+}
+
+/// Whether a statement that begins with this word may stand in a transaction that something else began, and can't end it.
+fn shares_transaction(text: &[u8], first: &Token) -> bool {
+    const WORDS: [&str; 11] = [
+        "select", "insert", "update", "delete", "with", "values", "table", "merge", "copy",
+        "declare", "lock",
+    ];
+    first.is_punct(text, b'(') || WORDS.iter().any(|word| first.is_word(text, word))
+}
+
+/// Statements in which Postgres looks for parameters when it parses them.
+const ANALYZED: [&str; 8] = [
+    "select", "insert", "update", "delete", "merge", "values", "with", "table",
+];
+
+/// How many parameters Postgres takes a text to have for which so many types are stated, as far as that is certain.
+fn param_count(text: &[u8], holes: &[Hole], stated: usize) -> Option<usize> {
+    let number = |t: Token| {
+        std::str::from_utf8(text.get(t.span.start + 1..t.span.end)?)
+            .ok()?
+            .parse()
+            .ok()
+    };
+    let named = tokens(text, holes)
+        .filter(|t| t.kind == TokenKind::Param)
+        .filter_map(number)
+        .max();
+    let first = tokens(text, holes).next();
+    match (named, first) {
+        (None, _) => Some(stated),
+        (Some(named), Some(first)) if ANALYZED.iter().any(|word| first.is_word(text, word)) => {
+            Some(stated.max(named))
+        }
+        _ => None,
+    }
 }

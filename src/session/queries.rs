@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::Session;
 use super::ends::{Link, poll_link};
 use super::errors::Fault;
-use super::relay::pass_status;
+use super::parameters::pass_status;
 use crate::catalog::Row;
 use crate::wire::backend::{CommandComplete, ErrorView};
 use crate::wire::error::SqlState;

@@ -3,13 +3,15 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
-use super::context::Prepared;
-use super::ends::{Client, Hold, Link, Middle, SentPiece, poll_fill, write_all};
+use super::context::{Described, Prepared};
+use super::ends::{Client, Hold, Link, Middle, SentPiece, char_count, poll_fill, write_all};
 use super::errors::Fault;
 use super::extended::server_name;
+use super::parameters::pass_status;
 use super::replies::{Made, Pass, Replies, Reply};
 use crate::pool::ServerConn;
 use crate::sql::rewrite;
@@ -198,13 +200,27 @@ fn digest(
                 continue;
             }
         }
-        match walk(conn, &mut link.middle, &mut link.status, replies, start, at)? {
+        let (news, before) = (client.has_reports(), link.status);
+        let walked = walk(
+            conn,
+            &mut link.middle,
+            &mut link.status,
+            replies,
+            (start, at),
+            news,
+        )?;
+        if std::mem::take(&mut link.middle.ready) {
+            link.is_ready(before);
+        }
+        match walked {
             Walked::Step(step) => return Ok(step),
+            Walked::Report => client.write_reports(),
             Walked::Unexpected(tag) => return Err(Fault::protocol(&link.pool.host, tag)),
             Walked::Kept(end) => link.walked = end,
             Walked::Made(made) => client.make(&made),
             Walked::Look(end) => {
-                let message = conn.inbox[start..end].to_vec();
+                let unread = link.unread();
+                let message = unread[..end - start].to_vec();
                 link.walked = end;
                 let message = link.reword(message);
                 if look(client, link, replies, seen, &message)? {
@@ -221,6 +237,8 @@ enum Walked {
     Step(Step),
     /// Nothing to pass on; the message up to here is left out.
     Kept(usize),
+    /// Nothing to pass on; before the ReadyForQuery that is next the client hears of parameters.
+    Report,
     /// Nothing to pass on; this reply of our own is due.
     Made(Made),
     /// Nothing to pass on; the whole message up to here must be looked into.
@@ -229,14 +247,14 @@ enum Walked {
     Unexpected(u8),
 }
 
-/// Walks from `at`; `start..at` is to be passed on already.
+/// Walks from `at`; `start..at` is to be passed on already. `news`: the client is to hear of parameters.
 fn walk(
     conn: &ServerConn,
     middle: &mut Middle,
     status: &mut u8,
     replies: &mut Replies,
-    start: usize,
-    mut at: usize,
+    (start, mut at): (usize, usize),
+    news: bool,
 ) -> Result<Walked, Fault> {
     // Whatever interrupts a run is dealt with on the next call, when the run is out.
     let run_or = |at: usize, other: Walked| {
@@ -273,6 +291,7 @@ fn walk(
         let pass = match verdict {
             Verdict::Look => return Ok(run_or(at, Walked::Look(at + header.len))),
             Verdict::Unexpected => return Ok(run_or(at, Walked::Unexpected(header.tag))),
+            Verdict::Ready(Pass::On) if news => return Ok(run_or(at, Walked::Report)),
             Verdict::Pass(pass) | Verdict::Answers(pass) | Verdict::Ready(pass) => pass,
         };
         if pass == Pass::Keep && at > start {
@@ -282,6 +301,7 @@ fn walk(
             Verdict::Ready(_) => {
                 *status = bytes.get(5).copied().unwrap_or(b'E');
                 replies.answered();
+                middle.ready = !replies.are_asked();
             }
             Verdict::Answers(_) => {
                 if let Some(Reply::Parse { statement, .. }) = replies.front() {
@@ -292,10 +312,8 @@ fn walk(
             _ => {}
         }
         let here = header.len.min(bytes.len());
-        *middle = Middle {
-            rest: header.len - here,
-            pass,
-        };
+        middle.rest = header.len - here;
+        middle.pass = pass;
         at += here;
         if pass == Pass::Keep {
             return Ok(Walked::Kept(at));
@@ -350,6 +368,8 @@ fn pass_of(owed: &Reply) -> Pass {
         | Reply::Execute(p)
         | Reply::Sync(p) => *p,
         Reply::Parse { pass, .. } => *pass,
+        Reply::Description(description) => description.pass,
+        Reply::Bring | Reply::Ours { .. } => Pass::Keep,
         Reply::Part | Reply::Share { .. } | Reply::Made(_) => Pass::On,
     }
 }
@@ -362,11 +382,16 @@ pub(super) fn judge(tag: u8, owed: &Reply) -> Verdict {
         (b'N', _) => Verdict::Pass(pass),
         // Whatever is under way: it is for the client.
         (b'A', _) => Verdict::Pass(Pass::On),
-        (b'Z', Reply::Query(_) | Reply::Sync(_)) => Verdict::Ready(pass),
+        (b'Z', Reply::Query(_) | Reply::Bring | Reply::Sync(_)) => Verdict::Ready(pass),
         (b'Z', Reply::Part) => Verdict::Ready(Pass::Keep),
-        (_, Reply::Query(_) | Reply::Part) => Verdict::Pass(pass),
+        (_, Reply::Query(_) | Reply::Bring | Reply::Part) => Verdict::Pass(pass),
+        (b'1' | b'2' | b'D', Reply::Ours { .. }) => Verdict::Pass(pass),
+        (b'C', Reply::Ours { closes: true }) => Verdict::Pass(pass),
+        (b'C', Reply::Ours { closes: false }) => Verdict::Answers(pass),
+        (b'3', Reply::Ours { closes: true }) => Verdict::Answers(pass),
         (b'1', Reply::Parse { .. }) => Verdict::Answers(pass),
         (b'1' | b'2' | b'3', Reply::One(_)) => Verdict::Answers(pass),
+        (b't' | b'T' | b'n', Reply::Description(_)) => Verdict::Look,
         (b't', Reply::Describe(_)) => Verdict::Pass(pass),
         (b'T' | b'n', Reply::Describe(_)) => Verdict::Answers(pass),
         (b'C' | b's' | b'I', Reply::Execute(_)) => Verdict::Answers(pass),
@@ -375,25 +400,6 @@ pub(super) fn judge(tag: u8, owed: &Reply) -> Verdict {
         (b'D', Reply::Share { .. }) => Verdict::Pass(pass),
         _ => Verdict::Unexpected,
     }
-}
-
-/// Notes a ParameterStatus message, and passes it on if it tells the client something new. `false`: it is none.
-pub(super) fn pass_status(client: &mut Client, link: &mut Link, message: &[u8]) -> bool {
-    let Ok(status) = ParameterStatus::decode(&message[frame::HEADER..]) else {
-        return false;
-    };
-    if let (Ok(name), Ok(value)) = (
-        std::str::from_utf8(status.name),
-        std::str::from_utf8(status.value),
-    ) {
-        if let Some(conn) = &mut link.conn {
-            conn.report(name, value);
-        }
-        if client.report(name, value) {
-            client.outbox.extend_from_slice(message);
-        }
-    }
-    true
 }
 
 /// Deals with a whole message of which the content matters. `true`: the server now waits for CopyData.
@@ -411,6 +417,7 @@ fn look(
             client.outbox.extend_from_slice(message);
             return Ok(true);
         }
+        b't' | b'T' | b'n' => describe(client, link, replies, seen, message)?,
         tag @ (b'C' | b's') => {
             if let Some(Reply::Share { asked }) = replies.pop() {
                 let complete = (tag == b'C').then(|| CommandComplete::decode(body).ok());
@@ -424,7 +431,9 @@ fn look(
             if view.is_fatal() {
                 return Err(Fault::ended(&link.pool.host, &view));
             }
-            if let Some(Reply::Query(Pass::Keep)) = replies.front() {
+            if let Some(Reply::Query(Pass::Keep) | Reply::Bring | Reply::Ours { .. }) =
+                replies.front()
+            {
                 // The settings that the client's statement, already sent, relies on could not be brought about.
                 return Err(Fault::ended(&link.pool.host, &view));
             }
@@ -433,10 +442,12 @@ fn look(
             if stale && run_anew(link, replies) {
                 return Ok(false);
             }
+            link.refused = true;
             seen.error = true;
             seen.failed_at.get_or_insert(replies.front_number());
             let error = error_back(client, link, replies.front(), &view, message);
             client.outbox.extend_from_slice(&error);
+            client.undo();
             let mut refused = Vec::new();
             let synced = replies.drop_until_sync(&mut |reply| {
                 if let Reply::Parse { name, .. } = reply {
@@ -452,6 +463,46 @@ fn look(
         }
     }
     Ok(false)
+}
+
+/// Part of what the server says of a statement: noted, compared with what the client was told, passed on.
+fn describe(
+    client: &mut Client,
+    link: &mut Link,
+    replies: &mut Replies,
+    seen: &mut Seen,
+    message: &[u8],
+) -> Result<(), Fault> {
+    let Some(Reply::Description(description)) = replies.front_mut() else {
+        return Ok(());
+    };
+    if description.pass == Pass::On {
+        client.outbox.extend_from_slice(message);
+    }
+    if message[0] == b't' {
+        description.parameters = message.to_vec();
+        return Ok(());
+    }
+    let described = Described::new(&description.parameters, message);
+    let known = &description.statement.described;
+    let told = description.told.as_ref();
+    let is_as_told = told.is_none_or(|told| told.is_like(&described));
+    let is_new = known
+        .load()
+        .as_ref()
+        .is_none_or(|known| !known.is_like(&described));
+    if is_new && (is_as_told || known.load().is_none()) {
+        known.store(Some(Arc::new(described)));
+    }
+    if !is_as_told {
+        seen.stale = true;
+        return Err(Fault::changed(&link.pool.host));
+    }
+    if let Some(conn) = &mut link.conn {
+        conn.statements.note_described(&description.key);
+    }
+    replies.pop();
+    Ok(())
 }
 
 /// The tables have changed since the server parsed the statement of the batch's first Bind, of which nothing has been
@@ -488,12 +539,16 @@ fn run_anew(link: &mut Link, replies: &mut Replies) -> bool {
         statement.types.iter().copied(),
     );
     link.outbox.extend_from_slice(&again.written[again.from..]);
-    replies.put_in_front(Reply::Parse {
-        pass: Pass::Keep,
-        name: again.name,
-        statement: again.statement.clone(),
-        shard: again.shard,
-    });
+    // Settings that were brought about in front of it are undone with it, and sent anew.
+    replies.put_in_front(
+        Reply::Parse {
+            pass: Pass::Keep,
+            name: again.name,
+            statement: again.statement.clone(),
+            shard: again.shard,
+        },
+        again.ours,
+    );
     true
 }
 
@@ -509,6 +564,10 @@ pub(super) fn error_back(
         .get(b'P')
         .and_then(|p| std::str::from_utf8(p).ok()?.parse::<u32>().ok());
     let original = position.and_then(|position| match owed {
+        _ if link.sent_text.is_some() => {
+            let schema = |shard| link.map.schema(shard);
+            link.sent_text.as_ref()?.original_position(position, schema)
+        }
         Some(Reply::Query(_) | Reply::Part) => {
             let inside = |p: &&SentPiece| position > p.from && position <= p.from + p.len + 1;
             let piece = link.sent_pieces.iter().find(inside)?;
@@ -552,11 +611,6 @@ pub(super) fn error_back(
     let mut error = Vec::new();
     view.with_field_replaced(&mut error, b'E', b'P', position.to_string().as_bytes());
     error
-}
-
-/// Characters of a text, as Postgres counts them in UTF-8.
-pub(crate) fn char_count(text: &[u8]) -> u32 {
-    text.iter().filter(|b| **b & 0xC0 != 0x80).count() as u32
 }
 
 /// The text of the Query message at the front of `pending`.

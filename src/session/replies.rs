@@ -4,7 +4,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::context::Statement;
+use super::context::{Described, Statement};
+use crate::pool::StatementKey;
 use crate::shardmap::ShardId;
 use crate::wire::backend::{self, CommandComplete};
 
@@ -12,6 +13,10 @@ use crate::wire::backend::{self, CommandComplete};
 pub(crate) enum Reply {
     /// Query: anything up to ReadyForQuery.
     Query(Pass),
+    /// Query of our own that sets what the client's statement, already sent, relies on: an error ends the connection.
+    Bring,
+    /// Parse, Bind and Execute of a statement of our own that the client's relies on, likewise; then perhaps a Close.
+    Ours { closes: bool },
     /// Query, of which the client gets all but ReadyForQuery: more follows.
     Part,
     /// Parse: ParseComplete.
@@ -27,6 +32,8 @@ pub(crate) enum Reply {
     One(Pass),
     /// Describe: (ParameterDescription,) RowDescription or NoData.
     Describe(Pass),
+    /// Describe of a statement: the same, and what comes is noted on the statement.
+    Description(Box<Description>),
     /// Execute: rows, then CommandComplete, EmptyQueryResponse or PortalSuspended.
     Execute(Pass),
     /// Execute of a part of a statement: its rows are passed on, its CommandComplete is added to the others'.
@@ -40,6 +47,31 @@ pub(crate) enum Reply {
     Made(Made),
 }
 
+/// See [`Reply::Description`].
+pub(crate) struct Description {
+    pub(crate) pass: Pass,
+    pub(crate) statement: Arc<Statement>,
+    /// What it is on the server connection.
+    pub(crate) key: StatementKey,
+    /// The ParameterDescription, once it has come.
+    pub(crate) parameters: Vec<u8>,
+    /// What the client was told. Anything else is an error.
+    pub(crate) told: Option<Arc<Described>>,
+}
+
+impl Description {
+    /// Of which all is right.
+    pub(crate) fn of(pass: Pass, statement: &Arc<Statement>, key: StatementKey) -> Reply {
+        Reply::Description(Box::new(Description {
+            pass,
+            statement: statement.clone(),
+            key,
+            parameters: Vec::new(),
+            told: None,
+        }))
+    }
+}
+
 /// An answer of our own.
 pub(crate) enum Made {
     ParseComplete,
@@ -47,6 +79,8 @@ pub(crate) enum Made {
     CloseComplete,
     /// The CommandComplete that the [`Reply::Share`]s before it add up to.
     Total,
+    /// What is known of the statement's parameters and columns.
+    Described(Arc<Described>),
     /// Any other whole messages.
     Bytes(Box<[u8]>),
 }
@@ -83,13 +117,16 @@ struct Total {
 
 impl Replies {
     /// The statement of the Bind at the front is parsed anew, after the Sync that ends what it was sent in: three replies that
-    /// come before its own.
-    pub(crate) fn put_in_front(&mut self, parse: Reply) {
+    /// come before its own, and so many of [`Reply::Ours`].
+    pub(crate) fn put_in_front(&mut self, parse: Reply, ours: usize) {
+        for _ in 0..ours {
+            self.queue.push_front(Reply::Ours { closes: false });
+        }
         self.queue.push_front(parse);
         self.queue.push_front(Reply::One(Pass::Keep));
         self.queue.push_front(Reply::Sync(Pass::Keep));
-        self.asked += 3;
-        self.in_front += 3;
+        self.asked += 3 + ours;
+        self.in_front += 3 + ours;
     }
 
     pub(crate) fn push(&mut self, reply: Reply) {
@@ -130,6 +167,10 @@ impl Replies {
 
     pub(crate) fn front(&self) -> Option<&Reply> {
         self.queue.front()
+    }
+
+    pub(crate) fn front_mut(&mut self) -> Option<&mut Reply> {
+        self.queue.front_mut()
     }
 
     /// Drops the oldest, of which the answer needs no more than that.
@@ -198,7 +239,10 @@ impl Replies {
     pub(crate) fn drop_until_sync(&mut self, dropped: &mut dyn FnMut(&Reply)) -> bool {
         self.total = None;
         while let Some(reply) = self.queue.front() {
-            if matches!(reply, Reply::Query(_) | Reply::Part | Reply::Sync(_)) {
+            if matches!(
+                reply,
+                Reply::Query(_) | Reply::Bring | Reply::Part | Reply::Sync(_)
+            ) {
                 return true;
             }
             dropped(reply);
@@ -216,6 +260,7 @@ impl Made {
             Made::CloseComplete => out.extend_from_slice(b"3\0\0\0\x04"),
             // Made of bytes when it is taken out of the queue.
             Made::Total => {}
+            Made::Described(described) => out.extend_from_slice(described.messages()),
             Made::Bytes(bytes) => out.extend_from_slice(bytes),
         }
     }

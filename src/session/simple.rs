@@ -6,31 +6,39 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::block::{Acted, aborted};
+use super::bring::Bring;
 use super::buffers;
 use super::context::Prepared;
-use super::control::declared_cursor;
+use super::control::{declared_cursor, in_block};
 use super::ddl::Item;
-use super::ends::SentPiece;
+use super::ends::{SentPiece, char_count};
 use super::errors::Fault;
+use super::execute::Ran;
 use super::links::Need;
 use super::prepare::{Read, Way};
-use super::relay::char_count;
 use super::replies::{Pass, Reply};
-use super::set::set_config_in;
+use super::set_config::set_config_in;
+use super::syntax::Found;
 use super::{Now, Session};
 use crate::route::{SessionState, Values};
 use crate::shardmap::{HostId, ShardId};
-use crate::sql::control::{BeginOptions, Control};
+use crate::sql::control::{BeginOptions, Control, Discard};
 use crate::sql::shape::Shape;
+use crate::wire::backend::CommandComplete;
+use crate::wire::error::SqlState;
 use crate::wire::{backend, frame, frontend};
 
 impl Session {
     /// A Query of one statement for one host with an idle server connection: sent at once.
     pub(super) fn query_now(&mut self, len: usize) -> Now {
+        self.statements.forget_unnamed();
         match self.send_query(len) {
             Ok(true) => Now::Relay,
             Ok(false) => Now::Slowly,
             Err(fault) if self.wants_refresh(&fault) || Self::is_unreadable(&fault) => Now::Slowly,
+            Err(Fault::Statement(fields)) if fields.code == SqlState::IN_FAILED_TRANSACTION => {
+                Now::Slowly
+            }
             Err(fault) => Now::Done(Err(fault)),
         }
     }
@@ -58,12 +66,15 @@ impl Session {
             statement: None,
             path,
             writes: prepared.writes(),
+            bring: bring_for(prepared),
             state: prepared.session_state(),
+            unpreparable: prepared.is_unpreparable(),
         };
         let Some(i) = self.link_now(&need)? else {
             return Ok(false);
         };
-        self.push_query(i, &text, shard, read.prepared.clone(), read.message);
+        let reply = Reply::Query(Pass::On);
+        self.push_query(i, &text, shard, read.prepared.clone(), read.message, reply);
         Ok(true)
     }
 
@@ -75,10 +86,11 @@ impl Session {
         shard: Option<ShardId>,
         prepared: Arc<Prepared>,
         mut message: Vec<u8>,
+        reply: Reply,
     ) {
         self.context.stats.routed();
-        self.note_unpreparable(&prepared, self.links[i].host);
         let link = &mut self.links[i];
+        link.unsynced = false;
         link.sent_pieces.clear();
         if shard.is_some() {
             let text = 0..text.len();
@@ -97,7 +109,7 @@ impl Session {
             message.clear();
             buffers::take_back(&mut message);
         }
-        self.replies.push(Reply::Query(Pass::On));
+        self.replies.push(reply);
         if self.block.is_some() {
             let host = link.host;
             self.note_cursor(declared_cursor(&self.client.inbox[text.clone()]), host);
@@ -107,10 +119,11 @@ impl Session {
     /// A Query message of `len` bytes at the front of the inbox.
     pub(super) async fn query(&mut self, len: usize) -> Result<(), Fault> {
         self.follow_map();
-        if self.is_batch_open() {
-            Box::pin(self.end_batch()).await?;
-        }
+        self.statements.forget_unnamed();
         let text = self.query_text(len)?;
+        if self.is_batch_open() {
+            Box::pin(self.query_in_batch(&text)).await?;
+        }
         let read = match self.read(&self.client.inbox[text.clone()]) {
             Err(fault) if self.wants_refresh(&fault) => {
                 Box::pin(self.refresh_tables()).await;
@@ -122,6 +135,13 @@ impl Session {
             }
             other => other?,
         };
+        if let Err(aborted) = self.check_failed()
+            && !self.may_end_block(&text, &read.prepared)
+        {
+            // That it can't be read is said first.
+            let text = self.client.inbox[text].to_vec();
+            return Err(Box::pin(self.syntax_fault(&text, aborted)).await);
+        }
         let way = match read.way {
             Some(Way::Make(make)) => {
                 self.check_failed()?;
@@ -137,6 +157,7 @@ impl Session {
             ) => {
                 self.check_failed()?;
                 let (writes, state) = (prepared.writes(), prepared.session_state());
+                let unpreparable = prepared.is_unpreparable();
                 let set = self.set_config_of(prepared, &text)?;
                 let i = self
                     .link(Need {
@@ -144,15 +165,33 @@ impl Session {
                         statement: None,
                         path,
                         writes,
+                        bring: bring_for(prepared),
                         state,
+                        unpreparable,
                     })
                     .await?;
-                self.push_query(i, &text, shard, read.prepared.clone(), read.message);
+                let (sets, prepared) = (!set.is_empty(), read.prepared.clone());
+                if sets {
+                    self.remember_settings();
+                }
+                let reply = if sets {
+                    Reply::Part
+                } else {
+                    Reply::Query(Pass::On)
+                };
+                self.push_query(i, &text, shard, prepared, read.message, reply);
                 let error = self.relay().await?;
-                if !error {
-                    self.note_set_config(set).await?;
+                match error {
+                    true => self.end_implicit(false),
+                    false => {
+                        self.note_set_config(set).await?;
+                        self.gather_news();
+                    }
                 }
                 self.settle().await;
+                if sets {
+                    self.ready();
+                }
             }
             (Prepared::Query(_), Some(Way::Everywhere)) => {
                 Box::pin(self.ddl_simple(&text, read.prepared.clone())).await?;
@@ -188,9 +227,11 @@ impl Session {
             }
             (Prepared::Query(_) | Prepared::Pass(_), _) => {}
             (Prepared::Control(control), _) => {
-                let text = self.owned_text(&text);
-                let acted = Box::pin(self.act(control, &text)).await?;
-                self.answer(acted).await;
+                let text = self.client.inbox[text].to_vec();
+                match Box::pin(self.act_on(control, &text, 0)).await? {
+                    Ran::Acted(acted) => self.answer(acted).await?,
+                    Ran::Written(done) => Box::pin(self.end_write(done)).await?,
+                }
             }
             (Prepared::Empty, _) => {
                 self.client.outbox.extend_from_slice(b"I\0\0\0\x04");
@@ -201,6 +242,61 @@ impl Session {
             (Prepared::ByText, _) => {}
         }
         self.client.flush().await.map_err(Fault::client)
+    }
+
+    /// Whether a failed block takes it: it, or the first of several statements, may be the block's end.
+    fn may_end_block(&self, text: &Range<usize>, prepared: &Prepared) -> bool {
+        match prepared {
+            Prepared::Control(control) => matches!(
+                control,
+                Control::Commit { .. } | Control::Rollback { .. } | Control::RollbackTo(_)
+            ),
+            Prepared::Several(pieces) => {
+                let whole = &self.client.inbox[text.clone()];
+                let first = pieces
+                    .first()
+                    .and_then(|piece| self.read(&whole[piece.clone()]).ok());
+                first.is_some_and(|first| {
+                    !matches!(&*first.prepared, Prepared::Several(_))
+                        && self.may_end_block(text, &first.prepared)
+                })
+            }
+            // Of these nothing is run.
+            Prepared::Empty => true,
+            _ => false,
+        }
+    }
+
+    /// A Query comes without a Sync before it. If it goes on where the batch is, it is part of the same transaction, as in
+    /// Postgres; else the batch ends.
+    async fn query_in_batch(&mut self, text: &Range<usize>) -> Result<(), Fault> {
+        self.settle_unparsed().await?;
+        self.settle_replies().await?;
+        let goes_on = match &self.links[..] {
+            [link] if link.unsynced && self.block.is_none() => {
+                match self.read(&self.client.inbox[text.clone()]) {
+                    Ok(Read { prepared, way, .. }) => match (&*prepared, way) {
+                        (Prepared::Control(_), _) => true,
+                        (_, Some(Way::One { host, .. })) => host == link.host,
+                        _ => false,
+                    },
+                    Err(_) => {
+                        // It fails, and with it the whole of its transaction.
+                        self.run_quietly(0, "ROLLBACK").await?;
+                        self.links[0].unsynced = false;
+                        self.end_implicit(false);
+                        true
+                    }
+                }
+            }
+            _ => false,
+        };
+        match goes_on {
+            true => self.batch.becomes_query(),
+            false => self.end_batch().await?,
+        }
+        self.client.hold_until_reply();
+        Ok(())
     }
 
     /// The end of a Query that was one write: as in Postgres, its CommandComplete comes once it is committed. `None`: it has
@@ -222,16 +318,27 @@ impl Session {
     }
 
     /// Adds what is missing of the answer to a Query that the session acted on itself.
-    async fn answer(&mut self, acted: Acted) {
-        let error = self.batch.take_refused();
+    async fn answer(&mut self, acted: Acted) -> Result<(), Fault> {
+        let mut error = self.batch.take_refused();
+        for i in 0..self.links.len() {
+            if self.links[i].unsynced {
+                // The batch that the message is part of.
+                error |= self.sync_link(i).await?;
+            }
+        }
+        if !error {
+            self.gather_news();
+        }
         self.end_implicit(!error);
-        if let Acted::Answered(bytes) = acted {
+        self.note_run();
+        if let (Acted::Answered(bytes), false) = (acted, error) {
             self.client.outbox.extend_from_slice(&bytes);
         }
         if self.block.is_none() {
             self.release_links().await;
         }
         self.ready();
+        Ok(())
     }
 
     /// A failed block takes nothing but its end.
@@ -242,16 +349,17 @@ impl Session {
         }
     }
 
-    /// The text as a string. Control statements are made of ASCII words and names; a name in another encoding than
-    /// UTF-8 would be changed, and so not be found, rather than be taken for another's.
-    pub(super) fn owned_text(&self, text: &Range<usize>) -> String {
-        String::from_utf8_lossy(&self.client.inbox[text.clone()]).into_owned()
-    }
-
     /// After a ReadyForQuery of a server was passed on: the session's block is what the server's is.
     pub(super) async fn settle(&mut self) {
         if !self.settle_now() {
             self.release_links().await;
+        }
+    }
+
+    /// If it was a Query that was run, there is no unnamed portal any more.
+    fn note_run(&mut self) {
+        if self.batch.now == b'Q' && self.check_failed().is_ok() {
+            self.statements.forget_unnamed_portal();
         }
     }
 
@@ -270,6 +378,7 @@ impl Session {
             (Some(block), status) => block.failed = status == b'E',
         }
         if self.block.is_some() {
+            self.note_run();
             return true;
         }
         self.end_implicit(true);
@@ -290,7 +399,12 @@ impl Session {
         let mut plan = Pieces::default();
         for piece in pieces {
             let from = char_count(&plan.message);
-            let read = self.read(&whole[piece.clone()])?;
+            let read = match self.read(&whole[piece.clone()]) {
+                Err(fault) if Self::is_unreadable(&fault) => {
+                    return Err(Box::pin(self.syntax_fault(&whole, fault)).await);
+                }
+                read => read?,
+            };
             let shard = read.way.as_ref().and_then(|way| {
                 if let Way::One { shard, .. } = way {
                     *shard
@@ -301,6 +415,9 @@ impl Session {
             let prepared = read.prepared.clone();
             self.add_piece(&mut plan, &whole[piece.clone()], read)?;
             let len = char_count(&plan.message) - from;
+            if matches!(&*prepared, Prepared::Query(bound) if bound.unread) {
+                plan.unread.push(piece.clone());
+            }
             plan.sent.push(SentPiece {
                 from,
                 len,
@@ -322,7 +439,12 @@ impl Session {
                         statement: None,
                         path: plan.path,
                         writes: plan.writes,
+                        bring: match plan.apart {
+                            true => Bring::Before,
+                            false => Bring::Along,
+                        },
                         state: plan.state,
+                        unpreparable: plan.unpreparable,
                     })
                     .await?;
                 let link = &mut self.links[i];
@@ -336,7 +458,23 @@ impl Session {
                 self.settle().await;
                 Ok(())
             }
-            _ => self.one_by_one(&whole, pieces, plan.writes).await,
+            _ => {
+                for piece in &plan.unread {
+                    self.check_piece(&whole, piece).await?;
+                }
+                self.one_by_one(&whole, pieces, plan.writes || plan.whole)
+                    .await
+            }
+        }
+    }
+
+    /// A syntax error in one statement of a text comes before anything is run. (What could be read has none.)
+    async fn check_piece(&mut self, whole: &[u8], piece: &Range<usize>) -> Result<(), Fault> {
+        let mut text = vec![b' '; char_count(&whole[..piece.start]) as usize];
+        text.extend_from_slice(&whole[piece.start..(piece.end + 1).min(whole.len())]);
+        match Box::pin(self.syntax_error(&text)).await? {
+            Found::Error(error) => Err(Fault::statement(error)),
+            _ => Ok(()),
         }
     }
 
@@ -347,12 +485,20 @@ impl Session {
                 prepared @ (Prepared::Query(_) | Prepared::Pass(_)),
                 Some(Way::One { host, path, .. }),
             ) => {
+                // A cursor lives as long as the transaction: the message is one.
+                plan.whole |= declared_cursor(piece).is_some();
+                // SHOW search_path is not to tell of that of another statement's shard.
+                plan.shows |= matches!(prepared, Prepared::Pass(_));
+                plan.paths |= path.is_some();
+                plan.mixed |= plan.shows && plan.paths;
                 plan.mixed |= plan.host.is_some_and(|h| h != host)
                     || plan.path.is_some_and(|p| Some(p) != path);
                 plan.host = Some(host);
                 plan.path = path;
                 plan.alone += usize::from(prepared.sets_config());
                 plan.writes |= prepared.writes();
+                plan.apart |= !prepared.shares_transaction();
+                plan.unpreparable |= prepared.is_unpreparable();
                 plan.state = plan.state.max(prepared.session_state());
                 // Without tag, length and NUL.
                 plan.message
@@ -361,6 +507,18 @@ impl Session {
             (Prepared::Query(bound), _) => {
                 plan.mixed = true;
                 plan.writes |= bound.writes;
+            }
+            // What holds for the transaction holds for the message.
+            (
+                Prepared::Control(
+                    Control::Set { local: true, .. }
+                    | Control::SetTransaction(_)
+                    | Control::SetConstraints { .. },
+                ),
+                _,
+            ) => {
+                plan.alone += 1;
+                plan.whole = true;
             }
             // What else tells of a block (options, savepoints) must be seen here: other hosts of the block get it, too.
             (
@@ -376,10 +534,15 @@ impl Session {
                     _ => true,
                 };
                 plan.alone += usize::from(!plain);
+                // What is brought about must outlive the end of a transaction.
+                plan.apart = true;
                 plan.message.extend_from_slice(piece);
             }
             (Prepared::NoTables, _) => return Err(Self::no_tables()),
-            (Prepared::Control(_), _) => plan.alone += 1,
+            (Prepared::Control(control), _) => {
+                plan.alone += 1;
+                plan.writes |= self.may_write(control);
+            }
             _ => {}
         }
         Ok(())
@@ -428,14 +591,19 @@ impl Session {
                             statement: None,
                             path,
                             writes: prepared.writes(),
+                            bring: bring_for(prepared),
                             state: prepared.session_state(),
+                            unpreparable: prepared.is_unpreparable(),
                         })
                         .await?;
-                    self.note_unpreparable(prepared, host);
                     let set = match prepared.sets_config() {
                         true => set_config_in(text)?,
                         false => Vec::new(),
                     };
+                    self.check_default(&set)?;
+                    if !set.is_empty() {
+                        self.remember_settings();
+                    }
                     let sent = SentPiece {
                         from: 0,
                         len: u32::MAX - 1,
@@ -447,9 +615,11 @@ impl Session {
                     self.links[i].outbox.extend_from_slice(&read.message);
                     // Its ReadyForQuery is not the client's: more statements follow.
                     self.replies.push(Reply::Part);
+                    self.client.hold_until_reply();
                     error = self.relay().await?;
                     if !error {
                         self.note_set_config(set).await?;
+                        self.batch.has_set |= prepared.sets_config();
                     }
                 }
                 (Prepared::Query(_), Some(Way::Everywhere)) => {
@@ -480,20 +650,27 @@ impl Session {
                     done = Box::pin(writing).await?;
                     error = done.is_none();
                 }
-                (Prepared::Control(Control::Set { local: true, .. }), _)
-                    if self.block.is_none() =>
-                {
-                    return Err(Fault::unsupported(
-                        "SET LOCAL in a message of several statements needs BEGIN in front of it",
-                        "Send BEGIN, SET LOCAL and the statements that it is for one by one, or all in one message.",
-                    ));
+                (Prepared::Control(Control::Discard(Discard::All)), _) => {
+                    self.check_failed()?;
+                    return Err(in_block("DISCARD ALL"));
                 }
                 (Prepared::Control(control), _) => {
-                    let text = String::from_utf8_lossy(text).into_owned();
-                    if let Acted::Answered(bytes) = Box::pin(self.act(control, &text)).await? {
-                        self.client.outbox.extend_from_slice(&bytes);
+                    let before = char_count(&whole[..piece.start]);
+                    match Box::pin(self.act_on(control, text, before)).await? {
+                        Ran::Acted(acted) => {
+                            error = self.batch.take_refused();
+                            if let Acted::Answered(bytes) = acted {
+                                match lone_tag(&bytes) {
+                                    Some(tag) if !error => done = Some(tag),
+                                    _ => self.client.outbox.extend_from_slice(&bytes),
+                                }
+                            }
+                        }
+                        Ran::Written(tag) => {
+                            done = tag;
+                            error = done.is_none();
+                        }
                     }
-                    error = self.batch.take_refused();
                 }
                 (Prepared::NoTables, _) => return Err(Self::no_tables()),
                 _ => {}
@@ -506,6 +683,9 @@ impl Session {
                 break;
             }
         }
+        if !failed && !self.in_message_block() {
+            self.gather_news();
+        }
         let failed = self.end_message(failed).await?;
         if let Some(tag) = done.filter(|_| !failed) {
             backend::command_complete(&mut self.client.outbox, &tag);
@@ -513,10 +693,26 @@ impl Session {
         if self.block.is_none() {
             self.release_links().await;
         }
-        let status = self.status();
-        backend::ready(&mut self.client.outbox, status);
+        self.ready();
         Ok(())
     }
+}
+
+/// How settings are brought about for a statement.
+pub(super) fn bring_for(prepared: &Prepared) -> Bring {
+    match prepared.shares_transaction() {
+        true => Bring::Along,
+        false => Bring::Before,
+    }
+}
+
+/// The tag of an answer that is a CommandComplete alone: it is told once what it ends is committed.
+fn lone_tag(answer: &[u8]) -> Option<String> {
+    let header = frame::header(answer).ok()??;
+    let is_lone = header.tag == b'C' && header.len == answer.len();
+    let complete = CommandComplete::decode(&answer[frame::HEADER..]).ok();
+    let tag = complete.filter(|_| is_lone)?.tag;
+    Some(String::from_utf8_lossy(tag).into_owned())
 }
 
 /// What a text of several statements comes to.
@@ -532,6 +728,16 @@ struct Pieces {
     /// How many the session itself acts on.
     alone: usize,
     writes: bool,
+    /// One of them can't share a transaction with settings.
+    apart: bool,
+    /// Some show what is set, some need the search_path of their shard.
+    shows: bool,
+    paths: bool,
+    /// It must be one transaction though it writes nothing.
+    whole: bool,
+    /// Those of which nothing could be read.
+    unread: SmallVec<[Range<usize>; 1]>,
+    unpreparable: bool,
     state: SessionState,
     /// How the message was made.
     sent: SmallVec<[SentPiece; 1]>,

@@ -4,10 +4,20 @@
 use super::Session;
 use super::errors::Fault;
 use super::links::Need;
+use super::parameters::pass_status;
 use super::prepare::Way;
 use crate::wire::backend::ErrorView;
 use crate::wire::error::{ErrorFields, SqlState};
 use crate::wire::{frame, frontend};
+
+/// What a server says of a text.
+pub(super) enum Found {
+    /// It has no syntax error.
+    Nothing,
+    Error(ErrorFields),
+    /// It has an error, if of another kind none that concerns the client; the server ignores all up to the next Sync.
+    EndOfBatch(Option<ErrorFields>),
+}
 
 impl Session {
     /// Whether a statement failed because it can't be read.
@@ -18,32 +28,56 @@ impl Session {
     /// The fault that an unreadable text is answered with: Postgres' syntax error if it has one, else ours. Has the text
     /// parsed, never run, by a server.
     pub(super) async fn syntax_fault(&mut self, text: &[u8], ours: Fault) -> Fault {
-        match self.syntax_error(text).await {
-            Ok(Some(theirs)) => {
-                // If its Parse is yet to be confirmed, it never was one.
-                self.batch.unparsed = None;
-                self.undo_statements(self.replies.next_number());
-                Fault::statement(theirs)
+        let found = match self.syntax_error(text).await {
+            Ok(found) => found,
+            Err(fault) => return fault,
+        };
+        if !matches!(found, Found::Nothing) {
+            // If its Parse is yet to be confirmed, it never was one.
+            self.batch.unparsed = None;
+            self.undo_statements(self.replies.next_number());
+        }
+        match (found, ours) {
+            (Found::Error(theirs), _) => Fault::statement(theirs),
+            (Found::EndOfBatch(theirs), Fault::Statement(ours)) => {
+                let fields = theirs.unwrap_or(*ours);
+                self.context.stats.refused(fields.code);
+                fields.write(&mut self.client.outbox);
+                if let Some(block) = &mut self.block {
+                    block.failed = true;
+                }
+                self.batch.server_refused();
+                Fault::Skipped
             }
-            Ok(None) => ours,
-            Err(fault) => fault,
+            (_, ours) => self.check_failed().err().unwrap_or(ours),
         }
     }
 
-    async fn syntax_error(&mut self, text: &[u8]) -> Result<Option<ErrorFields>, Fault> {
-        let failed = self.block.as_ref().is_some_and(|b| b.failed);
-        let (Way::One { host, .. }, false) = (self.template_way(), failed) else {
-            return Ok(None);
+    /// Whether a server finds a syntax error in a text, which is one statement. If it does, its transaction has failed.
+    pub(super) async fn syntax_error(&mut self, text: &[u8]) -> Result<Found, Fault> {
+        let lost = self.block.as_ref().is_some_and(|b| b.lost);
+        let (Way::One { host, .. }, false) = (self.template_way(), lost) else {
+            return Ok(Found::Nothing);
         };
-        if self.links.iter().any(|l| l.unsynced) {
-            // A Sync would end the implicit transaction of the batch.
-            return Ok(None);
-        }
-        let i = self.link(Need::plain(host)).await?;
-        self.drain_replies().await?;
+        let failed = self.block.as_ref().is_some_and(|b| b.failed);
+        let i = match failed && !self.links.is_empty() {
+            false => self.link(Need::plain(host)).await?,
+            // It takes nothing else, no settings in front of it either.
+            true => {
+                let known = self.links.iter().position(|link| link.host == host);
+                known.unwrap_or(0)
+            }
+        };
+        self.active = i;
+        self.settle_replies().await?;
+        // A Sync would end the implicit transaction of the batch.
+        let in_batch = self.links[i].unsynced;
         let outbox = &mut self.links[i].outbox;
         frontend::parse(outbox, b"", text, std::iter::empty());
-        frontend::sync(outbox);
+        match in_batch {
+            true => frontend::flush(outbox),
+            false => frontend::sync(outbox),
+        }
         let mut error = None;
         loop {
             let (tag, len) = self.next_message(i).await?;
@@ -51,12 +85,27 @@ impl Session {
             if tag == b'E'
                 && let Ok(view) = ErrorView::decode(&self.links[i].unread()[frame::HEADER..len])
                 && view.code() == Some(SqlState::SYNTAX_ERROR)
+                // That the text is one of several statements is none.
+                && view.get(b'R') != Some(b"exec_parse_message")
             {
                 error = Some(fields(&view));
             }
+            if tag == b'S' {
+                // What a failed transaction has set is undone.
+                let message = self.links[i].unread()[..len].to_vec();
+                pass_status(&mut self.client, &mut self.links[i], &message);
+            }
+            let status = self.links[i].unread()[..len].last().copied();
+            let status = status.unwrap_or(b'E');
             self.skip_message(i, len).await?;
-            if tag == b'Z' {
-                return Ok(error);
+            match tag {
+                b'Z' => {
+                    self.links[i].status = status;
+                    return Ok(error.map_or(Found::Nothing, Found::Error));
+                }
+                b'1' if in_batch => return Ok(Found::Nothing),
+                b'E' if in_batch => return Ok(Found::EndOfBatch(error)),
+                _ => {}
             }
         }
     }

@@ -49,7 +49,7 @@ impl Session {
         let tables = base.tables.as_ref();
         let tables = tables.map(|tables| tables.with_temporary(temporary.tables.tables.values()));
         let own = Schema::new(&self.map, tables, base.snapshot.clone());
-        temporary.schemas = Some((base, Arc::new(own)));
+        temporary.schemas = Some((base, own.into_own()));
     }
 
     /// The next statement makes, changes or drops a temporary table.

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use smallvec::SmallVec;
 
 use super::Session;
+use super::bring::Bring;
 use super::context::{Prepared, Routed, Statement};
 use super::errors::Fault;
 use super::extended::server_name;
@@ -113,19 +114,24 @@ impl Session {
         let _ = shape.scan(text);
         let statement =
             Statement::unnamed(self.context.next_statement_id(), text, &shape, prepared);
-        let writing = Writing {
+        self.write_parts(&Writing {
             statement: Arc::new(statement),
             bind: PLAIN_BIND.into(),
             write,
-        };
+        })
+        .await
+    }
+
+    /// The same of any statement and parameters.
+    pub(super) async fn write_parts(&mut self, writing: &Writing) -> Result<Option<String>, Fault> {
         let hosts = self.writers_of(&writing.write)?;
         let [host] = hosts[..] else {
             self.settle_replies().await?;
-            return self.write_on_hosts(&hosts, &writing, Speaks::Simple).await;
+            return self.write_on_hosts(&hosts, writing, Speaks::Simple).await;
         };
         let i = self.link(self.need(host, &writing.write, 0)).await?;
-        self.push_check(i, &writing, Some(writing.write.shard(0)));
-        match self.push_parts(host, &writing, Speaks::Simple).await {
+        self.push_check(i, writing, Some(writing.write.shard(0)));
+        match self.push_parts(host, writing, Speaks::Simple).await {
             Ok(()) | Err(Fault::Skipped) => {}
             Err(fault) => return Err(fault),
         }
@@ -346,7 +352,9 @@ impl Session {
             statement: None,
             path: Need::path(write.names, Some(shard)),
             writes: true,
+            bring: Bring::Along,
             state: SessionState::Same,
+            unpreparable: false,
         }
     }
 
@@ -439,7 +447,7 @@ impl Session {
         speaks: Speaks,
     ) -> Result<(), Fault> {
         let need = self.need(self.links[i].host, &writing.write, part);
-        self.bring_settings(i, need.path)?;
+        self.bring_settings(i, need.path, need.bring)?;
         let bind = Bind::decode(&writing.bind)?;
         let params: Vec<Param<'_>> = bind.params().collect();
         let portal = portal_name(0);
@@ -497,7 +505,8 @@ impl Session {
             (Parts::Each(_), Speaks::Simple) => {
                 let mut text = Vec::with_capacity(writing.statement.text.len() + 64);
                 self.write_text(&mut text, routed, &writing.values(), Some(shard));
-                frontend::parse(&mut self.links[i].outbox, b"", &text, std::iter::empty());
+                let types = writing.statement.types.iter().copied();
+                frontend::parse(&mut self.links[i].outbox, b"", &text, types);
                 self.replies.push(Reply::Parse {
                     pass: Pass::Keep,
                     name: NOT_KEPT,

@@ -1,5 +1,7 @@
 //! What is written in `shardmap.toml`: each thing with its place, read but not yet compared with the others.
 
+use std::collections::BTreeMap;
+
 use toml::de::DeTable;
 
 use super::key::Function;
@@ -7,7 +9,7 @@ use super::map::{Kind, MAX_SHARDS, Password};
 use super::schema::SchemaPattern;
 use super::section::{At, Entry, Env, Section, identifier};
 use super::settings::{
-    CrossHost, CrossHostSnapshots, Limits, Pinning, PoolMode, ProxySettings, Timeouts,
+    CrossHost, CrossHostSnapshots, Limits, Peer, Pinning, PoolMode, ProxySettings, Timeouts,
 };
 use super::url::{HostUrl, Secret};
 use super::{fault::Faults, verifier};
@@ -329,6 +331,8 @@ impl ProxyConfig {
             ];
             choice(&mut section, e, &choices)
         });
+        let id = section.find("id").and_then(|e| proxy_id(&mut section, e));
+        let peers = peers(section.section("peers"), id.is_some());
         let (limits, statement_text_at) = limits(section.section("limits"));
         let timeouts = timeouts(section.section("timeouts"));
         let http_at = http.as_ref().map_or(section.at, |a| a.at);
@@ -343,6 +347,8 @@ impl ProxyConfig {
             cross_host: cross_host.map_or(defaults.cross_host, |c| c.value),
             cross_host_snapshots: cross_host_snapshots
                 .map_or(defaults.cross_host_snapshots, |c| c.value),
+            id,
+            peers,
             limits,
             timeouts,
         };
@@ -352,6 +358,59 @@ impl ProxyConfig {
             statement_text_at,
         }
     }
+}
+
+/// A proxy's number; several proxies may share one file, so that it may come from the environment.
+fn proxy_id<'t>(section: &mut Section<'_, 't>, entry: Entry<'t>) -> Option<u8> {
+    let mend = "write a number from 1 to 255, another one for each proxy";
+    if entry.value.get_ref().as_str().is_none() {
+        return section
+            .integer(entry, 1..=255)
+            .and_then(|id| u8::try_from(id.value).ok());
+    }
+    let text = section.string(entry)?;
+    let id = text.value.trim().parse().ok().filter(|id| *id > 0);
+    if id.is_none() {
+        section.bad(
+            entry,
+            format!("{:?} is no number of a proxy", text.value),
+            mend,
+        );
+    }
+    id
+}
+
+fn peers(mut section: Section<'_, '_>, has_id: bool) -> BTreeMap<u8, Peer> {
+    let mut peers = BTreeMap::new();
+    for entry in section.entries() {
+        let Ok(id @ 1..) = entry.key.parse::<u8>() else {
+            section.bad(
+                entry,
+                "is no number of a proxy",
+                "write a number from 1 to 255 before the =",
+            );
+            continue;
+        };
+        let Some(text) = section.string(entry) else {
+            continue;
+        };
+        match Peer::parse(&text.value) {
+            Some(peer) => drop(peers.insert(id, peer)),
+            None => section.bad(
+                entry,
+                format!("{:?} is no address", text.value),
+                "write HOST:PORT, such as \"10.0.0.2:6432\"",
+            ),
+        }
+        if !has_id {
+            section.bad(
+                entry,
+                "is of no use without a number of this proxy itself",
+                "add id = 1 to [proxy], another number for each proxy",
+            );
+        }
+    }
+    peers
 }
 
 fn limits(mut section: Section<'_, '_>) -> (Limits, usize) {

@@ -30,7 +30,7 @@ pub use map::{Host, Keyspace, Kind, MAX_SHARDS, Password, ShardMap, TableRule, U
 pub use reload::{LastLoad, LoadCounts, MapHandle, ReloadOutcome};
 pub use schema::SchemaPattern;
 pub use settings::{
-    CrossHost, CrossHostSnapshots, Limits, Pinning, PoolMode, ProxySettings, Timeouts,
+    CrossHost, CrossHostSnapshots, Limits, Peer, Pinning, PoolMode, ProxySettings, Timeouts,
 };
 pub use url::{HostAddr, HostUrl, Secret};
 pub use watch::watch_file;

@@ -1,5 +1,7 @@
 //! `[proxy]`: what the proxy itself is told. Every setting has a default that is right for most.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -23,10 +25,52 @@ pub struct ProxySettings {
     pub cross_host: CrossHost,
     /// What becomes of a REPEATABLE READ or SERIALIZABLE transaction that needs a second host. Default `refuse`.
     pub cross_host_snapshots: CrossHostSnapshots,
+    /// This proxy's number among those behind one address, 1 to 255. Default: none, it is the only one.
+    pub id: Option<u8>,
+    /// `[proxy.peers]`: where the others are by their numbers, for cancel requests that come to the wrong one.
+    pub peers: BTreeMap<u8, Peer>,
     /// `[proxy.limits]`.
     pub limits: Limits,
     /// `[proxy.timeouts]`.
     pub timeouts: Timeouts,
+}
+
+/// Where a proxy is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// A name or an address.
+    pub host: String,
+    /// The port that it listens on.
+    pub port: u16,
+}
+
+impl Peer {
+    /// `HOST:PORT`, or `[IPV6]:PORT`.
+    pub(super) fn parse(text: &str) -> Option<Peer> {
+        let (host, port) = text.rsplit_once(':')?;
+        let inner = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+        let host = match inner {
+            Some(inner) => inner,
+            // What is left of an address without brackets could be read in two ways.
+            None if host.contains(':') => return None,
+            None => host,
+        };
+        let port = port.parse().ok().filter(|port| *port > 0)?;
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._:%".contains(&b);
+        (!host.is_empty() && host.bytes().all(plain)).then(|| Peer {
+            host: host.to_owned(),
+            port,
+        })
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
 }
 
 /// `[proxy] pool_mode`.
@@ -141,6 +185,8 @@ impl Default for ProxySettings {
             pinning: Pinning::Allow,
             cross_host: CrossHost::TwoPhase,
             cross_host_snapshots: CrossHostSnapshots::Refuse,
+            id: None,
+            peers: BTreeMap::new(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
         }
@@ -198,6 +244,8 @@ impl ProxySettings {
             pinning,
             cross_host,
             cross_host_snapshots,
+            id,
+            peers,
             limits: l,
             timeouts: t,
         } = self;
@@ -234,6 +282,8 @@ impl ProxySettings {
                     CrossHostSnapshots::Separate => "separate".into(),
                 },
             ),
+            ("id", id.map_or("none".into(), |id| id.to_string())),
+            ("peers", listed(peers)),
             ("limits.clients", l.clients.to_string()),
             (
                 "limits.startup_packet_bytes",
@@ -290,6 +340,14 @@ impl ProxySettings {
             ("timeouts.drain_grace", duration(t.drain_grace)),
         ]
     }
+}
+
+fn listed(peers: &BTreeMap<u8, Peer>) -> String {
+    if peers.is_empty() {
+        return "none".to_owned();
+    }
+    let one = |(id, peer): (&u8, &Peer)| format!("{id} = \"{peer}\"");
+    peers.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 /// As it could be written in the file, in the largest unit that divides it.

@@ -568,6 +568,21 @@ connect = "5s"
             ("clients = 100", "frame_held_bytes = \"64kB\"", &["f:25:8: [proxy.limits] statement_text_bytes: is more than frame_held_bytes"]),
             ("clients = 100", "statement_text_bytes = \"5MB\"", &["f:26:24: [proxy.limits] statement_text_bytes: is more"]),
         ]);
+        check(&[
+            ("[proxy.limits]", "id = 7\n[proxy.peers]\n1 = \"10.0.0.1:6432\"\n7 = \"[::1]:6432\"\n255 = \"b.example:1\"\n[proxy.limits]", &[]),
+            ("[proxy.limits]", "id = \"${SET}\"\n[proxy.limits]", &["f:25:6: [proxy] id: \"value\" is no number of a proxy -- write a number from 1 to 255"]),
+            ("[proxy.limits]", "id = \"${UNSET}\"\n[proxy.limits]", &["f:25:6: [proxy] id: the environment variable UNSET"]),
+            ("[proxy.limits]", "id = 0\n[proxy.limits]", &["f:25:6: [proxy] id: 0 is out of range"]),
+            ("[proxy.limits]", "id = 256\n[proxy.limits]", &["f:25:6: [proxy] id: 256 is out of range"]),
+            ("[proxy.limits]", "[proxy.peers]\n2 = \"b:1\"\n[proxy.limits]", &["f:26:5: [proxy.peers] \"2\": is of no use without a number of this proxy"]),
+            ("[proxy.limits]", "id = 1\n[proxy.peers]\nb = \"b:1\"\n0 = \"b:1\"\n3 = \"b\"\n4 = \"::1:5\"\n5 = \"b:0\"\n[proxy.limits]", &[
+                "f:27:5: [proxy.peers] b: is no number of a proxy",
+                "f:28:5: [proxy.peers] \"0\": is no number of a proxy",
+                "f:29:5: [proxy.peers] \"3\": \"b\" is no address -- write HOST:PORT",
+                "f:30:5: [proxy.peers] \"4\": \"::1:5\" is no address",
+                "f:31:5: [proxy.peers] \"5\": \"b:0\" is no address",
+            ]),
+        ]);
         let open = GOOD.replace("127.0.0.1:6432", "0.0.0.0:6432");
         assert_eq!(faults(&open.replace("server_user = \"app\"", &format!("password = \"{verifier}\""))), [""; 0]);
     }

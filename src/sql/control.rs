@@ -1,6 +1,7 @@
 //! The statements that a session acts on itself: transactions, settings, prepared statements, cursors, notifications.
 //! Read by Postgres' grammar (gram.y); what isn't exactly of it is no control statement, so that Postgres reports the error.
 
+mod call;
 mod reader;
 mod refused;
 mod setting;
@@ -9,6 +10,7 @@ mod transaction;
 
 use std::ops::Range;
 
+pub use self::call::{Argument, Call, call};
 use self::reader::Reader;
 use super::shape::{Hole, HoleKind, Shape};
 
@@ -71,17 +73,19 @@ pub enum Control {
     Prepare {
         /// The prepared statement's name.
         name: String,
-        /// The bytes between the parentheses, if there are some. Not read further.
-        types: Option<Range<usize>>,
+        /// The bytes of the name.
+        at: Range<usize>,
+        /// How many types stand between the parentheses. Not read further.
+        types: usize,
         /// The statement.
         body: Range<usize>,
     },
-    /// `EXECUTE name (arguments)`.
+    /// `EXECUTE name (arguments)`, which [`call`] reads further, or `EXPLAIN` of it.
     Execute {
         /// The prepared statement's name.
         name: String,
-        /// The bytes between the parentheses, if there are some. Not read further.
-        args: Option<Range<usize>>,
+        /// With `EXPLAIN` before it.
+        explain: bool,
     },
     /// `DEALLOCATE name`, or `DEALLOCATE ALL` (`None`).
     Deallocate(Option<String>),
@@ -251,8 +255,8 @@ impl Control {
             | Control::CommitPrepared(_)
             | Control::RollbackPrepared(_)
             | Control::SetTransactionSnapshot(_)
+            | Control::SetTransaction(_)
             | Control::Prepare { .. }
-            | Control::Execute { .. }
             | Control::Declare { .. }
             | Control::ExplainRoute { .. } => true,
             Control::Set { value, .. } => {
@@ -304,7 +308,7 @@ pub fn parse(text: &[u8], shape: &Shape) -> Option<Control> {
         b"unlisten" => statement::unlisten(r),
         b"notify" => statement::notify(r),
         b"lock" => statement::lock(r),
-        b"explain" => statement::explain_route(r),
+        b"explain" => statement::explain(r),
         b"reload" => Some(Control::Reload),
         _ => None,
     }?;

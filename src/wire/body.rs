@@ -26,14 +26,6 @@ pub enum DecodeFault {
     /// Close of neither a statement nor a portal.
     #[error("invalid CLOSE message subtype {0}")]
     CloseKind(u8),
-    /// Formats must be none, one for all, or one for each.
-    #[error("bind message has {formats} parameter formats but {params} parameters")]
-    BindFormats {
-        /// Number of format codes.
-        formats: u16,
-        /// Number of parameters.
-        params: u16,
-    },
 }
 
 impl From<DecodeFault> for ErrorFields {

@@ -60,6 +60,8 @@ states! {
     INVALID_PASSWORD = b"28P01";
     /// No portal of this name.
     INVALID_CURSOR_NAME = b"34000";
+    /// A cursor or portal that is at work.
+    INVALID_CURSOR_STATE = b"24000";
     /// No such database.
     INVALID_CATALOG_NAME = b"3D000";
     /// No such savepoint.

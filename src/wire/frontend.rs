@@ -110,13 +110,6 @@ impl<'a> Bind<'a> {
         let rest = body.0;
         let formats = codes(&mut body)?;
         let count = body.u16()?;
-        let stated = (formats.len() / 2) as u16; // came from a u16
-        if stated > 1 && stated != count {
-            return Err(DecodeFault::BindFormats {
-                formats: stated,
-                params: count,
-            });
-        }
         let from = body.0;
         for _ in 0..count {
             body.value()?;
@@ -133,6 +126,12 @@ impl<'a> Bind<'a> {
             count,
             results,
         })
+    }
+
+    /// Number of the parameters' formats, if it does not fit that of the parameters.
+    pub fn unfit_formats(&self) -> Option<usize> {
+        let stated = self.formats.len() / 2;
+        (stated > 1 && stated != self.param_count()).then_some(stated)
     }
 
     /// Number of parameters.

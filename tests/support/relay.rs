@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -31,6 +32,7 @@ struct State {
 pub struct Relay {
     port: u16,
     state: Arc<watch::Sender<State>>,
+    packets: Arc<AtomicU64>,
     /// Ends the thread when it is dropped.
     _stop: oneshot::Sender<()>,
 }
@@ -48,6 +50,8 @@ impl Relay {
         let state = Arc::new(watch::Sender::new(open));
         let (stop, stopped) = oneshot::channel::<()>();
         let states = state.clone();
+        let packets = Arc::new(AtomicU64::new(0));
+        let counted = packets.clone();
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -56,13 +60,14 @@ impl Relay {
             runtime.block_on(async {
                 tokio::select! {
                     _ = stopped => {}
-                    _ = accept(listener, target, states) => {}
+                    _ = accept(listener, target, states, counted) => {}
                 }
             });
         });
         Relay {
             port,
             state,
+            packets,
             _stop: stop,
         }
     }
@@ -70,6 +75,11 @@ impl Relay {
     /// Where it listens.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// What was sent to the host so far, in reads of the relay.
+    pub fn packets(&self) -> u64 {
+        self.packets.load(Ordering::Relaxed)
     }
 
     /// Cuts all connections; new ones go through.
@@ -104,6 +114,7 @@ async fn accept(
     listener: std::net::TcpListener,
     target: SocketAddr,
     state: Arc<watch::Sender<State>>,
+    packets: Arc<AtomicU64>,
 ) {
     let listener = TcpListener::from_std(listener).unwrap();
     loop {
@@ -113,12 +124,17 @@ async fn accept(
         if state.borrow().mode == Mode::Shut {
             continue;
         }
-        tokio::spawn(connection(near, target, state.subscribe()));
+        tokio::spawn(connection(near, target, state.subscribe(), packets.clone()));
     }
 }
 
 /// One connection, until an end closes it or it is cut.
-async fn connection(near: TcpStream, target: SocketAddr, mut state: watch::Receiver<State>) {
+async fn connection(
+    near: TcpStream,
+    target: SocketAddr,
+    mut state: watch::Receiver<State>,
+    packets: Arc<AtomicU64>,
+) {
     let age = state.borrow().age;
     let gate = state.clone();
     let pass = async {
@@ -127,9 +143,10 @@ async fn connection(near: TcpStream, target: SocketAddr, mut state: watch::Recei
         near.set_nodelay(true)?;
         far.set_nodelay(true)?;
         let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
+        let answers = AtomicU64::new(0);
         tokio::try_join!(
-            pump(near_in, far_out, gate.clone()),
-            pump(far_in, near_out, gate.clone())
+            pump(near_in, far_out, gate.clone(), &packets),
+            pump(far_in, near_out, gate.clone(), &answers)
         )?;
         io::Result::Ok(())
     };
@@ -144,6 +161,7 @@ async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut state: watch::Receiver<State>,
+    packets: &AtomicU64,
 ) -> io::Result<()> {
     let mut buf = vec![0; 65536];
     loop {
@@ -152,6 +170,7 @@ async fn pump(
         if n == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        packets.fetch_add(1, Ordering::Relaxed);
         to.write_all(&buf[..n]).await?;
     }
 }

@@ -62,13 +62,24 @@ async fn read_open(client: &Client, dry_run: bool) -> Result<HashSet<u32>, Strin
     let query = |e: tokio_postgres::Error| said(&e);
     client.batch_execute(QUIET).await.map_err(query)?;
     if !dry_run {
-        let row = client
-            .query_one("SELECT pg_try_advisory_lock($1, 1)", &[&LOCK])
+        // One that has just ended may hold it until the host sees its connection closed.
+        client
+            .batch_execute("SET lock_timeout = '5s'")
             .await
             .map_err(query)?;
-        if !row.get::<_, bool>(0) {
+        let locked = client
+            .execute("SELECT pg_advisory_lock($1, 1)", &[&LOCK])
+            .await;
+        if let Err(fault) = locked {
+            if fault.code() != Some(&tokio_postgres::error::SqlState::LOCK_NOT_AVAILABLE) {
+                return Err(said(&fault));
+            }
             return Err("another presplit provision is at work here; let it end".to_owned());
         }
+        client
+            .batch_execute("RESET lock_timeout")
+            .await
+            .map_err(query)?;
         // Transactions of a run that was killed may still be ending.
         client
             .batch_execute(&format!(

@@ -3,6 +3,7 @@
 //! stays.
 
 use super::super::Session;
+use super::super::checks::{encoding_name, keeps_ascii};
 use super::super::context::{self, Prepared};
 use super::super::errors::Fault;
 use super::super::links::Need;
@@ -248,11 +249,15 @@ impl Session {
             End::Whole => self.finish_rows(statement, feeds, heard).await,
             End::Refused => self.copy_failed(statement, feeds, heard, None).await,
             End::Fail(message) => {
-                heard.at_line = Some(data.lines + 1);
-                let i = self.begin_again(statement, feeds);
-                self.links[i].outbox.extend_from_slice(&message);
-                self.feed_until(Until::Done, feeds, &mut heard, table)
-                    .await?;
+                // What is wrong about the rows before it is said first.
+                self.send(statement, feeds, &mut heard, Hold::None).await?;
+                if heard.error.is_none() {
+                    heard.given_up = Some(data.lines + 1);
+                    let i = self.begin_again(statement, feeds);
+                    self.links[i].outbox.extend_from_slice(&message);
+                    self.feed_until(Until::Done, feeds, &mut heard, table)
+                        .await?;
+                }
                 self.copy_failed(statement, feeds, heard, None).await
             }
             End::Bad(bad) => {
@@ -377,7 +382,7 @@ impl Session {
         })
     }
 
-    /// The encoding of the data: lower case, letters and digits only, as Postgres compares names of encodings.
+    /// The encoding of the data.
     fn data_encoding(&self, statement: &Statement<'_>) -> String {
         let set = self
             .client
@@ -388,10 +393,7 @@ impl Session {
         let name = given
             .or(set.map(|(_, value)| value.as_bytes()))
             .unwrap_or(b"utf8");
-        name.iter()
-            .filter(|b| b.is_ascii_alphanumeric())
-            .map(|b| char::from(b.to_ascii_lowercase()))
-            .collect()
+        encoding_name(name)
     }
 
     /// Takes rows from the client until there are no more, or something is wrong.
@@ -761,22 +763,4 @@ impl Session {
         }
         Ok(None)
     }
-}
-
-/// Whether a byte below 128 is always a character of its own in this encoding.
-fn keeps_ascii(encoding: &str) -> bool {
-    const SAFE: &[&str] = &[
-        "utf8",
-        "unicode",
-        "sqlascii",
-        "latin",
-        "iso8859",
-        "win12",
-        "win8",
-        "windows12",
-        "windows8",
-        "koi8",
-        "euc",
-    ];
-    SAFE.iter().any(|name| encoding.starts_with(name))
 }

@@ -9,6 +9,7 @@ use super::super::errors::Fault;
 use super::context::write_back;
 use super::feed::{Feed, Feeds};
 use crate::wire::backend::{CommandComplete, ErrorView, ParameterStatus};
+use crate::wire::error::SqlState;
 use crate::wire::frame;
 
 /// What has been heard.
@@ -20,6 +21,8 @@ pub(super) struct Heard {
     pub(super) error: Option<Vec<u8>>,
     /// The line of the client's data that an error is in, if not the one that the server counts.
     pub(super) at_line: Option<u64>,
+    /// The line at which the client gave up (CopyFail): where the error about that is.
+    pub(super) given_up: Option<u64>,
 }
 
 /// What is waited for. An error of the server always ends the wait.
@@ -162,9 +165,7 @@ impl Session {
                     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
                     let (name, value) = (text(status.name), text(status.value));
                     link.conn()?.report(&name, &value);
-                    if client.report(&name, &value) {
-                        client.outbox.extend_from_slice(&message);
-                    }
+                    client.report(&name, &value);
                 }
                 b'E' => {
                     let Ok(view) = ErrorView::decode(body) else {
@@ -175,6 +176,10 @@ impl Session {
                         return Err(Fault::ended(&link.pool.host, &view));
                     }
                     let mut error = Vec::new();
+                    let given_up = heard.given_up;
+                    let given_up =
+                        given_up.filter(|_| view.code() == Some(SqlState::QUERY_CANCELED));
+                    let line = |at| given_up.unwrap_or_else(|| line(at));
                     write_back(&mut error, &message, &view, table, line);
                     heard.error.get_or_insert(error);
                     // All up to the Sync is skipped.

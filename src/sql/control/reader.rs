@@ -311,6 +311,44 @@ impl<'t> Reader<'t> {
         }
     }
 
+    /// The items of a list, `bytes` as [`Reader::parenthesized`] gives them: what stands between its commas.
+    pub(super) fn items(&self, bytes: Range<usize>) -> impl Iterator<Item = Vec<Token>> + use<'t> {
+        let text = self.text;
+        let mut tokens = Tokens::within(text, &self.shape.holes, bytes);
+        let mut more = true;
+        std::iter::from_fn(move || {
+            let (mut item, mut depth) = (Vec::new(), 0i32);
+            if !std::mem::replace(&mut more, false) {
+                return None;
+            }
+            for token in tokens.by_ref() {
+                if token.is_punct(text, b'(') || token.is_punct(text, b'[') {
+                    depth += 1;
+                } else if token.is_punct(text, b')') || token.is_punct(text, b']') {
+                    depth -= 1;
+                } else if depth == 0 && token.is_punct(text, b',') {
+                    more = true;
+                    break;
+                }
+                item.push(token);
+            }
+            Some(item)
+        })
+    }
+
+    /// As [`Reader::rest`], with comments behind the last token: a hint may stand there.
+    pub(super) fn rest_with_comments(&mut self) -> Option<Range<usize>> {
+        let rest = self.rest()?;
+        let end = self
+            .shape
+            .semicolons
+            .iter()
+            .find(|s| **s as usize >= rest.end);
+        let end = end.map_or(self.text.len(), |s| *s as usize);
+        let blanks = self.text[..end].trim_ascii_end().len();
+        Some(rest.start..blanks.max(rest.end))
+    }
+
     /// The bytes from the next token to the end of the statement, which must be the last one. Takes all of them.
     pub(super) fn rest(&mut self) -> Option<Range<usize>> {
         let start = self.peek()?.span.start;

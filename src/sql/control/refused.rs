@@ -6,10 +6,6 @@ impl Control {
     /// Why the statement is refused, and what to do instead; `None`: it is not.
     pub fn refused(&self) -> Option<(&'static str, &'static str)> {
         Some(match self {
-            Control::Prepare { .. } | Control::Execute { .. } => (
-                "SQL PREPARE and EXECUTE are not supported",
-                "Prepare through the driver (extended protocol): such statements are kept on the server and routed by their parameters.",
-            ),
             Control::PrepareTransaction(_)
             | Control::CommitPrepared(_)
             | Control::RollbackPrepared(_) => (

@@ -1,7 +1,7 @@
 //! gram.y's `VariableSetStmt`, `VariableResetStmt`, `VariableShowStmt`, `ConstraintsSetStmt` and `DiscardStmt`.
 
 use super::reader::Reader;
-use super::{Control, Discard, SetItem, SetValue, transaction};
+use super::{BeginOptions, Control, Discard, Isolation, SetItem, SetValue, transaction};
 
 pub(super) fn set(r: &mut Reader) -> Option<Control> {
     // `SET local = 5` sets a parameter of that name; `SET SESSION AUTHORIZATION` and `SET SESSION CHARACTERISTICS AS`
@@ -60,7 +60,37 @@ fn generic(r: &mut Reader, local: bool) -> Option<Control> {
     } else {
         return None;
     };
+    // SET TRANSACTION in other words, SESSION or LOCAL alike (guc_tables.c: they are set back by each transaction).
+    if let Some(options) = of_transaction(&name, &value) {
+        return Some(Control::SetTransaction(options));
+    }
     Some(Control::Set { name, value, local })
+}
+
+/// The option that a setting of the present transaction stands for.
+fn of_transaction(name: &str, value: &SetValue) -> Option<BeginOptions> {
+    let value = value.single()?.to_ascii_lowercase();
+    let on = || match &*value {
+        "on" | "true" | "yes" | "1" => Some(true),
+        "off" | "false" | "no" | "0" => Some(false),
+        _ => None,
+    };
+    let mut options = BeginOptions::default();
+    match name {
+        "transaction_isolation" => {
+            options.isolation = Some(match &*value {
+                "serializable" => Isolation::Serializable,
+                "repeatable read" => Isolation::RepeatableRead,
+                "read committed" => Isolation::ReadCommitted,
+                "read uncommitted" => Isolation::ReadUncommitted,
+                _ => return None,
+            });
+        }
+        "transaction_read_only" => options.read_only = Some(on()?),
+        "transaction_deferrable" => options.deferrable = Some(on()?),
+        _ => return None,
+    }
+    Some(options)
 }
 
 /// `var_name`, in lower case: settings are found by name without regard to case, even quoted ones.
@@ -71,7 +101,13 @@ fn var_name(r: &mut Reader) -> Option<String> {
         name.push_str(&r.col_id()?);
     }
     name.make_ascii_lowercase();
-    Some(name)
+    // Names of old (guc.c, `map_old_guc_names`).
+    let today = match &*name {
+        "sort_mem" => "work_mem",
+        "vacuum_mem" => "maintenance_work_mem",
+        _ => return Some(name),
+    };
+    Some(today.to_owned())
 }
 
 /// `var_list` or `DEFAULT`.

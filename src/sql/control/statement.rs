@@ -10,28 +10,34 @@ pub(super) fn prepare(r: &mut Reader) -> Option<Control> {
     if let Some(id) = transaction {
         return Some(Control::PrepareTransaction(id));
     }
+    let at = r.peek()?.span;
     let name = r.col_id()?;
-    let types = optional_list(r)?;
+    let types = match optional_list(r)? {
+        Some(list) => r.items(list).count(),
+        None => 0,
+    };
     if !r.word("as") || !begins_statement(r, &["insert", "update", "delete", "merge"]) {
         return None;
     }
     Some(Control::Prepare {
         name,
+        at,
         types,
-        body: r.rest()?,
+        body: r.rest_with_comments()?,
     })
 }
 
 pub(super) fn execute(r: &mut Reader) -> Option<Control> {
     let name = r.col_id()?;
+    optional_list(r)?;
     Some(Control::Execute {
         name,
-        args: optional_list(r)?,
+        explain: false,
     })
 }
 
 /// `( ... )` with something in it, or nothing.
-fn optional_list(r: &mut Reader) -> Option<Option<std::ops::Range<usize>>> {
+pub(super) fn optional_list(r: &mut Reader) -> Option<Option<std::ops::Range<usize>>> {
     match r.peek() {
         Some(token) if r.is_open(&token) => r.parenthesized().map(Some),
         _ => Some(None),
@@ -169,8 +175,39 @@ fn lock_mode(r: &mut Reader) -> Option<()> {
     MODES.iter().any(|mode| r.words(mode)).then_some(())
 }
 
+/// `EXPLAIN (ROUTE) statement`, or `EXPLAIN` of an `EXECUTE`.
+pub(super) fn explain(r: &mut Reader) -> Option<Control> {
+    let mut ahead = r.clone();
+    if let Some(route) = explain_route(&mut ahead) {
+        *r = ahead;
+        return Some(route);
+    }
+    explain_options(r)?;
+    if !r.word("execute") {
+        return None;
+    }
+    let name = r.col_id()?;
+    optional_list(r)?;
+    Some(Control::Execute {
+        name,
+        explain: true,
+    })
+}
+
+/// What may stand between `EXPLAIN` and the statement.
+pub(super) fn explain_options(r: &mut Reader) -> Option<()> {
+    match r.peek() {
+        Some(token) if r.is_open(&token) => r.parenthesized().map(drop),
+        _ => {
+            r.one_of(&["analyze", "analyse"]);
+            r.word("verbose");
+            Some(())
+        }
+    }
+}
+
 /// `EXPLAIN (ROUTE) statement`; `FORMAT TEXT` may stand beside it, any other option is Postgres' to refuse.
-pub(super) fn explain_route(r: &mut Reader) -> Option<Control> {
+fn explain_route(r: &mut Reader) -> Option<Control> {
     if !r.punct(b'(') {
         return None;
     }

@@ -534,40 +534,48 @@ fn prepared_statements_and_cursors() {
     let text = "PREPARE q (bigint, numeric(10, 2)) AS SELECT * FROM photos WHERE user_id = $1 ; ";
     let Some(Control::Prepare {
         name: q,
-        types: Some(types),
+        at,
+        types: 2,
         body,
     }) = read(text)
     else {
         panic!()
     };
-    assert_eq!((q.as_str(), &text[types]), ("q", "bigint, numeric(10, 2)"));
+    assert_eq!((q.as_str(), &text[at]), ("q", "q"));
     assert_eq!(&text[body], "SELECT * FROM photos WHERE user_id = $1");
     let text = "PREPARE transaction AS (SELECT 1)";
     let Some(Control::Prepare {
         name: q,
-        types: None,
+        types: 0,
         body,
+        ..
     }) = read(text)
     else {
         panic!()
     };
     assert_eq!((q.as_str(), &text[body]), ("transaction", "(SELECT 1)"));
-    let text = "EXECUTE Q(f(1), ';')";
-    let Some(Control::Execute {
-        name: q,
-        args: Some(args),
-    }) = read(text)
-    else {
-        panic!()
+    let execute = |explain| {
+        let name = name("q");
+        Some(Control::Execute { name, explain })
     };
-    assert_eq!((q.as_str(), &text[args]), ("q", "f(1), ';'"));
-    assert_eq!(
-        read("EXECUTE q"),
-        Some(Control::Execute {
-            name: name("q"),
-            args: None
-        })
-    );
+    for text in ["EXECUTE Q(f(1), ';')", "EXECUTE q", "execute q (1);"] {
+        assert_eq!(read(text), execute(false), "{text}");
+    }
+    for text in [
+        "EXPLAIN EXECUTE q",
+        "EXPLAIN ANALYZE VERBOSE EXECUTE q (1)",
+        "EXPLAIN (ANALYZE, FORMAT json) EXECUTE q (1)",
+    ] {
+        assert_eq!(read(text), execute(true), "{text}");
+    }
+    for text in [
+        "EXECUTE q ()",
+        "EXECUTE q (1) x",
+        "EXPLAIN SELECT 1",
+        "EXPLAIN EXECUTE",
+    ] {
+        assert_eq!(read(text), None, "{text}");
+    }
     assert_eq!(read("DEALLOCATE ALL"), Some(Control::Deallocate(None)));
     assert_eq!(
         read("DEALLOCATE PREPARE ALL"),
@@ -690,7 +698,6 @@ fn what_may_be_kept_by_shape() {
         "SET a = b",
         "PREPARE TRANSACTION 'x'",
         "DECLARE c CURSOR FOR SELECT 1",
-        "EXECUTE q(1)",
     ] {
         assert!(read(text).unwrap().depends_on_literals(), "{text}");
     }
@@ -701,6 +708,7 @@ fn what_may_be_kept_by_shape() {
         "FETCH 5 c",
         "SET a TO DEFAULT",
         "NOTIFY a, 'b'",
+        "EXECUTE q(1)",
     ] {
         assert!(!read(text).unwrap().depends_on_literals(), "{text}");
     }

@@ -1,4 +1,4 @@
-"""Nothing of this knows of presplit but DISABLE_SERVER_SIDE_CURSORS, as with any transaction pooler."""
+"""Nothing of this knows of presplit."""
 
 import os
 from urllib.parse import urlsplit
@@ -12,7 +12,6 @@ DATABASES = {
         "PASSWORD": url.password or "",
         "HOST": url.hostname,
         "PORT": url.port,
-        "DISABLE_SERVER_SIDE_CURSORS": True,
     }
 }
 INSTALLED_APPS = ["django.contrib.contenttypes", "django.contrib.auth", "demo", "broken_second", "broken_shard"]

@@ -1,12 +1,12 @@
 # What `rails db:migrate` runs, against DATABASE_URL: ActiveRecord's migrations of `migrate/` (and of `broken/`, with a version
-# as argument). Of presplit it knows `advisory_locks: false`, as with any transaction pooler.
+# as argument). It holds an advisory lock meanwhile.
 require "active_record"
 require "uri"
 
 url = URI(ENV.fetch("DATABASE_URL"))
 ActiveRecord::Base.establish_connection(
   adapter: "postgresql", host: url.host, port: url.port, username: url.user, password: url.password,
-  database: url.path.delete_prefix("/"), advisory_locks: false
+  database: url.path.delete_prefix("/")
 )
 ActiveRecord::Base.logger = nil
 ActiveRecord::Migration.verbose = false

@@ -1,0 +1,282 @@
+//! Streams that were once answered otherwise than by Postgres, each as small as it could be made.
+
+use super::message::Message::{self, *};
+
+fn q(sql: &str) -> Message {
+    Query(sql.to_owned())
+}
+
+fn p(name: &str, sql: &str) -> Message {
+    Parse {
+        name: name.to_owned(),
+        sql: sql.to_owned(),
+        types: Vec::new(),
+    }
+}
+
+/// Bind with text parameters.
+fn b(portal: &str, statement: &str, params: &[&str]) -> Message {
+    Bind {
+        portal: portal.to_owned(),
+        statement: statement.to_owned(),
+        formats: Vec::new(),
+        params: params.iter().map(|p| Some(p.as_bytes().to_vec())).collect(),
+        results: Vec::new(),
+    }
+}
+
+fn e(portal: &str, rows: u32) -> Message {
+    Execute(portal.to_owned(), rows)
+}
+
+/// Parse, Bind and Execute.
+fn run(sql: &str) -> Vec<Message> {
+    vec![p("", sql), b("", "", &[]), e("", 0)]
+}
+
+/// What it is about, and the messages; `{k}` and `{j}` are the stream's users.
+pub fn streams() -> Vec<(&'static str, Vec<Message>)> {
+    const ITEMS: &str = "SELECT id, note FROM items WHERE user_id = {k} ORDER BY id";
+    let one = |sql: &str| [run(sql), vec![Sync]].concat();
+    vec![
+        (
+            "what is set is told before ReadyForQuery",
+            vec![q(
+                "BEGIN; SET TimeZone = 'Asia/Tokyo'; SHOW TimeZone; ROLLBACK",
+            )],
+        ),
+        (
+            "RESET goes back to what the client began with",
+            one("RESET ALL"),
+        ),
+        (
+            "RESET, of one",
+            vec![
+                q("SET DateStyle = 'German'"),
+                q("RESET DateStyle"),
+                q("SHOW DateStyle"),
+            ],
+        ),
+        (
+            "what a failed message has set is not told",
+            vec![q("SET DateStyle = 'German'; SELECT 1; DEALLOCATE nosuch")],
+        ),
+        (
+            "too few parameters",
+            vec![
+                p("", "SELECT n FROM items WHERE id = $1 AND user_id = $2"),
+                b("", "", &["1"]),
+                e("", 0),
+                Sync,
+            ],
+        ),
+        (
+            "no parameters",
+            vec![p("", "SELECT $1::text"), b("", "", &[]), e("", 0), Sync],
+        ),
+        (
+            "a wrong Parse in front of another",
+            vec![
+                p("a", "SELECT nosuch FROM items WHERE user_id = {k}"),
+                p("b", "SELECT 1"),
+                Sync,
+            ],
+        ),
+        (
+            "a wrong Parse in front of a refusal",
+            vec![
+                p("", "SELECT nosuch FROM items WHERE user_id = {k}"),
+                b("", "nosuch", &[]),
+                Sync,
+            ],
+        ),
+        (
+            "a syntax error under a name that is taken",
+            vec![p("a", ITEMS), p("a", "SELEC"), Sync, p("a", ITEMS), Sync],
+        ),
+        (
+            "a syntax error behind others in a batch",
+            vec![
+                p("", ITEMS),
+                DescribeStatement(String::new()),
+                p("", "SELECT 1 FROM items WHERE user_id = {k} AND"),
+                Sync,
+            ],
+        ),
+        (
+            "a syntax error in a failed block",
+            vec![
+                q("BEGIN"),
+                q("SELECT 1/0"),
+                q("SELEC"),
+                q("SELECT 1"),
+                p("", "SELEC"),
+                Sync,
+            ],
+        ),
+        (
+            "a syntax error in one of several",
+            vec![
+                q("SHOW work_mem; BEGIN; SELEC 1; ROLLBACK"),
+                q("SET work_mem = '7MB'; SELECT 1 FROM items WHERE user_id = {k} AND; SELECT 2"),
+                q("SHOW work_mem"),
+            ],
+        ),
+        (
+            "a portal that has run",
+            [run("BEGIN"), vec![e("", 0), Sync]].concat(),
+        ),
+        (
+            "BEGIN with options behind a write",
+            vec![
+                q(
+                    "UPDATE items SET n = 1 WHERE user_id = {k}; BEGIN ISOLATION LEVEL SERIALIZABLE; END",
+                ),
+                q(ITEMS),
+            ],
+        ),
+        (
+            "BEGIN with options in a savepoint",
+            vec![
+                q("BEGIN"),
+                q("SAVEPOINT a"),
+                q("BEGIN ISOLATION LEVEL REPEATABLE READ"),
+            ],
+        ),
+        (
+            "a block that can't be chained",
+            vec![
+                q("BEGIN"),
+                q("DELETE FROM users WHERE id = {j}"),
+                q("COMMIT AND CHAIN"),
+            ],
+        ),
+        (
+            "a client that wants no warnings",
+            vec![q("SET client_min_messages = 'error'"), q("COMMIT")],
+        ),
+        (
+            "a Query goes on with the batch",
+            [
+                run("UPDATE items SET n = 7 WHERE user_id = {k}"),
+                vec![q("SELECT 1/0"), q(ITEMS)],
+            ]
+            .concat(),
+        ),
+        (
+            "a Query that can't be read, too",
+            [
+                run("UPDATE items SET n = 7 WHERE user_id = {k}"),
+                vec![q("RESET app.user"), q(ITEMS)],
+            ]
+            .concat(),
+        ),
+        (
+            "SET LOCAL and SET CONSTRAINTS of a message",
+            vec![
+                q(
+                    "SELECT 1; SET LOCAL work_mem = '9MB'; SHOW work_mem; SET CONSTRAINTS ALL DEFERRED",
+                ),
+                q("SHOW work_mem"),
+            ],
+        ),
+        (
+            "a cursor of a message",
+            vec![q(
+                "SHOW work_mem; DECLARE c CURSOR FOR SELECT 1; SET work_mem = '9MB'; FETCH c",
+            )],
+        ),
+        (
+            "DISCARD ALL among others",
+            [
+                vec![q("SHOW work_mem; DISCARD ALL")],
+                run("SELECT 1"),
+                one("DISCARD ALL"),
+            ]
+            .concat(),
+        ),
+        (
+            "an error of ours in a block frees and undoes",
+            vec![
+                q("BEGIN"),
+                q("SET LOCAL TIME ZONE 'Asia/Tokyo'"),
+                DescribeStatement("nosuch".to_owned()),
+                Sync,
+            ],
+        ),
+        (
+            "portals of a failed block",
+            vec![
+                q("BEGIN"),
+                p("", ITEMS),
+                b("x", "", &[]),
+                e("y", 0),
+                Sync,
+                DescribePortal("x".to_owned()),
+                Sync,
+                e("x", 1),
+                Sync,
+            ],
+        ),
+        (
+            "wrong rows before CopyFail",
+            vec![
+                q("COPY items (user_id, id, n) FROM STDIN (FORMAT csv) /* presplit: key={k} */"),
+                CopyData(b"{k},8,1,more\n{k},9,1\n".to_vec()),
+                CopyFail("no more".to_owned()),
+            ],
+        ),
+        (
+            "the columns of FETCH are its cursor's",
+            vec![
+                q("BEGIN"),
+                q("DECLARE c CURSOR FOR SELECT 1 AS a"),
+                p("", "FETCH c"),
+                DescribeStatement(String::new()),
+                Sync,
+                q("CLOSE c"),
+                q("DECLARE c CURSOR FOR SELECT 'x' AS b, 2"),
+                p("", "FETCH c"),
+                DescribeStatement(String::new()),
+                Sync,
+                q("ROLLBACK"),
+                p("", "FETCH c"),
+                DescribeStatement(String::new()),
+                Sync,
+            ],
+        ),
+        (
+            "search_path is the client's, whatever a statement needs",
+            vec![q(
+                "SHOW search_path; SELECT speak('x') /* presplit: key={k} */",
+            )],
+        ),
+        (
+            "what is said in front of a long statement comes at once",
+            [
+                run("CLOSE nosuch"),
+                vec![Sync, q("SELECT slow() /* presplit: key={k} */"), Cancel],
+            ]
+            .concat(),
+        ),
+        (
+            "also in the batch",
+            [
+                run("SET work_mem = '7MB'"),
+                vec![q("SELECT 1; SELECT slow() /* presplit: key={k} */"), Cancel],
+            ]
+            .concat(),
+        ),
+        (
+            "also behind a Describe",
+            vec![
+                p("", "SELECT slow() /* presplit: key={k} */"),
+                DescribeStatement(String::new()),
+                b("", "", &[]),
+                e("", 0),
+                Sync,
+                Cancel,
+            ],
+        ),
+    ]
+}

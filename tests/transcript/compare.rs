@@ -56,7 +56,7 @@ fn columns(body: &[u8]) -> Vec<u8> {
 fn fields(body: &[u8]) -> Vec<u8> {
     let fields = body.split(|b| *b == 0).filter(|f| !f.is_empty());
     let cancelled = body.windows(7).any(|w| w == b"\0C57014");
-    let kept = fields.filter(|f| !b"FLRs".contains(&f[0]) && !(cancelled && f[0] == b'W'));
+    let kept = fields.filter(|f| !(b"FLRs".contains(&f[0]) || cancelled && f[0] == b'W'));
     let kept: Vec<&[u8]> = kept.collect();
     kept.join(&b'\n')
 }

@@ -16,7 +16,7 @@ import time
 import stage as stage_module
 from stage import HERE, SHARDS, Fault, PgBouncer, Presplit, Stage, Target, program, run
 
-SCRIPTS = ("select", "rw")
+SCRIPTS = ("select", "rw", "join")
 MODES = ("simple", "extended", "prepared")
 
 
@@ -25,7 +25,7 @@ def flags():
     p.add_argument("--quick", action="store_true", help="1 round of 1 s: does it run at all")
     p.add_argument("--seconds", type=int, help="length of a slice (default 3)")
     p.add_argument("--rounds", type=int, help="slices for each target (default 5)")
-    p.add_argument("--only", default="", metavar="WORDS", help="comma list out of targets, select/rw, modes, numbers of clients: `presplit,pgbouncer,rw,32`")
+    p.add_argument("--only", default="", metavar="WORDS", help="comma list out of targets, scripts, modes, numbers of clients: `presplit,pgbouncer,rw,32`")
     p.add_argument("--clients", default="1,32", help="numbers of clients (default 1,32)")
     p.add_argument("--workers", default="1", help="[proxy] workers of presplit; a list compares them: `1,2`")
     p.add_argument("--rows", type=int, default=100_000, help="accounts (default 100000)")

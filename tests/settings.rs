@@ -47,3 +47,44 @@ async fn a_statement_is_read_by_the_settings_of_its_own_session() {
     month_first.batch_execute("COMMIT").await.unwrap();
     assert_eq!(date(&month_first).await, "2024-01-02");
 }
+
+/// `RESET ALL` passes over what stands at its default, even if that is so for the transaction only (guc.c): as on one Postgres.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reset_all_behind_a_local_default() {
+    let hosts = Hosts::provisioned(1, 2).await;
+    hosts.write_map(&hosts.map_text(1, "").replace("pool = 10", "pool = 1"));
+    let proxy = Proxy::start(&hosts);
+    let (ours, plain) = (proxy.client().await, hosts.client(0).await);
+    for client in [&ours, &plain] {
+        let sql = "SET myapp.x = 'mine'; SET work_mem = '7MB'; SET statement_timeout = '9s'";
+        client.batch_execute(sql).await.unwrap();
+        for sql in [
+            "BEGIN",
+            "SET LOCAL myapp.x = DEFAULT",
+            "SET LOCAL work_mem TO DEFAULT",
+        ] {
+            client.batch_execute(sql).await.unwrap();
+        }
+        client.batch_execute("RESET ALL").await.unwrap();
+    }
+    let all = "SELECT concat_ws(' ', current_setting('myapp.x'), current_setting('work_mem'), current_setting('statement_timeout'))";
+    for end in ["SELECT 1", "COMMIT", "SELECT 2"] {
+        let mut seen = Vec::new();
+        for client in [&ours, &plain] {
+            client.batch_execute(end).await.unwrap();
+            seen.push(
+                client
+                    .query_one(all, &[])
+                    .await
+                    .unwrap()
+                    .get::<_, String>(0),
+            );
+        }
+        assert_eq!(seen[0], seen[1], "after {end}");
+        if end == "COMMIT" {
+            // Another session in between, on the same server connection.
+            let other = proxy.client().await;
+            other.batch_execute("SELECT 3").await.unwrap();
+        }
+    }
+}

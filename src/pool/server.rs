@@ -436,6 +436,11 @@ pub(super) async fn run_alone(conn: &mut super::conn::ServerConn, text: &str) ->
         let read = conn.stream.read_frame(MAX_MESSAGE, &mut body).await;
         match read.map_err(io::Error::other)? {
             b'E' => refused = true,
+            b'S' => {
+                let status = ParameterStatus::decode(&body).map_err(io::Error::other)?;
+                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                conn.report(&text(status.name), &text(status.value));
+            }
             b'Z' if refused || body != b"I" => return Err(io::Error::other("refused")),
             b'Z' => return Ok(()),
             _ => {}

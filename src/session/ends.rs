@@ -254,7 +254,9 @@ impl Client {
 
     /// Reads what has come; `Ok(0)` is the end. No buffer is held until something is there.
     pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        ready!(self.stream.poll_read_ready(cx))?;
+        if !self.stream.may_read() {
+            ready!(self.stream.poll_read_ready(cx))?;
+        }
         buffers::lend(&mut self.inbox);
         if self.inbox.capacity() - self.inbox.len() < ROOM {
             self.inbox.drain(..self.read);
@@ -578,7 +580,7 @@ pub(crate) fn poll_fill(cx: &mut Context<'_>, link: &mut Link) -> Poll<io::Resul
         && n == conn.inbox.capacity()
         && n < READ_MOST
     {
-        conn.inbox.reserve_exact(READ_MOST - n);
+        conn.inbox.reserve(READ_MOST);
     }
     read
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use arc_swap::ArcSwapOption;
 
 use super::Session;
+use super::buffers;
 use super::context::{Passed, Prepared, Routed, Schema, Scratch, Statement};
 use super::errors::Fault;
 use super::links::Need;
@@ -133,8 +134,9 @@ impl Session {
         };
         let hint = self.hint_of(text, &scratch.shape)?;
         let way = self.decide(bound, &values, hint.as_ref())?;
-        let mut message = Vec::with_capacity(text.len() + 64);
+        let mut message = Vec::new();
         if let Way::One { shard, .. } = &way {
+            buffers::lend(&mut message);
             self.write_query(&mut message, bound, &values, *shard);
         }
         Ok(Read {

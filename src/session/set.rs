@@ -202,7 +202,7 @@ impl Session {
     /// SET LOCAL was run, by `steps`.
     fn note_local(&mut self, name: &str, set: Option<Set>, steps: Vec<String>) {
         self.batch.has_set = true;
-        let set = set.unwrap_or_else(|| to_default(name).replacen("SET LOCAL", "SET", 1).into());
+        let set = set.unwrap_or_else(|| plain_default(name).into());
         match &mut self.block {
             Some(block) => {
                 steps.into_iter().for_each(|step| block.push_set(step));
@@ -277,23 +277,35 @@ impl Session {
         if !self.run_set(i, text, &behind, &elsewhere).await? {
             return Ok(Acted::Passed);
         }
-        self.note_on_links(|settings| settings.reset_all(&startup));
-        self.settings = self.settings.reset_all(&startup);
+        let block = self.block.as_ref();
+        let locals = block.map_or(&self.batch.locals, |block| &block.locals);
+        let locals = locals.clone();
+        // What stands at its default just then, RESET ALL passes over (guc.c, ResetAllOptions): behind the transaction it is
+        // what it was before SET LOCAL.
+        let passed_over = |settings: &Settings, reset: Settings| {
+            let at_default = |(name, set): &(&str, &Set)| *set.sql == *plain_default(name);
+            let names = locals.iter().filter(at_default).map(|(name, _)| name);
+            names.fold(reset, |reset, name| reset.with_that_of(settings, name))
+        };
+        let reset = |settings: &Settings| passed_over(settings, settings.reset_all(&startup));
+        self.note_on_links(reset);
+        self.settings = reset(&self.settings);
         self.hint = None;
+        let left = passed_over(&locals, locals.reset_all(&Settings::default()));
         match &mut self.block {
             Some(block) => {
                 elsewhere.into_iter().for_each(|step| block.push_set(step));
-                block.locals = block.locals.reset_all(&Settings::default());
+                block.locals = left;
                 block.local_hint = None;
             }
-            None => self.batch.locals = Settings::default(),
+            None => self.batch.locals = left,
         }
         Ok(Acted::Passed)
     }
 
     /// `DISCARD ALL` of a session outside of a block.
     pub(super) async fn discard_all(&mut self) -> Result<Acted, Fault> {
-        if self.links.iter().any(|link| link.unsynced) {
+        if self.batch.executed && self.links.iter().any(|link| link.unsynced) {
             return Err(Fault::statement(ErrorFields::error(
                 SqlState::ACTIVE_TRANSACTION,
                 "DISCARD ALL cannot be executed within a pipeline",
@@ -427,6 +439,10 @@ fn plainly(name: &str, items: &[SetItem], raw: &str) -> String {
 
 fn to_default(name: &str) -> String {
     format!("SET LOCAL {} TO DEFAULT", quote_dotted(name))
+}
+
+fn plain_default(name: &str) -> String {
+    format!("SET {} TO DEFAULT", quote_dotted(name))
 }
 
 /// The settings that `SET SESSION CHARACTERISTICS` is another spelling of.

@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use super::block::{Acted, aborted};
 use super::bring::Bring;
+use super::buffers;
 use super::context::Prepared;
 use super::control::{declared_cursor, in_block};
 use super::ddl::Item;
@@ -84,7 +85,7 @@ impl Session {
         text: &Range<usize>,
         shard: Option<ShardId>,
         prepared: Arc<Prepared>,
-        message: Vec<u8>,
+        mut message: Vec<u8>,
         reply: Reply,
     ) {
         self.context.stats.routed();
@@ -105,6 +106,8 @@ impl Session {
             link.outbox = message;
         } else {
             link.outbox.extend_from_slice(&message);
+            message.clear();
+            buffers::take_back(&mut message);
         }
         self.replies.push(reply);
         if self.block.is_some() {
@@ -372,7 +375,8 @@ impl Session {
                 }
             }
             (Some(_), b'I') => self.close_block(true),
-            (Some(block), status) => block.failed = status == b'E',
+            // What failed by an error of ours the server knows nothing of.
+            (Some(block), status) => block.failed |= status == b'E',
         }
         if self.block.is_some() {
             self.note_run();

@@ -3,17 +3,18 @@
 //! Deliberately not `AsyncRead`/`AsyncWrite`: every read of the data path is one `try_*` call on a buffer that the
 //! caller owns, so that nothing is held while idle and no byte is buffered where nobody sees it.
 
-use std::io::{self, IoSlice, Read};
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use rustix::buffer::spare_capacity;
+use rustix::net::{RecvFlags, SendFlags};
 use socket2::{SockRef, TcpKeepalive};
 use thiserror::Error;
-use tokio::io::AsyncWrite;
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
-use tokio_util::io::poll_read_buf;
+use tokio::task::coop::poll_proceed;
 
 use super::frame::{self, FrameFault};
 
@@ -68,8 +69,8 @@ impl Stream {
     pub fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
         let asked = buf.len();
         self.try_some(Interest::READABLE, asked, |socket| {
-            let mut socket: &socket2::Socket = socket;
-            socket.read(buf)
+            let (n, _) = rustix::net::recv(socket, &mut *buf, RecvFlags::empty())?;
+            Ok(n)
         })
     }
 
@@ -87,7 +88,7 @@ impl Stream {
     #[inline]
     pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
         self.try_some(Interest::WRITABLE, buf.len(), |socket| {
-            socket.send_with_flags(buf, libc::MSG_NOSIGNAL)
+            Ok(rustix::net::send(socket, buf, SendFlags::NOSIGNAL)?)
         })
     }
 
@@ -96,7 +97,7 @@ impl Stream {
     pub fn try_write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         let asked = bufs.iter().map(|buf| buf.len()).sum();
         self.try_some(Interest::WRITABLE, asked, |socket| {
-            socket.send_vectored_with_flags(bufs, libc::MSG_NOSIGNAL)
+            SockRef::from(&socket).send_vectored_with_flags(bufs, libc::MSG_NOSIGNAL)
         })
     }
 
@@ -108,12 +109,12 @@ impl Stream {
         &self,
         interest: Interest,
         asked: usize,
-        mut io: impl FnMut(&SockRef<'_>) -> io::Result<usize>,
+        mut io: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
     ) -> io::Result<usize> {
         let mut moved = None;
-        let mut attempt = |socket: SockRef<'_>| {
+        let mut attempt = |socket: BorrowedFd<'_>| {
             let n = loop {
-                match io(&socket) {
+                match io(socket) {
                     Err(fault) if fault.kind() == io::ErrorKind::Interrupted => continue,
                     other => break other?,
                 }
@@ -125,8 +126,8 @@ impl Stream {
             Ok(n)
         };
         let result = match self {
-            Stream::Tcp(socket) => socket.try_io(interest, || attempt(SockRef::from(socket))),
-            Stream::Unix(socket) => socket.try_io(interest, || attempt(SockRef::from(socket))),
+            Stream::Tcp(socket) => socket.try_io(interest, || attempt(socket.as_fd())),
+            Stream::Unix(socket) => socket.try_io(interest, || attempt(socket.as_fd())),
         };
         moved.map_or(result, Ok)
     }
@@ -140,19 +141,55 @@ impl Stream {
         cx: &mut Context<'_>,
         buf: &mut Vec<u8>,
     ) -> Poll<io::Result<usize>> {
-        match self {
-            Stream::Tcp(socket) => poll_read_buf(Pin::new(socket), cx, buf),
-            Stream::Unix(socket) => poll_read_buf(Pin::new(socket), cx, buf),
+        if buf.len() == buf.capacity() {
+            buf.reserve(64);
+        }
+        // Whoever has read and written much without a pause lets others have their turn.
+        let turn = ready!(poll_proceed(cx));
+        loop {
+            let room = buf.capacity() - buf.len();
+            let read = self.try_some(Interest::READABLE, room, |socket| {
+                let (_, n) = rustix::net::recv(socket, spare_capacity(buf), RecvFlags::empty())?;
+                Ok(n)
+            });
+            match read {
+                Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.poll_read_ready(cx))?;
+                }
+                done => {
+                    turn.made_progress();
+                    return Poll::Ready(done);
+                }
+            }
         }
     }
 
     /// Writes as much as the kernel takes.
     #[inline]
     pub fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self {
-            Stream::Tcp(socket) => Pin::new(socket).poll_write(cx, buf),
-            Stream::Unix(socket) => Pin::new(socket).poll_write(cx, buf),
+        let turn = ready!(poll_proceed(cx));
+        loop {
+            match self.try_write(buf) {
+                Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.poll_write_ready(cx))?;
+                }
+                done => {
+                    turn.made_progress();
+                    return Poll::Ready(done);
+                }
+            }
         }
+    }
+
+    /// Whether something was announced that no read has found yet. No syscall, and nobody is woken later.
+    #[inline]
+    pub fn may_read(&self) -> bool {
+        let nothing = || Ok(());
+        match self {
+            Stream::Tcp(socket) => socket.try_io(Interest::READABLE, nothing),
+            Stream::Unix(socket) => socket.try_io(Interest::READABLE, nothing),
+        }
+        .is_ok()
     }
 
     /// Ready when a read may find something (data, end or error); registers the task otherwise.

@@ -220,6 +220,15 @@ final class Jdbc {
         conn.rollback();
         conn.setReadOnly(false);
         conn.setAutoCommit(true);
+        // By SET SESSION CHARACTERISTICS.
+        conn.setTransactionIsolation(Connection.TRANSACTION_SERIALIZABLE);
+        conn.setAutoCommit(false);
+        same(value(conn, "SELECT name FROM users WHERE id = ?", USERS[4]), "committed");
+        same(value(conn, "SHOW transaction_isolation"), "serializable");
+        conn.commit();
+        conn.setAutoCommit(true);
+        conn.setTransactionIsolation(Connection.TRANSACTION_READ_COMMITTED);
+        same(value(conn, "SHOW transaction_isolation"), "read committed");
     }
 
     static void rollback(Connection conn) throws SQLException {
@@ -586,7 +595,8 @@ final class Jdbc {
 
     /** Every way to send: simple, extended without names, names from the first on. */
     static void modes(Connection unused) throws SQLException {
-        for (String mode : new String[] {"preferQueryMode=simple", "preferQueryMode=extended", "preferQueryMode=extendedCacheEverything", "prepareThreshold=1", "prepareThreshold=-1"}) {
+        for (String mode : new String[] {"preferQueryMode=simple", "preferQueryMode=extended", "preferQueryMode=extendedCacheEverything", "prepareThreshold=1", "prepareThreshold=-1",
+            "autosave=always", "targetServerType=primary", "defaultRowFetchSize=3", "options=-c%20statement_timeout=9s"}) {
             try (Connection conn = open("&" + mode)) {
                 for (int turn = 0; turn < 3; turn++) {
                     for (long user : USERS) {

@@ -39,7 +39,7 @@ fn variable(name: &str) -> Option<u64> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_streams_are_answered_as_by_postgres() {
-    run(generator::stream, 1, 0..STREAMS, &OPEN).await;
+    run(generator::stream, 1, 0..STREAMS).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -419,3 +419,28 @@ async fn in_session_mode_connections_stay_and_come_back_clean() {
     third.query("CREATE TEMP TABLE t (x int)");
     assert_eq!(one(&mut third, "SELECT count(*) FROM t"), "0");
 }
+
+/// Its other server connections are closed, as they may be at it still; the one with the lock is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_outlives_a_failed_read_over_all_shards() {
+    let world = world(3, "").await;
+    let mut raw = world.raw();
+    assert_eq!(one(&mut raw, "SELECT pg_try_advisory_lock(77)"), "t");
+    world.wait_pinned(&["a: advisory locks"]).await;
+    for sql in [
+        "SELECT 1 / (id - 1) FROM users",
+        "SELECT 1 / (id - 5) FROM users ORDER BY 1",
+        "SELECT sum(1 / (id - 2)) FROM users",
+    ] {
+        assert_eq!(code(&raw.query(sql)).as_deref(), Some("22012"), "{sql}");
+        raw.query("BEGIN");
+        assert_eq!(code(&raw.query(sql)).as_deref(), Some("22012"), "{sql}");
+        assert_eq!(code(&raw.query("SELECT 1")).as_deref(), Some("25P02"));
+        raw.query("ROLLBACK");
+        let batch = [p("", sql), b("", "", &[]), e("", 0), s()].concat();
+        assert_eq!(code(&raw.ask(&batch, 1)).as_deref(), Some("22012"), "{sql}");
+    }
+    let mut other = world.raw();
+    assert_eq!(one(&mut other, "SELECT pg_try_advisory_lock(77)"), "f");
+    assert_eq!(one(&mut raw, "SELECT pg_advisory_unlock(77)"), "t");
+}

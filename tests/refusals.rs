@@ -1006,12 +1006,6 @@ async fn parameters_that_can_not_be_a_key() {
             "the column's own type",
         ),
         (
-            bind(&[], 0, &[]),
-            "SR007",
-            "no parameter $1",
-            "Bind a value",
-        ),
-        (
             bind(&[20], 1, &[Some(b"abc")]),
             "SR007",
             "can't be used",

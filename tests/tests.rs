@@ -23,6 +23,7 @@ mod explain;
 mod function_call;
 mod hostile;
 mod keys;
+mod large;
 mod layers;
 mod leak;
 mod lifecycle;

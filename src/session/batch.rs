@@ -12,6 +12,7 @@ use super::{Now, Session};
 use crate::pool::Settings;
 use crate::shardmap::HostId;
 use crate::sql::hint::Hint;
+use crate::wire::error::SqlState;
 use crate::wire::frontend;
 
 /// What is going on between two Syncs.
@@ -231,6 +232,7 @@ impl Session {
             || self.in_message_block()
             || self.batch.skip == Skip::Ours
             || self.batch.unparsed.is_some()
+            || self.block.as_ref().is_some_and(|block| block.failed)
         {
             return Now::Slowly;
         }
@@ -274,7 +276,9 @@ impl Session {
         }
         let active = self.links.get(self.active).is_some_and(|l| l.unsynced);
         let error = Box::pin(self.sync_others()).await?;
-        if active && self.batch.skip != Skip::Ours {
+        // One that has let go is in a transaction that has not failed.
+        let let_go = self.block.as_ref().is_some_and(|block| block.let_go);
+        if active && self.batch.skip != Skip::Ours && !let_go {
             // What the client is to be told comes in front of its ReadyForQuery.
             let own = self.batch.has_set;
             let link = &mut self.links[self.active];
@@ -431,11 +435,13 @@ impl Session {
     }
 
     /// A refusal comes behind the reply to a Parse that waits to be confirmed, which may be an error of its own.
-    pub(super) async fn settle_before_refusal(&mut self) {
+    pub(super) async fn settle_before_refusal(&mut self, code: SqlState) {
         if self.batch.skipping() || self.batch.unparsed.is_none() {
             return;
         }
-        if self.settle_unparsed().await.is_err() {
+        // If it is itself refused, ours is the better error: a server could only say that it does not find the names.
+        let refused = code.as_str().starts_with("SR") || code == SqlState::FEATURE_NOT_SUPPORTED;
+        if refused || self.settle_unparsed().await.is_err() {
             self.confirm_unparsed_blindly();
         }
     }

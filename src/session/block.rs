@@ -205,7 +205,7 @@ impl Session {
             }
             if block.owner == Owner::Message {
                 // What the batch has done so far belongs to the client's block, as in Postgres.
-                if *options != BeginOptions::default() && self.links.len() == 1 {
+                if *options != BeginOptions::default() && self.links.len() <= 1 {
                     return self.begin_late(options, command).await;
                 }
                 if *options != BeginOptions::default() {
@@ -248,7 +248,7 @@ impl Session {
     async fn begin_late(&mut self, options: &BeginOptions, command: &str) -> Result<Acted, Fault> {
         self.drain_replies().await?;
         let set = options.begin().replacen("BEGIN", "SET TRANSACTION", 1);
-        if !self.run_with(self.active, &set, Pass::Keep, &[]).await? {
+        if !self.links.is_empty() && !self.run_with(self.active, &set, Pass::Keep, &[]).await? {
             return Ok(Acted::Passed);
         }
         if let Some(block) = &mut self.block {
@@ -429,6 +429,7 @@ impl Session {
                 return Err(outside(&format!("{command} AND CHAIN")));
             }
             self.statements.close_portals();
+            self.batch.parsed = false;
             if self.links.iter().any(|l| l.unsynced) {
                 // It ends the implicit transaction of the batch.
                 self.run_on_unsynced_others(commit).await?;

@@ -26,7 +26,7 @@ use foldhash::quality::RandomState;
 use crate::pool::{NO_SHARD, StatementKey};
 use crate::route::{Format, Param, Params, SessionState, Values};
 use crate::shardmap::{HostId, ShardId};
-use crate::sql::control::{Control, Discard};
+use crate::sql::control::Control;
 use crate::wire::error::{ErrorFields, SqlState};
 use crate::wire::frontend::{self, Bind, Kind};
 use crate::wire::{backend, frame};
@@ -1159,11 +1159,6 @@ impl Session {
         Ok(())
     }
 
-    /// Whether an implicit transaction has run something that an error here would undo.
-    fn in_pipeline(&self) -> bool {
-        self.block.is_none() && self.batch.executed
-    }
-
     async fn execute_slowly(&mut self, name: &[u8], max_rows: i32) -> Result<(), Fault> {
         let own = match self.statements.portal(name) {
             None => {
@@ -1241,9 +1236,6 @@ impl Session {
                 .push(Reply::Made(Made::Bytes(Box::from(&b"I\0\0\0\x04"[..])))),
             Prepared::Control(control) => {
                 self.settle_replies().await?;
-                if matches!(control, Control::Discard(Discard::All)) && self.in_pipeline() {
-                    return Err(in_pipeline("DISCARD ALL"));
-                }
                 if matches!(control, Control::ClosePortal(Some(own)) if own.as_bytes() == name) {
                     self.check_failed()?;
                     return Err(active_portal(name));
@@ -1354,13 +1346,6 @@ fn no_portal(name: &[u8]) -> Fault {
         String::from_utf8_lossy(name)
     );
     Fault::statement(ErrorFields::error(SqlState::INVALID_CURSOR_NAME, message))
-}
-
-fn in_pipeline(what: &str) -> Fault {
-    Fault::statement(ErrorFields::error(
-        SqlState::ACTIVE_TRANSACTION,
-        format!("{what} cannot be executed within a pipeline"),
-    ))
 }
 
 fn cannot_run(name: &[u8]) -> Fault {

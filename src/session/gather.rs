@@ -89,6 +89,8 @@ impl Session {
             return self.merge(&asked, recipe, &hosts, true).await;
         }
         let gathered = self.gather_queries(bound, values, &hosts).await;
+        self.finish_pinned_unless(gathered.as_ref().is_ok_and(|g| !g.failed))
+            .await;
         self.end_gather(gathered, true)
     }
 
@@ -245,10 +247,10 @@ impl Session {
         let cut = gathered.is_err()
             && self.holding.is_none()
             && self.links.get(self.active).is_some_and(|l| l.in_message());
-        for link in &mut self.links {
+        for link in self.links.iter_mut().filter(|link| link.pin.is_none()) {
             link.discard();
         }
-        self.links.clear();
+        self.links.retain(|link| link.conn.is_some());
         self.cancel.clear();
         self.replies.clear();
         self.active = 0;
@@ -358,6 +360,8 @@ impl Session {
             }
         }
         let gathered = self.gather_portals(several, hosts, describe).await;
+        self.finish_pinned_unless(gathered.as_ref().is_ok_and(|g| !g.failed))
+            .await;
         self.end_gather(gathered, describe)
     }
 

@@ -116,6 +116,7 @@ impl Session {
                 Ok(false)
             }
             Ok(Err(Failed)) => {
+                self.finish_pinned_unless(false).await;
                 self.fail_gather();
                 if !describe {
                     self.batch.refused();
@@ -123,6 +124,7 @@ impl Session {
                 Ok(true)
             }
             Err(fault) => {
+                self.finish_pinned_unless(false).await;
                 self.fail_gather();
                 match fault {
                     Fault::Server(fields) => Err(Fault::Statement(fields)),

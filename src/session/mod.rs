@@ -436,7 +436,7 @@ impl Session {
     /// The present message fails with this error. Replies owed for earlier messages go first.
     async fn refuse(&mut self, fields: ErrorFields) -> Result<(), Fault> {
         self.context.stats.refused(fields.code);
-        Box::pin(self.settle_before_refusal()).await;
+        Box::pin(self.settle_before_refusal(fields.code)).await;
         self.drain_replies().await?;
         if !self.batch.skipping() {
             fields.write(&mut self.client.outbox);

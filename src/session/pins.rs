@@ -17,7 +17,7 @@ use crate::route::SessionState;
 use crate::shardmap::{HostId, Pinning, PoolMode, ShardMap};
 use crate::wire::backend::ErrorView;
 use crate::wire::error::{ErrorFields, Severity, SqlState};
-use crate::wire::frame;
+use crate::wire::{frame, frontend};
 
 /// What a session has in a server process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -274,6 +274,51 @@ impl Session {
             .get_or_insert_with(|| Box::new(Pin::new(&link.pool, lost)));
         pin.has = has;
         Ok(())
+    }
+
+    /// Unless all went well: links that the session has to keep are brought to where nothing is outstanding on them, so that
+    /// they need not be closed.
+    pub(super) async fn finish_pinned_unless(&mut self, well: bool) {
+        if well {
+            return;
+        }
+        let limit = self.map.proxy.timeouts.connect;
+        for i in 0..self.links.len() {
+            if self.links[i].pin.is_none() || self.links[i].conn.is_none() {
+                continue;
+            }
+            let finished = tokio::time::timeout(limit, self.finish(i)).await;
+            if !matches!(finished, Ok(Ok(()))) {
+                self.links[i].discard();
+            }
+        }
+    }
+
+    /// Skips all that a link still answers. What is asked last is answered whatever has happened before, by a message that
+    /// nothing else is answered with.
+    async fn finish(&mut self, i: usize) -> Result<(), Fault> {
+        let link = &mut self.links[i];
+        frontend::sync(&mut link.outbox);
+        frontend::query(&mut link.outbox, b"");
+        let rest = std::mem::take(&mut link.middle.rest);
+        if rest > 0 {
+            self.skip_message(i, rest).await?;
+        }
+        let mut last = false;
+        loop {
+            let (tag, len) = self.next_message(i).await?;
+            if tag == b'Z' {
+                self.have(i, len).await?;
+                let link = &mut self.links[i];
+                link.status = link.unread().get(frame::HEADER).copied().unwrap_or(b'E');
+            }
+            self.skip_message(i, len).await?;
+            if tag == b'Z' && last {
+                self.links[i].unsynced = false;
+                return Ok(());
+            }
+            last |= tag == b'I';
+        }
     }
 
     /// For SHOW CLIENTS.

@@ -375,7 +375,8 @@ impl Session {
                 }
             }
             (Some(_), b'I') => self.close_block(true),
-            (Some(block), status) => block.failed = status == b'E',
+            // What failed by an error of ours the server knows nothing of.
+            (Some(block), status) => block.failed |= status == b'E',
         }
         if self.block.is_some() {
             self.note_run();
@@ -534,6 +535,7 @@ impl Session {
                     _ => true,
                 };
                 plan.alone += usize::from(!plain);
+                plan.whole = true;
                 // What is brought about must outlive the end of a transaction.
                 plan.apart = true;
                 plan.message.extend_from_slice(piece);

@@ -98,9 +98,14 @@ impl Session {
             let status = self.links[i].unread()[..len].last().copied();
             let status = status.unwrap_or(b'E');
             self.skip_message(i, len).await?;
+            if tag == b'E' {
+                // What was set in front of it is undone.
+                self.links[i].refused = true;
+            }
             match tag {
                 b'Z' => {
-                    self.links[i].status = status;
+                    let before = std::mem::replace(&mut self.links[i].status, status);
+                    self.links[i].is_ready(before);
                     return Ok(error.map_or(Found::Nothing, Found::Error));
                 }
                 b'1' if in_batch => return Ok(Found::Nothing),

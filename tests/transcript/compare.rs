@@ -4,20 +4,34 @@ use super::client::Answer;
 
 /// The place of the first difference.
 pub fn difference(postgres: &[Answer], presplit: &[Answer]) -> Option<usize> {
+    let (postgres, presplit) = (&in_order(postgres), &in_order(presplit));
     let longest = postgres.len().max(presplit.len());
     (0..longest).find(|i| match (postgres.get(*i), presplit.get(*i)) {
-        (Some(a), Some(b)) => same(a) != same(b) && !is_unusable_key(a, b),
+        (Some(a), Some(b)) => same(a) != same(b) && !is_unusable_key(a, b) && !is_lost_portal(a, b),
         _ => true,
     })
 }
 
+/// ParameterStatus messages that come together, by their names.
+fn in_order(answers: &[Answer]) -> Vec<Answer> {
+    let mut answers = answers.to_vec();
+    let status = |answer: &Answer| matches!(answer, Answer::Message(b'S', _));
+    for together in answers.chunk_by_mut(|a, b| status(a) && status(b)) {
+        together.sort_by_key(|answer| match answer {
+            Answer::Message(b'S', body) => body.clone(),
+            _ => Vec::new(),
+        });
+    }
+    answers
+}
+
 /// An answer without what may differ. This is the whole list:
-/// * key data (left out by the client already), and the order of the ParameterStatus messages at login (sorted there);
+/// * key data (left out by the client already), and the order of ParameterStatus messages that come together;
 /// * the OID of a table in RowDescription: each database numbers its own;
 /// * in errors and notices the source file, line and routine: an error of presplit's own has none, and they are another
-///   in each version of Postgres; the schema: that of the shard. Values of a field, such as the name of a function in
-///   CONTEXT, may name that schema, too;
+///   in each version of Postgres; the schema: that of the shard, and in CONTEXT the shard's for `public`;
 /// * the words about a parameter that is no value of the key's type ([`is_unusable_key`]);
+/// * of which of two errors a portal of a failed block is ([`is_lost_portal`]);
 /// * the CONTEXT of a cancelled statement: how far it had come.
 fn same(answer: &Answer) -> Answer {
     let Answer::Message(tag, body) = answer else {
@@ -33,11 +47,19 @@ fn same(answer: &Answer) -> Answer {
 
 /// A key's value that is none of the column's type is refused by presplit, before a server could.
 fn is_unusable_key(postgres: &Answer, presplit: &Answer) -> bool {
-    let is = |answer: &Answer, code: &[u8]| {
-        let code = [b"\0C", code, b"\0"].concat();
-        matches!(answer, Answer::Message(b'E', body) if body.windows(code.len()).any(|w| w == code))
-    };
-    is(postgres, b"22P02") && is(presplit, b"SR007")
+    (is_error(postgres, "22P02") || is_error(postgres, "08P01")) && is_error(presplit, "SR007")
+}
+
+/// Whether a failed block still has a portal: that of a message that the server ignored because of the error, too.
+fn is_lost_portal(postgres: &Answer, presplit: &Answer) -> bool {
+    let codes = ["25P02", "34000"];
+    let is = |answer: &Answer| codes.iter().any(|code| is_error(answer, code));
+    is(postgres) && is(presplit)
+}
+
+fn is_error(answer: &Answer, code: &str) -> bool {
+    let code = format!("\0C{code}\0").into_bytes();
+    matches!(answer, Answer::Message(b'E', body) if body.windows(code.len()).any(|w| w == code))
 }
 
 fn columns(body: &[u8]) -> Vec<u8> {
@@ -57,7 +79,12 @@ fn fields(body: &[u8]) -> Vec<u8> {
     let fields = body.split(|b| *b == 0).filter(|f| !f.is_empty());
     let cancelled = body.windows(7).any(|w| w == b"\0C57014");
     let kept = fields.filter(|f| !(b"FLRs".contains(&f[0]) || cancelled && f[0] == b'W'));
-    let kept: Vec<&[u8]> = kept.collect();
+    let mut kept: Vec<Vec<u8>> = kept.map(<[u8]>::to_vec).collect();
+    for field in kept.iter_mut().filter(|f| b"Wq".contains(&f[0])) {
+        while let Some(at) = field.windows(6).position(|w| w == b"shard_") {
+            field.splice(at..at + 10, *b"public");
+        }
+    }
     kept.join(&b'\n')
 }
 

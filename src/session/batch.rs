@@ -29,7 +29,7 @@ pub(super) struct Batch {
     pub(super) writer: Option<HostId>,
     /// A Parse that no server has confirmed: the message after it says which server shall.
     pub(super) unparsed: Option<Arc<Statement>>,
-    /// Named statements made and closed, as long as an error may yet undo that.
+    /// Statements made and closed, as long as an error may yet undo that.
     changes: Vec<Change>,
     /// The session as it was before the first change of its settings by the implicit transaction.
     before: Option<Box<Before>>,
@@ -47,7 +47,7 @@ pub(super) struct Before {
     pub(super) told: Reported,
 }
 
-/// A named statement that was made or closed.
+/// A statement that was made or closed.
 struct Change {
     /// The number of the reply that says so; `None`: it is not owed yet (an unconfirmed Parse).
     reply: Option<u64>,
@@ -146,9 +146,6 @@ impl Session {
 
     /// The statement of this name is about to be made or closed.
     pub(super) fn note_statement(&mut self, name: &[u8]) {
-        if name.is_empty() {
-            return;
-        }
         if self.replies.is_empty() && self.batch.unparsed.is_none() {
             // All that was changed before is confirmed.
             self.batch.changes.clear();
@@ -169,11 +166,13 @@ impl Session {
         }
     }
 
-    /// The reply of this number and all behind it never came: what they would have confirmed was never done.
+    /// The reply of this number and all behind it never came: what they would have confirmed was never done. But a Parse of
+    /// the unnamed statement that fails has removed the one before.
     pub(super) fn undo_statements(&mut self, failed_at: u64) {
         for change in std::mem::take(&mut self.batch.changes).into_iter().rev() {
             if change.reply.is_none_or(|reply| reply >= failed_at) {
-                match change.before {
+                let removed = change.name.is_empty() && change.reply == Some(failed_at);
+                match change.before.filter(|_| !removed) {
                     Some(before) => self.statements.put(&change.name, before),
                     None => drop(self.statements.remove(&change.name)),
                 }
@@ -251,7 +250,13 @@ impl Session {
 
     fn reset_batch(&mut self, error: bool) {
         self.end_implicit(!error && !self.batch.skipping());
+        let mut changes = std::mem::take(&mut self.batch.changes);
+        changes.clear();
         self.batch = Batch::default();
+        if changes.capacity() <= FEW {
+            // The next batch needs no memory of its own.
+            self.batch.changes = changes;
+        }
         if self.block.is_none() {
             self.statements.close_portals();
         }
@@ -447,5 +452,7 @@ impl Session {
     }
 }
 
+/// Memory for so many changes is kept from batch to batch.
+const FEW: usize = 4;
 /// Replies of our own that may wait.
 const MANY: usize = 1000;

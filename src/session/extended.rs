@@ -294,14 +294,22 @@ impl Session {
         let reading = self.reading();
         let parse = frontend::Parse::decode(self.body(len))?;
         let name: Box<[u8]> = parse.name.into();
-        let statement = self.intern(parse.query, parse.types.iter(), reading)?;
+        let statement = self.intern(parse.query, parse.types.iter(), reading);
+        if name.is_empty() {
+            // Whatever becomes of the new one.
+            self.note_statement(&name);
+            self.statements.remove(&name);
+        }
+        let statement = statement?;
         if !matches!(*statement.prepared, Prepared::Empty) {
             self.check_parse(&statement)?;
         }
         self.check_statement_is_new(&name)?;
         let routed = matches!(*statement.prepared, Prepared::Query(_) | Prepared::Pass(_));
         self.batch.parsed |= matches!(*statement.prepared, Prepared::Query(_));
-        self.note_statement(&name);
+        if !name.is_empty() {
+            self.note_statement(&name);
+        }
         if routed && !statement.accepted.load(Ordering::Relaxed) {
             self.batch.unparsed = Some(statement.clone());
         } else {

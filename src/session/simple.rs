@@ -31,7 +31,6 @@ use crate::wire::{backend, frame, frontend};
 impl Session {
     /// A Query of one statement for one host with an idle server connection: sent at once.
     pub(super) fn query_now(&mut self, len: usize) -> Now {
-        self.statements.forget_unnamed();
         match self.send_query(len) {
             Ok(true) => Now::Relay,
             Ok(false) => Now::Slowly,
@@ -50,6 +49,7 @@ impl Session {
         }
         self.follow_map();
         let text = self.query_text(len)?;
+        self.statements.forget_unnamed();
         let read = self.read(&self.client.inbox[text.clone()])?;
         let prepared = &*read.prepared;
         let (Prepared::Query(_) | Prepared::Pass(_), Some(Way::One { host, shard, path })) =
@@ -119,11 +119,11 @@ impl Session {
     /// A Query message of `len` bytes at the front of the inbox.
     pub(super) async fn query(&mut self, len: usize) -> Result<(), Fault> {
         self.follow_map();
-        self.statements.forget_unnamed();
         let text = self.query_text(len)?;
         if self.is_batch_open() {
             Box::pin(self.query_in_batch(&text)).await?;
         }
+        self.statements.forget_unnamed();
         let read = match self.read(&self.client.inbox[text.clone()]) {
             Err(fault) if self.wants_refresh(&fault) => {
                 Box::pin(self.refresh_tables()).await;

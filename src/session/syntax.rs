@@ -35,6 +35,7 @@ impl Session {
         if !matches!(found, Found::Nothing) {
             // If its Parse is yet to be confirmed, it never was one.
             self.batch.unparsed = None;
+            self.confirm_statement();
             self.undo_statements(self.replies.next_number());
         }
         match (found, ours) {

@@ -90,11 +90,7 @@ fn logs_and_statistics_agree() {
             let report = report(file, args);
             assert_eq!(report["format"], format);
             assert_eq!(counts(&report, "routes"), routes, "{file}");
-            assert_eq!(
-                counts(&report, "codes"),
-                json!({"SR001": 1}),
-                "{file}"
-            );
+            assert_eq!(counts(&report, "codes"), json!({"SR001": 1}), "{file}");
             assert_eq!(
                 (&report["statements"], &report["shapes"]),
                 (&json!(18), &json!(14)),

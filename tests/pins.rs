@@ -232,6 +232,8 @@ async fn temporary_tables_belong_to_their_session() {
     assert_eq!(one(&mut other, "SELECT name FROM users WHERE id = 5"), "u5");
     let hidden = own.query("SELECT count(*) FROM public.users");
     assert!(hidden[0].contains("temporary table users"), "{hidden:?}");
+    let hidden = own.query("CREATE TABLE users AS SELECT 1");
+    assert!(hidden[0].contains("temporary table users"), "{hidden:?}");
     own.query("DROP TABLE users");
     assert_eq!(one(&mut own, "SELECT name FROM users WHERE id = 5"), "u5");
     own.query("DROP TABLE staging");

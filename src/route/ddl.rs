@@ -128,6 +128,17 @@ enum Home {
 /// What a statement of DDL comes to, and where the shard's schema goes into its text.
 pub(super) fn bind(ddl: &Ddl, plan: &Plan, tables: &Tables) -> (Rule, Vec<Edit>) {
     let binder = Binder { ddl, plan, tables };
+    // It would make one for all, which the session could not name.
+    let made = matches!(ddl.act, Act::Create | Act::CreateAs)
+        && matches!(ddl.kind, ObjectKind::Table | ObjectKind::View);
+    let hidden = ddl.objects.iter().find(|o| tables.is_temporary(&o.name));
+    if let (true, Some(object)) = (made, hidden) {
+        let rule = Rule::Refuse {
+            refusal: super::words::hidden("public", &object.name),
+            hintable: false,
+        };
+        return (rule, Vec::new());
+    }
     match binder.work() {
         Ok(work) => {
             let edits = match work.place {

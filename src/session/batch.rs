@@ -23,7 +23,7 @@ pub(super) struct Batch {
     skip: Skip,
     /// A Parse in it has looked at tables: to Postgres the transaction has a snapshot.
     pub(super) parsed: bool,
-    /// Something has been executed in it.
+    /// Something has been executed in it, and its transaction is not over.
     pub(super) executed: bool,
     /// The host that the implicit transaction has written on.
     pub(super) writer: Option<HostId>,
@@ -82,6 +82,7 @@ impl Batch {
             before: self.before.take(),
             locals: std::mem::take(&mut self.locals),
             has_set: self.has_set,
+            executed: self.executed,
             ..Batch::at(b'Q')
         };
     }
@@ -214,6 +215,7 @@ impl Session {
     pub(super) fn is_batch_open(&self) -> bool {
         self.batch.skipping()
             || self.batch.unparsed.is_some()
+            || self.batch.executed
             || !self.replies.is_empty()
             || self.links.iter().any(|l| l.unsynced)
             || self.in_message_block()
@@ -412,7 +414,9 @@ impl Session {
                 error |= self.sync_link(i).await?;
             }
         }
+        let executed = self.batch.executed;
         self.reset_batch(error);
+        self.batch.executed = executed;
         self.batch.now = b'Q';
         if self.block.is_none() {
             self.release_links().await;

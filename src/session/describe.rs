@@ -8,7 +8,7 @@ use super::Session;
 use super::block::aborted;
 use super::context::{Described, Statement};
 use super::errors::Fault;
-use super::extended::{Prepareds, server_name};
+use super::prepareds::{Prepareds, server_name};
 use super::replies::{Description, Made, Pass, Reply};
 use crate::pool::StatementKey;
 use crate::wire::frontend::{self, Kind};

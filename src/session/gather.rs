@@ -10,9 +10,9 @@ use super::Session;
 use super::bring::Bring;
 use super::context::Prepared;
 use super::errors::Fault;
-use super::extended::{BindParams, Several};
 use super::links::Need;
 use super::merge::Asked;
+use super::prepareds::{BindParams, Several};
 use super::replies::{Pass, Reply};
 use crate::route::SessionState;
 use crate::route::{self, Bound, Recipe, Values};
@@ -296,7 +296,7 @@ impl Session {
         frontend::bind_renamed(
             &mut link.outbox,
             b"",
-            super::extended::server_name(n, &mut [0; 12]),
+            super::prepareds::server_name(n, &mut [0; 12]),
             &several.bind,
         );
         frontend::describe(&mut link.outbox, Kind::Portal, b"");
@@ -413,7 +413,7 @@ impl Session {
             frontend::bind_renamed(
                 &mut link.outbox,
                 b"",
-                super::extended::server_name(n, &mut [0; 12]),
+                super::prepareds::server_name(n, &mut [0; 12]),
                 &several.bind,
             );
             if std::mem::take(&mut describe) {

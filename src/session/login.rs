@@ -11,7 +11,7 @@ use super::context::{Context, WorkerContext};
 use super::date_style::date_style;
 use super::ends::{Client, Link};
 use super::errors::Fault;
-use super::extended::Prepareds;
+use super::prepareds::Prepareds;
 use super::replies::Replies;
 use super::{Session, bring};
 use crate::pool::{Checkout, HostPools, Settings, set_config};

@@ -2,6 +2,7 @@
 //! the other files of this folder are what it calls.
 
 mod batch;
+mod bind;
 mod block;
 mod bring;
 mod buffers;
@@ -33,9 +34,11 @@ mod links;
 mod login;
 mod merge;
 mod parameters;
+mod parse;
 mod pins;
 mod portions;
 mod prepare;
+mod prepareds;
 mod queries;
 mod reading;
 mod relay;
@@ -64,9 +67,9 @@ use batch::Batch;
 use block::{Block, Owner};
 use ends::{Client, Link};
 use errors::Fault;
-use extended::Prepareds;
 use pins::Pins;
 use portions::Holding;
+use prepareds::Prepareds;
 use reading::Reading;
 use relay::{Relayed, Seen};
 use replies::Replies;
@@ -280,7 +283,10 @@ impl Session {
                 Box::pin(self.read_block_tables()).await?;
                 return Box::pin(self.dispatch(header)).await;
             }
-            b'Q' => self.query(header.len).await?,
+            b'Q' => {
+                self.query(header.len).await?;
+                self.batch.executed = false;
+            }
             b'S' => self.sync(header.len).await?,
             b'P' => {
                 self.settle_unparsed().await?;

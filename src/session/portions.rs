@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::Session;
 use super::block::aborted;
 use super::errors::Fault;
-use super::extended::{Portal, Several};
 use super::gather::{ENOUGH, Shards};
+use super::prepareds::{Portal, Several};
 use crate::wire::{backend, frame};
 
 /// Rows that a portal still has to give, as whole DataRow messages.

@@ -305,7 +305,7 @@ impl Session {
 
     /// `DISCARD ALL` of a session outside of a block.
     pub(super) async fn discard_all(&mut self) -> Result<Acted, Fault> {
-        if self.batch.executed && self.links.iter().any(|link| link.unsynced) {
+        if self.batch.executed {
             return Err(Fault::statement(ErrorFields::error(
                 SqlState::ACTIVE_TRANSACTION,
                 "DISCARD ALL cannot be executed within a pipeline",

@@ -31,7 +31,7 @@ fn in_order(answers: &[Answer]) -> Vec<Answer> {
 /// * in errors and notices the source file, line and routine: an error of presplit's own has none, and they are another
 ///   in each version of Postgres; the schema: that of the shard, and in CONTEXT the shard's for `public`;
 /// * the words about a parameter that is no value of the key's type ([`is_unusable_key`]);
-/// * of which of two errors a portal of a failed block is ([`is_lost_portal`]);
+/// * of which of two errors a portal of a failed block is, and that one is none if its Bind failed ([`is_lost_portal`]);
 /// * the CONTEXT of a cancelled statement: how far it had come.
 fn same(answer: &Answer) -> Answer {
     let Answer::Message(tag, body) = answer else {
@@ -50,11 +50,13 @@ fn is_unusable_key(postgres: &Answer, presplit: &Answer) -> bool {
     (is_error(postgres, "22P02") || is_error(postgres, "08P01")) && is_error(presplit, "SR007")
 }
 
-/// Whether a failed block still has a portal: that of a message that the server ignored because of the error, too.
+/// Whether a failed block still has a portal: that of a message that the server ignored because of the error, too. If the error
+/// was that of its Bind, Postgres has it half made and executes it as an empty query.
 fn is_lost_portal(postgres: &Answer, presplit: &Answer) -> bool {
     let codes = ["25P02", "34000"];
     let is = |answer: &Answer| codes.iter().any(|code| is_error(answer, code));
-    is(postgres) && is(presplit)
+    let half_made = matches!(postgres, Answer::Message(b'I', _)) && is_error(presplit, "25P02");
+    half_made || is(postgres) && is(presplit)
 }
 
 fn is_error(answer: &Answer, code: &str) -> bool {

@@ -45,8 +45,12 @@ async fn random_streams_are_answered_as_by_postgres() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_streams_of_prepared_statements_are_answered_as_by_postgres() {
     let streams = variable("PREPARED").unwrap_or(PREPARED);
-    let seed = variable("SEED").unwrap_or(1);
-    run(generator::prepared, seed, 0..streams).await;
+    run(
+        generator::prepared,
+        variable("SEED").unwrap_or(1),
+        0..streams,
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,8 +3,8 @@
 use super::super::Session;
 use super::super::context::Prepared;
 use super::super::errors::Fault;
-use super::super::extended::Several;
 use super::super::links::Need;
+use super::super::prepareds::Several;
 use crate::route::{Bound, Values};
 use crate::shardmap::ShardId;
 use crate::sql::copy::{Format, Header, Options};

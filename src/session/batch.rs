@@ -31,6 +31,8 @@ pub(super) struct Batch {
     pub(super) unparsed: Option<Arc<Statement>>,
     /// Statements made and closed, as long as an error may yet undo that.
     changes: Vec<Change>,
+    /// Portals of ours that were bound in a block, with the number of the reply that says so, likewise.
+    bound: Vec<(u64, Box<[u8]>)>,
     /// The session as it was before the first change of its settings by the implicit transaction.
     before: Option<Box<Before>>,
     /// What SET LOCAL has in force in the implicit transaction of a batch.
@@ -83,6 +85,7 @@ impl Batch {
             locals: std::mem::take(&mut self.locals),
             has_set: self.has_set,
             executed: self.executed,
+            parsed: self.parsed,
             ..Batch::at(b'Q')
         };
     }
@@ -170,6 +173,11 @@ impl Session {
     /// The reply of this number and all behind it never came: what they would have confirmed was never done. But a Parse of
     /// the unnamed statement that fails has removed the one before.
     pub(super) fn undo_statements(&mut self, failed_at: u64) {
+        for (reply, name) in std::mem::take(&mut self.batch.bound) {
+            if reply >= failed_at {
+                self.statements.drop_portal(&name);
+            }
+        }
         for change in std::mem::take(&mut self.batch.changes).into_iter().rev() {
             if change.reply.is_none_or(|reply| reply >= failed_at) {
                 let removed = change.name.is_empty() && change.reply == Some(failed_at);
@@ -178,6 +186,14 @@ impl Session {
                     None => drop(self.statements.remove(&change.name)),
                 }
             }
+        }
+    }
+
+    /// A portal of ours is bound: the reply that is pushed next says so.
+    pub(super) fn note_own_portal(&mut self, name: &[u8]) {
+        if self.block.is_some() && !self.replies.is_empty() {
+            let number = self.replies.next_number();
+            self.batch.bound.push((number, name.into()));
         }
     }
 
@@ -216,6 +232,7 @@ impl Session {
         self.batch.skipping()
             || self.batch.unparsed.is_some()
             || self.batch.executed
+            || self.batch.parsed
             || !self.replies.is_empty()
             || self.links.iter().any(|l| l.unsynced)
             || self.in_message_block()
@@ -414,9 +431,9 @@ impl Session {
                 error |= self.sync_link(i).await?;
             }
         }
-        let executed = self.batch.executed;
+        let (executed, parsed) = (self.batch.executed, self.batch.parsed);
         self.reset_batch(error);
-        self.batch.executed = executed;
+        (self.batch.executed, self.batch.parsed) = (executed, parsed);
         self.batch.now = b'Q';
         if self.block.is_none() {
             self.release_links().await;

@@ -179,6 +179,7 @@ impl Session {
         self.check_portal_is_new(&self.client.inbox[names.portal.clone()])?;
         self.limit_portals()?;
         let name: Box<[u8]> = self.client.inbox[names.portal].into();
+        self.note_own_portal(&name);
         self.statements.put_portal(&name, portal);
         self.replies.push(Reply::Made(Made::BindComplete));
         Ok(())

@@ -417,7 +417,7 @@ impl Link {
     }
 
     /// ReadyForQuery has come behind which nothing is owed; `before` it the status was this. Of a block the session knows how it ends.
-    pub(super) fn is_ready(&mut self, before: u8) {
+    pub(in crate::session) fn is_ready(&mut self, before: u8) {
         self.unsynced = false;
         self.brought = None;
         if before != b'I' || self.status != b'I' {

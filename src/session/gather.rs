@@ -12,6 +12,7 @@ use super::context::Prepared;
 use super::errors::Fault;
 use super::links::Need;
 use super::merge::Asked;
+use super::parameters::pass_status;
 use super::prepareds::{BindParams, Several};
 use super::replies::{Pass, Reply};
 use crate::route::SessionState;
@@ -209,6 +210,7 @@ impl Session {
                 b'C' => gathered.rows += self.tag_rows(i, len).await?,
                 b'E' if !gathered.failed => {
                     gathered.failed = true;
+                    self.client.undo();
                     self.pass_message(i, len).await?;
                     return Ok(());
                 }
@@ -491,6 +493,12 @@ impl Session {
     }
 
     pub(super) async fn skip_message(&mut self, i: usize, len: usize) -> Result<(), Fault> {
+        if self.links[i].unread().first() == Some(&b'S') {
+            // Of settings that were brought about or undone.
+            self.have(i, len).await?;
+            let message = self.links[i].unread()[..len].to_vec();
+            pass_status(&mut self.client, &mut self.links[i], &message);
+        }
         let mut rest = len;
         loop {
             let n = rest.min(self.links[i].unread().len());

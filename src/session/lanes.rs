@@ -343,6 +343,7 @@ impl Session {
                 let part = lane.parts.get(lane.answered).copied();
                 let at = part.filter(|_| !lane.checking).unwrap_or(0);
                 lane.refused.get_or_insert((at, error));
+                self.client.undo();
                 let mut refused = Vec::new();
                 lane.replies.drop_until_sync(&mut |reply| {
                     if let Reply::Parse { name, .. } = reply {

@@ -285,7 +285,7 @@ impl Session {
             }
             b'Q' => {
                 self.query(header.len).await?;
-                self.batch.executed = false;
+                (self.batch.executed, self.batch.parsed) = (false, false);
             }
             b'S' => self.sync(header.len).await?,
             b'P' => {

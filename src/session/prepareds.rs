@@ -137,6 +137,14 @@ impl Prepareds {
         self.unnamed_portal = None;
     }
 
+    pub(super) fn drop_portal(&mut self, name: &[u8]) {
+        if name.is_empty() {
+            self.unnamed_portal = None;
+        } else {
+            self.portals.remove(name);
+        }
+    }
+
     pub(super) fn has_portals(&self) -> bool {
         self.unnamed_portal.is_some() || !self.portals.is_empty()
     }

@@ -4,7 +4,6 @@
 use super::Session;
 use super::errors::Fault;
 use super::links::Need;
-use super::parameters::pass_status;
 use super::prepare::Way;
 use crate::wire::backend::ErrorView;
 use crate::wire::error::{ErrorFields, SqlState};
@@ -91,17 +90,13 @@ impl Session {
             {
                 error = Some(fields(&view));
             }
-            if tag == b'S' {
-                // What a failed transaction has set is undone.
-                let message = self.links[i].unread()[..len].to_vec();
-                pass_status(&mut self.client, &mut self.links[i], &message);
-            }
             let status = self.links[i].unread()[..len].last().copied();
             let status = status.unwrap_or(b'E');
             self.skip_message(i, len).await?;
             if tag == b'E' {
                 // What was set in front of it is undone.
                 self.links[i].refused = true;
+                self.client.undo();
             }
             match tag {
                 b'Z' => {

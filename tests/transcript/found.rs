@@ -333,5 +333,27 @@ pub fn streams() -> Vec<(&'static str, Vec<Message>)> {
             ]
             .concat(),
         ),
+        (
+            "BEGIN with options as a Query behind a Parse",
+            vec![
+                p("", ITEMS),
+                Sync,
+                p("", ITEMS),
+                q("BEGIN ISOLATION LEVEL SERIALIZABLE"),
+                q("ROLLBACK"),
+                p("", ITEMS),
+                q("SELECT 1"),
+                q("BEGIN ISOLATION LEVEL SERIALIZABLE"),
+            ],
+        ),
+        (
+            "a portal of ours whose Bind was skipped",
+            [
+                run("BEGIN READ ONLY"),
+                run("DELETE FROM users WHERE id = {j}"),
+                vec![p("", "COMMIT"), b("", "", &[]), Sync, e("", 0), Sync],
+            ]
+            .concat(),
+        ),
     ]
 }

@@ -169,6 +169,7 @@ impl Session {
                     self.have(i, len).await?;
                     self.check_alive(i, len)?;
                     self.pass_message(i, len).await?;
+                    self.client.undo();
                     error = true;
                     continue;
                 }

@@ -182,13 +182,16 @@ impl Session {
                     let line = |at| given_up.unwrap_or_else(|| line(at));
                     write_back(&mut error, &message, &view, table, line);
                     heard.error.get_or_insert(error);
+                    link.refused = true;
+                    client.undo();
                     // All up to the Sync is skipped.
                     (feed.open, heard.at_line) = (None, None);
                     feed.segments.clear();
                 }
                 b'Z' => {
+                    let before = link.status;
                     link.status = body.first().copied().unwrap_or(b'E');
-                    link.unsynced = false;
+                    link.is_ready(before);
                     feed.ready = true;
                 }
                 tag => return Err(Fault::protocol(&link.pool.host, tag)),

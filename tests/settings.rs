@@ -88,3 +88,40 @@ async fn reset_all_behind_a_local_default() {
         }
     }
 }
+
+/// A chained transaction is as the one before it, whatever the default has become (xact.c, `SaveTransactionCharacteristics`).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chained_transaction_takes_no_new_default() {
+    let hosts = Hosts::provisioned(1, 2).await;
+    let proxy = Proxy::start(&hosts);
+    let (ours, plain) = (proxy.client().await, hosts.client(0).await);
+    let shown = "SELECT concat_ws(' ', current_setting('transaction_read_only'), current_setting('transaction_isolation'), current_setting('transaction_deferrable'))";
+    for setting in [
+        "read_only = on",
+        "isolation = 'serializable'",
+        "deferrable = on",
+    ] {
+        let mut seen = [Vec::new(), Vec::new()];
+        for (client, seen) in [&ours, &plain].into_iter().zip(&mut seen) {
+            let set = format!("SET default_transaction_{setting}");
+            for sql in [
+                "BEGIN",
+                &set,
+                "COMMIT AND CHAIN",
+                "COMMIT AND CHAIN",
+                "COMMIT",
+                "RESET ALL",
+            ] {
+                client.batch_execute(sql).await.unwrap();
+                seen.push(
+                    client
+                        .query_one(shown, &[])
+                        .await
+                        .unwrap()
+                        .get::<_, String>(0),
+                );
+            }
+        }
+        assert_eq!(seen[0], seen[1], "{setting}");
+    }
+}

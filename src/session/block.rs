@@ -339,8 +339,28 @@ impl Session {
         }
     }
 
+    /// What the transaction is begun with that is chained to the open one: it is like that, whatever the defaults are by now.
+    fn chained_options(&self) -> BeginOptions {
+        let Some(block) = &self.block else {
+            return BeginOptions::default();
+        };
+        let chained = block.chained();
+        let on = |name| self.defaults_to(name).then_some(false);
+        let isolation = self.default_isolation().map(|_| Isolation::ReadCommitted);
+        BeginOptions {
+            isolation: chained.isolation.or(isolation),
+            read_only: chained.read_only.or(on("default_transaction_read_only")),
+            deferrable: chained.deferrable.or(on("default_transaction_deferrable")),
+        }
+    }
+
     fn defaults_to_read_only(&self) -> bool {
-        let set = self.settings.get("default_transaction_read_only");
+        self.defaults_to("default_transaction_read_only")
+    }
+
+    /// Whether the session has set this default to on.
+    fn defaults_to(&self, name: &str) -> bool {
+        let set = self.settings.get(name);
         set.is_some_and(|set| {
             let value = set.sql.rsplit(" TO ").next().unwrap_or_default();
             is_on(value.trim_matches('\''))
@@ -461,7 +481,7 @@ impl Session {
             return Ok(tag(command));
         };
         let changed = block.has_changed_tables();
-        let chained = block.chained();
+        let chained = self.chained_options();
         if self.links.is_empty() {
             self.close_block(commit);
             if chain {
@@ -520,7 +540,7 @@ impl Session {
             return Ok(tag("COMMIT"));
         };
         let changed = block.has_changed_tables();
-        let chained = block.chained();
+        let chained = self.chained_options();
         self.client.hold_for_caller();
         let ended = self.commit_all().await;
         let committed = matches!(ended, Ok(Ended::Committed));

@@ -193,7 +193,7 @@ pub const WRITES: &[Text] = &[
         0,
     ),
     t(
-        "DELETE FROM items WHERE user_id = {k} AND id > 5 RETURNING note",
+        "DELETE FROM items WHERE user_id = {k} AND id > 5 RETURNING user_id",
         &[],
         1,
     ),

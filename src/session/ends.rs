@@ -88,6 +88,9 @@ pub(crate) struct Link {
     pub(crate) brought: Option<(usize, usize, usize)>,
     /// An error was said in the transaction.
     pub(crate) refused: bool,
+    /// A text was sent that may itself have ended the transaction and begun others: what became of settings that were changed in
+    /// it is not known.
+    pub(super) ends_itself: bool,
     /// A text of the client's that was sent otherwise than as its Query, as long as nothing else is under way.
     pub(crate) sent_text: Option<Box<SentText>>,
     /// What can be sent anew if its first Bind finds that the tables have changed.
@@ -306,6 +309,7 @@ impl Link {
             settings_touched: false,
             brought: None,
             refused: false,
+            ends_itself: false,
             sent_text: None,
             again: None,
             pin: None,
@@ -423,7 +427,10 @@ impl Link {
         if before != b'I' || self.status != b'I' {
             return;
         }
-        if self.settings_touched {
+        if std::mem::take(&mut self.ends_itself) {
+            self.doubt_settings();
+            self.begins_here();
+        } else if self.settings_touched {
             self.transaction_over(!self.refused);
         }
         self.refused = false;
@@ -469,7 +476,7 @@ impl Link {
     }
 
     /// If nobody has said what became of settings that were changed, they are not known.
-    fn doubt_settings(&mut self) {
+    pub(super) fn doubt_settings(&mut self) {
         if let Some(conn) = self.conn.as_mut().filter(|_| self.settings_touched) {
             conn.doubt(conn.settings.changed_names(&self.at_begin.0));
             conn.doubt(std::mem::take(&mut self.at_begin.1));

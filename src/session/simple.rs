@@ -374,7 +374,11 @@ impl Session {
                     block.failed = status == b'E';
                 }
             }
-            (Some(_), b'I') => self.close_block(true),
+            (Some(_), b'I') => {
+                // By what it was ended is not known: nor what became of its settings.
+                self.links.iter_mut().for_each(|link| link.doubt_settings());
+                self.close_block(true);
+            }
             // What failed by an error of ours the server knows nothing of.
             (Some(block), status) => block.failed |= status == b'E',
         }
@@ -450,6 +454,7 @@ impl Session {
                     .await?;
                 let link = &mut self.links[i];
                 link.sent_pieces = plan.sent;
+                link.ends_itself |= plan.apart;
                 frontend::query(&mut link.outbox, &plan.message);
                 self.replies.push(Reply::Query(Pass::On));
                 let error = self.relay().await?;

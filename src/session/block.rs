@@ -183,6 +183,37 @@ fn outside(what: &str) -> Fault {
     ))
 }
 
+const READ_ONLY: &str = "default_transaction_read_only";
+
+/// Whether a setting is set to on.
+fn is_set_on(settings: &Settings, name: &str) -> bool {
+    settings.get(name).is_some_and(|set| {
+        let value = set.sql.rsplit(" TO ").next().unwrap_or_default();
+        is_on(value.trim_matches('\''))
+    })
+}
+
+/// REPEATABLE READ or SERIALIZABLE, if that is set as the default.
+fn isolation_in(settings: &Settings) -> Option<Isolation> {
+    let set = settings.get("default_transaction_isolation")?;
+    let sql = set.sql.to_ascii_lowercase();
+    let has = |level| sql.contains(level);
+    has("serializable")
+        .then_some(Isolation::Serializable)
+        .or(has("repeatable").then_some(Isolation::RepeatableRead))
+}
+
+/// With what a transaction is by the session's default if its BEGIN says nothing, where that matters to us: of a single
+/// snapshot, read only.
+fn with_defaults(options: BeginOptions, settings: &Settings) -> BeginOptions {
+    let read_only = is_set_on(settings, READ_ONLY).then_some(true);
+    BeginOptions {
+        isolation: options.isolation.or(isolation_in(settings)),
+        read_only: options.read_only.or(read_only),
+        ..options
+    }
+}
+
 impl Session {
     /// `BEGIN`, `START TRANSACTION`.
     pub(super) async fn begin(
@@ -327,62 +358,32 @@ impl Session {
         Ok(acted)
     }
 
-    /// With what a transaction is by the session's default if its BEGIN says nothing, where that matters to us: of a single
-    /// snapshot, read only.
-    fn with_defaults(&self, options: BeginOptions) -> BeginOptions {
-        BeginOptions {
-            isolation: options.isolation.or(self.default_isolation()),
-            read_only: options
-                .read_only
-                .or(self.defaults_to_read_only().then_some(true)),
-            ..options
-        }
-    }
-
     /// What the transaction is begun with that is chained to the open one: it is like that, whatever the defaults are by now.
     fn chained_options(&self) -> BeginOptions {
         let Some(block) = &self.block else {
             return BeginOptions::default();
         };
         let chained = block.chained();
-        let on = |name| self.defaults_to(name).then_some(false);
+        let on = |name| is_set_on(&self.settings, name).then_some(false);
         let isolation = self.default_isolation().map(|_| Isolation::ReadCommitted);
         BeginOptions {
             isolation: chained.isolation.or(isolation),
-            read_only: chained.read_only.or(on("default_transaction_read_only")),
+            read_only: chained.read_only.or(on(READ_ONLY)),
             deferrable: chained.deferrable.or(on("default_transaction_deferrable")),
         }
-    }
-
-    fn defaults_to_read_only(&self) -> bool {
-        self.defaults_to("default_transaction_read_only")
-    }
-
-    /// Whether the session has set this default to on.
-    fn defaults_to(&self, name: &str) -> bool {
-        let set = self.settings.get(name);
-        set.is_some_and(|set| {
-            let value = set.sql.rsplit(" TO ").next().unwrap_or_default();
-            is_on(value.trim_matches('\''))
-        })
     }
 
     /// Whether Postgres refuses to write in the transaction, whatever the functions are that it calls.
     pub(super) fn is_read_only(&self) -> bool {
         match &self.block {
             Some(block) => block.options.read_only == Some(true),
-            None => self.defaults_to_read_only(),
+            None => is_set_on(&self.settings, READ_ONLY),
         }
     }
 
     /// REPEATABLE READ or SERIALIZABLE, if the session has made that its default.
     pub(super) fn default_isolation(&self) -> Option<Isolation> {
-        let set = self.settings.get("default_transaction_isolation")?;
-        let sql = set.sql.to_ascii_lowercase();
-        let has = |level| sql.contains(level);
-        has("serializable")
-            .then_some(Isolation::Serializable)
-            .or(has("repeatable").then_some(Isolation::RepeatableRead))
+        isolation_in(&self.settings)
     }
 
     /// A warning of our own, unless the client wants to hear of errors only.
@@ -414,7 +415,7 @@ impl Session {
         let sets = before.settings.difference(&self.settings, &[]).into_iter();
         let local = locals.iter().flat_map(|(name, set)| set.local_steps(name));
         let replay = sets.chain(local).map(Replayed::Set).collect();
-        let options = self.with_defaults(options);
+        let options = with_defaults(options, &before.settings);
         self.block = Some(Box::new(Block {
             begin: options,
             options,

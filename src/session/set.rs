@@ -166,7 +166,8 @@ impl Session {
         set: Option<Set>,
         text: &str,
     ) -> Result<Acted, Fault> {
-        let i = self.link(Need::along(self.any_host())).await?;
+        // Something of ours in front of it would make a pipeline of it, and Postgres warns only where there is none.
+        let i = self.link(Need::plain(self.any_host())).await?;
         if self.block.is_none() && self.batch.now == b'Q' {
             // Without effect but for a warning.
             self.run_on(i, text).await?;

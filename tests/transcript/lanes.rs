@@ -133,6 +133,11 @@ impl Lanes {
         ROOMS.len()
     }
 
+    /// Sessions wait for each other's server connections there.
+    pub fn is_tight(lane: usize) -> bool {
+        ROOMS[lane].pool < ROOMS[lane].streams
+    }
+
     pub fn name(lane: usize) -> String {
         let Room {
             pool,

@@ -123,5 +123,29 @@ async fn a_chained_transaction_takes_no_new_default() {
             }
         }
         assert_eq!(seen[0], seen[1], "{setting}");
+        // The default is set before, and an error comes in between.
+        let mut seen = [Vec::new(), Vec::new()];
+        for (client, seen) in [&ours, &plain].into_iter().zip(&mut seen) {
+            let set = format!("SET default_transaction_{setting}");
+            client.batch_execute(&set).await.unwrap();
+            client.batch_execute("BEGIN").await.unwrap();
+            client.batch_execute("CLOSE nosuch").await.unwrap_err();
+            for sql in [
+                "ROLLBACK AND CHAIN",
+                "COMMIT AND CHAIN",
+                "COMMIT",
+                "RESET ALL",
+            ] {
+                client.batch_execute(sql).await.unwrap();
+                seen.push(
+                    client
+                        .query_one(shown, &[])
+                        .await
+                        .unwrap()
+                        .get::<_, String>(0),
+                );
+            }
+        }
+        assert_eq!(seen[0], seen[1], "{setting}, with an error");
     }
 }

@@ -184,6 +184,7 @@ fn outside(what: &str) -> Fault {
 }
 
 const READ_ONLY: &str = "default_transaction_read_only";
+const DEFERRABLE: &str = "default_transaction_deferrable";
 
 /// Whether a setting is set to on.
 fn is_set_on(settings: &Settings, name: &str) -> bool {
@@ -206,11 +207,11 @@ fn isolation_in(settings: &Settings) -> Option<Isolation> {
 /// With what a transaction is by the session's default if its BEGIN says nothing, where that matters to us: of a single
 /// snapshot, read only.
 fn with_defaults(options: BeginOptions, settings: &Settings) -> BeginOptions {
-    let read_only = is_set_on(settings, READ_ONLY).then_some(true);
+    let on = |name| is_set_on(settings, name).then_some(true);
     BeginOptions {
         isolation: options.isolation.or(isolation_in(settings)),
-        read_only: options.read_only.or(read_only),
-        ..options
+        read_only: options.read_only.or(on(READ_ONLY)),
+        deferrable: options.deferrable.or(on(DEFERRABLE)),
     }
 }
 
@@ -363,13 +364,14 @@ impl Session {
         let Some(block) = &self.block else {
             return BeginOptions::default();
         };
-        let chained = block.chained();
+        // An error has undone what was said since: it is as the transaction began, by the defaults of then.
+        let chained = with_defaults(block.chained(), &block.before.settings);
         let on = |name| is_set_on(&self.settings, name).then_some(false);
         let isolation = self.default_isolation().map(|_| Isolation::ReadCommitted);
         BeginOptions {
             isolation: chained.isolation.or(isolation),
             read_only: chained.read_only.or(on(READ_ONLY)),
-            deferrable: chained.deferrable.or(on("default_transaction_deferrable")),
+            deferrable: chained.deferrable.or(on(DEFERRABLE)),
         }
     }
 

@@ -24,6 +24,8 @@ pub struct ServerConn {
     pub pid: i32,
     /// ParameterStatus values as the server last said them, in its order.
     pub parameters: Vec<(String, String)>,
+    /// What they were at login, once one has changed since.
+    at_login: Option<Vec<(String, String)>>,
     /// Statements that the server holds for us.
     pub statements: Statements,
     /// The settings in force.
@@ -52,6 +54,7 @@ impl ServerConn {
             key: login.key.into(),
             pid: login.pid,
             parameters: login.parameters,
+            at_login: None,
             statements: Statements::new(statement_cap),
             settings: Settings::default(),
             unsure: Vec::new(),
@@ -77,9 +80,34 @@ impl ServerConn {
     pub fn report(&mut self, name: &str, value: &str) {
         match self.parameters.iter_mut().find(|(known, _)| known == name) {
             Some((_, old)) if old == value => {}
-            Some((_, old)) => *old = value.to_owned(),
+            Some(_) => {
+                self.at_login.get_or_insert_with(|| self.parameters.clone());
+                for (_, old) in self
+                    .parameters
+                    .iter_mut()
+                    .filter(|(known, _)| known == name)
+                {
+                    value.clone_into(old);
+                }
+            }
             None => self.parameters.push((name.to_owned(), value.to_owned())),
         }
+    }
+
+    /// A parameter that the server says is another than at login, though by all that we know nobody has set it. Outside of any
+    /// transaction there is none; a connection of which we do not know the settings must not go to another session.
+    pub fn is_set_unknown(&self) -> Option<&str> {
+        let before = self.at_login.as_ref()?;
+        let changed = self.parameters.iter().filter(|now| !before.contains(now));
+        let mut changed = changed.map(|(name, _)| name.as_str());
+        changed.find(|name| {
+            let derived = matches!(
+                *name,
+                "is_superuser" | "session_authorization" | "in_hot_standby"
+            );
+            let lower = name.to_ascii_lowercase();
+            !derived && self.settings.get(&lower).is_none() && !self.unsure.contains(&lower)
+        })
     }
 
     /// The values of these settings are not known any more.

@@ -502,6 +502,13 @@ impl Link {
             if !idle || self.walked < conn.inbox.len() {
                 return self.pool.discard(conn);
             }
+            if let Some(name) = conn.is_set_unknown() {
+                tracing::warn!(
+                    host = self.pool.host,
+                    "closing a server connection: its {name} is not what it should be"
+                );
+                return self.pool.discard(conn);
+            }
             conn.inbox.clear();
             buffers::take_back(&mut conn.inbox);
             buffers::take_back(&mut self.outbox);

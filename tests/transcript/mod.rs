@@ -2,7 +2,7 @@
 //! host, and what comes back is the same, message by message and byte by byte ([`compare`] says what is left out).
 //!
 //! What is made depends on the seed and the stream's number alone. Environment: `TRANSCRIPT_STREAMS`, `TRANSCRIPT_SEED`,
-//! `TRANSCRIPT_ONLY` (the number of one stream).
+//! `TRANSCRIPT_ONLY` (the number of one stream), `TRANSCRIPT_SHOWN` (it ends after so many differences).
 
 mod client;
 mod compare;
@@ -26,8 +26,8 @@ use self::message::Message;
 const STREAMS: u64 = 300;
 /// Of those with statements prepared by SQL.
 const PREPARED: u64 = 140;
-/// So many differences are shown.
-const SHOWN: usize = 8;
+/// So many differences are shown; `TRANSCRIPT_SHOWN` says otherwise.
+const SHOWN: u64 = 8;
 
 /// Makes the stream of a seed and a number.
 type Make = fn(u64, u64, [i64; 2]) -> generator::Stream;
@@ -104,6 +104,7 @@ async fn run(make: Make, seed: u64, numbers: std::ops::Range<u64>, pressure: Pre
     let faults = Mutex::new(Vec::new());
     let done = AtomicU64::new(0);
     let began = std::time::Instant::now();
+    let most = variable("SHOWN").unwrap_or(SHOWN) as usize;
     let count = Lanes::count() as u64;
     tokio::task::block_in_place(|| {
         std::thread::scope(|scope| {
@@ -123,7 +124,7 @@ async fn run(make: Make, seed: u64, numbers: std::ops::Range<u64>, pressure: Pre
                     scope.spawn(move || {
                         loop {
                             let number = next.fetch_add(count, Ordering::Relaxed);
-                            if !numbers.contains(&number) || faults.lock().unwrap().len() >= SHOWN {
+                            if !numbers.contains(&number) || faults.lock().unwrap().len() >= most {
                                 return;
                             }
                             if pressure == Pressure::None && Lanes::is_tight(lane) {

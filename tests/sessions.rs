@@ -1,5 +1,5 @@
 //! Many sessions over few server connections: each sees its own settings, statements and transactions, whatever the others
-//! do and however they end; and what becomes of a session when a host is lost under it.
+//! do and however they end.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use rand::{Rng, SeedableRng};
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-use crate::support::raw::{b, cs, d, done, e, p, pbe, q, s};
+use crate::support::raw::{b, cs, e, p, pbe, q, s};
 use crate::support::{Hosts, Proxy, Raw, connect, wait_until};
 
 /// Users 0..16 with a row each. Users of shards 0-3 are on host a, 4-7 on host b.
@@ -462,158 +462,6 @@ async fn a_changed_table_does_not_spoil_prepared_statements_for_good() {
         "{answer:?}"
     );
     assert_eq!(ask(&mut raw).len(), 5);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_host_lost_in_the_middle_of_things() {
-    let mut hosts = Hosts::provisioned(2, 8).await;
-    let proxy = Proxy::start(&hosts);
-    let addr = proxy.addr();
-    let client = proxy.client().await;
-    client
-        .batch_execute("INSERT INTO users (id, name) VALUES (1, 'a')")
-        .await
-        .unwrap();
-    client
-        .batch_execute("INSERT INTO users (id, name) VALUES (5, 'b')")
-        .await
-        .unwrap();
-    // A write, a read of all, a batch over both hosts and a COPY, all of them on host b when it goes.
-    // What is sent before, and what after.
-    type Script = (&'static str, Vec<Vec<u8>>, Option<Vec<u8>>);
-    let scripts: [Script; 5] = [
-        (
-            "a write",
-            vec![q("UPDATE users SET name = 'lost' WHERE id = 5")],
-            None,
-        ),
-        ("a gather", vec![q("SELECT name FROM users")], None),
-        (
-            "a gather in the extended protocol",
-            vec![pbe("SELECT name FROM users", &[]), s()],
-            None,
-        ),
-        (
-            "a batch",
-            vec![
-                pbe("UPDATE users SET name = 'lost' WHERE id = 1", &[]),
-                pbe("SELECT name FROM users WHERE id = 5", &[]),
-                s(),
-            ],
-            None,
-        ),
-        (
-            "a COPY",
-            vec![
-                q("COPY likes (user_id, photo_id) FROM STDIN /* presplit: key=5 */"),
-                d("5\t1\n"),
-            ],
-            Some(done()),
-        ),
-    ];
-    let direct = hosts.client(1).await;
-    direct
-        .batch_execute("BEGIN; LOCK TABLE shard_0005.users")
-        .await
-        .unwrap();
-    let mut raws: Vec<Raw> = scripts.iter().map(|_| Raw::connect(addr)).collect();
-    for (raw, (_, frames, _)) in raws.iter_mut().zip(&scripts) {
-        raw.send(&frames.concat());
-    }
-    let direct = hosts.client(1).await;
-    wait_until("all of it is under way", || async {
-        let sql = "SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND (wait_event_type = 'Lock' OR query LIKE 'COPY%')";
-        direct.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 5
-    })
-    .await;
-    hosts.clusters[1].crash();
-    for (raw, (name, _, end)) in raws.iter_mut().zip(&scripts) {
-        if let Some(end) = end {
-            raw.send(end);
-        }
-        let answer = raw.until_ready(1);
-        let error = answer
-            .iter()
-            .find(|l| l.starts_with("E "))
-            .unwrap_or_else(|| panic!("{name}: {answer:?}"));
-        assert!(
-            error.starts_with("E VERROR") && error.contains("host \"b\""),
-            "{name}: the session goes on: {answer:?}"
-        );
-        assert_eq!(answer.last().unwrap(), "Z I", "{name}");
-        // It can write on the other host at once.
-        assert_eq!(
-            raw.query("UPDATE users SET name = name WHERE id = 1"),
-            ["C UPDATE 1", "Z I"],
-            "{name}"
-        );
-        assert_eq!(
-            raw.query("SELECT name FROM users WHERE id = 1")[1],
-            "D a",
-            "{name}: what the batch wrote is undone"
-        );
-        let pipeline = [
-            pbe("UPDATE users SET name = name WHERE id = 1", &[]),
-            pbe("SELECT 1", &[]),
-            s(),
-        ]
-        .concat();
-        assert_eq!(raw.ask(&pipeline, 1).len(), 8, "{name}");
-        raw.assert_silent();
-    }
-    hosts.clusters[1].start();
-    let client = proxy.client().await;
-    wait_until("host b is back", || async {
-        client
-            .query("SELECT * FROM users WHERE id = 5", &[])
-            .await
-            .is_ok()
-    })
-    .await;
-    // A crash may take what was not flushed.
-    client
-        .batch_execute("INSERT INTO users (id, name) VALUES (5, 'b') ON CONFLICT DO NOTHING")
-        .await
-        .unwrap();
-    for raw in &mut raws {
-        assert_eq!(
-            raw.query("SELECT name FROM users WHERE id IN (1, 5)").len(),
-            5
-        );
-        raw.assert_silent();
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lost_host_ends_the_block_that_used_it() {
-    let mut hosts = Hosts::provisioned(2, 8).await;
-    let proxy = Proxy::start(&hosts);
-    let mut raw = Raw::connect(proxy.addr());
-    for sql in [
-        "BEGIN",
-        "INSERT INTO users (id, name) VALUES (1, 'a')",
-        "SELECT name FROM users WHERE id = 5",
-        "SAVEPOINT s",
-    ] {
-        raw.query(sql);
-    }
-    hosts.clusters[1].crash();
-    let answer = raw.query("SELECT name FROM users WHERE id = 5");
-    assert!(
-        answer
-            .iter()
-            .any(|l| l.starts_with("E VERROR") && l.contains("host \"b\"")),
-        "{answer:?}"
-    );
-    assert_eq!(answer.last().unwrap(), "Z E");
-    // What b had done cannot be brought back.
-    assert!(raw.query("ROLLBACK TO s")[0].contains("C25P02"));
-    assert_eq!(raw.query("COMMIT"), ["C ROLLBACK", "Z I"]);
-    assert_eq!(
-        raw.query("SELECT count(*) FROM users WHERE id = 1")[1],
-        "D 0"
-    );
-    hosts.clusters[1].start();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

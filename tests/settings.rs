@@ -2,7 +2,7 @@
 
 use tokio_postgres::Client;
 
-use crate::support::{Hosts, Proxy};
+use crate::support::{Hosts, Proxy, Raw};
 
 async fn date(client: &Client) -> String {
     let sql = "SELECT to_char('01/02/2024'::date, 'YYYY-MM-DD') FROM users WHERE id = $1";
@@ -148,4 +148,64 @@ async fn a_chained_transaction_takes_no_new_default() {
         }
         assert_eq!(seen[0], seen[1], "{setting}, with an error");
     }
+}
+
+/// However the transaction ends in which a connection is brought to a session's settings: they are in force for that session
+/// afterwards, and for no other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn settings_that_are_undone_with_a_transaction_are_brought_about_anew() {
+    let hosts = Hosts::provisioned(1, 2).await;
+    hosts.write_map(&hosts.map_text(1, "").replace("pool = 10", "pool = 1"));
+    let proxy = Proxy::start(&hosts);
+    let texts: [&[&str]; 14] = [
+        &["BEGIN", "SELECT 1; ROLLBACK; SELECT 2"],
+        &["BEGIN", "SELECT 1; ROLLBACK"],
+        &["BEGIN", "SELECT 1; COMMIT; SELECT 1/0"],
+        &["BEGIN", "SELECT 1", "ROLLBACK"],
+        &["BEGIN", "SELECT 1/0", "ROLLBACK"],
+        &["BEGIN", "SELECT 1/0", "COMMIT"],
+        &["BEGIN", "SELECT 1/0; COMMIT", "COMMIT"],
+        &[
+            "BEGIN",
+            "SAVEPOINT a",
+            "SELECT 1/0",
+            "ROLLBACK TO a",
+            "ROLLBACK",
+        ],
+        &[
+            "BEGIN",
+            "CLOSE nosuch",
+            "ROLLBACK AND CHAIN",
+            "SELECT 1",
+            "ROLLBACK",
+        ],
+        &["BEGIN", "SELECT 1", "ROLLBACK AND CHAIN", "ROLLBACK"],
+        &["BEGIN; SELECT 1; ROLLBACK"],
+        &["SELECT 1; SELECT 1/0"],
+        &["BEGIN; SELECT 1; COMMIT; SELECT 1/0"],
+        &["SET work_mem = '9MB'; SELECT 1/0"],
+    ];
+    for texts in texts {
+        let mut mine = Raw::connect(proxy.addr());
+        mine.query(
+            "SET TimeZone = 'Asia/Tokyo'; SET work_mem = '7MB'; SET application_name = 'mine'",
+        );
+        for theirs in [
+            "SELECT 1",
+            "SET work_mem = '5MB'; SET TimeZone = 'Asia/Kolkata'",
+        ] {
+            let mut other = Raw::connect(proxy.addr());
+            other.query(theirs);
+            let see = "SELECT concat_ws(' ', current_setting('work_mem'), current_setting('TimeZone'), current_setting('application_name'))";
+            let seen = other.query(see)[1].clone();
+            for text in texts {
+                mine.query(text);
+            }
+            for _ in 0..2 {
+                assert_eq!(mine.query(see)[1], "D 7MB Asia/Tokyo mine", "{texts:?}");
+                assert_eq!(other.query(see)[1], seen, "{texts:?}");
+            }
+        }
+    }
+    assert!(!proxy.log().contains("not what it should be"));
 }

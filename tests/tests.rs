@@ -27,6 +27,7 @@ mod large;
 mod layers;
 mod leak;
 mod lifecycle;
+mod lost;
 mod migrations;
 mod orm;
 mod pins;

@@ -28,10 +28,12 @@ pub struct ServerConn {
     at_login: Option<Vec<(String, String)>>,
     /// Statements that the server holds for us.
     pub statements: Statements,
-    /// The settings in force.
-    pub settings: Settings,
-    /// Settings whose value is not known (a rollback to a savepoint may have undone them): set anew before use.
-    pub unsure: Vec<String>,
+    /// The settings in force, but for those in `unsure`.
+    settings: Settings,
+    /// Names that were set since the server was last known to have committed: whatever ends otherwise may undo them.
+    uncommitted: Vec<String>,
+    /// Settings whose value is not known: set anew before use.
+    unsure: Vec<String>,
     /// The statement `BEGIN` is prepared under the name `presplit_begin`.
     pub begin_prepared: bool,
     /// The statement `COMMIT` is prepared under the name `presplit_commit`.
@@ -57,6 +59,7 @@ impl ServerConn {
             at_login: None,
             statements: Statements::new(statement_cap),
             settings: Settings::default(),
+            uncommitted: Vec::new(),
             unsure: Vec::new(),
             begin_prepared: false,
             commit_prepared: false,
@@ -70,6 +73,7 @@ impl ServerConn {
     pub(super) fn forget_all(&mut self, statement_cap: usize) {
         self.statements = Statements::new(statement_cap);
         self.settings = Settings::default();
+        self.uncommitted.clear();
         self.unsure.clear();
         self.begin_prepared = false;
         self.commit_prepared = false;
@@ -108,6 +112,66 @@ impl ServerConn {
             let lower = name.to_ascii_lowercase();
             !derived && self.settings.get(&lower).is_none() && !self.unsure.contains(&lower)
         })
+    }
+
+    /// The settings in force, but for [`ServerConn::unsure`].
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Settings whose value is not known: a transaction that set them has ended otherwise than by its commit, or may have.
+    pub fn unsure(&self) -> &[String] {
+        &self.unsure
+    }
+
+    /// Whether the connection is known to be at these settings.
+    pub fn is_at(&self, wanted: &Settings) -> bool {
+        self.unsure.is_empty() && self.settings.same(wanted)
+    }
+
+    /// The statements that bring it to these settings.
+    pub fn steps_to(&self, wanted: &Settings) -> Vec<String> {
+        self.settings.difference(wanted, &self.unsure)
+    }
+
+    /// Brought to these settings by [`ServerConn::steps_to`], in a transaction that is still to be committed.
+    pub fn brought_to(&mut self, wanted: Settings) {
+        let unsure = std::mem::take(&mut self.unsure);
+        self.touch(unsure);
+        self.change(wanted);
+    }
+
+    /// The settings in force are these, by statements in a transaction that is still to be committed.
+    pub fn change(&mut self, settings: Settings) {
+        if !self.settings.same(&settings) {
+            self.touch(self.settings.changed_names(&settings));
+        }
+        self.settings = settings;
+    }
+
+    fn touch(&mut self, names: Vec<String>) {
+        for name in names {
+            if !self.uncommitted.contains(&name) {
+                self.uncommitted.push(name);
+            }
+        }
+    }
+
+    /// The server has committed all that it was sent.
+    pub fn committed(&mut self) {
+        self.uncommitted.clear();
+    }
+
+    /// Whether something was set that may yet be undone.
+    pub fn has_uncommitted(&self) -> bool {
+        !self.uncommitted.is_empty()
+    }
+
+    /// What was set since the last known commit is undone, or parts of it: none of it is known any more. (What it was before is
+    /// not worked out: an error anywhere, in a text of several transactions, say, would have to be placed among the settings.)
+    pub fn undone(&mut self) {
+        let uncommitted = std::mem::take(&mut self.uncommitted);
+        self.doubt(uncommitted);
     }
 
     /// The values of these settings are not known any more.

@@ -455,7 +455,7 @@ impl State {
             if conn.worker == wish.worker {
                 score += 4;
             }
-            if conn.settings.same(wish.settings) && conn.unsure.is_empty() {
+            if conn.is_at(wish.settings) {
                 score += 2;
             }
             match wish.statement {

@@ -683,6 +683,7 @@ impl Session {
         let savepoint = &block.savepoints[at];
         let (settings, hint) = (savepoint.settings.clone(), savepoint.hint.clone());
         let replay = savepoint.replay;
+        let has_set = block.has_sets();
         block.local_hint = savepoint.local_hint.clone();
         block.options = savepoint.options;
         let locals = std::mem::replace(&mut block.locals, savepoint.locals.clone());
@@ -695,9 +696,11 @@ impl Session {
             block.tables = BlockTables::Changed;
         }
         // What was set when on which connection, and what of it is undone, is not worked out: all of it is set anew.
-        for link in self.links.iter_mut().filter(|link| link.settings_touched) {
-            if let Some(conn) = &mut link.conn {
-                let all = [&conn.settings, &now, &settings, &locals].map(|s| {
+        for link in &mut self.links {
+            if let Some(conn) = link.conn.as_mut()
+                && (has_set || conn.has_uncommitted())
+            {
+                let all = [conn.settings(), &now, &settings, &locals].map(|s| {
                     s.iter()
                         .map(|(name, _)| name.to_owned())
                         .collect::<Vec<_>>()

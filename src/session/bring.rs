@@ -42,24 +42,23 @@ impl Session {
         let first = block.is_none() && !link.unsynced;
         // What the batch has set until its end.
         let late = Some(&self.batch.locals).filter(|locals| first && !locals.is_empty());
-        if conn.unsure.is_empty() && conn.settings.same(wanted) && late.is_none() {
+        if conn.is_at(wanted) && late.is_none() {
             return Ok(());
         }
-        let mut sets = conn.settings.difference(wanted, &conn.unsure);
+        let mut sets = conn.steps_to(wanted);
         if first && (bring == Bring::Before || for_the_next(&sets)) {
             // What the batch has set since its transaction began elsewhere is set in the one that begins here.
             let before = self.batch.before();
             let base = before.map_or(wanted, |before| &before.settings);
             push_settings(&mut link.outbox, &mut self.replies, conn, base);
             sets = base.difference(wanted, &[]);
-            link.begins_here();
         } else if !first {
             let locals = block.map_or(&self.batch.locals, |block| &block.locals);
             // SET beats an earlier SET LOCAL, which must be in force again behind it.
-            let changed = conn.settings.changed_names(wanted);
+            let changed = conn.settings().changed_names(wanted);
             let changed = changed
                 .iter()
-                .chain(&conn.unsure)
+                .chain(conn.unsure())
                 .filter(|name| path.is_none() || *name != "search_path");
             for name in changed {
                 let local = locals.get(name);
@@ -75,11 +74,7 @@ impl Session {
         if sets.is_empty() {
             return Ok(());
         }
-        if let Some(conn) = &mut link.conn {
-            conn.unsure.clear();
-            conn.settings = wanted.clone();
-        }
-        link.settings_touched = true;
+        conn.brought_to(wanted.clone());
         let from = link.outbox.len();
         link.unsynced |= self.block.is_none();
         self.push_ours(i, &sets);
@@ -92,19 +87,17 @@ impl Session {
     pub(super) fn bring_before_begin(&mut self, link: &mut super::ends::Link, plain_begin: bool) {
         let outside = self.settings_outside_block();
         let Some(conn) = &mut link.conn else { return };
-        let sets = conn.settings.difference(&outside, &conn.unsure);
+        let sets = conn.steps_to(&outside);
         let snapshot = sets.iter().any(|sql| takes_snapshot(sql));
         if for_the_next(&sets) || snapshot && !plain_begin {
             push_settings(&mut link.outbox, &mut self.replies, conn, &outside);
-            link.begins_here();
             return;
         }
         for sql in &sets {
             push_step(&mut link.outbox, sql, b"");
             self.replies.push(Reply::Ours { closes: false });
         }
-        conn.unsure.clear();
-        conn.settings = outside;
+        conn.brought_to(outside);
     }
 
     /// The settings that would be in force if the open block were rolled back.
@@ -183,13 +176,12 @@ pub(super) fn push_settings(
     conn: &mut ServerConn,
     wanted: &Settings,
 ) {
-    let sets = conn.settings.difference(wanted, &conn.unsure);
+    let sets = conn.steps_to(wanted);
     if !sets.is_empty() {
         frontend::query(outbox, sets.join(";").as_bytes());
         replies.push(Reply::Bring);
     }
-    conn.unsure.clear();
-    conn.settings = wanted.clone();
+    conn.brought_to(wanted.clone());
 }
 
 /// One statement of ours that is answered by [`Reply::Ours`].

@@ -314,11 +314,9 @@ impl Session {
 
     /// The search_path is that of some shard now.
     fn doubt_path(&mut self, lanes: &[Lane]) {
-        let in_block = self.block.is_some();
         for lane in lanes {
             if let Some(link) = self.links.get_mut(lane.link) {
                 link.unsynced = false;
-                link.settings_touched |= in_block;
                 if let Some(conn) = &mut link.conn {
                     conn.doubt(["search_path".to_owned()]);
                 }

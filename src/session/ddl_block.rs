@@ -116,7 +116,6 @@ impl Session {
         let text = format!("{path};\n{}", questions(schema, false).join(";\n"));
         let answers = self.rows_of(i, &text).await;
         let link = &mut self.links[i];
-        link.settings_touched = true;
         if let Some(conn) = &mut link.conn {
             conn.doubt(["search_path".to_owned()]);
         }

@@ -15,7 +15,7 @@ use super::errors::Fault;
 use super::parameters::Reported;
 use super::pins::Pin;
 use super::replies::{Made, Pass};
-use crate::pool::{Pool, ServerConn, Settings};
+use crate::pool::{Pool, ServerConn};
 use crate::shardmap::{HostId, ShardId, ShardMap};
 use crate::sql::shape::Shape;
 use crate::wire::stream::Stream;
@@ -79,10 +79,6 @@ pub(crate) struct Link {
     pub(crate) only_described: bool,
     /// Transaction status of the last ReadyForQuery: I, T or E.
     pub(crate) status: u8,
-    /// Settings that were in force when the transaction began, and those that were unsure: a rollback brings them back.
-    at_begin: (Settings, Vec<String>),
-    /// A setting was changed on it since then.
-    pub(crate) settings_touched: bool,
     /// Where in the outbox the statements begin that bring settings about, ahead of anything else of the transaction; how
     /// many they are, and where they end.
     pub(crate) brought: Option<(usize, usize, usize)>,
@@ -287,7 +283,6 @@ impl Link {
         pool: Arc<Pool>,
         conn: Box<ServerConn>,
     ) -> Link {
-        let at_begin = (conn.settings.clone(), conn.unsure.clone());
         Link {
             host,
             pool,
@@ -305,8 +300,6 @@ impl Link {
             unsynced: false,
             only_described: false,
             status: b'I',
-            at_begin,
-            settings_touched: false,
             brought: None,
             refused: false,
             ends_itself: false,
@@ -335,6 +328,8 @@ impl Link {
 
     /// Marks `n` more bytes as dealt with.
     pub(crate) fn take(&mut self, n: usize) {
+        // Whoever takes it: what it undoes is not known to stand. (In the middle of a message it is a byte like others.)
+        self.refused |= self.unread().first() == Some(&b'E');
         self.walked += n;
     }
 
@@ -401,23 +396,15 @@ impl Link {
         self.middle.pass = Pass::On;
     }
 
-    /// A transaction begins here: its rollback brings back what is in force now.
-    pub(crate) fn begins_here(&mut self) {
-        if let Some(conn) = &self.conn {
-            self.at_begin = (conn.settings.clone(), conn.unsure.clone());
-        }
-        self.settings_touched = false;
-        self.refused = false;
-    }
-
     /// The transaction has ended: what was set in it stays, or is undone.
     pub(crate) fn transaction_over(&mut self, committed: bool) {
-        if let Some(conn) = &mut self.conn
-            && !committed
-        {
-            (conn.settings, conn.unsure) = self.at_begin.clone();
+        if let Some(conn) = &mut self.conn {
+            match committed {
+                true => conn.committed(),
+                false => conn.undone(),
+            }
         }
-        self.begins_here();
+        self.refused = false;
     }
 
     /// ReadyForQuery has come behind which nothing is owed; `before` it the status was this. Of a block the session knows how it ends.
@@ -427,13 +414,8 @@ impl Link {
         if before != b'I' || self.status != b'I' {
             return;
         }
-        if std::mem::take(&mut self.ends_itself) {
-            self.doubt_settings();
-            self.begins_here();
-        } else if self.settings_touched {
-            self.transaction_over(!self.refused);
-        }
-        self.refused = false;
+        let ends_itself = std::mem::take(&mut self.ends_itself);
+        self.transaction_over(!self.refused && !ends_itself);
     }
 
     /// Takes the connection out for good. It is not idle on the server, or not known to be.
@@ -477,9 +459,8 @@ impl Link {
 
     /// If nobody has said what became of settings that were changed, they are not known.
     pub(super) fn doubt_settings(&mut self) {
-        if let Some(conn) = self.conn.as_mut().filter(|_| self.settings_touched) {
-            conn.doubt(conn.settings.changed_names(&self.at_begin.0));
-            conn.doubt(std::mem::take(&mut self.at_begin.1));
+        if let Some(conn) = &mut self.conn {
+            conn.undone();
         }
     }
 

@@ -19,7 +19,7 @@ use crate::route::SessionState;
 use crate::route::{self, Bound, Recipe, Values};
 use crate::shardmap::{HostId, ShardId};
 use crate::sql::shape::Shape;
-use crate::wire::backend::{self, CommandComplete};
+use crate::wire::backend::{self, CommandComplete, ErrorView};
 use crate::wire::frame;
 use crate::wire::frontend::{self, Bind, Kind};
 
@@ -429,14 +429,24 @@ impl Session {
         Ok(to)
     }
 
-    /// The header of the next message of a link.
+    /// The header of the next message of a link. An error is there as a whole, and not the server's last word: that is a fault.
     pub(super) async fn next_message(&mut self, i: usize) -> Result<(u8, usize), Fault> {
         loop {
             let link = &self.links[i];
             match frame::header(link.unread()) {
-                Ok(Some(header)) if header.tag == b'E' && link.has_ended_wait() => {
+                Ok(Some(header)) if header.tag == b'E' => {
                     self.have(i, header.len).await?;
-                    self.links[i].reword_next(header.len);
+                    let link = &mut self.links[i];
+                    if link.has_ended_wait() {
+                        link.reword_next(header.len);
+                        continue;
+                    }
+                    let body = &link.unread()[frame::HEADER..header.len];
+                    return match ErrorView::decode(body) {
+                        Ok(view) if view.is_fatal() => Err(Fault::ended(&link.pool.host, &view)),
+                        Ok(_) => Ok((header.tag, header.len)),
+                        Err(_) => Err(Fault::protocol(&link.pool.host, b'E')),
+                    };
                 }
                 Ok(Some(header)) => return Ok((header.tag, header.len)),
                 Ok(None) => self.fill_link(i).await?,

@@ -216,11 +216,11 @@ impl Session {
             let plain = self.block.as_ref().is_some_and(|b| b.begin() == "BEGIN");
             self.bring_before_begin(&mut link, plain);
             self.push_begin(&mut link);
-            if link.settings_touched
+            if self.block.as_ref().is_some_and(|b| b.has_sets())
                 && let Some(conn) = &mut link.conn
             {
                 // What the block has set was replayed.
-                conn.settings = self.settings.clone();
+                conn.change(self.settings.clone());
             }
         }
         self.links.push(link);
@@ -267,7 +267,6 @@ impl Session {
                 block.writers.enlist(&link.pool.host, conn.pid);
             }
         }
-        link.settings_touched = block.has_sets();
         for text in block.replay() {
             push_step(&mut link.outbox, &text, b"");
             self.replies.push(Reply::Ours { closes: false });

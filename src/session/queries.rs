@@ -139,11 +139,7 @@ impl Session {
                 b'D' => rows.push(row(body)),
                 b'C' => answers.push(std::mem::take(&mut rows)),
                 b'E' => {
-                    let view = ErrorView::decode(body)?;
-                    if view.is_fatal() {
-                        return Err(Fault::ended(&link.pool.host, &view));
-                    }
-                    refused = Some(view.to_fields());
+                    refused = Some(ErrorView::decode(body)?.to_fields());
                 }
                 b'N' | b'A' => self.client.outbox.extend_from_slice(&message),
                 b'S' => drop(pass_status(&mut self.client, link, &message)),

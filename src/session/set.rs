@@ -149,11 +149,9 @@ impl Session {
             if (all || i == active)
                 && let Some(conn) = &mut link.conn
             {
-                conn.settings = changed(&conn.settings);
-                match all || link.unsynced {
-                    true => link.settings_touched = true,
-                    // It is committed.
-                    false => link.begins_here(),
+                conn.change(changed(conn.settings()));
+                if !all && !link.unsynced {
+                    conn.committed();
                 }
             }
         }
@@ -212,7 +210,6 @@ impl Session {
             None => self.batch.locals = self.batch.locals.with(name, set),
         }
         for link in &mut self.links {
-            link.settings_touched = true;
             if let Some(conn) = link.conn.as_mut().filter(|_| name == "search_path") {
                 // A statement that needs the path of its shard must not rely on the one that was set before.
                 conn.doubt(["search_path".to_owned()]);

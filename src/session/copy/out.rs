@@ -8,7 +8,7 @@ use super::super::prepareds::Several;
 use crate::route::{Bound, Values};
 use crate::shardmap::ShardId;
 use crate::sql::copy::{Format, Header, Options};
-use crate::wire::backend::{self, CommandComplete, ErrorView};
+use crate::wire::backend::{self, CommandComplete};
 use crate::wire::{frame, frontend};
 
 /// Shards asked in one write.
@@ -166,8 +166,6 @@ impl Session {
                     gathered.rows += rows.unwrap_or(0);
                 }
                 b'E' => {
-                    self.have(i, len).await?;
-                    self.check_alive(i, len)?;
                     self.pass_message(i, len).await?;
                     self.client.undo();
                     error = true;
@@ -183,18 +181,6 @@ impl Session {
             if tag == b'Z' {
                 return Ok(error);
             }
-        }
-    }
-
-    /// An error that ends the server connection is a fault.
-    fn check_alive(&self, i: usize, len: usize) -> Result<(), Fault> {
-        let link = &self.links[i];
-        let Ok(view) = ErrorView::decode(&link.unread()[frame::HEADER..len]) else {
-            return Err(Fault::protocol(&link.pool.host, b'E'));
-        };
-        match view.get(b'V').or(view.get(b'S')) {
-            Some(b"FATAL" | b"PANIC") => Err(Fault::ended(&link.pool.host, &view)),
-            _ => Ok(()),
         }
     }
 

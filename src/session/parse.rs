@@ -86,7 +86,9 @@ impl Session {
         }
         self.check_statement_is_new(&name)?;
         let routed = matches!(*statement.prepared, Prepared::Query(_) | Prepared::Pass(_));
-        self.batch.parsed |= matches!(*statement.prepared, Prepared::Query(_));
+        if matches!(*statement.prepared, Prepared::Query(_)) {
+            self.note_snapshot();
+        }
         if !name.is_empty() {
             self.note_statement(&name);
         }

@@ -6,6 +6,7 @@
 
 mod client;
 mod compare;
+mod ends;
 mod found;
 mod generator;
 mod lanes;
@@ -75,7 +76,7 @@ async fn streams_that_once_differed_do_not() {
         hang: client::HANG,
     };
     let mut faults = Vec::new();
-    for (what, messages) in found::streams() {
+    for (what, messages) in found::streams().into_iter().chain(ends::streams()) {
         let messages: Vec<_> = messages.into_iter().map(|m| m.about(job.users)).collect();
         let (postgres, presplit) = job.both(&manner, &messages);
         if compare::difference(&postgres, &presplit).is_some() {

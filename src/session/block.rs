@@ -400,6 +400,8 @@ impl Session {
 
     /// What a transaction may no longer be told once it has a snapshot (variable.c). That it is what it is may be said again.
     pub(super) fn check_in_time(&self, options: &BeginOptions) -> Result<(), Fault> {
+        let savepoint = self.block.as_ref().and_then(|b| b.savepoints.last());
+        let read_only = |savepoint: &Savepoint| savepoint.options.read_only == Some(true);
         let (late, now) = match &self.block {
             Some(block) => (block.snapshot, block.options),
             None => (
@@ -413,7 +415,12 @@ impl Session {
         } else if options.isolation.is_some_and(|other| other != level) {
             "SET TRANSACTION ISOLATION LEVEL must be called before any query"
         } else if options.read_only == Some(false) && now.read_only == Some(true) {
-            "transaction read-write mode must be set before any query"
+            match savepoint.is_some_and(read_only) {
+                true => "cannot set transaction read-write mode inside a read-only transaction",
+                false => "transaction read-write mode must be set before any query",
+            }
+        } else if options.deferrable.is_some() && savepoint.is_some() {
+            "SET TRANSACTION [NOT] DEFERRABLE cannot be called within a subtransaction"
         } else if options.deferrable.is_some() {
             "SET TRANSACTION [NOT] DEFERRABLE must be called before any query"
         } else {

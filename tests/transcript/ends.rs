@@ -38,6 +38,20 @@ pub fn streams() -> Vec<(&'static str, Vec<Message>)> {
             ],
         ),
         (
+            "in a savepoint",
+            vec![
+                q("BEGIN READ ONLY"),
+                q("SAVEPOINT a"),
+                q("DISCARD PLANS"),
+                q("SET TRANSACTION DEFERRABLE"),
+                q("ROLLBACK TO a"),
+                q("SET TRANSACTION READ WRITE"),
+                q("ROLLBACK TO a"),
+                q("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE"),
+                q("ROLLBACK"),
+            ],
+        ),
+        (
             "and a Parse in a block that no server has seen",
             vec![
                 p("", "SELECT 'parsed before'"),
@@ -128,6 +142,30 @@ pub fn streams() -> Vec<(&'static str, Vec<Message>)> {
             .concat(),
         ),
         (
+            "a statement that is read otherwise since, in a failed block",
+            [
+                vec![
+                    p(
+                        "a",
+                        "INSERT INTO users (id, name) VALUES ({j}, 'read otherwise')",
+                    ),
+                    Sync,
+                ],
+                run("BEGIN"),
+                run("SET standard_conforming_strings = on"),
+                vec![
+                    e("", 0),
+                    Sync,
+                    ds("a"),
+                    Sync,
+                    q("ROLLBACK"),
+                    b("", "a", &[]),
+                    Sync,
+                ],
+            ]
+            .concat(),
+        ),
+        (
             "portals bound and closed behind an error",
             [
                 vec![q("BEGIN"), p("i", ITEMS), p("r", "ROLLBACK"), p("f", FAILS)],
@@ -184,6 +222,22 @@ pub fn streams() -> Vec<(&'static str, Vec<Message>)> {
                 vec![q("ROLLBACK")],
             ]
             .concat(),
+        ),
+        (
+            "set_config of nothing",
+            vec![
+                q("SELECT set_config(NULL, 'x', false)"),
+                p("", "SELECT set_config($1, $2, false)"),
+                Bind {
+                    portal: String::new(),
+                    statement: String::new(),
+                    formats: Vec::new(),
+                    params: vec![None, Some(b"x".to_vec())],
+                    results: Vec::new(),
+                },
+                e("", 0),
+                Sync,
+            ],
         ),
         (
             "DISCARD ALL stands, whatever fails behind it",

@@ -11,6 +11,7 @@ use super::replies::{Pass, Reply};
 use super::{Now, Session};
 use crate::pool::Settings;
 use crate::shardmap::HostId;
+use crate::sql::control::BeginOptions;
 use crate::sql::hint::Hint;
 use crate::wire::error::SqlState;
 use crate::wire::frontend;
@@ -33,6 +34,8 @@ pub(super) struct Batch {
     changes: Vec<Change>,
     /// The session as it was before the first change of its settings by the implicit transaction.
     before: Option<Box<Before>>,
+    /// What SET TRANSACTION has said of the implicit transaction.
+    pub(super) options: BeginOptions,
     /// What SET LOCAL has in force in the implicit transaction of a batch.
     pub(super) locals: Settings,
     /// A setting was changed, in a block or not: the client may have to be told.
@@ -81,6 +84,7 @@ impl Batch {
         *self = Batch {
             before: self.before.take(),
             locals: std::mem::take(&mut self.locals),
+            options: self.options,
             has_set: self.has_set,
             executed: self.executed,
             parsed: self.parsed,
@@ -202,6 +206,7 @@ impl Session {
     /// The implicit transaction is over.
     pub(super) fn end_implicit(&mut self, committed: bool) {
         self.batch.writer = None;
+        self.batch.options = BeginOptions::default();
         if !self.batch.locals.is_empty() {
             self.batch.locals = Settings::default();
         }

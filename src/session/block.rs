@@ -406,7 +406,7 @@ impl Session {
             Some(block) => (block.snapshot, block.options),
             None => (
                 self.batch.parsed,
-                with_defaults(BeginOptions::default(), &self.settings),
+                with_defaults(self.batch.options, &self.settings),
             ),
         };
         let level = now.isolation.unwrap_or(Isolation::ReadCommitted);
@@ -490,6 +490,7 @@ impl Session {
         let sets = before.settings.difference(&self.settings, &[]).into_iter();
         let local = locals.iter().flat_map(|(name, set)| set.local_steps(name));
         let replay = sets.chain(local).map(Replayed::Set).collect();
+        let options = std::mem::take(&mut self.batch.options).and_then(&options);
         let options = with_defaults(options, &before.settings);
         self.block = Some(Box::new(Block {
             begin: options,
@@ -839,6 +840,13 @@ impl Session {
             self.drain_replies().await?;
             self.active = i;
         }
+        if self.batch.now == b'Q'
+            && self.block.is_none()
+            && self.links[i].unsynced
+            && behind.is_empty()
+        {
+            return self.run_at_end(i, text, pass).await;
+        }
         let Link { outbox, conn, .. } = &mut self.links[i];
         let name = match (text, conn) {
             ("COMMIT", Some(conn)) => {
@@ -881,6 +889,23 @@ impl Session {
         {
             block.failed = true;
         }
+        Ok(!error)
+    }
+
+    /// [`Session::run_with`] of a Query that ends the batch before it: as in Postgres the transaction is committed, which may fail,
+    /// before its CommandComplete.
+    async fn run_at_end(&mut self, i: usize, text: &str, pass: Pass) -> Result<bool, Fault> {
+        frontend::query(&mut self.links[i].outbox, text.as_bytes());
+        self.replies.push(match pass {
+            Pass::On => Reply::Part,
+            Pass::Keep => Reply::Query(Pass::Keep),
+        });
+        self.client.hold_for_caller();
+        let error = self.relay().await?;
+        if error {
+            self.batch.refused();
+        }
+        self.links[i].unsynced = false;
         Ok(!error)
     }
 

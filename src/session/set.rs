@@ -340,7 +340,9 @@ impl Session {
         if self.block.is_none() {
             self.check_implicit_in_time(options).await?;
             let i = self.link(Need::along(self.any_host())).await?;
-            self.run_on(i, text).await?;
+            if self.run_on(i, text).await? {
+                self.batch.options = self.batch.options.and_then(options);
+            }
             return Ok(Acted::Passed);
         }
         self.set_options(options, text, "SET").await

@@ -38,6 +38,40 @@ pub fn streams() -> Vec<(&'static str, Vec<Message>)> {
             ],
         ),
         (
+            "a Query of ours that ends a batch which can't be committed",
+            [
+                run("DELETE FROM users WHERE id = {j}"),
+                vec![q("SET CONSTRAINTS ALL DEFERRED")],
+                run("DELETE FROM users WHERE id = {j}"),
+                vec![q("SET work_mem = '7MB'"), q("SHOW work_mem")],
+                run("DELETE FROM users WHERE id = {j}"),
+                vec![q("COMMIT")],
+            ]
+            .concat(),
+        ),
+        (
+            "what SET TRANSACTION has said without a block",
+            [
+                run("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"),
+                vec![p("", ITEMS)],
+                run("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"),
+                run("BEGIN ISOLATION LEVEL REPEATABLE READ"),
+                run("SHOW transaction_isolation"),
+                vec![
+                    Sync,
+                    q("ROLLBACK AND CHAIN"),
+                    q("SHOW transaction_isolation"),
+                ],
+                vec![
+                    q("ROLLBACK"),
+                    q("BEGIN"),
+                    q("SHOW transaction_isolation"),
+                    q("ROLLBACK"),
+                ],
+            ]
+            .concat(),
+        ),
+        (
             "in a savepoint",
             vec![
                 q("BEGIN READ ONLY"),

@@ -2,6 +2,7 @@
 
 use tokio_postgres::Client;
 
+use crate::support::raw::{pbe, s};
 use crate::support::{Hosts, Proxy, Raw};
 
 async fn date(client: &Client) -> String {
@@ -157,7 +158,7 @@ async fn settings_that_are_undone_with_a_transaction_are_brought_about_anew() {
     let hosts = Hosts::provisioned(1, 2).await;
     hosts.write_map(&hosts.map_text(1, "").replace("pool = 10", "pool = 1"));
     let proxy = Proxy::start(&hosts);
-    let texts: [&[&str]; 14] = [
+    let texts: [&[&str]; 21] = [
         &["BEGIN", "SELECT 1; ROLLBACK; SELECT 2"],
         &["BEGIN", "SELECT 1; ROLLBACK"],
         &["BEGIN", "SELECT 1; COMMIT; SELECT 1/0"],
@@ -184,6 +185,22 @@ async fn settings_that_are_undone_with_a_transaction_are_brought_about_anew() {
         &["SELECT 1; SELECT 1/0"],
         &["BEGIN; SELECT 1; COMMIT; SELECT 1/0"],
         &["SET work_mem = '9MB'; SELECT 1/0"],
+        // A pipeline, in which ROLLBACK ends the transaction of the settings outside of any block.
+        &[
+            "|SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+            "|ROLLBACK",
+            "",
+        ],
+        &["|SET LOCAL work_mem = '3MB'", "|ROLLBACK", ""],
+        &["|SELECT 1", "|ROLLBACK", ""],
+        // No Sync ends it, but a Query.
+        &["|SELECT 1", "ROLLBACK"],
+        &["|SELECT 1", "ABORT"],
+        &[
+            "|SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+            "ROLLBACK",
+        ],
+        &["|SELECT 1", "SELEC user"],
     ];
     for texts in texts {
         let mut mine = Raw::connect(proxy.addr());
@@ -199,7 +216,11 @@ async fn settings_that_are_undone_with_a_transaction_are_brought_about_anew() {
             let see = "SELECT concat_ws(' ', current_setting('work_mem'), current_setting('TimeZone'), current_setting('application_name'))";
             let seen = other.query(see)[1].clone();
             for text in texts {
-                mine.query(text);
+                match text.strip_prefix('|') {
+                    Some(text) => mine.send(&pbe(text, &[])),
+                    None if text.is_empty() => drop(mine.ask(&s(), 1)),
+                    None => drop(mine.query(text)),
+                }
             }
             for _ in 0..2 {
                 assert_eq!(mine.query(see)[1], "D 7MB Asia/Tokyo mine", "{texts:?}");

@@ -362,7 +362,6 @@ impl Session {
                 continue;
             }
             // Outside a block this is a warning, which nobody sees, and a rollback (xact.c, UserAbortTransactionBlock).
-            self.links[i].refused = true;
             match self.run_quietly(i, "ROLLBACK").await {
                 Ok(()) => self.links[i].unsynced = false,
                 Err(_) => self.links[i].discard(),

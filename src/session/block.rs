@@ -531,6 +531,10 @@ impl Session {
             if self.links.iter().any(|l| l.unsynced) {
                 // It ends the implicit transaction of the batch.
                 self.run_on_unsynced_others(commit).await?;
+                if let Some(link) = self.links.get_mut(self.active) {
+                    // Before its ReadyForQuery says that all went well.
+                    link.refused |= !commit;
+                }
                 let done = self.run_on(self.active, text).await?;
                 if let Some(link) = self.links.get_mut(self.active) {
                     link.transaction_over(commit && done);
@@ -915,7 +919,6 @@ impl Session {
         let active = self.active;
         for i in (0..self.links.len()).filter(|i| *i != active) {
             if self.links[i].unsynced {
-                self.links[i].refused |= !commit;
                 self.run_quietly(i, text).await?;
                 self.links[i].unsynced = false;
             }
@@ -927,6 +930,8 @@ impl Session {
     pub(super) async fn run_quietly(&mut self, i: usize, text: &str) -> Result<(), Fault> {
         let before = self.active;
         self.active = i;
+        // What was set is undone, though no error says so.
+        self.links[i].refused |= text.starts_with("ROLLBACK");
         frontend::query(&mut self.links[i].outbox, text.as_bytes());
         self.replies.push(Reply::Query(Pass::Keep));
         match self.relay().await {

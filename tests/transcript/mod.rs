@@ -156,6 +156,7 @@ async fn run(make: Make, seed: u64, numbers: std::ops::Range<u64>, pressure: Pre
     for lane in 0..Lanes::count() {
         let log = lanes.proxy(lane).log();
         assert!(!log.contains("panicked"), "{log}");
+        assert!(!log.contains("not what it should be"), "{log}");
     }
     assert!(faults.is_empty(), "{}", faults.join("\n\n"));
     assert!(done > 0, "no stream ran");

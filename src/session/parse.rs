@@ -86,7 +86,9 @@ impl Session {
         }
         self.check_statement_is_new(&name)?;
         let routed = matches!(*statement.prepared, Prepared::Query(_) | Prepared::Pass(_));
-        self.batch.parsed |= matches!(*statement.prepared, Prepared::Query(_));
+        if matches!(*statement.prepared, Prepared::Query(_)) {
+            self.note_snapshot();
+        }
         if !name.is_empty() {
             self.note_statement(&name);
         }
@@ -151,6 +153,11 @@ impl Session {
         if self.block.as_ref().is_some_and(|b| b.failed) && !ends {
             return Err(aborted());
         }
+        Self::check_text_of(statement)
+    }
+
+    /// The same outside of a failed block.
+    fn check_text_of(statement: &Statement) -> Result<(), Fault> {
         match &*statement.prepared {
             Prepared::Several(_) => Err(Fault::statement(ErrorFields::error(
                 SqlState::SYNTAX_ERROR,
@@ -194,7 +201,7 @@ impl Session {
             false => old.reading.go_on(&reading),
         };
         let new = self.intern(&old.text, old.types.iter().copied(), reading)?;
-        self.check_parse(&new)?;
+        Self::check_text_of(&new)?;
         self.statements.replace(name, new.clone());
         self.hold_to(name, &old);
         if let Some(unparsed) = &mut self.batch.unparsed

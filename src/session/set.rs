@@ -321,9 +321,13 @@ impl Session {
             self.client.hold_for_caller();
             self.relay().await?;
             self.batch.has_set = true;
+            self.gather_news();
         }
         self.hint = None;
         self.statements.clear();
+        // It commits by itself, whatever comes behind it in the pipeline (postgres.c, XACT_FLAGS_NEEDIMMEDIATECOMMIT).
+        self.end_implicit(true);
+        self.batch.parsed = false;
         Ok(tag("DISCARD ALL"))
     }
 
@@ -334,8 +338,11 @@ impl Session {
         text: &str,
     ) -> Result<Acted, Fault> {
         if self.block.is_none() {
+            self.check_implicit_in_time(options).await?;
             let i = self.link(Need::along(self.any_host())).await?;
-            self.run_on(i, text).await?;
+            if self.run_on(i, text).await? {
+                self.batch.options = self.batch.options.and_then(options);
+            }
             return Ok(Acted::Passed);
         }
         self.set_options(options, text, "SET").await

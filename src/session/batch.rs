@@ -26,6 +26,8 @@ pub(super) struct Batch {
     pub(super) parsed: bool,
     /// Something has been executed in it, and its transaction is not over.
     pub(super) executed: bool,
+    /// A portal was executed for some of its rows.
+    pub(super) limited: bool,
     /// The host that the implicit transaction has written on.
     pub(super) writer: Option<HostId>,
     /// A Parse that no server has confirmed: the message after it says which server shall.

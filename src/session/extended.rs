@@ -232,6 +232,7 @@ impl Session {
                 link.unsynced = true;
                 self.replies.push(Reply::Execute(Pass::On));
                 self.batch.executed = true;
+                self.batch.limited |= execute.max_rows > 0;
                 Now::Done(Ok(()))
             }
             _ => Now::Slowly,
@@ -264,6 +265,7 @@ impl Session {
         };
         self.execute_slowly(&name, max_rows).await?;
         self.batch.executed = executed;
+        self.batch.limited |= max_rows > 0;
         Ok(())
     }
 

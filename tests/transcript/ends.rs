@@ -72,6 +72,82 @@ pub fn streams() -> Vec<(&'static str, Vec<Message>)> {
             .concat(),
         ),
         (
+            "a Query behind a Parse that can't be read is skipped",
+            vec![
+                p("c d", "SHOW app.user"),
+                q("SET TimeZone = 'Europe/Vienna'"),
+                Sync,
+                p("a", "SET LOCAL app.user = '43'"),
+                q("UNLISTEN *"),
+                Sync,
+                b("", "a", &[]),
+                Sync,
+                p("a", "SELEC"),
+                b("", "nosuch", &[]),
+                Sync,
+            ],
+        ),
+        (
+            "RESET SESSION AUTHORIZATION takes the role back",
+            [
+                vec![q("SET ROLE other"), q("RESET SESSION AUTHORIZATION")],
+                // What is undone is brought about anew.
+                vec![q("BEGIN"), q("SET ROLE NONE"), q("ROLLBACK")],
+                vec![q("SHOW is_superuser"), q("SHOW role"), q(ITEMS)],
+                vec![
+                    q("SET ROLE other"),
+                    q("BEGIN"),
+                    q("RESET SESSION AUTHORIZATION"),
+                    q("SELECT current_user = 'other'"),
+                ],
+                vec![
+                    q("ROLLBACK"),
+                    q("SELECT current_user = 'other'"),
+                    q("RESET ROLE"),
+                ],
+            ]
+            .concat(),
+        ),
+        (
+            "a Parse behind a write of which not all rows were fetched",
+            [
+                vec![
+                    p(
+                        "i",
+                        "SELECT id FROM items WHERE user_id = {k} ORDER BY id FOR UPDATE",
+                    ),
+                    Sync,
+                ],
+                vec![p(
+                    "",
+                    "SELECT id FROM items WHERE user_id = {k} ORDER BY id FOR UPDATE",
+                )],
+                vec![b("c", "", &[]), e("c", 2), Sync],
+                vec![p(
+                    "",
+                    "UPDATE items SET n = n + 1 WHERE user_id = {k} AND id IN (2, 3) RETURNING id",
+                )],
+                vec![b("x", "", &[]), e("x", 1)],
+                vec![p(
+                    "",
+                    "SELECT id FROM items WHERE user_id = {k} ORDER BY id FOR UPDATE",
+                )],
+                vec![b("c", "", &[]), e("c", 2), Sync],
+                vec![p(
+                    "",
+                    "UPDATE items SET n = n + 1 WHERE user_id = {k} AND id IN (2, 3) RETURNING id",
+                )],
+                vec![
+                    b("x", "", &[]),
+                    e("x", 1),
+                    b("c", "i", &[]),
+                    e("c", 2),
+                    Sync,
+                ],
+            ]
+            .concat(),
+        ),
+        (
             "in a savepoint",
             vec![
                 q("BEGIN READ ONLY"),

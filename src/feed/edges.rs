@@ -266,6 +266,25 @@ pub(super) async fn standing(
     .transpose()
 }
 
+/// Gives an edge, as it is, a `rev` above this one; an edge that is not there becomes one that is gone. `None`: it is above already.
+pub(super) async fn raise(
+    db: &Db,
+    source: UserId,
+    target: UserId,
+    above: i64,
+) -> Result<Option<Edge>, Fault> {
+    const SQL: &str = "INSERT INTO follow_out AS f (user_id, target, status, rev) VALUES ($1, $2, 'gone', $3 + 1) \
+         ON CONFLICT (user_id, target) DO UPDATE SET rev = excluded.rev WHERE f.rev < excluded.rev RETURNING status, rev";
+    let row = db.ask_one(SQL, &[&source, &target, &above]).await?;
+    row.map(|row| {
+        Ok(Edge {
+            status: Status::read(value(&row, 0)?)?,
+            rev: value(&row, 1)?,
+        })
+    })
+    .transpose()
+}
+
 /// Why an edge could not be settled.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unsettled {

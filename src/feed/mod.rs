@@ -22,10 +22,15 @@
 
 pub mod db;
 mod edges;
+pub mod fanout;
+mod gate;
 pub mod graph;
 pub mod outbox;
 pub mod post;
+pub mod reconcile;
+pub mod stars;
 pub mod store;
+mod sweep;
 
 /// The SQL of the feed's tables, for `presplit provision`.
 pub const SCHEMA: &str = include_str!("schema.sql");

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::db::{Db, Fault, value};
 use super::outbox::{Kind, Task, Wake};
-use super::store::Store;
+use super::store::{Store, StoreFault};
 use super::{MediaId, UserId};
 
 /// A media that was posted.
@@ -50,7 +50,12 @@ pub async fn post(
         None => db.once(POST, &values).await?,
     };
     let Some(row) = rows.first() else {
-        return earlier(db, author, key).await;
+        let posted = earlier(db, author, key).await?;
+        if !posted.deleted {
+            // The earlier one may have been a try of this very call whose answer was lost.
+            own_feed(store, author, posted.id).await;
+        }
+        return Ok(posted);
     };
     let id = value(row, 0)?;
     if let Some(place) = place {
@@ -114,7 +119,7 @@ pub enum Deleted {
     Now,
     /// It is gone, but the store could not be told yet: a worker will.
     ToCome,
-    /// The author has no such media (any more).
+    /// The author has no such media.
     Nothing,
 }
 
@@ -135,7 +140,7 @@ pub async fn delete(
         .ask(DELETE, &[&author, &id, &lease, &wake.hook()])
         .await?;
     let Some(row) = rows.first() else {
-        return Ok(Deleted::Nothing);
+        return again(db, store, author, id).await;
     };
     let done = store.tombstone(id).await;
     // The worker does it once more, which is cheap, and takes the row away.
@@ -148,11 +153,25 @@ pub async fn delete(
             value(row, 1)?,
         ));
     }
+    Ok(told(id, done))
+}
+
+/// Nothing to delete: it was deleted before, maybe by a try of this very call whose answer was lost, or it was never there.
+async fn again(db: &Db, store: &dyn Store, author: UserId, id: MediaId) -> Result<Deleted, Fault> {
+    const SQL: &str =
+        "SELECT id FROM media WHERE user_id = $1 AND id = $2 AND deleted_at IS NOT NULL";
+    match db.ask_one(SQL, &[&author, &id]).await? {
+        Some(_) => Ok(told(id, store.tombstone(id).await)),
+        None => Ok(Deleted::Nothing),
+    }
+}
+
+fn told(id: MediaId, done: Result<(), StoreFault>) -> Deleted {
     match done {
-        Ok(()) => Ok(Deleted::Now),
+        Ok(()) => Deleted::Now,
         Err(fault) => {
             tracing::warn!("media {id} has no tombstone yet: {fault}");
-            Ok(Deleted::ToCome)
+            Deleted::ToCome
         }
     }
 }

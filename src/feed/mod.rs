@@ -24,6 +24,8 @@ pub mod api;
 mod build;
 pub mod db;
 mod edges;
+pub mod fanout;
+mod gate;
 pub mod graph;
 pub mod metrics;
 mod objects;
@@ -32,9 +34,12 @@ pub mod page;
 pub mod post;
 mod profile;
 pub mod read;
+pub mod reconcile;
 pub mod shed;
 mod shown;
+pub mod stars;
 pub mod store;
+mod sweep;
 
 pub use objects::Object;
 

@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::sync::watch;
@@ -182,6 +183,7 @@ impl Reader {
                 true => self.flights_alone(&left),
             };
             if !flight.ids.is_empty() {
+                let read_at = Instant::now();
                 let rows = self.rows_of(&flight.ids).await?;
                 self.metrics.objects("postgres", rows.len());
                 self.metrics.objects("gone", flight.ids.len() - rows.len());
@@ -193,10 +195,9 @@ impl Reader {
                 }
                 if !cache.is_empty() && !store.down {
                     let store = self.store.clone();
-                    self.behind(
-                        "put_objects",
-                        async move { store.put_objects(&cache).await },
-                    );
+                    self.behind("put_objects", async move {
+                        store.put_objects(&cache, read_at).await
+                    });
                 }
             }
             let mut answered: HashSet<MediaId> = flight.ids.iter().copied().collect();

@@ -13,7 +13,7 @@ use super::page::{Gathered, Page, Source, Window, cut, horizon};
 use super::profile::Public;
 use super::shown::Shown;
 use super::store::{Ids, Span, Store, StoreFault};
-use super::{FEED_MOST, MediaId, UserId};
+use super::{MediaId, UserId};
 
 /// How long a call of the store may take before the page is made without it.
 pub const PATIENCE: Duration = Duration::from_millis(250);
@@ -192,13 +192,15 @@ impl Reader {
             .into_iter()
             .filter(|(id, _)| window.covers(*id))
             .collect();
-        // A feed that is full has been trimmed: behind its oldest there would be gaps.
-        if let (true, false, Some(last)) = (window.older, ids.more, ids.ids.last())
-            && objects.keys().next().is_some_and(|oldest| oldest < last)
-            && self.is_full(reader, store).await
+        // Behind what was trimmed there would be gaps.
+        let list_ends_above = |oldest| ids.ids.last().is_none_or(|last| oldest < last);
+        if window.older
+            && !ids.more
+            && objects.keys().next().is_some_and(list_ends_above)
+            && let Some(Some(dump)) = self.ask(store, "dump", self.store.dump(reader)).await
         {
-            objects.retain(|id, _| id >= last);
-            window.last = true;
+            objects.retain(|id, _| *id > dump.trimmed);
+            window.last |= window.low <= dump.trimmed;
         }
         page.take(objects, &window);
         if !dropped.is_empty() && !store.down {
@@ -209,13 +211,6 @@ impl Reader {
             );
         }
         Ok(window.last)
-    }
-
-    /// Whether the feed holds as many as it can.
-    async fn is_full(&self, reader: UserId, store: &mut StoreState) -> bool {
-        let all = self.store.read(reader, Span::Newest, FEED_MOST);
-        let all = self.ask(store, "read", all).await;
-        matches!(all, Some(Some(ids)) if ids.ids.len() >= FEED_MOST)
     }
 
     /// A home page made of the edges and media in Postgres, without the store.

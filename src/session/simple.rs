@@ -359,7 +359,7 @@ impl Session {
     /// If it was a Query that was run, there is no unnamed portal any more.
     fn note_run(&mut self) {
         if self.batch.now == b'Q' && self.check_failed().is_ok() {
-            self.statements.forget_unnamed_portal();
+            self.statements.portals.forget_unnamed();
         }
     }
 

@@ -75,7 +75,7 @@ pub struct MediaPage {
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub struct PageQuery {
+pub(super) struct PageQuery {
     /// How many media: 100 if not said, at most 200.
     #[param(minimum = 1, maximum = 200)]
     pub limit: Option<usize>,
@@ -109,7 +109,7 @@ impl PageQuery {
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub struct ViewerQuery {
+pub(super) struct ViewerQuery {
     /// Who wants to see it; nobody is the public.
     #[param(value_type = Option<String>)]
     pub viewer: Option<Id>,
@@ -117,7 +117,7 @@ pub struct ViewerQuery {
 
 /// A page of users.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct UserPage {
+pub(super) struct UserPage {
     /// In the order of their ids.
     pub users: Vec<Other>,
     /// `after` of the next page; none if there is none.
@@ -126,7 +126,7 @@ pub struct UserPage {
 
 /// One of a page of users.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Other {
+pub(super) struct Other {
     /// Who.
     pub user_id: Id,
     /// The posts are not shown (of those whom one follows).
@@ -137,7 +137,7 @@ pub struct Other {
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub struct UsersQuery {
+pub(super) struct UsersQuery {
     /// How many users: 100 if not said, at most 1000.
     #[param(minimum = 1, maximum = 1000)]
     pub limit: Option<usize>,
@@ -147,7 +147,7 @@ pub struct UsersQuery {
 }
 
 /// The body of a call, as JSON.
-pub struct Json<T>(pub T);
+pub(super) struct Json<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = Problem;
@@ -184,7 +184,7 @@ fn too_large(rejection: BytesRejection) -> Problem {
 }
 
 /// The parts of a call's path.
-pub struct InPath<T>(pub T);
+pub(super) struct InPath<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for InPath<T> {
     type Rejection = Problem;
@@ -197,7 +197,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for InPath<
 }
 
 /// What stands behind the `?` of a call.
-pub struct InQuery<T>(pub T);
+pub(super) struct InQuery<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for InQuery<T> {
     type Rejection = Problem;

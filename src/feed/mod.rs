@@ -35,6 +35,7 @@ pub mod post;
 mod profile;
 pub mod read;
 pub mod reconcile;
+pub mod service;
 pub mod shed;
 mod shown;
 pub mod stars;

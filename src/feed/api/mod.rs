@@ -38,8 +38,6 @@ pub use types::{Id, Media, MediaPage};
 pub const BODY_MOST: usize = 256 * 1024;
 /// How long a call may take.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How long calls under way may go on once the service is to stop.
-const DRAIN: Duration = Duration::from_secs(10);
 /// The header that says how much shorter pages are for load.
 pub const SHED: &str = "presplit-shed";
 
@@ -238,6 +236,16 @@ pub fn router(app: App) -> Router {
             answers.layer(middleware::from_fn_with_state(call, watch)),
         );
     }
+    finished(router, app)
+}
+
+/// Health, metrics and the description: what a process that answers no calls has.
+#[must_use]
+pub fn open_router(app: App) -> Router {
+    finished(Router::new(), app)
+}
+
+fn finished(mut router: Router<App>, app: App) -> Router {
     for (_, path, _, answers) in open_routes() {
         router = router.route(path, answers);
     }
@@ -253,18 +261,22 @@ pub fn router(app: App) -> Router {
 ///
 /// # Errors
 /// The listener failed.
-pub async fn serve(app: App, listener: TcpListener) -> std::io::Result<()> {
-    let stop = app.stop.clone();
+pub async fn serve(
+    router: Router,
+    listener: TcpListener,
+    stop: CancellationToken,
+    drain: Duration,
+) -> std::io::Result<()> {
     let stopped = stop.clone().cancelled_owned();
-    let served = axum::serve(listener, router(app)).with_graceful_shutdown(stopped);
+    let served = axum::serve(listener, router).with_graceful_shutdown(stopped);
     let patience = async {
         stop.cancelled().await;
-        tokio::time::sleep(DRAIN).await;
+        tokio::time::sleep(drain).await;
     };
     tokio::select! {
         served = async { served.await } => served,
         () = patience => {
-            tracing::warn!("calls were still under way {DRAIN:?} after the service was to stop");
+            tracing::warn!("calls were still under way {drain:?} after the service was to stop");
             Ok(())
         }
     }

@@ -73,6 +73,13 @@ impl Reader {
         }
     }
 
+    /// Waits so long for the store.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Reader {
+        self.patience = patience;
+        self
+    }
+
     /// The home timeline of a user: at most `most` media.
     ///
     /// # Errors

@@ -1,0 +1,6 @@
+//! The feed service.
+
+mod api;
+mod http;
+mod place;
+mod reading;

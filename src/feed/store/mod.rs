@@ -2,6 +2,7 @@
 //! of Postgres' rows, and made anew when it is next needed.
 
 mod memory;
+mod redis;
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -10,6 +11,8 @@ use bytes::Bytes;
 
 use super::{MediaId, UserId};
 
+pub(super) use self::redis::PARTITIONS;
+pub use self::redis::RedisStore;
 pub use memory::{MemoryLimits, MemoryStore};
 
 /// How long a feed that nobody reads is kept: 30 days. One that is being built counts as read when that began.
@@ -19,7 +22,7 @@ pub const FEED_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
 pub const OBJECT_LIFE: Duration = Duration::from_secs(3600);
 
 /// How long a tombstone is kept.
-pub const TOMBSTONE_LIFE: Duration = Duration::from_secs(600);
+pub const TOMBSTONE_LIFE: Duration = Duration::from_secs(3600);
 
 /// The oldest that an object read from Postgres may be when it is cached. Well below [`TOMBSTONE_LIFE`]: what was read before the
 /// object's deletion still meets the tombstone.
@@ -34,6 +37,17 @@ pub struct Pushed {
     pub duplicate: u64,
     /// Feeds that are not there, or so full of newer ids that it was trimmed at once: nothing to do.
     pub absent: u64,
+}
+
+impl Pushed {
+    /// Both together.
+    pub fn plus(self, other: Pushed) -> Pushed {
+        Pushed {
+            new: self.new + other.new,
+            duplicate: self.duplicate + other.duplicate,
+            absent: self.absent + other.absent,
+        }
+    }
 }
 
 /// Which ids of a feed are asked for, always newest first.

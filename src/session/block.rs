@@ -871,29 +871,7 @@ impl Session {
         self.replies.push(Reply::One(Pass::Keep));
         self.replies.push(Reply::Execute(pass));
         self.push_ours(i, behind);
-        let Link { outbox, .. } = &mut self.links[i];
-        // In the middle of an implicit transaction a Sync would end it.
-        let implicit = self.batch.now != b'Q' && self.block.is_none();
-        if implicit {
-            frontend::flush(outbox);
-        } else {
-            frontend::sync(outbox);
-            self.replies.push(Reply::Sync(Pass::Keep));
-        }
-        // ReadyForQuery, which is the caller's, goes out with the answer.
-        self.client.hold_for_caller();
-        let error = self.relay().await?;
-        if error {
-            self.batch.refused();
-        }
-        let link = &mut self.links[i];
-        link.unsynced = implicit;
-        if let Some(block) = &mut self.block
-            && link.status == b'E'
-        {
-            block.failed = true;
-        }
-        Ok(!error)
+        Ok(!self.finish_aside(i).await?)
     }
 
     /// [`Session::run_with`] of a Query that ends the batch before it: as in Postgres the transaction is committed, which may fail,

@@ -26,6 +26,8 @@ pub struct ServerConn {
     pub parameters: Vec<(String, String)>,
     /// What they were at login, once one has changed since.
     at_login: Option<Vec<(String, String)>>,
+    /// Nothing has changed since [`ServerConn::is_set_unknown`] found that all is as it should be.
+    is_looked_at: bool,
     /// Statements that the server holds for us.
     pub statements: Statements,
     /// The settings in force, but for those in `unsure`.
@@ -57,6 +59,7 @@ impl ServerConn {
             pid: login.pid,
             parameters: login.parameters,
             at_login: None,
+            is_looked_at: false,
             statements: Statements::new(statement_cap),
             settings: Settings::default(),
             uncommitted: Vec::new(),
@@ -73,6 +76,7 @@ impl ServerConn {
     pub(super) fn forget_all(&mut self, statement_cap: usize) {
         self.statements = Statements::new(statement_cap);
         self.settings = Settings::default();
+        self.is_looked_at = false;
         self.uncommitted.clear();
         self.unsure.clear();
         self.begin_prepared = false;
@@ -85,6 +89,7 @@ impl ServerConn {
         match self.parameters.iter_mut().find(|(known, _)| known == name) {
             Some((_, old)) if old == value => {}
             Some(_) => {
+                self.is_looked_at = false;
                 self.at_login.get_or_insert_with(|| self.parameters.clone());
                 for (_, old) in self
                     .parameters
@@ -94,24 +99,33 @@ impl ServerConn {
                     value.clone_into(old);
                 }
             }
-            None => self.parameters.push((name.to_owned(), value.to_owned())),
+            None => {
+                self.is_looked_at = false;
+                self.parameters.push((name.to_owned(), value.to_owned()));
+            }
         }
     }
 
     /// A parameter that the server says is another than at login, though by all that we know nobody has set it. Outside of any
     /// transaction there is none; a connection of which we do not know the settings must not go to another session.
-    pub fn is_set_unknown(&self) -> Option<&str> {
+    pub fn is_set_unknown(&mut self) -> Option<&str> {
         let before = self.at_login.as_ref()?;
-        let changed = self.parameters.iter().filter(|now| !before.contains(now));
-        let mut changed = changed.map(|(name, _)| name.as_str());
-        changed.find(|name| {
+        if self.is_looked_at {
+            return None;
+        }
+        let unknown = self.parameters.iter().position(|now| {
             let derived = matches!(
-                *name,
+                now.0.as_str(),
                 "is_superuser" | "session_authorization" | "in_hot_standby"
             );
-            let lower = name.to_ascii_lowercase();
-            !derived && self.settings.get(&lower).is_none() && !self.unsure.contains(&lower)
-        })
+            let lower = now.0.to_ascii_lowercase();
+            !before.contains(now)
+                && !derived
+                && self.settings.get(&lower).is_none()
+                && !self.unsure.contains(&lower)
+        });
+        self.is_looked_at = unknown.is_none();
+        unknown.map(|at| self.parameters[at].0.as_str())
     }
 
     /// The settings in force, but for [`ServerConn::unsure`].
@@ -137,6 +151,7 @@ impl ServerConn {
     /// Brought to these settings by [`ServerConn::steps_to`], in a transaction that is still to be committed.
     pub fn brought_to(&mut self, wanted: Settings) {
         let unsure = std::mem::take(&mut self.unsure);
+        self.is_looked_at &= unsure.is_empty();
         self.touch(unsure);
         self.change(wanted);
     }
@@ -144,6 +159,7 @@ impl ServerConn {
     /// The settings in force are these, by statements in a transaction that is still to be committed.
     pub fn change(&mut self, settings: Settings) {
         if !self.settings.same(&settings) {
+            self.is_looked_at = false;
             self.touch(self.settings.changed_names(&settings));
         }
         self.settings = settings;

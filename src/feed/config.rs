@@ -1,6 +1,7 @@
 //! What the feed service reads of `shardmap.toml`: the section `[feed]`, which the shard map itself passes over. Every fault is said
 //! at once, each with its place and its mend, as of the map.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
@@ -8,11 +9,15 @@ use toml::de::DeTable;
 
 use super::FEED_MOST;
 use super::store::{MemoryLimits, PARTITIONS};
-use crate::shardmap::{At, Entry, Fault, Faults, Section, nearest};
+use crate::shardmap::{At, Entry, Fault, Faults, Secret, Section, nearest};
 
 /// `[feed]`.
 #[derive(Clone, Debug)]
 pub struct FeedConfig {
+    /// Where to answer HTTP.
+    pub listen: Option<SocketAddr>,
+    /// Who calls must show one of them; none: anyone may call.
+    pub tokens: Vec<Secret>,
     /// Where feeds and cached objects are.
     pub store: StoreConfig,
 }
@@ -81,14 +86,42 @@ pub fn parse(
 impl FeedConfig {
     /// `None` only after a fault.
     fn read(mut section: Section<'_, '_>) -> Option<FeedConfig> {
+        let listen = section.address("listen");
+        let tokens = match section.find("tokens") {
+            Some(list) => {
+                let items = section.array(list, "a list of strings");
+                let tokens = items.into_iter().filter_map(|e| token(&mut section, e));
+                tokens.collect()
+            }
+            None => Vec::new(),
+        };
         let memory = memory(section.section("memory"));
         let store = match section.find("redis") {
             Some(entry) => RedisConfig::read(section.enter(entry)).map(StoreConfig::Redis),
             None => Some(StoreConfig::Memory(memory)),
         };
         section.finish();
-        Some(FeedConfig { store: store? })
+        Some(FeedConfig {
+            listen: listen.map(|a| a.value),
+            tokens,
+            store: store?,
+        })
     }
+}
+
+fn token<'t>(section: &mut Section<'_, 't>, entry: Entry<'t>) -> Option<Secret> {
+    let token = section.string(entry)?.value;
+    // What an Authorization header can carry (RFC 6750); an empty variable would let anyone in.
+    let sound = token.bytes().all(|b| b.is_ascii_graphic());
+    if token.is_empty() || !sound {
+        section.bad(
+            entry,
+            "is empty, or has what no Authorization header can carry",
+            "write letters, digits and punctuation without blanks",
+        );
+        return None;
+    }
+    Some(Secret::new(token))
 }
 
 fn memory(mut section: Section<'_, '_>) -> MemoryLimits {
@@ -314,6 +347,42 @@ r2 = "redis://10.0.0.8"
             panic!("no [feed.redis]");
         };
         assert_eq!(limits.feed_bytes, 2 << 20);
+    }
+
+    /// The example that people copy.
+    #[test]
+    fn the_example_shows_what_holds_without_it() {
+        let example = include_str!("../../shardmap.toml");
+        let from = example.find("[feed]").expect("[feed]");
+        let read = |text: &str| parse("shardmap.toml", text, &|_| Some("x".into())).expect("good");
+        let StoreConfig::Memory(limits) = read(example).store else {
+            panic!("Redis is an example only");
+        };
+        assert_eq!(limits, MemoryLimits::default());
+        let shown = example[from..].replace("\n#", "\n").replace("\n [", "\n[");
+        let shown: Vec<&str> = shown
+            .lines()
+            .filter(|line| line.starts_with('[') || line.contains(" = "))
+            .collect();
+        let config = read(&shown.join("\n"));
+        assert_eq!(
+            config.listen,
+            Some(SocketAddr::from(([127, 0, 0, 1], 6480)))
+        );
+        let StoreConfig::Redis(redis) = config.store else {
+            panic!("[feed.redis] is shown: {shown:#?}");
+        };
+        assert_eq!(redis.limit, LIMIT);
+        assert_eq!((redis.nodes.len(), redis.partitions[255]), (2, 1));
+    }
+
+    #[test]
+    fn tokens_stay_unseen() {
+        let config = read("[feed]\ntokens = [\"${PW}\"]").expect("good");
+        assert_eq!(config.tokens[0].expose(), "sesam");
+        assert!(!format!("{config:?}").contains("sesam"));
+        let found = read("[feed]\ntokens = [\"\", \"a b\"]").expect_err("bad");
+        assert_eq!(found.len(), 2, "{found:?}");
     }
 
     #[test]

@@ -588,6 +588,44 @@ async fn all_that_is_in_redis_expires() {
     assert!(objects.iter().all(|key| (1..=3600).contains(&ttl(key))));
 }
 
+/// Feeds that are thrown out go as a whole; where nothing may be thrown out the push fails, and nothing else.
+#[tokio::test]
+async fn a_full_redis_keeps_or_drops_whole_feeds() {
+    let redis = Redis::with(&["--maxmemory", "6mb", "--maxmemory-policy", "allkeys-lru"]);
+    let store = redis_store(&redis);
+    let ids: Vec<MediaId> = (1..=500).collect();
+    let users: Vec<UserId> = (0..1500).collect();
+    for user in &users {
+        fill(&store, *user, &ids).await;
+    }
+    let pushed = store.push(501, &users).await.unwrap();
+    assert_eq!(pushed.new + pushed.absent, 1500);
+    let mut whole = 0;
+    for user in &users {
+        if let Some(found) = newest(&store, *user).await.unwrap() {
+            let from = found.len() as i64;
+            assert!(from >= 500, "feed {user} has {from} ids");
+            assert!(found.into_iter().eq((1..=from).rev()), "feed {user}");
+            whole += 1;
+        }
+    }
+    assert!((10..1490).contains(&whole), "{whole}");
+
+    redis.ask::<()>(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    redis.ask::<()>(&["CONFIG", "SET", "maxmemory", "1mb"]);
+    let fault = store.push(502, &users).await.unwrap_err();
+    assert!(fault.to_string().contains("maxmemory"), "{fault}");
+    let mut readable = users.iter();
+    let user = loop {
+        let user = readable.next().unwrap();
+        if newest(&store, *user).await.unwrap().is_some() {
+            break *user;
+        }
+    };
+    store.drop_feeds(&[user]).await.unwrap();
+    assert_eq!(newest(&store, user).await.unwrap(), None);
+}
+
 /// An id from the layout of ids, some ms later than the one before.
 fn id(n: usize) -> MediaId {
     (400_000_000_000 + n as i64 * 997) << 23 | (n as i64 % 4096) << 10 | 5

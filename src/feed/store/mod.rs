@@ -5,15 +5,28 @@ mod memory;
 mod redis;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::config::StoreConfig;
 use super::{MediaId, UserId};
 
 pub(super) use self::redis::PARTITIONS;
 pub use self::redis::RedisStore;
 pub use memory::{MemoryLimits, MemoryStore};
+
+/// The store that is configured. One in Redis is not connected to before it is needed.
+///
+/// # Errors
+/// What a node's url can't mean.
+pub fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreFault> {
+    Ok(match config {
+        StoreConfig::Memory(limits) => Arc::new(MemoryStore::new(*limits)),
+        StoreConfig::Redis(config) => Arc::new(RedisStore::new(config)?),
+    })
+}
 
 /// How long a feed that nobody reads is kept: 30 days. One that is being built counts as read when that began.
 pub const FEED_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);

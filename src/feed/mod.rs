@@ -22,6 +22,7 @@
 
 pub mod api;
 mod build;
+pub mod config;
 pub mod db;
 mod edges;
 pub mod fanout;

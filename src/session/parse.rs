@@ -382,6 +382,10 @@ impl Session {
         &mut self,
         statement: &Arc<Statement>,
     ) -> Result<(usize, u32, StatementKey), Fault> {
+        if self.check_failed().is_err() {
+            // The servers of the block parse nothing any more.
+            self.let_go_of_failed().await?;
+        }
         let way = match self.way_to_describe(statement) {
             Err(fault) if Self::is_unreadable(&fault) => {
                 return Err(Box::pin(self.syntax_fault(&statement.text, fault)).await);

@@ -462,6 +462,9 @@ impl Session {
                     self.close_block(false);
                 }
                 self.settle().await;
+                for piece in pieces {
+                    self.note_cursor(declared_cursor(&whole[piece.clone()]), host);
+                }
                 Ok(())
             }
             _ => {
@@ -624,6 +627,7 @@ impl Session {
                     self.replies.push(Reply::Part);
                     self.client.hold_until_reply();
                     error = self.relay().await?;
+                    self.note_cursor(declared_cursor(text), host);
                     if !error {
                         self.note_set_config(set).await?;
                         self.batch.has_set |= prepared.sets_config();

@@ -2,5 +2,7 @@
 
 mod api;
 mod http;
+mod model;
 mod place;
 mod reading;
+mod store;

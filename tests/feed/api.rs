@@ -8,6 +8,7 @@ use presplit::feed::fanout::WorkSettings;
 use presplit::feed::service::{Role, Settings};
 use presplit::feed::stars::StarSettings;
 use presplit::feed::store::{MemoryLimits, MemoryStore};
+use presplit::shardmap::Secret;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -515,7 +516,7 @@ async fn operators_see_and_steer_it() {
 #[tokio::test]
 async fn whoever_has_no_token_stays_outside() {
     let settings = |listen: &str, tokens: &[&str]| {
-        let tokens = tokens.iter().map(|t| (*t).to_owned()).collect();
+        let tokens = tokens.iter().map(|t| Secret::new(*t)).collect();
         let listen = listen.parse().unwrap();
         async move {
             let url = place().await.proxy.url();

@@ -140,5 +140,11 @@ pub(crate) fn with_schema(map: &ShardMap, path: &Path, app: String) -> Result<St
             path.display()
         ));
     }
-    Ok(format!("{app}\n{SCHEMA}"))
+    // The last statement of a file need not have its semicolon.
+    let end = if app.trim_end().ends_with(';') || app.trim().is_empty() {
+        ""
+    } else {
+        ";"
+    };
+    Ok(format!("{app}\n{end}\n{SCHEMA}"))
 }

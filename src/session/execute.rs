@@ -366,7 +366,7 @@ impl Session {
         }
         let call = match self.call(name, &own.text, &results).await {
             // Said when it is run, too.
-            Err(fault) if is_wrong_number(&fault) => {
+            Err(fault) if is_wrong_number(&fault) || is_unusable_key(&fault) => {
                 return self.put_own_portal(names, Portal::Own(own.clone()));
             }
             other => other?.ok_or(Fault::Skipped)?,
@@ -487,10 +487,13 @@ fn is_wrong_number(fault: &Fault) -> bool {
     matches!(fault, Fault::Statement(fields) if fields.code == SqlState::SYNTAX_ERROR)
 }
 
+fn is_unusable_key(fault: &Fault) -> bool {
+    matches!(fault, Fault::Statement(fields) if fields.code == SqlState::UNUSABLE_KEY)
+}
+
 /// A key that can't be used may be an argument that can't be read.
 fn of_argument(fault: Fault, args: &Args<'_>) -> Fault {
-    let is_key =
-        matches!(&fault, Fault::Statement(fields) if fields.code == SqlState::UNUSABLE_KEY);
+    let is_key = is_unusable_key(&fault);
     let mut read = args.args.iter().zip(args.types);
     let Some(n) = read
         .position(|(arg, of)| arg.text_for(*of).is_none())

@@ -277,6 +277,10 @@ impl Session {
                 match self.read(&self.client.inbox[text.clone()]) {
                     Ok(Read { prepared, way, .. }) => match (&*prepared, way) {
                         (Prepared::Control(_), _) => true,
+                        (Prepared::Several(_), _) => {
+                            self.batch_becomes_block().await?;
+                            true
+                        }
                         (_, Some(Way::One { host, .. })) => host == link.host,
                         _ => false,
                     },
@@ -296,6 +300,15 @@ impl Session {
             false => self.end_batch().await?,
         }
         self.client.hold_until_reply();
+        Ok(())
+    }
+
+    /// What a batch has done so far on one host is part of what comes behind it without a Sync: we end both together.
+    pub(super) async fn batch_becomes_block(&mut self) -> Result<(), Fault> {
+        self.open_message_block().await?;
+        for link in &mut self.links {
+            link.unsynced = false;
+        }
         Ok(())
     }
 
@@ -433,7 +446,7 @@ impl Session {
             plan.message.push(b';');
         }
         match plan.host {
-            Some(host) if plan.alone == 0 && !plan.mixed => {
+            Some(host) if plan.alone == 0 && !plan.mixed && !self.in_message_block() => {
                 let only_end = self.block.as_ref().is_some_and(|b| b.failed);
                 if only_end {
                     return Err(aborted());

@@ -276,11 +276,15 @@ impl Session {
             [link] if link.unsynced && self.block.is_none() => {
                 match self.read(&self.client.inbox[text.clone()]) {
                     Ok(Read { prepared, way, .. }) => match (&*prepared, way) {
-                        (Prepared::Control(_), _) => true,
-                        (Prepared::Several(_), _) => {
+                        (
+                            Prepared::Several(_)
+                            | Prepared::Control(Control::Execute { .. } | Control::Prepare { .. }),
+                            _,
+                        ) => {
                             self.batch_becomes_block().await?;
                             true
                         }
+                        (Prepared::Control(_), _) => true,
                         (_, Some(Way::One { host, .. })) => host == link.host,
                         _ => false,
                     },
@@ -339,10 +343,14 @@ impl Session {
                 error |= self.sync_link(i).await?;
             }
         }
-        if !error {
-            self.gather_news();
+        if self.in_message_block() {
+            error = self.end_message(error).await?;
+        } else {
+            if !error {
+                self.gather_news();
+            }
+            self.end_implicit(!error);
         }
-        self.end_implicit(!error);
         self.note_run();
         if let (Acted::Answered(bytes), false) = (acted, error) {
             self.client.outbox.extend_from_slice(&bytes);

@@ -173,6 +173,50 @@ pub fn streams() -> Vec<(&'static str, Vec<Message>)> {
             .concat(),
         ),
         (
+            "an EXECUTE that no server knows yet, too",
+            [
+                vec![q(
+                    "PREPARE e AS SELECT 100 / (n - 77) FROM items WHERE user_id = {k} AND id = 1",
+                )],
+                vec![
+                    q("PREPARE f AS SELECT 'f' || 1"),
+                    q("PREPARE g AS SELECT 'g' || 1"),
+                    q("EXECUTE f"),
+                    q("EXECUTE g"),
+                ],
+                run("UPDATE items SET n = 77 WHERE user_id = {k} AND id = 1"),
+                vec![
+                    q("EXECUTE e"),
+                    q("SELECT n FROM items WHERE user_id = {k} AND id = 1"),
+                ],
+                run("UPDATE items SET n = 78 WHERE user_id = {k} AND id = 1"),
+                vec![q("PREPARE e AS SELECT 1"), q("EXECUTE f"), q("EXECUTE e")],
+            ]
+            .concat(),
+        ),
+        (
+            "a ROLLBACK AND CHAIN goes back behind savepoints",
+            vec![
+                q("BEGIN ISOLATION LEVEL REPEATABLE READ"),
+                q("SAVEPOINT a"),
+                q("SET TRANSACTION READ ONLY"),
+                q("SAVEPOINT b"),
+                q("ROLLBACK AND CHAIN"),
+                q("SHOW transaction_read_only"),
+                q("SHOW transaction_isolation"),
+                q("SAVEPOINT a"),
+                q("SET TRANSACTION READ ONLY"),
+                q("SELECT 1/0"),
+                q("COMMIT AND CHAIN"),
+                q("SHOW transaction_read_only"),
+                q("SAVEPOINT a"),
+                q("SET TRANSACTION READ ONLY"),
+                q("COMMIT AND CHAIN"),
+                q("SHOW transaction_read_only"),
+                q("ROLLBACK"),
+            ],
+        ),
+        (
             "a FunctionCall, too",
             [
                 run("UPDATE items SET n = 77 WHERE user_id = {k} AND id = 1"),

@@ -163,7 +163,8 @@ impl Maker {
                     format!("PREPARE {quoted}{types} AS {}", text.sql)
                 }
                 // What is no query is refused; and Postgres itself crashes if it ends a transaction.
-                (3..8, Some(text)) if is_query(text.sql) => {
+                (3..8, Some(_)) if !self.always_a_query(name) => format!("DEALLOCATE {quoted}"),
+                (3..8, Some(text)) => {
                     let mut args: Vec<_> = text
                         .params
                         .iter()
@@ -243,6 +244,16 @@ impl Maker {
         if self.rng.random_ratio(2, 3) {
             self.sync();
         }
+    }
+
+    /// Whether nothing but queries has been prepared under this name.
+    fn always_a_query(&self, name: &str) -> bool {
+        self.messages.iter().all(|message| match message {
+            Message::Parse {
+                name: other, sql, ..
+            } => other != name || is_query(sql),
+            _ => true,
+        })
     }
 
     fn sync(&mut self) {

@@ -90,6 +90,37 @@ impl Batch {
         };
     }
 
+    /// As a new one. What is empty is left as it is.
+    fn renew(&mut self) {
+        let Batch {
+            now,
+            skip,
+            parsed,
+            executed,
+            writer,
+            unparsed,
+            changes,
+            bound,
+            before,
+            locals,
+            has_set,
+        } = self;
+        (*now, *skip, *writer) = (0, Skip::No, None);
+        (*parsed, *executed, *has_set) = (false, false, false);
+        (*unparsed, *before) = (None, None);
+        changes.clear();
+        if changes.capacity() > FEW {
+            // The next batch needs no memory of its own, but for this.
+            *changes = Vec::new();
+        }
+        if bound.capacity() > 0 {
+            *bound = Vec::new();
+        }
+        if !locals.is_empty() {
+            *locals = Settings::default();
+        }
+    }
+
     pub(super) fn skipping(&self) -> bool {
         self.skip != Skip::No
     }
@@ -269,13 +300,7 @@ impl Session {
 
     fn reset_batch(&mut self, error: bool) {
         self.end_implicit(!error && !self.batch.skipping());
-        let mut changes = std::mem::take(&mut self.batch.changes);
-        changes.clear();
-        self.batch = Batch::default();
-        if changes.capacity() <= FEW {
-            // The next batch needs no memory of its own.
-            self.batch.changes = changes;
-        }
+        self.batch.renew();
         if self.block.is_none() {
             self.statements.close_portals();
         }

@@ -20,6 +20,7 @@
 //! * An edge begins: `follow_out` committed, then `follow_in`, then the reader's list is dropped. A post that was fanned out before
 //!   `follow_in` is found when the list is built; one that comes behind is pushed.
 
+pub mod config;
 pub mod store;
 
 /// The SQL of the feed's tables, for `presplit provision`.

@@ -401,11 +401,7 @@ impl Session {
     /// What a transaction may no longer be told once it has a snapshot (variable.c). That it is what it is may be said again.
     pub(super) fn check_in_time(&self, options: &BeginOptions) -> Result<(), Fault> {
         let (late, inside, now) = match &self.block {
-            Some(block) => (
-                block.snapshot,
-                !block.savepoints.is_empty(),
-                block.options,
-            ),
+            Some(block) => (block.snapshot, !block.savepoints.is_empty(), block.options),
             None => (
                 self.batch.parsed,
                 false,

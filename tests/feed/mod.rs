@@ -1,0 +1,4 @@
+//! The feed service.
+
+mod model;
+mod store;

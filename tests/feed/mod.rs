@@ -1,4 +1,8 @@
 //! The feed service.
 
+mod api;
+mod http;
 mod model;
+mod place;
+mod reading;
 mod store;

@@ -1,0 +1,6 @@
+//! The feed service.
+
+mod graph;
+mod service;
+mod workers;
+mod write;

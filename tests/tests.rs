@@ -20,6 +20,7 @@ mod differential;
 mod drivers;
 mod execute;
 mod explain;
+mod feed;
 mod function_call;
 mod hostile;
 mod keys;

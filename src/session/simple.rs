@@ -50,10 +50,13 @@ impl Session {
         self.follow_map();
         let text = self.query_text(len)?;
         self.statements.forget_unnamed();
-        let read = self.read(&self.client.inbox[text.clone()])?;
-        let prepared = &*read.prepared;
+        let Read {
+            prepared,
+            way,
+            message,
+        } = self.read(&self.client.inbox[text.clone()])?;
         let (Prepared::Query(_) | Prepared::Pass(_), Some(Way::One { host, shard, path })) =
-            (prepared, read.way)
+            (&*prepared, way)
         else {
             return Ok(false);
         };
@@ -66,7 +69,7 @@ impl Session {
             statement: None,
             path,
             writes: prepared.writes(),
-            bring: bring_for(prepared),
+            bring: bring_for(&prepared),
             state: prepared.session_state(),
             unpreparable: prepared.is_unpreparable(),
         };
@@ -74,7 +77,7 @@ impl Session {
             return Ok(false);
         };
         let reply = Reply::Query(Pass::On);
-        self.push_query(i, &text, shard, read.prepared.clone(), read.message, reply);
+        self.push_query(i, &text, shard, prepared, message, reply);
         Ok(true)
     }
 

@@ -14,6 +14,7 @@
 //!  2   session          ops                     one client's conversation | an operator's work
 //!  1   route            pool                    where to send? (pure)     | server connections
 //!  0   wire    sql    shardmap    catalog  stats    twophase    leaves that know nothing of each other
+//!  -   feed                                     talks to the proxy as any client does; shares only the id layout
 //! ```
 //!
 //! # The walk of a query
@@ -37,6 +38,7 @@
 
 pub mod admin;
 pub mod catalog;
+pub mod feed;
 pub mod ops;
 pub mod pool;
 pub mod proxy;

@@ -2,6 +2,7 @@
 
 use tokio_postgres::Client;
 
+use crate::support::raw::{pbe, s};
 use crate::support::{Hosts, Proxy, Raw};
 
 async fn date(client: &Client) -> String {
@@ -89,64 +90,53 @@ async fn reset_all_behind_a_local_default() {
     }
 }
 
+/// What the transaction shows of its characteristics behind each statement.
+async fn characteristics(client: &Client, statements: &[&str]) -> Vec<String> {
+    let shown = "SELECT concat_ws(' ', current_setting('transaction_read_only'), current_setting('transaction_isolation'), current_setting('transaction_deferrable'))";
+    let mut seen = Vec::new();
+    for sql in statements {
+        client.batch_execute(sql).await.unwrap();
+        seen.push(client.query_one(shown, &[]).await.unwrap().get(0));
+    }
+    seen
+}
+
 /// A chained transaction is as the one before it, whatever the default has become (xact.c, `SaveTransactionCharacteristics`).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_chained_transaction_takes_no_new_default() {
     let hosts = Hosts::provisioned(1, 2).await;
     let proxy = Proxy::start(&hosts);
     let (ours, plain) = (proxy.client().await, hosts.client(0).await);
-    let shown = "SELECT concat_ws(' ', current_setting('transaction_read_only'), current_setting('transaction_isolation'), current_setting('transaction_deferrable'))";
     for setting in [
         "read_only = on",
         "isolation = 'serializable'",
         "deferrable = on",
     ] {
-        let mut seen = [Vec::new(), Vec::new()];
-        for (client, seen) in [&ours, &plain].into_iter().zip(&mut seen) {
-            let set = format!("SET default_transaction_{setting}");
-            for sql in [
-                "BEGIN",
-                &set,
+        let set = format!("SET default_transaction_{setting}");
+        let mut seen = Vec::new();
+        for client in [&ours, &plain] {
+            let chain = [
                 "COMMIT AND CHAIN",
                 "COMMIT AND CHAIN",
                 "COMMIT",
                 "RESET ALL",
-            ] {
-                client.batch_execute(sql).await.unwrap();
-                seen.push(
-                    client
-                        .query_one(shown, &[])
-                        .await
-                        .unwrap()
-                        .get::<_, String>(0),
-                );
-            }
-        }
-        assert_eq!(seen[0], seen[1], "{setting}");
-        // The default is set before, and an error comes in between.
-        let mut seen = [Vec::new(), Vec::new()];
-        for (client, seen) in [&ours, &plain].into_iter().zip(&mut seen) {
-            let set = format!("SET default_transaction_{setting}");
+            ];
+            let mut of_client = characteristics(client, &["BEGIN", &set]).await;
+            of_client.extend(characteristics(client, &chain).await);
+            // The default is set before, and an error comes in between.
             client.batch_execute(&set).await.unwrap();
             client.batch_execute("BEGIN").await.unwrap();
             client.batch_execute("CLOSE nosuch").await.unwrap_err();
-            for sql in [
+            let chain = [
                 "ROLLBACK AND CHAIN",
                 "COMMIT AND CHAIN",
                 "COMMIT",
                 "RESET ALL",
-            ] {
-                client.batch_execute(sql).await.unwrap();
-                seen.push(
-                    client
-                        .query_one(shown, &[])
-                        .await
-                        .unwrap()
-                        .get::<_, String>(0),
-                );
-            }
+            ];
+            of_client.extend(characteristics(client, &chain).await);
+            seen.push(of_client);
         }
-        assert_eq!(seen[0], seen[1], "{setting}, with an error");
+        assert_eq!(seen[0], seen[1], "{setting}");
     }
 }
 
@@ -157,7 +147,7 @@ async fn settings_that_are_undone_with_a_transaction_are_brought_about_anew() {
     let hosts = Hosts::provisioned(1, 2).await;
     hosts.write_map(&hosts.map_text(1, "").replace("pool = 10", "pool = 1"));
     let proxy = Proxy::start(&hosts);
-    let texts: [&[&str]; 14] = [
+    let texts: [&[&str]; 21] = [
         &["BEGIN", "SELECT 1; ROLLBACK; SELECT 2"],
         &["BEGIN", "SELECT 1; ROLLBACK"],
         &["BEGIN", "SELECT 1; COMMIT; SELECT 1/0"],
@@ -184,6 +174,22 @@ async fn settings_that_are_undone_with_a_transaction_are_brought_about_anew() {
         &["SELECT 1; SELECT 1/0"],
         &["BEGIN; SELECT 1; COMMIT; SELECT 1/0"],
         &["SET work_mem = '9MB'; SELECT 1/0"],
+        // A pipeline, in which ROLLBACK ends the transaction of the settings outside of any block.
+        &[
+            "|SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+            "|ROLLBACK",
+            "",
+        ],
+        &["|SET LOCAL work_mem = '3MB'", "|ROLLBACK", ""],
+        &["|SELECT 1", "|ROLLBACK", ""],
+        // No Sync ends it, but a Query.
+        &["|SELECT 1", "ROLLBACK"],
+        &["|SELECT 1", "ABORT"],
+        &[
+            "|SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+            "ROLLBACK",
+        ],
+        &["|SELECT 1", "SELEC user"],
     ];
     for texts in texts {
         let mut mine = Raw::connect(proxy.addr());
@@ -199,7 +205,11 @@ async fn settings_that_are_undone_with_a_transaction_are_brought_about_anew() {
             let see = "SELECT concat_ws(' ', current_setting('work_mem'), current_setting('TimeZone'), current_setting('application_name'))";
             let seen = other.query(see)[1].clone();
             for text in texts {
-                mine.query(text);
+                match text.strip_prefix('|') {
+                    Some(text) => mine.send(&pbe(text, &[])),
+                    None if text.is_empty() => drop(mine.ask(&s(), 1)),
+                    None => drop(mine.query(text)),
+                }
             }
             for _ in 0..2 {
                 assert_eq!(mine.query(see)[1], "D 7MB Asia/Tokyo mine", "{texts:?}");

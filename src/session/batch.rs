@@ -11,6 +11,7 @@ use super::replies::{Pass, Reply};
 use super::{Now, Session};
 use crate::pool::Settings;
 use crate::shardmap::HostId;
+use crate::sql::control::BeginOptions;
 use crate::sql::hint::Hint;
 use crate::wire::error::SqlState;
 use crate::wire::frontend;
@@ -21,20 +22,22 @@ pub(super) struct Batch {
     /// The message being dealt with; 0: none.
     pub(super) now: u8,
     skip: Skip,
-    /// A Parse in it has looked at tables: to Postgres the transaction has a snapshot.
+    /// To Postgres the transaction has a snapshot, by a Parse that has looked at tables or by what the session has acted on.
     pub(super) parsed: bool,
     /// Something has been executed in it, and its transaction is not over.
     pub(super) executed: bool,
+    /// A portal was executed for some of its rows.
+    pub(super) limited: bool,
     /// The host that the implicit transaction has written on.
     pub(super) writer: Option<HostId>,
     /// A Parse that no server has confirmed: the message after it says which server shall.
     pub(super) unparsed: Option<Arc<Statement>>,
     /// Statements made and closed, as long as an error may yet undo that.
     changes: Vec<Change>,
-    /// Portals of ours that were bound in a block, with the number of the reply that says so, likewise.
-    bound: Vec<(u64, Box<[u8]>)>,
     /// The session as it was before the first change of its settings by the implicit transaction.
     before: Option<Box<Before>>,
+    /// What SET TRANSACTION has said of the implicit transaction.
+    pub(super) options: BeginOptions,
     /// What SET LOCAL has in force in the implicit transaction of a batch.
     pub(super) locals: Settings,
     /// A setting was changed, in a block or not: the client may have to be told.
@@ -83,6 +86,7 @@ impl Batch {
         *self = Batch {
             before: self.before.take(),
             locals: std::mem::take(&mut self.locals),
+            options: self.options,
             has_set: self.has_set,
             executed: self.executed,
             parsed: self.parsed,
@@ -97,24 +101,23 @@ impl Batch {
             skip,
             parsed,
             executed,
+            limited,
             writer,
             unparsed,
             changes,
-            bound,
             before,
+            options,
             locals,
             has_set,
         } = self;
         (*now, *skip, *writer) = (0, Skip::No, None);
-        (*parsed, *executed, *has_set) = (false, false, false);
+        (*parsed, *executed, *limited, *has_set) = (false, false, false, false);
+        *options = BeginOptions::default();
         (*unparsed, *before) = (None, None);
         changes.clear();
         if changes.capacity() > FEW {
             // The next batch needs no memory of its own, but for this.
             *changes = Vec::new();
-        }
-        if bound.capacity() > 0 {
-            *bound = Vec::new();
         }
         if !locals.is_empty() {
             *locals = Settings::default();
@@ -204,11 +207,7 @@ impl Session {
     /// The reply of this number and all behind it never came: what they would have confirmed was never done. But a Parse of
     /// the unnamed statement that fails has removed the one before.
     pub(super) fn undo_statements(&mut self, failed_at: u64) {
-        for (reply, name) in std::mem::take(&mut self.batch.bound) {
-            if reply >= failed_at {
-                self.statements.drop_portal(&name);
-            }
-        }
+        self.statements.portals.undo(failed_at);
         for change in std::mem::take(&mut self.batch.changes).into_iter().rev() {
             if change.reply.is_none_or(|reply| reply >= failed_at) {
                 let removed = change.name.is_empty() && change.reply == Some(failed_at);
@@ -217,14 +216,6 @@ impl Session {
                     None => drop(self.statements.remove(&change.name)),
                 }
             }
-        }
-    }
-
-    /// A portal of ours is bound: the reply that is pushed next says so.
-    pub(super) fn note_own_portal(&mut self, name: &[u8]) {
-        if self.block.is_some() && !self.replies.is_empty() {
-            let number = self.replies.next_number();
-            self.batch.bound.push((number, name.into()));
         }
     }
 
@@ -247,6 +238,7 @@ impl Session {
     /// The implicit transaction is over.
     pub(super) fn end_implicit(&mut self, committed: bool) {
         self.batch.writer = None;
+        self.batch.options = BeginOptions::default();
         if !self.batch.locals.is_empty() {
             self.batch.locals = Settings::default();
         }
@@ -267,7 +259,7 @@ impl Session {
             || !self.replies.is_empty()
             || self.links.iter().any(|l| l.unsynced)
             || self.in_message_block()
-            || self.block.is_none() && self.statements.has_portals()
+            || self.block.is_none() && !self.statements.portals.is_empty()
     }
 
     /// Sync of a batch that one server connection has seen.
@@ -301,8 +293,9 @@ impl Session {
     fn reset_batch(&mut self, error: bool) {
         self.end_implicit(!error && !self.batch.skipping());
         self.batch.renew();
-        if self.block.is_none() {
-            self.statements.close_portals();
+        match self.block.is_some() {
+            true => self.statements.portals.all_confirmed(),
+            false => self.statements.portals.clear(),
         }
     }
 
@@ -395,7 +388,6 @@ impl Session {
                 continue;
             }
             // Outside a block this is a warning, which nobody sees, and a rollback (xact.c, UserAbortTransactionBlock).
-            self.links[i].refused = true;
             match self.run_quietly(i, "ROLLBACK").await {
                 Ok(()) => self.links[i].unsynced = false,
                 Err(_) => self.links[i].discard(),

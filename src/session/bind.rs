@@ -8,8 +8,9 @@ use super::ends::Again;
 use super::errors::Fault;
 use super::extended::{gives_rows, no_parameters};
 use super::links::Need;
+use super::portals::{Portal, Several};
 use super::prepare::{Way, bad_hint};
-use super::prepareds::{BindNames, BindParams, Portal, Several, server_name};
+use super::prepareds::{BindNames, BindParams, server_name};
 use super::replies::{Made, Pass, Reply};
 use super::set_config::{SetConfig, read_set_config};
 use super::simple::bring_for;
@@ -179,8 +180,7 @@ impl Session {
         self.check_portal_is_new(&self.client.inbox[names.portal.clone()])?;
         self.limit_portals()?;
         let name: Box<[u8]> = self.client.inbox[names.portal].into();
-        self.note_own_portal(&name);
-        self.statements.put_portal(&name, portal);
+        self.put_portal(&name, portal);
         self.replies.push(Reply::Made(Made::BindComplete));
         Ok(())
     }
@@ -208,6 +208,9 @@ impl Session {
                 .portal(&self.client.inbox[names.portal.clone()])
         {
             self.check_portal_is_new(&self.client.inbox[names.portal.clone()])?;
+        }
+        if !names.portal.is_empty() {
+            self.limit_portals()?;
         }
         self.context.stats.routed();
         let told = match self.statements.has_told() {
@@ -252,19 +255,19 @@ impl Session {
             link.unsynced = true;
             link.host
         };
+        let rows = gives_rows(statement);
+        let bound = Portal::On { host, rows, set };
+        match portal.is_empty() {
+            true => self.put_portal(b"", bound),
+            false => {
+                let name: Box<[u8]> = self.client.inbox[portal].into();
+                self.put_portal(&name, bound);
+            }
+        }
         self.replies.push(Reply::One(Pass::On));
         if self.block.is_some() {
             self.note_cursor(declared_cursor(&statement.text), host);
         }
-        let rows = gives_rows(statement);
-        if portal.is_empty() {
-            self.statements.unnamed_portal = Some(Portal::On { host, rows, set });
-            return Ok(());
-        }
-        self.limit_portals()?;
-        let name: Box<[u8]> = self.client.inbox[portal].into();
-        self.statements
-            .put_portal(&name, Portal::On { host, rows, set });
         Ok(())
     }
 
@@ -323,7 +326,7 @@ impl Session {
 
     /// What a server would say of a portal that only we know.
     pub(super) fn check_portal_is_new(&self, name: &[u8]) -> Result<(), Fault> {
-        if name.is_empty() || !self.statements.portals.contains_key(name) {
+        if !self.statements.portals.has_name(name) {
             return Ok(());
         }
         let message = format!(

@@ -57,6 +57,8 @@ pub(super) struct Block {
     pub(super) before: Box<Before>,
     /// The tables as it sees them.
     pub(super) tables: BlockTables,
+    /// To Postgres it has a snapshot, by what no server has seen of it perhaps: its isolation level is fixed.
+    snapshot: bool,
     /// It has changed tables other than temporary ones.
     pub(super) changed_for_all: bool,
     /// `SET LOCAL presplit.key`; it may also have been set to nothing.
@@ -82,6 +84,8 @@ pub(super) struct Savepoint {
     locals: Settings,
     options: BeginOptions,
     replay: usize,
+    /// Of the portals; see [`super::portals`].
+    portals: u64,
 }
 
 enum Replayed {
@@ -179,8 +183,12 @@ pub(super) fn aborted() -> Fault {
 fn outside(what: &str) -> Fault {
     Fault::statement(ErrorFields::error(
         SqlState::NO_ACTIVE_TRANSACTION,
-        format!("{what} can only be used in transaction blocks"),
+        only_in_blocks(what),
     ))
+}
+
+fn only_in_blocks(what: &str) -> String {
+    format!("{what} can only be used in transaction blocks")
 }
 
 const READ_ONLY: &str = "default_transaction_read_only";
@@ -251,11 +259,7 @@ impl Session {
             }
             return self.begin_inside(options, text, command).await;
         }
-        // The level that it has may be said again (variable.c, `check_transaction_isolation`).
-        let level = self.default_isolation().unwrap_or(Isolation::ReadCommitted);
-        if self.batch.parsed && options.isolation.is_some_and(|other| other != level) {
-            return Err(too_late());
-        }
+        self.check_in_time(options)?;
         self.open_block(*options);
         if !self.links.is_empty() {
             // In the middle of a batch or a message: what it has done so far, on all hosts, belongs to the block. Postgres
@@ -278,6 +282,7 @@ impl Session {
 
     /// BEGIN with options behind what a message has done on one host: they must still be right there.
     async fn begin_late(&mut self, options: &BeginOptions, command: &str) -> Result<Acted, Fault> {
+        self.check_in_time(options)?;
         self.drain_replies().await?;
         let set = options.begin().replacen("BEGIN", "SET TRANSACTION", 1);
         if !self.links.is_empty() && !self.run_with(self.active, &set, Pass::Keep, &[]).await? {
@@ -298,10 +303,6 @@ impl Session {
         text: &str,
         command: &str,
     ) -> Result<Acted, Fault> {
-        let done = self.set_options(options, text, command).await?;
-        if let Acted::Passed = done {
-            return Ok(done);
-        }
         let mut out = Vec::new();
         let warning = ErrorFields::new(
             Severity::Warning,
@@ -309,6 +310,15 @@ impl Session {
             "there is already a transaction in progress",
         );
         self.warn(warning, &mut out);
+        if let Err(late) = self.check_in_time(options) {
+            self.drain_replies().await?;
+            self.client.outbox.append(&mut out);
+            return Err(late);
+        }
+        let done = self.set_options(options, text, command).await?;
+        if let Acted::Passed = done {
+            return Ok(done);
+        }
         backend::command_complete(&mut out, command);
         Ok(Acted::Answered(out))
     }
@@ -320,6 +330,7 @@ impl Session {
         text: &str,
         command: &str,
     ) -> Result<Acted, Fault> {
+        self.check_in_time(options)?;
         if options.one_snapshot() && self.links.len() > 1 {
             return Err(Fault::unsupported(
                 "this transaction is on several hosts already: they cannot share one snapshot",
@@ -359,6 +370,68 @@ impl Session {
         Ok(acted)
     }
 
+    /// To Postgres the transaction has a snapshot from here on.
+    pub(super) fn note_snapshot(&mut self) {
+        match &mut self.block {
+            Some(block) => block.snapshot = true,
+            None => self.batch.parsed = true,
+        }
+    }
+
+    /// [`Session::check_in_time`] outside of a block, where SET TRANSACTION is warned of first.
+    pub(super) async fn check_implicit_in_time(
+        &mut self,
+        options: &BeginOptions,
+    ) -> Result<(), Fault> {
+        let Err(late) = self.check_in_time(options) else {
+            return Ok(());
+        };
+        self.settle_replies().await?;
+        let mut out = Vec::new();
+        let warning = ErrorFields::new(
+            Severity::Warning,
+            SqlState::NO_ACTIVE_TRANSACTION,
+            only_in_blocks("SET TRANSACTION"),
+        );
+        self.warn(warning, &mut out);
+        self.client.outbox.append(&mut out);
+        Err(late)
+    }
+
+    /// What a transaction may no longer be told once it has a snapshot (variable.c). That it is what it is may be said again.
+    pub(super) fn check_in_time(&self, options: &BeginOptions) -> Result<(), Fault> {
+        let (late, inside, now) = match &self.block {
+            Some(block) => (block.snapshot, !block.savepoints.is_empty(), block.options),
+            None => (
+                self.batch.parsed,
+                false,
+                with_defaults(self.batch.options, &self.settings),
+            ),
+        };
+        let level = now.isolation.unwrap_or(Isolation::ReadCommitted);
+        let level_changes = options.isolation.is_some_and(|other| other != level);
+        let opens = options.read_only == Some(false) && now.read_only == Some(true);
+        let what = if level_changes && late {
+            "SET TRANSACTION ISOLATION LEVEL must be called before any query"
+        } else if level_changes && inside {
+            "SET TRANSACTION ISOLATION LEVEL must not be called in a subtransaction"
+        } else if opens && inside {
+            "cannot set transaction read-write mode inside a read-only transaction"
+        } else if opens && late {
+            "transaction read-write mode must be set before any query"
+        } else if options.deferrable.is_some() && inside {
+            "SET TRANSACTION [NOT] DEFERRABLE cannot be called within a subtransaction"
+        } else if options.deferrable.is_some() && late {
+            "SET TRANSACTION [NOT] DEFERRABLE must be called before any query"
+        } else {
+            return Ok(());
+        };
+        Err(Fault::statement(ErrorFields::error(
+            SqlState::ACTIVE_TRANSACTION,
+            what,
+        )))
+    }
+
     /// What the transaction is begun with that is chained to the open one: it is like that, whatever the defaults are by now.
     fn chained_options(&self) -> BeginOptions {
         let Some(block) = &self.block else {
@@ -389,7 +462,7 @@ impl Session {
     }
 
     /// A warning of our own, unless the client wants to hear of errors only.
-    fn warn(&self, warning: ErrorFields, out: &mut Vec<u8>) {
+    pub(super) fn warn(&self, warning: ErrorFields, out: &mut Vec<u8>) {
         const LEVEL: &str = "client_min_messages";
         let local = self
             .block
@@ -417,6 +490,7 @@ impl Session {
         let sets = before.settings.difference(&self.settings, &[]).into_iter();
         let local = locals.iter().flat_map(|(name, set)| set.local_steps(name));
         let replay = sets.chain(local).map(Replayed::Set).collect();
+        let options = std::mem::take(&mut self.batch.options).and_then(&options);
         let options = with_defaults(options, &before.settings);
         self.block = Some(Box::new(Block {
             begin: options,
@@ -434,6 +508,7 @@ impl Session {
             before,
             local_hint: None,
             tables: BlockTables::Same,
+            snapshot: self.batch.parsed,
             changed_for_all: false,
         }));
         self.note_told();
@@ -451,11 +526,15 @@ impl Session {
             if chain {
                 return Err(outside(&format!("{command} AND CHAIN")));
             }
-            self.statements.close_portals();
+            self.statements.portals.clear();
             self.batch.parsed = false;
             if self.links.iter().any(|l| l.unsynced) {
                 // It ends the implicit transaction of the batch.
                 self.run_on_unsynced_others(commit).await?;
+                if let Some(link) = self.links.get_mut(self.active) {
+                    // Before its ReadyForQuery says that all went well.
+                    link.refused |= !commit;
+                }
                 let done = self.run_on(self.active, text).await?;
                 if let Some(link) = self.links.get_mut(self.active) {
                     link.transaction_over(commit && done);
@@ -594,7 +673,8 @@ impl Session {
         }
         self.note_told();
         self.batch.writer = None;
-        self.statements.close_portals();
+        self.batch.parsed = false;
+        self.statements.portals.clear();
     }
 
     /// The block that the client has begun.
@@ -631,6 +711,7 @@ impl Session {
                 locals,
                 options: block.options,
                 replay,
+                portals: self.statements.portals.mark(),
             });
             self.note_told();
         }
@@ -684,6 +765,7 @@ impl Session {
         let (settings, hint) = (savepoint.settings.clone(), savepoint.hint.clone());
         let replay = savepoint.replay;
         let has_set = block.has_sets();
+        self.statements.portals.back_to(savepoint.portals);
         block.local_hint = savepoint.local_hint.clone();
         block.options = savepoint.options;
         let locals = std::mem::replace(&mut block.locals, savepoint.locals.clone());
@@ -762,6 +844,13 @@ impl Session {
             self.drain_replies().await?;
             self.active = i;
         }
+        if self.batch.now == b'Q'
+            && self.block.is_none()
+            && self.links[i].unsynced
+            && behind.is_empty()
+        {
+            return self.run_at_end(i, text, pass).await;
+        }
         let Link { outbox, conn, .. } = &mut self.links[i];
         let name = match (text, conn) {
             ("COMMIT", Some(conn)) => {
@@ -782,28 +871,23 @@ impl Session {
         self.replies.push(Reply::One(Pass::Keep));
         self.replies.push(Reply::Execute(pass));
         self.push_ours(i, behind);
-        let Link { outbox, .. } = &mut self.links[i];
-        // In the middle of an implicit transaction a Sync would end it.
-        let implicit = self.batch.now != b'Q' && self.block.is_none();
-        if implicit {
-            frontend::flush(outbox);
-        } else {
-            frontend::sync(outbox);
-            self.replies.push(Reply::Sync(Pass::Keep));
-        }
-        // ReadyForQuery, which is the caller's, goes out with the answer.
+        Ok(!self.finish_aside(i).await?)
+    }
+
+    /// [`Session::run_with`] of a Query that ends the batch before it: as in Postgres the transaction is committed, which may fail,
+    /// before its CommandComplete.
+    async fn run_at_end(&mut self, i: usize, text: &str, pass: Pass) -> Result<bool, Fault> {
+        frontend::query(&mut self.links[i].outbox, text.as_bytes());
+        self.replies.push(match pass {
+            Pass::On => Reply::Part,
+            Pass::Keep => Reply::Query(Pass::Keep),
+        });
         self.client.hold_for_caller();
         let error = self.relay().await?;
         if error {
             self.batch.refused();
         }
-        let link = &mut self.links[i];
-        link.unsynced = implicit;
-        if let Some(block) = &mut self.block
-            && link.status == b'E'
-        {
-            block.failed = true;
-        }
+        self.links[i].unsynced = false;
         Ok(!error)
     }
 
@@ -813,7 +897,6 @@ impl Session {
         let active = self.active;
         for i in (0..self.links.len()).filter(|i| *i != active) {
             if self.links[i].unsynced {
-                self.links[i].refused |= !commit;
                 self.run_quietly(i, text).await?;
                 self.links[i].unsynced = false;
             }
@@ -825,6 +908,8 @@ impl Session {
     pub(super) async fn run_quietly(&mut self, i: usize, text: &str) -> Result<(), Fault> {
         let before = self.active;
         self.active = i;
+        // What was set is undone, though no error says so.
+        self.links[i].refused |= text.starts_with("ROLLBACK");
         frontend::query(&mut self.links[i].outbox, text.as_bytes());
         self.replies.push(Reply::Query(Pass::Keep));
         match self.relay().await {
@@ -839,13 +924,6 @@ impl Session {
             }
         }
     }
-}
-
-fn too_late() -> Fault {
-    Fault::statement(ErrorFields::error(
-        SqlState::ACTIVE_TRANSACTION,
-        "SET TRANSACTION ISOLATION LEVEL must be called before any query",
-    ))
 }
 
 fn no_savepoint(name: &str) -> Fault {

@@ -58,10 +58,19 @@ impl Session {
                 }
                 Ok(acted)
             }
-            Control::Discard(what) => self.discard(*what, text).await,
+            Control::Discard(what) => {
+                self.note_snapshot();
+                self.discard(*what, text).await
+            }
             Control::Listen(_) => self.run_on_session_host(text, SessionState::Takes).await,
-            Control::Deallocate(name) => self.deallocate(name.as_deref()),
-            Control::ClosePortal(name) => self.close_cursor(name.as_deref(), text).await,
+            Control::Deallocate(name) => {
+                self.note_snapshot();
+                self.deallocate(name.as_deref())
+            }
+            Control::ClosePortal(name) => {
+                self.note_snapshot();
+                self.close_cursor(name.as_deref(), text).await
+            }
             Control::Unlisten(_) => match self.hosts_that(Has::listens).is_empty() {
                 true => Ok(tag("UNLISTEN")),
                 false => self.run_on_session_host(text, SessionState::Gives).await,

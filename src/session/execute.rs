@@ -14,8 +14,9 @@ use super::ends::{SentPiece, SentText, char_count};
 use super::errors::Fault;
 use super::extended::{gives_rows, no_parameters};
 use super::links::Need;
+use super::portals::{Portal, Several};
 use super::prepare::{Way, bad_hint};
-use super::prepareds::{BindNames, Portal, Several, server_name};
+use super::prepareds::{BindNames, server_name};
 use super::replies::{Description, Pass, Reply};
 use super::set_config::{SetConfig, read_set_config};
 use super::simple::bring_for;
@@ -386,10 +387,9 @@ impl Session {
                 frontend::bind_renamed(&mut link.outbox, &portal, b"", rest);
                 link.unsynced = true;
                 self.replies.push(Reply::One(Pass::Keep));
-                self.replies.push(Reply::One(Pass::On));
                 let (rows, set) = (gives_rows(&statement), call.set);
-                self.statements
-                    .put_portal(&portal, Portal::On { host, rows, set });
+                self.put_portal(&portal, Portal::On { host, rows, set });
+                self.replies.push(Reply::One(Pass::On));
                 Ok(())
             }
             _ if *explain => Err(no_explain()),
@@ -432,7 +432,12 @@ impl Session {
         }
         let statement = self.statement(name.as_bytes())?;
         match self.description(&statement).await? {
-            Some(described) => made.extend_from_slice(described.columns()),
+            Some(described) => {
+                if described.columns().first() == Some(&b'T') {
+                    self.check_failed()?;
+                }
+                made.extend_from_slice(described.columns());
+            }
             None => return Err(Fault::Skipped),
         }
         Ok(made)

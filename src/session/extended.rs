@@ -3,16 +3,17 @@
 use super::block::{Acted, aborted};
 use super::context::{Passed, Prepared, Statement};
 use super::describe::Told;
+use super::ends::Link;
 use super::errors::Fault;
 use super::execute::Ran;
 use super::links::Need;
-use super::prepareds::Portal;
+use super::portals::Portal;
 use super::replies::{Description, Made, Pass, Reply};
 use super::writes::spent;
 use super::{Now, Session};
 
 use crate::shardmap::HostId;
-use crate::sql::control::Control;
+use crate::sql::control::{Control, Discard};
 use crate::wire::error::{ErrorFields, SqlState};
 use crate::wire::frontend::{self, Bind, Kind};
 use crate::wire::{backend, frame};
@@ -117,10 +118,11 @@ impl Session {
     pub(super) async fn describe_portal(&mut self, name: &[u8]) -> Result<(), Fault> {
         let host = match self.statements.portal(name) {
             // A cursor is a portal too.
-            None => self.cursor_host(name).ok_or_else(|| no_portal(name))?,
-            Some(Portal::On { rows, .. })
-                if self.block.as_ref().is_some_and(|block| block.failed) =>
-            {
+            None => {
+                let host = self.cursor_host(name).or_else(|| self.host_of_failed(name));
+                host.ok_or_else(|| no_portal(name))?
+            }
+            Some(Portal::On { host, rows, .. }) if self.must_answer_for(*host) => {
                 if *rows {
                     return Err(aborted());
                 }
@@ -142,8 +144,12 @@ impl Session {
                 return Ok(());
             }
             Some(Portal::Own(statement) | Portal::Ran(statement)) => {
+                let columns = own_columns(statement).unwrap_or_default();
+                if !columns.is_empty() {
+                    self.check_failed()?;
+                }
                 let mut made = Vec::new();
-                describe_own(&mut made, own_columns(statement).unwrap_or_default());
+                describe_own(&mut made, columns);
                 self.replies.push(Reply::Made(Made::Bytes(made.into())));
                 return Ok(());
             }
@@ -176,6 +182,17 @@ impl Session {
         let block = self.block.as_ref();
         let of_block = block.and_then(|block| block.cursors.get(name).copied());
         of_block.or_else(|| self.held_cursor(name))
+    }
+
+    /// A Query that has failed may have left its portal behind, which has no name: the host knows.
+    fn host_of_failed(&self, name: &[u8]) -> Option<HostId> {
+        let failed = self.block.as_ref().is_some_and(|block| block.failed);
+        let link = self
+            .links
+            .get(self.active)
+            .filter(|_| name.is_empty() && failed);
+        link.filter(|link| link.status == b'E')
+            .map(|link| link.host)
     }
 
     pub(super) fn is_held_cursor(&self, name: &[u8]) -> bool {
@@ -225,10 +242,17 @@ impl Session {
                 link.unsynced = true;
                 self.replies.push(Reply::Execute(Pass::On));
                 self.batch.executed = true;
+                self.batch.limited |= execute.max_rows > 0;
                 Now::Done(Ok(()))
             }
             _ => Now::Slowly,
         }
+    }
+
+    /// Whether the block has failed and the host does not know of it: we say what it would say of its portals.
+    fn must_answer_for(&self, host: HostId) -> bool {
+        let knows = |link: &Link| link.host == host && link.status == b'E';
+        self.block.as_ref().is_some_and(|block| block.failed) && !self.links.iter().any(knows)
     }
 
     /// Execute.
@@ -236,23 +260,33 @@ impl Session {
         let execute = frontend::Execute::decode(self.body(len))?;
         let (max_rows, name) = (execute.max_rows, execute.portal.to_vec());
         self.settle_unparsed().await?;
-        let ends = matches!(
-            self.statements.portal(&name),
-            Some(Portal::Own(statement)) if matches!(
-                &*statement.prepared,
-                Prepared::Control(Control::Commit { .. } | Control::Rollback { .. })
-            )
-        );
+        let executed = match self.statements.portal(&name) {
+            Some(Portal::Own(statement)) => match &*statement.prepared {
+                Prepared::Control(
+                    Control::Commit { .. }
+                    | Control::Rollback { .. }
+                    | Control::Discard(Discard::All),
+                ) => false,
+                // Nothing is executed.
+                Prepared::Empty => self.batch.executed,
+                _ => true,
+            },
+            _ => true,
+        };
         self.execute_slowly(&name, max_rows).await?;
-        self.batch.executed = !ends;
+        self.batch.executed = executed;
+        self.batch.limited |= max_rows > 0;
         Ok(())
     }
 
     pub(super) async fn execute_slowly(&mut self, name: &[u8], max_rows: i32) -> Result<(), Fault> {
         let own = match self.statements.portal(name) {
             None => {
-                let host = self.cursor_host(name).ok_or_else(|| no_portal(name))?;
-                self.check_failed()?;
+                let host = self.cursor_host(name).or_else(|| self.host_of_failed(name));
+                let host = host.ok_or_else(|| no_portal(name))?;
+                if self.must_answer_for(host) {
+                    return Err(aborted());
+                }
                 let i = self.link_of_portal(host, name).await?;
                 let link = &mut self.links[i];
                 frontend::execute(&mut link.outbox, name, max_rows);
@@ -260,9 +294,11 @@ impl Session {
                 self.replies.push(Reply::Execute(Pass::On));
                 return Ok(());
             }
-            Some(Portal::On { host, rows, set }) => {
-                let (host, rows, sets) = (*host, *rows, !set.is_empty());
-                self.check_failed()?;
+            Some(Portal::On { host, set, .. }) => {
+                let (host, sets) = (*host, !set.is_empty());
+                if self.must_answer_for(host) {
+                    return Err(aborted());
+                }
                 if sets {
                     self.remember_settings();
                 }
@@ -271,21 +307,10 @@ impl Session {
                 frontend::execute(&mut link.outbox, name, max_rows);
                 link.unsynced = true;
                 self.replies.push(Reply::Execute(Pass::On));
-                let set = match name {
-                    b"" => self.statements.unnamed_portal.take(),
-                    name => self.statements.portals.remove(name),
-                };
-                let Some(Portal::On { set, .. }) = set else {
+                let Some(Portal::On { set, .. }) = self.statements.portals.get_mut(name) else {
                     return Ok(());
                 };
-                self.statements.put_portal(
-                    name,
-                    Portal::On {
-                        host,
-                        rows,
-                        set: Vec::new(),
-                    },
-                );
+                let set = std::mem::take(set);
                 if !set.is_empty() {
                     self.settle_replies().await?;
                     self.note_set_config(set).await?;
@@ -307,8 +332,9 @@ impl Session {
             Some(Portal::Write(writing)) => {
                 let writing = writing.clone();
                 // What is written must not be written twice.
-                self.statements
-                    .put_portal(name, Portal::Written(writing.clone()));
+                if let Some(portal) = self.statements.portals.get_mut(name) {
+                    *portal = Portal::Written(writing.clone());
+                }
                 return Box::pin(self.execute_write(&writing, max_rows)).await;
             }
             Some(Portal::Written(_)) => return Err(spent(name)),
@@ -325,6 +351,10 @@ impl Session {
                 .push(Reply::Made(Made::Bytes(Box::from(&b"I\0\0\0\x04"[..])))),
             Prepared::Control(control) => {
                 self.settle_replies().await?;
+                if !self.statements.portals.is_of_failed(name) {
+                    // What was bound before the failure can't even end the block.
+                    self.check_failed()?;
+                }
                 if matches!(control, Control::ClosePortal(Some(own)) if own.as_bytes() == name) {
                     self.check_failed()?;
                     return Err(active_portal(name));
@@ -351,7 +381,7 @@ impl Session {
 
     /// The portal, if its transaction is not over, has done all that it can.
     pub(super) fn has_run(&mut self, name: &[u8]) {
-        if let Some(portal) = self.statements.portal_mut(name)
+        if let Some(portal) = self.statements.portals.get_mut(name)
             && let Portal::Own(statement) | Portal::Data(statement, _) = portal
         {
             *portal = Portal::Ran(statement.clone());
@@ -371,13 +401,8 @@ impl Session {
                 self.statements.remove(&name);
             }
             Kind::Portal => {
-                let portal = if name.is_empty() {
-                    self.statements.unnamed_portal.take()
-                } else {
-                    self.statements.portals.remove(&*name)
-                };
-                let host = match portal {
-                    Some(Portal::On { host, .. }) => Some(host),
+                let host = match self.statements.portal(&name) {
+                    Some(Portal::On { host, .. }) => Some(*host),
                     Some(_) => None,
                     None => self.cursor_host(&name),
                 };
@@ -386,6 +411,7 @@ impl Session {
                     && (held || self.links.iter().any(|l| l.host == host))
                 {
                     let i = self.link_of_portal(host, &name).await?;
+                    self.close_portal(&name);
                     let link = &mut self.links[i];
                     link.suspect |= held;
                     frontend::close(&mut link.outbox, Kind::Portal, &name);
@@ -393,6 +419,7 @@ impl Session {
                     self.replies.push(Reply::One(Pass::On));
                     return Ok(());
                 }
+                self.close_portal(&name);
             }
         }
         self.replies.push(Reply::Made(Made::CloseComplete));

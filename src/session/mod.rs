@@ -36,6 +36,7 @@ mod merge;
 mod parameters;
 mod parse;
 mod pins;
+mod portals;
 mod portions;
 mod prepare;
 mod prepareds;

@@ -86,7 +86,9 @@ impl Session {
         }
         self.check_statement_is_new(&name)?;
         let routed = matches!(*statement.prepared, Prepared::Query(_) | Prepared::Pass(_));
-        self.batch.parsed |= matches!(*statement.prepared, Prepared::Query(_));
+        if matches!(*statement.prepared, Prepared::Query(_)) {
+            self.note_snapshot();
+        }
         if !name.is_empty() {
             self.note_statement(&name);
         }
@@ -94,10 +96,22 @@ impl Session {
             self.batch.unparsed = Some(statement.clone());
         } else {
             self.confirm_statement();
+            if self.batch.limited {
+                self.push_empty_parse();
+            }
             self.replies.push(Reply::Made(Made::ParseComplete));
         }
         self.statements.put(&name, statement);
         Ok(())
+    }
+
+    /// A Parse that we answer ourselves lets the server see what a portal has written that was not run to its end
+    /// (postgres.c, CommandCounterIncrement).
+    fn push_empty_parse(&mut self) {
+        if let Some(link) = self.links.get_mut(self.active).filter(|link| link.unsynced) {
+            frontend::parse(&mut link.outbox, b"", b"", std::iter::empty());
+            self.replies.push(Reply::One(Pass::Keep));
+        }
     }
 
     /// What Postgres would say of a name, and the limit.
@@ -151,6 +165,11 @@ impl Session {
         if self.block.as_ref().is_some_and(|b| b.failed) && !ends {
             return Err(aborted());
         }
+        Self::check_text_of(statement)
+    }
+
+    /// The same outside of a failed block.
+    fn check_text_of(statement: &Statement) -> Result<(), Fault> {
         match &*statement.prepared {
             Prepared::Several(_) => Err(Fault::statement(ErrorFields::error(
                 SqlState::SYNTAX_ERROR,
@@ -193,7 +212,7 @@ impl Session {
             false => old.reading.go_on(&reading),
         };
         let new = self.intern(&old.text, old.types.iter().copied(), reading)?;
-        self.check_parse(&new)?;
+        Self::check_text_of(&new)?;
         self.statements.replace(name, new.clone());
         self.hold_to(name, &old);
         if let Some(unparsed) = &mut self.batch.unparsed
@@ -337,8 +356,24 @@ impl Session {
             self.confirm_unparsed_blindly();
             return Ok(());
         }
-        self.parse_somewhere(&statement).await?;
-        Ok(())
+        match self.parse_somewhere(&statement).await {
+            Ok(_) => Ok(()),
+            Err(Fault::Statement(fields)) => self.fail_unparsed(*fields).await,
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// The Parse that waits to be confirmed has failed: it, not the message behind it, which is skipped as all up to the Sync.
+    async fn fail_unparsed(&mut self, fields: ErrorFields) -> Result<(), Fault> {
+        if self.batch.unparsed.take().is_some() {
+            self.confirm_statement();
+            self.undo_statements(self.replies.next_number());
+        }
+        let now = std::mem::replace(&mut self.batch.now, b'P');
+        let refused = Box::pin(self.refuse(fields)).await;
+        self.batch.now = now;
+        refused?;
+        Err(Fault::Skipped)
     }
 
     /// Parses a statement on some shard; its number there.
@@ -346,6 +381,10 @@ impl Session {
         &mut self,
         statement: &Arc<Statement>,
     ) -> Result<(usize, u32, StatementKey), Fault> {
+        if self.check_failed().is_err() {
+            // The servers of the block parse nothing any more.
+            self.let_go_of_failed().await?;
+        }
         let way = match self.way_to_describe(statement) {
             Err(fault) if Self::is_unreadable(&fault) => {
                 return Err(Box::pin(self.syntax_fault(&statement.text, fault)).await);

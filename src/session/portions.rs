@@ -7,7 +7,7 @@ use super::Session;
 use super::block::aborted;
 use super::errors::Fault;
 use super::gather::{ENOUGH, Shards};
-use super::prepareds::{Portal, Several};
+use super::portals::{Portal, Several};
 use crate::wire::{backend, frame};
 
 /// Rows that a portal still has to give, as whole DataRow messages.
@@ -110,7 +110,7 @@ impl Session {
             return Ok(());
         }
         let from = self.client.outbox.len();
-        let others = self.statements.held_bytes();
+        let others = self.statements.portals.held_bytes();
         self.holding = Some(Holding { from, others });
         let gathered = self.gather_portal(several, hosts, false).await;
         self.holding = None;
@@ -132,8 +132,9 @@ impl Session {
     }
 
     fn hold(&mut self, name: &[u8], several: &Arc<Several>, rows: Rows) {
-        let portal = Portal::Held(several.clone(), rows);
-        self.statements.put_portal(name, portal);
+        if let Some(portal) = self.statements.portals.get_mut(name) {
+            *portal = Portal::Held(several.clone(), rows);
+        }
     }
 
     /// An Execute after the first: the next rows. As in Postgres, the end is told by an Execute that finds fewer rows
@@ -141,7 +142,7 @@ impl Session {
     pub(super) async fn execute_held(&mut self, name: &[u8], max_rows: i32) -> Result<(), Fault> {
         self.settle_replies().await?;
         self.check_runs()?;
-        let Some(Portal::Held(_, rows)) = self.statements.portal_mut(name) else {
+        let Some(Portal::Held(_, rows)) = self.statements.portals.get_mut(name) else {
             return Ok(());
         };
         let most = match max_rows {

@@ -1,17 +1,14 @@
-//! What a client has prepared: its statements and portals, and how the messages that name them are read.
+//! What a client has prepared, and how the messages that name them are read.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::context::Statement;
 use super::describe::Told;
-use super::portions::Rows;
-use super::set_config::SetConfig;
-use super::writes::Writing;
+use super::portals::{Portal, Portals};
 use foldhash::quality::RandomState;
 
 use crate::route::{Format, Param, Params};
-use crate::shardmap::{HostId, ShardId};
 use crate::wire::frontend::{self, Bind};
 
 /// The client's statements and portals.
@@ -22,41 +19,7 @@ pub(super) struct Prepareds {
     /// See [`super::describe`].
     pub(super) told: HashMap<Box<[u8]>, Told, RandomState>,
     pub(super) unnamed_told: Option<Told>,
-    pub(super) portals: HashMap<Box<[u8]>, Portal, RandomState>,
-    pub(super) unnamed_portal: Option<Portal>,
-}
-
-/// A portal.
-pub(super) enum Portal {
-    /// It is on the server connection of this host.
-    On {
-        host: HostId,
-        /// It gives rows.
-        rows: bool,
-        set: Vec<SetConfig>,
-    },
-    /// The session itself acts.
-    Own(Arc<Statement>),
-    /// It has done so.
-    Ran(Arc<Statement>),
-    /// It is to be asked of several shards.
-    Several(Arc<Several>),
-    /// They have been asked; these rows the client has not fetched yet.
-    Held(Arc<Several>, Rows),
-    /// A COPY whose rows go to their own shards, or all to this one.
-    Data(Arc<Statement>, Option<ShardId>),
-    /// It writes to several shards.
-    Write(Arc<Writing>),
-    /// It has done so.
-    Written(Arc<Writing>),
-}
-
-/// What the several shards are asked.
-pub(super) struct Several {
-    pub(super) statement: Arc<Statement>,
-    /// The Bind message from behind its names.
-    pub(super) bind: Box<[u8]>,
-    pub(super) shards: Vec<ShardId>,
+    pub(super) portals: Portals,
 }
 
 impl Prepareds {
@@ -94,67 +57,12 @@ impl Prepareds {
     }
 
     pub(super) fn portal(&self, name: &[u8]) -> Option<&Portal> {
-        if name.is_empty() {
-            self.unnamed_portal.as_ref()
-        } else {
-            self.portals.get(name)
-        }
-    }
-
-    pub(super) fn portal_mut(&mut self, name: &[u8]) -> Option<&mut Portal> {
-        if name.is_empty() {
-            self.unnamed_portal.as_mut()
-        } else {
-            self.portals.get_mut(name)
-        }
-    }
-
-    /// Bytes of rows that portals hold.
-    pub(super) fn held_bytes(&self) -> usize {
-        let portals = self.portals.values().chain(&self.unnamed_portal);
-        let bytes = portals.map(|portal| match portal {
-            Portal::Held(_, rows) => rows.bytes(),
-            _ => 0,
-        });
-        bytes.sum()
-    }
-
-    pub(super) fn put_portal(&mut self, name: &[u8], portal: Portal) {
-        if name.is_empty() {
-            self.unnamed_portal = Some(portal);
-        } else {
-            self.portals.insert(name.into(), portal);
-        }
+        self.portals.get(name)
     }
 
     /// A Query takes the place of the unnamed statement.
     pub(super) fn forget_unnamed(&mut self) {
         self.unnamed = None;
-    }
-
-    /// And, once it has been run, of the unnamed portal.
-    pub(super) fn forget_unnamed_portal(&mut self) {
-        self.unnamed_portal = None;
-    }
-
-    pub(super) fn drop_portal(&mut self, name: &[u8]) {
-        if name.is_empty() {
-            self.unnamed_portal = None;
-        } else {
-            self.portals.remove(name);
-        }
-    }
-
-    pub(super) fn has_portals(&self) -> bool {
-        self.unnamed_portal.is_some() || !self.portals.is_empty()
-    }
-
-    /// A transaction ends: so do its portals.
-    pub(super) fn close_portals(&mut self) {
-        self.unnamed_portal = None;
-        if !self.portals.is_empty() {
-            self.portals.clear();
-        }
     }
 
     pub(super) fn clear_statements(&mut self) {

@@ -160,7 +160,7 @@ impl Session {
     /// Statements of ours, without which what follows must not run.
     pub(super) fn push_ours(&mut self, i: usize, steps: &[String]) {
         // A client's unnamed portal must live on.
-        let portal: &[u8] = match self.statements.has_portals() {
+        let portal: &[u8] = match !self.statements.portals.is_empty() {
             true => b"presplit_set",
             false => b"",
         };

@@ -79,8 +79,15 @@ impl Session {
         text: &str,
     ) -> Result<Acted, Fault> {
         let i = self.link(Need::along(self.any_host())).await?;
+        // The role goes with it (guc.c, `set_config_with_handle`); in older versions it would be none, but come back with a rollback.
+        let with_role = name == "session_authorization" && set.is_none();
         // Its default is what the client asked for at startup.
         let behind = match (&set, self.startup.get(name)) {
+            _ if with_role => {
+                let startup = self.startup.get("role");
+                let startup = startup.map(|role| role.steps("role"));
+                [vec![reset("role")], startup.unwrap_or_default()].concat()
+            }
             (None, Some(startup)) => startup.steps(name),
             _ => Vec::new(),
         };
@@ -90,6 +97,9 @@ impl Session {
         };
         if self.run_set(i, text, &behind, &elsewhere).await? {
             self.note_set(name, set, elsewhere);
+            if with_role {
+                self.note_set("role", None, Vec::new());
+            }
         }
         Ok(Acted::Passed)
     }
@@ -321,9 +331,13 @@ impl Session {
             self.client.hold_for_caller();
             self.relay().await?;
             self.batch.has_set = true;
+            self.gather_news();
         }
         self.hint = None;
         self.statements.clear();
+        // It commits by itself, whatever comes behind it in the pipeline (postgres.c, XACT_FLAGS_NEEDIMMEDIATECOMMIT).
+        self.end_implicit(true);
+        self.batch.parsed = false;
         Ok(tag("DISCARD ALL"))
     }
 
@@ -334,8 +348,11 @@ impl Session {
         text: &str,
     ) -> Result<Acted, Fault> {
         if self.block.is_none() {
+            self.check_implicit_in_time(options).await?;
             let i = self.link(Need::along(self.any_host())).await?;
-            self.run_on(i, text).await?;
+            if self.run_on(i, text).await? {
+                self.batch.options = self.batch.options.and_then(options);
+            }
             return Ok(Acted::Passed);
         }
         self.set_options(options, text, "SET").await

@@ -127,21 +127,23 @@ fn plain_set_config(
         } else if word.is_word(text, "set_config") {
             let args = [(); 3].map(|()| call_argument(text, holes, params, &mut words));
             let [
-                Some((Some(name), false)),
+                Some((name, false)),
                 Some((value, false)),
                 Some((local, true)),
             ] = args
             else {
                 return None;
             };
-            sets.push(SetConfig {
+            let local = match local {
+                Some(local) => read_bool(&local)?,
+                None => false,
+            };
+            // A name that is NULL Postgres refuses.
+            sets.extend(name.map(|name| SetConfig {
                 name: name.to_ascii_lowercase(),
                 value,
-                local: match local {
-                    Some(local) => read_bool(&local)?,
-                    None => false,
-                },
-            });
+                local,
+            }));
         } else {
             return None;
         }
@@ -259,6 +261,10 @@ mod tests {
         assert_eq!(
             read("SELECT set_config('a.x', NULL, false)"),
             one("a.x", None, false)
+        );
+        assert_eq!(
+            read("SELECT set_config(NULL, 'b', false)"),
+            Some(Vec::new())
         );
         assert_eq!(
             read("SELECT set_config('a.x', 'b', null)"),

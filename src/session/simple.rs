@@ -362,7 +362,7 @@ impl Session {
     /// If it was a Query that was run, there is no unnamed portal any more.
     fn note_run(&mut self) {
         if self.batch.now == b'Q' && self.check_failed().is_ok() {
-            self.statements.forget_unnamed_portal();
+            self.statements.portals.forget_unnamed();
         }
     }
 
@@ -465,6 +465,9 @@ impl Session {
                     self.close_block(false);
                 }
                 self.settle().await;
+                for piece in pieces {
+                    self.note_cursor(declared_cursor(&whole[piece.clone()]), host);
+                }
                 Ok(())
             }
             _ => {
@@ -627,6 +630,7 @@ impl Session {
                     self.replies.push(Reply::Part);
                     self.client.hold_until_reply();
                     error = self.relay().await?;
+                    self.note_cursor(declared_cursor(text), host);
                     if !error {
                         self.note_set_config(set).await?;
                         self.batch.has_set |= prepared.sets_config();

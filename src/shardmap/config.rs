@@ -469,7 +469,6 @@ fn timeouts(mut section: Section<'_, '_>) -> Timeouts {
         checkout_wait: section.duration("checkout_wait", d.checkout_wait),
         idle_client: section.duration_or_off("idle_client", d.idle_client),
         idle_transaction: section.duration_or_off("idle_transaction", d.idle_transaction),
-        transaction: section.duration_or_off("transaction", d.transaction),
         server_idle: section.duration("server_idle", d.server_idle),
         server_lifetime: section.duration("server_lifetime", d.server_lifetime),
         cross_host_step: section.duration("cross_host_step", d.cross_host_step),

@@ -158,8 +158,6 @@ pub struct Timeouts {
     /// A client that says nothing inside a transaction, where it keeps a server connection from others, is disconnected
     /// (25P03). Default off.
     pub idle_transaction: Option<Duration>,
-    /// A transaction as a whole (57014). Default off.
-    pub transaction: Option<Duration>,
     /// An idle server connection is closed after this. Default 10 min.
     pub server_idle: Duration,
     /// A server connection is closed at the first release after this. Default 1 h.
@@ -221,7 +219,6 @@ impl Default for Timeouts {
             checkout_wait: Duration::from_secs(10),
             idle_client: None,
             idle_transaction: None,
-            transaction: None,
             server_idle: Duration::from_secs(600),
             server_lifetime: Duration::from_secs(3600),
             cross_host_step: Duration::from_secs(10),
@@ -325,10 +322,6 @@ impl ProxySettings {
             (
                 "timeouts.idle_transaction",
                 t.idle_transaction.map_or("off".into(), duration),
-            ),
-            (
-                "timeouts.transaction",
-                t.transaction.map_or("off".into(), duration),
             ),
             ("timeouts.server_idle", duration(t.server_idle)),
             ("timeouts.server_lifetime", duration(t.server_lifetime)),

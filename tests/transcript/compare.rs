@@ -32,6 +32,8 @@ fn in_order(answers: &[Answer]) -> Vec<Answer> {
 ///   in each version of Postgres; the schema: that of the shard, and in CONTEXT the shard's for `public`;
 /// * the words about a parameter that is no value of the key's type ([`is_unusable_key`]);
 /// * of which of two errors a portal of a failed block is, and that one is none if its Bind failed ([`is_lost_portal`]);
+/// * whether a SERIALIZABLE transaction fails because of what other streams do at the same time: such a stream is run again
+///   ([`is_beaten`]);
 /// * the CONTEXT of a cancelled statement: how far it had come.
 fn same(answer: &Answer) -> Answer {
     let Answer::Message(tag, body) = answer else {
@@ -57,6 +59,12 @@ fn is_lost_portal(postgres: &Answer, presplit: &Answer) -> bool {
     let is = |answer: &Answer| codes.iter().any(|code| is_error(answer, code));
     let half_made = matches!(postgres, Answer::Message(b'I', _)) && is_error(presplit, "25P02");
     half_made || is(postgres) && is(presplit)
+}
+
+/// Whether a transaction was aborted for the sake of another's. (Postgres locks pages of rows and of indexes for that, so that
+/// streams about other users may be in its way.)
+pub fn is_beaten(answers: &[Answer]) -> bool {
+    answers.iter().any(|answer| is_error(answer, "40001"))
 }
 
 fn is_error(answer: &Answer, code: &str) -> bool {

@@ -2,11 +2,11 @@
 
 use super::message::Message::{self, *};
 
-fn q(sql: &str) -> Message {
+pub(super) fn q(sql: &str) -> Message {
     Query(sql.to_owned())
 }
 
-fn p(name: &str, sql: &str) -> Message {
+pub(super) fn p(name: &str, sql: &str) -> Message {
     Parse {
         name: name.to_owned(),
         sql: sql.to_owned(),
@@ -15,7 +15,7 @@ fn p(name: &str, sql: &str) -> Message {
 }
 
 /// Bind with text parameters.
-fn b(portal: &str, statement: &str, params: &[&str]) -> Message {
+pub(super) fn b(portal: &str, statement: &str, params: &[&str]) -> Message {
     Bind {
         portal: portal.to_owned(),
         statement: statement.to_owned(),
@@ -25,12 +25,12 @@ fn b(portal: &str, statement: &str, params: &[&str]) -> Message {
     }
 }
 
-fn e(portal: &str, rows: u32) -> Message {
+pub(super) fn e(portal: &str, rows: u32) -> Message {
     Execute(portal.to_owned(), rows)
 }
 
 /// Parse, Bind and Execute.
-fn run(sql: &str) -> Vec<Message> {
+pub(super) fn run(sql: &str) -> Vec<Message> {
     vec![p("", sql), b("", "", &[]), e("", 0)]
 }
 

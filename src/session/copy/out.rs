@@ -4,7 +4,7 @@ use super::super::Session;
 use super::super::context::Prepared;
 use super::super::errors::Fault;
 use super::super::links::Need;
-use super::super::prepareds::Several;
+use super::super::portals::Several;
 use crate::route::{Bound, Values};
 use crate::shardmap::ShardId;
 use crate::sql::copy::{Format, Header, Options};

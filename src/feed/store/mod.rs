@@ -1,0 +1,161 @@
+//! Where feeds (lists of ids) and cached objects are: in Redis, or in this process. All of it can be lost at any time: it is made
+//! of Postgres' rows, and made anew when it is next needed.
+
+mod memory;
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::{MediaId, UserId};
+
+pub use memory::{MemoryLimits, MemoryStore};
+
+/// How long a feed that nobody reads is kept: 30 days. One that is being built counts as read when that began.
+pub const FEED_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// How long an object is cached at most.
+pub const OBJECT_LIFE: Duration = Duration::from_secs(3600);
+
+/// How long a tombstone is kept.
+pub const TOMBSTONE_LIFE: Duration = Duration::from_secs(600);
+
+/// The oldest that an object read from Postgres may be when it is cached. Well below [`TOMBSTONE_LIFE`]: what was read before the
+/// object's deletion still meets the tombstone.
+pub const PUT_WITHIN: Duration = Duration::from_secs(60);
+
+/// What became of a push of one id to some feeds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pushed {
+    /// Feeds that have it now and had not before.
+    pub new: u64,
+    /// Feeds that had it already: a push may be repeated.
+    pub duplicate: u64,
+    /// Feeds that are not there, or so full of newer ids that it was trimmed at once: nothing to do.
+    pub absent: u64,
+}
+
+/// Which ids of a feed are asked for, always newest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Span {
+    /// The newest.
+    Newest,
+    /// The newest of those older than this.
+    Before(MediaId),
+    /// The oldest of those newer than this.
+    After(MediaId),
+}
+
+/// Ids of a feed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ids {
+    /// Newest first.
+    pub ids: Vec<MediaId>,
+    /// There are more in the direction of the span.
+    pub more: bool,
+}
+
+/// The right to fill a feed that [`Store::begin`] created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Building {
+    /// Tells one builder's feed from another's.
+    pub token: u64,
+}
+
+/// A cached object as it was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cached {
+    /// The object.
+    Object(Bytes),
+    /// It was deleted: there is no need to ask Postgres.
+    Tombstone,
+    /// Not known here.
+    Absent,
+}
+
+/// The store could not do it in time, or at all. Nothing is lost by that; a push may have been done in part.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreFault {
+    /// It did not answer within the limit.
+    #[error("{node} did not answer within {limit:?}")]
+    Late {
+        /// Which node.
+        node: String,
+        /// The limit.
+        limit: Duration,
+    },
+    /// It answered with an error, or the connection failed.
+    #[error("{node}: {why}")]
+    Failed {
+        /// Which node.
+        node: String,
+        /// What it said.
+        why: String,
+    },
+}
+
+/// A feed as the store holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dump {
+    /// Complete; otherwise being built.
+    pub complete: bool,
+    /// All of its ids, newest first.
+    pub ids: Vec<MediaId>,
+    /// Ids up to this one were trimmed, or are not known: the feed says nothing about them. `MediaId::MIN`: it says all.
+    pub trimmed: MediaId,
+}
+
+/// Feeds and cached objects. Every method may be repeated after a failure.
+///
+/// A feed is *absent*, *building* or *complete*. Pushes reach feeds that are building or complete; reads only complete ones. Any
+/// feed may become absent at any time; none ever lacks a part of itself: of the ids pushed or merged since it was begun it has all
+/// that are newer than the newest that was trimmed, but for those that were removed.
+#[async_trait::async_trait]
+pub trait Store: Send + Sync + fmt::Debug {
+    /// Adds the id to these feeds, each at its place, unless it is there; trims each to [`super::FEED_MOST`]. An id that is older than
+    /// one that was trimmed is not added: the feed would have a gap above it.
+    async fn push(&self, id: MediaId, feeds: &[UserId]) -> Result<Pushed, StoreFault>;
+
+    /// Up to `most` ids of a complete feed; `None`: it is absent or being built.
+    async fn read(&self, feed: UserId, span: Span, most: usize) -> Result<Option<Ids>, StoreFault>;
+
+    /// Creates the feed empty and building; one that someone else is building becomes ours, what was pushed to it stays. One that
+    /// is complete stays as it is (a reader may be faster): then [`Store::complete`] merges into it.
+    async fn begin(&self, feed: UserId) -> Result<Building, StoreFault>;
+
+    /// Merges these ids (any order, read from Postgres behind [`Store::begin`]) into the feed that was begun, keeps the newest
+    /// [`super::FEED_MOST`] and makes it complete. If at least so many are given, there may be older ones that are not known here, and
+    /// later pushes of such are not added. `false`: it is another's now, or was dropped or lost since: nothing was done.
+    async fn complete(
+        &self,
+        feed: UserId,
+        building: &Building,
+        ids: &[MediaId],
+    ) -> Result<bool, StoreFault>;
+
+    /// Makes the feeds absent, also those that are being built.
+    async fn drop_feeds(&self, feeds: &[UserId]) -> Result<(), StoreFault>;
+
+    /// Takes ids out of a feed, complete or building (they are gone, or too old).
+    async fn remove(&self, feed: UserId, ids: &[MediaId]) -> Result<(), StoreFault>;
+
+    /// Cached objects, in the order asked for.
+    async fn objects(&self, ids: &[MediaId]) -> Result<Vec<Cached>, StoreFault>;
+
+    /// Caches objects for a while, but for those that have a tombstone. They were read from Postgres by statements sent at `read_at`
+    /// or later. It is not an error if they are not cached: so it is where a tombstone may have been lost since `read_at` (the store
+    /// lost everything, or [`PUT_WITHIN`] is over).
+    async fn put_objects(
+        &self,
+        objects: &[(MediaId, Bytes)],
+        read_at: Instant,
+    ) -> Result<(), StoreFault>;
+
+    /// The object is gone: whoever asks is told so, and whoever has read it before can't put it back. To be called when the
+    /// deletion is committed. Lasts for [`TOMBSTONE_LIFE`].
+    async fn tombstone(&self, id: MediaId) -> Result<(), StoreFault>;
+
+    /// For `feed verify`: a feed, complete or building. `None`: absent.
+    async fn dump(&self, feed: UserId) -> Result<Option<Dump>, StoreFault>;
+}

@@ -15,6 +15,7 @@ MUTATIONS ?= 1000000
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 BASE := cc:build-essential initdb:postgresql psql:postgresql-client setpriv:util-linux
+TESTED := $(BASE) redis-server:redis-server
 # What the drivers' programs need (tests/drivers/run.sh): what no test run goes without, and what is skipped where it can't be had.
 SCRIPTED := python-venv:python3-venv node:nodejs npm:npm ruby:ruby ruby-pg:ruby-pg activerecord:ruby-activerecord
 COMPILED := libpq:libpq-dev php:php-cli php-pgsql:php-pgsql go:golang-go lib-pq:golang-github-lib-pq-dev \
@@ -28,7 +29,7 @@ demo:
 	@cargo run --quiet --bin presplit -- demo --port $(PORT)
 
 test:
-	@.ci/need $(BASE) $(SCRIPTED)
+	@.ci/need $(TESTED) $(SCRIPTED)
 	-@.ci/need $(COMPILED)
 	tests/drivers/setup.sh
 	cargo test

@@ -85,14 +85,20 @@ async fn wait_until_quiet(hosts: &Hosts) {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_field_of_300_megabytes_passes_through() {
+/// A proxy that has run a statement for the client, and the most memory it has taken so far.
+async fn warm() -> (Hosts, Proxy, TcpStream, u64) {
     let hosts = Hosts::provisioned(1, 8).await;
     let proxy = Proxy::start(&hosts);
     let mut stream = connect(&proxy);
     stream.write_all(&q("SELECT 1")).unwrap();
     read(&mut stream, 1);
     let before = peak(&proxy);
+    (hosts, proxy, stream, before)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_field_of_300_megabytes_passes_through() {
+    let (_hosts, proxy, mut stream, before) = warm().await;
     const LEN: u64 = 300 << 20;
     let sql = format!(
         "SELECT repeat('x', {LEN}) FROM users WHERE id = 1 UNION ALL SELECT repeat('x', {LEN})"
@@ -109,12 +115,7 @@ async fn a_field_of_300_megabytes_passes_through() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_does_not_read_holds_up_its_own_server_and_nothing_else() {
-    let hosts = Hosts::provisioned(1, 8).await;
-    let proxy = Proxy::start(&hosts);
-    let mut stream = connect(&proxy);
-    stream.write_all(&q("SELECT 1")).unwrap();
-    read(&mut stream, 1);
-    let before = peak(&proxy);
+    let (hosts, proxy, mut stream, before) = warm().await;
     let sql = "SELECT repeat('x', 1000) FROM generate_series(1, 200000)";
     stream
         .write_all(&[q(sql), pbe(sql, &[]), s()].concat())
@@ -130,12 +131,7 @@ async fn a_client_that_does_not_read_holds_up_its_own_server_and_nothing_else() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_does_not_read_holds_up_its_own_client_and_nothing_else() {
-    let hosts = Hosts::provisioned(1, 8).await;
-    let proxy = Proxy::start(&hosts);
-    let mut stream = connect(&proxy);
-    stream.write_all(&q("SELECT 1")).unwrap();
-    read(&mut stream, 1);
-    let before = peak(&proxy);
+    let (hosts, proxy, mut stream, before) = warm().await;
     let host = hosts.client(0).await;
     host.batch_execute("BEGIN; LOCK TABLE shard_0001.likes")
         .await

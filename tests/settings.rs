@@ -90,64 +90,53 @@ async fn reset_all_behind_a_local_default() {
     }
 }
 
+/// What the transaction shows of its characteristics behind each statement.
+async fn characteristics(client: &Client, statements: &[&str]) -> Vec<String> {
+    let shown = "SELECT concat_ws(' ', current_setting('transaction_read_only'), current_setting('transaction_isolation'), current_setting('transaction_deferrable'))";
+    let mut seen = Vec::new();
+    for sql in statements {
+        client.batch_execute(sql).await.unwrap();
+        seen.push(client.query_one(shown, &[]).await.unwrap().get(0));
+    }
+    seen
+}
+
 /// A chained transaction is as the one before it, whatever the default has become (xact.c, `SaveTransactionCharacteristics`).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_chained_transaction_takes_no_new_default() {
     let hosts = Hosts::provisioned(1, 2).await;
     let proxy = Proxy::start(&hosts);
     let (ours, plain) = (proxy.client().await, hosts.client(0).await);
-    let shown = "SELECT concat_ws(' ', current_setting('transaction_read_only'), current_setting('transaction_isolation'), current_setting('transaction_deferrable'))";
     for setting in [
         "read_only = on",
         "isolation = 'serializable'",
         "deferrable = on",
     ] {
-        let mut seen = [Vec::new(), Vec::new()];
-        for (client, seen) in [&ours, &plain].into_iter().zip(&mut seen) {
-            let set = format!("SET default_transaction_{setting}");
-            for sql in [
-                "BEGIN",
-                &set,
+        let set = format!("SET default_transaction_{setting}");
+        let mut seen = Vec::new();
+        for client in [&ours, &plain] {
+            let chain = [
                 "COMMIT AND CHAIN",
                 "COMMIT AND CHAIN",
                 "COMMIT",
                 "RESET ALL",
-            ] {
-                client.batch_execute(sql).await.unwrap();
-                seen.push(
-                    client
-                        .query_one(shown, &[])
-                        .await
-                        .unwrap()
-                        .get::<_, String>(0),
-                );
-            }
-        }
-        assert_eq!(seen[0], seen[1], "{setting}");
-        // The default is set before, and an error comes in between.
-        let mut seen = [Vec::new(), Vec::new()];
-        for (client, seen) in [&ours, &plain].into_iter().zip(&mut seen) {
-            let set = format!("SET default_transaction_{setting}");
+            ];
+            let mut of_client = characteristics(client, &["BEGIN", &set]).await;
+            of_client.extend(characteristics(client, &chain).await);
+            // The default is set before, and an error comes in between.
             client.batch_execute(&set).await.unwrap();
             client.batch_execute("BEGIN").await.unwrap();
             client.batch_execute("CLOSE nosuch").await.unwrap_err();
-            for sql in [
+            let chain = [
                 "ROLLBACK AND CHAIN",
                 "COMMIT AND CHAIN",
                 "COMMIT",
                 "RESET ALL",
-            ] {
-                client.batch_execute(sql).await.unwrap();
-                seen.push(
-                    client
-                        .query_one(shown, &[])
-                        .await
-                        .unwrap()
-                        .get::<_, String>(0),
-                );
-            }
+            ];
+            of_client.extend(characteristics(client, &chain).await);
+            seen.push(of_client);
         }
-        assert_eq!(seen[0], seen[1], "{setting}, with an error");
+        assert_eq!(seen[0], seen[1], "{setting}");
     }
 }
 

@@ -261,7 +261,7 @@ async fn finish(
     source: UserId,
     turned: &[Turned],
 ) -> Result<Vec<(UserId, Outcome)>, Fault> {
-    let mirrored: Vec<bool> = stream::iter(turned)
+    let mirrored: Vec<bool> = stream::iter(turned.iter().copied())
         .map(|t| async move {
             let Some(edge) = t.edge else { return true };
             let written = edges::mirror_and_cut(db, source, t.target, edge).await;

@@ -400,28 +400,28 @@ impl Session {
 
     /// What a transaction may no longer be told once it has a snapshot (variable.c). That it is what it is may be said again.
     pub(super) fn check_in_time(&self, options: &BeginOptions) -> Result<(), Fault> {
-        let savepoint = self.block.as_ref().and_then(|b| b.savepoints.last());
-        let read_only = |savepoint: &Savepoint| savepoint.options.read_only == Some(true);
-        let (late, now) = match &self.block {
-            Some(block) => (block.snapshot, block.options),
+        let (late, inside, now) = match &self.block {
+            Some(block) => (block.snapshot, !block.savepoints.is_empty(), block.options),
             None => (
                 self.batch.parsed,
+                false,
                 with_defaults(self.batch.options, &self.settings),
             ),
         };
         let level = now.isolation.unwrap_or(Isolation::ReadCommitted);
-        let what = if !late {
-            return Ok(());
-        } else if options.isolation.is_some_and(|other| other != level) {
+        let level_changes = options.isolation.is_some_and(|other| other != level);
+        let opens = options.read_only == Some(false) && now.read_only == Some(true);
+        let what = if level_changes && late {
             "SET TRANSACTION ISOLATION LEVEL must be called before any query"
-        } else if options.read_only == Some(false) && now.read_only == Some(true) {
-            match savepoint.is_some_and(read_only) {
-                true => "cannot set transaction read-write mode inside a read-only transaction",
-                false => "transaction read-write mode must be set before any query",
-            }
-        } else if options.deferrable.is_some() && savepoint.is_some() {
+        } else if level_changes && inside {
+            "SET TRANSACTION ISOLATION LEVEL must not be called in a subtransaction"
+        } else if opens && inside {
+            "cannot set transaction read-write mode inside a read-only transaction"
+        } else if opens && late {
+            "transaction read-write mode must be set before any query"
+        } else if options.deferrable.is_some() && inside {
             "SET TRANSACTION [NOT] DEFERRABLE cannot be called within a subtransaction"
-        } else if options.deferrable.is_some() {
+        } else if options.deferrable.is_some() && late {
             "SET TRANSACTION [NOT] DEFERRABLE must be called before any query"
         } else {
             return Ok(());
@@ -871,29 +871,7 @@ impl Session {
         self.replies.push(Reply::One(Pass::Keep));
         self.replies.push(Reply::Execute(pass));
         self.push_ours(i, behind);
-        let Link { outbox, .. } = &mut self.links[i];
-        // In the middle of an implicit transaction a Sync would end it.
-        let implicit = self.batch.now != b'Q' && self.block.is_none();
-        if implicit {
-            frontend::flush(outbox);
-        } else {
-            frontend::sync(outbox);
-            self.replies.push(Reply::Sync(Pass::Keep));
-        }
-        // ReadyForQuery, which is the caller's, goes out with the answer.
-        self.client.hold_for_caller();
-        let error = self.relay().await?;
-        if error {
-            self.batch.refused();
-        }
-        let link = &mut self.links[i];
-        link.unsynced = implicit;
-        if let Some(block) = &mut self.block
-            && link.status == b'E'
-        {
-            block.failed = true;
-        }
-        Ok(!error)
+        Ok(!self.finish_aside(i).await?)
     }
 
     /// [`Session::run_with`] of a Query that ends the batch before it: as in Postgres the transaction is committed, which may fail,

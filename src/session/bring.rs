@@ -46,7 +46,9 @@ impl Session {
             return Ok(());
         }
         let mut sets = conn.steps_to(wanted);
-        if first && (bring == Bring::Before || for_the_next(&sets)) {
+        // Behind a snapshot no isolation level can be chosen, which may be what follows.
+        let alone = for_the_next(&sets) || sets.iter().any(|sql| takes_snapshot(sql));
+        if first && (bring == Bring::Before || alone) {
             // What the batch has set since its transaction began elsewhere is set in the one that begins here.
             let before = self.batch.before();
             let base = before.map_or(wanted, |before| &before.settings);

@@ -432,7 +432,12 @@ impl Session {
         }
         let statement = self.statement(name.as_bytes())?;
         match self.description(&statement).await? {
-            Some(described) => made.extend_from_slice(described.columns()),
+            Some(described) => {
+                if described.columns().first() == Some(&b'T') {
+                    self.check_failed()?;
+                }
+                made.extend_from_slice(described.columns());
+            }
             None => return Err(Fault::Skipped),
         }
         Ok(made)

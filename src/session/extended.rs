@@ -96,10 +96,6 @@ impl Session {
                 if self.describe_known(&name, &statement)? {
                     return Ok(());
                 }
-                if self.check_failed().is_err() {
-                    // The servers of the block parse nothing any more.
-                    self.let_go_of_failed().await?;
-                }
                 let (i, n, key) = self.parse_somewhere(&statement).await?;
                 match *statement.prepared {
                     Prepared::Query(_) => {
@@ -122,7 +118,10 @@ impl Session {
     pub(super) async fn describe_portal(&mut self, name: &[u8]) -> Result<(), Fault> {
         let host = match self.statements.portal(name) {
             // A cursor is a portal too.
-            None => self.cursor_host(name).ok_or_else(|| no_portal(name))?,
+            None => {
+                let host = self.cursor_host(name).or_else(|| self.host_of_failed(name));
+                host.ok_or_else(|| no_portal(name))?
+            }
             Some(Portal::On { host, rows, .. }) if self.must_answer_for(*host) => {
                 if *rows {
                     return Err(aborted());
@@ -183,6 +182,17 @@ impl Session {
         let block = self.block.as_ref();
         let of_block = block.and_then(|block| block.cursors.get(name).copied());
         of_block.or_else(|| self.held_cursor(name))
+    }
+
+    /// A Query that has failed may have left its portal behind, which has no name: the host knows.
+    fn host_of_failed(&self, name: &[u8]) -> Option<HostId> {
+        let failed = self.block.as_ref().is_some_and(|block| block.failed);
+        let link = self
+            .links
+            .get(self.active)
+            .filter(|_| name.is_empty() && failed);
+        link.filter(|link| link.status == b'E')
+            .map(|link| link.host)
     }
 
     pub(super) fn is_held_cursor(&self, name: &[u8]) -> bool {
@@ -272,8 +282,11 @@ impl Session {
     pub(super) async fn execute_slowly(&mut self, name: &[u8], max_rows: i32) -> Result<(), Fault> {
         let own = match self.statements.portal(name) {
             None => {
-                let host = self.cursor_host(name).ok_or_else(|| no_portal(name))?;
-                self.check_failed()?;
+                let host = self.cursor_host(name).or_else(|| self.host_of_failed(name));
+                let host = host.ok_or_else(|| no_portal(name))?;
+                if self.must_answer_for(host) {
+                    return Err(aborted());
+                }
                 let i = self.link_of_portal(host, name).await?;
                 let link = &mut self.links[i];
                 frontend::execute(&mut link.outbox, name, max_rows);

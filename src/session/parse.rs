@@ -202,9 +202,8 @@ impl Session {
     pub(super) fn statement(&mut self, name: &[u8]) -> Result<Arc<Statement>, Fault> {
         let reading = self.reading();
         let statement = self.known_statement(name)?;
-        let schema = self.schema();
         let fits = statement.reading.fits(&reading);
-        if std::ptr::eq(statement.schema.as_ptr(), Arc::as_ptr(&schema)) && fits {
+        if statement.schema == self.schema_id() && fits {
             return Ok(statement.clone());
         }
         let old = statement.clone();
@@ -382,6 +381,10 @@ impl Session {
         &mut self,
         statement: &Arc<Statement>,
     ) -> Result<(usize, u32, StatementKey), Fault> {
+        if self.check_failed().is_err() {
+            // The servers of the block parse nothing any more.
+            self.let_go_of_failed().await?;
+        }
         let way = match self.way_to_describe(statement) {
             Err(fault) if Self::is_unreadable(&fault) => {
                 return Err(Box::pin(self.syntax_fault(&statement.text, fault)).await);

@@ -50,10 +50,13 @@ impl Session {
         self.follow_map();
         let text = self.query_text(len)?;
         self.statements.forget_unnamed();
-        let read = self.read(&self.client.inbox[text.clone()])?;
-        let prepared = &*read.prepared;
+        let Read {
+            prepared,
+            way,
+            message,
+        } = self.read(&self.client.inbox[text.clone()])?;
         let (Prepared::Query(_) | Prepared::Pass(_), Some(Way::One { host, shard, path })) =
-            (prepared, read.way)
+            (&*prepared, way)
         else {
             return Ok(false);
         };
@@ -66,7 +69,7 @@ impl Session {
             statement: None,
             path,
             writes: prepared.writes(),
-            bring: bring_for(prepared),
+            bring: bring_for(&prepared),
             state: prepared.session_state(),
             unpreparable: prepared.is_unpreparable(),
         };
@@ -74,7 +77,7 @@ impl Session {
             return Ok(false);
         };
         let reply = Reply::Query(Pass::On);
-        self.push_query(i, &text, shard, read.prepared.clone(), read.message, reply);
+        self.push_query(i, &text, shard, prepared, message, reply);
         Ok(true)
     }
 
@@ -462,6 +465,9 @@ impl Session {
                     self.close_block(false);
                 }
                 self.settle().await;
+                for piece in pieces {
+                    self.note_cursor(declared_cursor(&whole[piece.clone()]), host);
+                }
                 Ok(())
             }
             _ => {
@@ -624,6 +630,7 @@ impl Session {
                     self.replies.push(Reply::Part);
                     self.client.hold_until_reply();
                     error = self.relay().await?;
+                    self.note_cursor(declared_cursor(text), host);
                     if !error {
                         self.note_set_config(set).await?;
                         self.batch.has_set |= prepared.sets_config();

@@ -112,6 +112,8 @@ impl Config {
         let tables = each(&mut top.section("tables"), TableConfig::read);
         let users = each(&mut top.section("users"), UserConfig::read);
         let proxy = ProxyConfig::read(top.section("proxy"));
+        // That of the feed service, which reads it by itself.
+        let _ = top.section("feed");
         top.finish();
         Config {
             version,

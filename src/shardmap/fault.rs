@@ -37,13 +37,13 @@ impl std::error::Error for Fault {}
 
 /// A place in the file: line and column, counted from 1.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Place {
-    pub(super) line: u32,
-    pub(super) column: u32,
+pub(crate) struct Place {
+    pub(crate) line: u32,
+    pub(crate) column: u32,
 }
 
 /// Gathers the faults of one text. Places are given as byte offsets into it.
-pub(super) struct Faults<'t> {
+pub(crate) struct Faults<'t> {
     file: &'t str,
     text: &'t str,
     /// Byte offset of the start of each line.
@@ -52,7 +52,7 @@ pub(super) struct Faults<'t> {
 }
 
 impl<'t> Faults<'t> {
-    pub(super) fn new(file: &'t str, text: &'t str) -> Faults<'t> {
+    pub(crate) fn new(file: &'t str, text: &'t str) -> Faults<'t> {
         let after_newlines = text
             .bytes()
             .enumerate()
@@ -66,11 +66,11 @@ impl<'t> Faults<'t> {
         }
     }
 
-    pub(super) fn file(&self) -> &str {
+    pub(crate) fn file(&self) -> &str {
         self.file
     }
 
-    pub(super) fn add(
+    pub(crate) fn add(
         &mut self,
         at: usize,
         key: impl Into<String>,
@@ -92,7 +92,7 @@ impl<'t> Faults<'t> {
         ));
     }
 
-    pub(super) fn place(&self, at: usize) -> Place {
+    pub(crate) fn place(&self, at: usize) -> Place {
         // `lines` begins with 0, so at least one line starts at or before `at`.
         let line = self.lines.partition_point(|start| *start <= at);
         let before = self.text.get(self.lines[line - 1]..at).unwrap_or_default();
@@ -102,12 +102,12 @@ impl<'t> Faults<'t> {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.found.is_empty()
     }
 
     /// In the order of the file.
-    pub(super) fn into_sorted(mut self) -> Vec<Fault> {
+    pub(crate) fn into_sorted(mut self) -> Vec<Fault> {
         self.found.sort_by_key(|(at, _)| *at);
         self.found.into_iter().map(|(_, fault)| fault).collect()
     }

@@ -24,11 +24,14 @@ mod watch;
 use std::fmt;
 
 pub use difference::FIXED_AT_START;
+pub(crate) use fault::Faults;
 pub use fault::{Fault, render_faults};
 pub use key::{Function, KeyFault, KeyType, KeyValue};
 pub use map::{Host, Keyspace, Kind, MAX_SHARDS, Password, ShardMap, TableRule, User};
+pub(crate) use nearest::nearest;
 pub use reload::{LastLoad, LoadCounts, MapHandle, ReloadOutcome};
 pub use schema::SchemaPattern;
+pub(crate) use section::{At, Entry, Section};
 pub use settings::{
     CrossHost, CrossHostSnapshots, Limits, Peer, Pinning, PoolMode, ProxySettings, Timeouts,
 };

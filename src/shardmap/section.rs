@@ -11,45 +11,45 @@ use super::fault::Faults;
 use super::nearest::nearest;
 
 /// The value of `${VAR}`.
-pub(super) type Env<'e> = &'e dyn Fn(&str) -> Option<String>;
+pub(crate) type Env<'e> = &'e dyn Fn(&str) -> Option<String>;
 
 /// Something that stands at a byte offset of the text.
 #[derive(Clone, Debug)]
-pub(super) struct At<T> {
-    pub(super) at: usize,
-    pub(super) value: T,
+pub(crate) struct At<T> {
+    pub(crate) at: usize,
+    pub(crate) value: T,
 }
 
 /// One `key = value` with the section's name, for messages.
 #[derive(Clone, Copy)]
-pub(super) struct Entry<'t> {
-    pub(super) key: &'t str,
-    pub(super) key_at: usize,
-    pub(super) value: &'t Spanned<DeValue<'t>>,
+pub(crate) struct Entry<'t> {
+    pub(crate) key: &'t str,
+    pub(crate) key_at: usize,
+    pub(crate) value: &'t Spanned<DeValue<'t>>,
 }
 
 impl Entry<'_> {
-    pub(super) fn at(&self) -> usize {
+    pub(crate) fn at(&self) -> usize {
         self.value.span().start
     }
 }
 
 /// A table being read. Ask for each key that may be there, then [`Section::finish`].
-pub(super) struct Section<'s, 't> {
+pub(crate) struct Section<'s, 't> {
     /// As written between the brackets: `hosts.a`; empty for the top level.
     name: String,
     /// Where its header or key stands.
-    pub(super) at: usize,
+    pub(crate) at: usize,
     /// `None`: the section is not in the file, or is not a table, which has been said.
     table: Option<&'t DeTable<'t>>,
     asked: Vec<&'static str>,
-    pub(super) faults: &'s mut Faults<'t>,
-    pub(super) env: Env<'s>,
+    pub(crate) faults: &'s mut Faults<'t>,
+    pub(crate) env: Env<'s>,
 }
 
 impl<'s, 't> Section<'s, 't> {
     /// The whole file.
-    pub(super) fn top(
+    pub(crate) fn top(
         table: &'t DeTable<'t>,
         faults: &'s mut Faults<'t>,
         env: Env<'s>,
@@ -65,7 +65,7 @@ impl<'s, 't> Section<'s, 't> {
     }
 
     /// The table at `key`. One that is absent reads as empty.
-    pub(super) fn section(&mut self, key: &'static str) -> Section<'_, 't> {
+    pub(crate) fn section(&mut self, key: &'static str) -> Section<'_, 't> {
         match self.find(key) {
             Some(entry) => self.enter(entry),
             None => {
@@ -83,7 +83,7 @@ impl<'s, 't> Section<'s, 't> {
     }
 
     /// The table that `entry` of this section holds.
-    pub(super) fn enter(&mut self, entry: Entry<'t>) -> Section<'_, 't> {
+    pub(crate) fn enter(&mut self, entry: Entry<'t>) -> Section<'_, 't> {
         let table = match entry.value.get_ref() {
             DeValue::Table(table) => Some(table),
             _ => {
@@ -111,7 +111,7 @@ impl<'s, 't> Section<'s, 't> {
     }
 
     /// How messages name a key of this section: `[map] "0-3"`.
-    pub(super) fn key(&self, key: &str) -> String {
+    pub(crate) fn key(&self, key: &str) -> String {
         let key = bare_or_quoted(key);
         if self.name.is_empty() {
             key
@@ -121,19 +121,19 @@ impl<'s, 't> Section<'s, 't> {
     }
 
     /// All entries in the order of the file, for sections whose keys are names.
-    pub(super) fn entries(&self) -> Vec<Entry<'t>> {
+    pub(crate) fn entries(&self) -> Vec<Entry<'t>> {
         let mut entries: Vec<Entry<'t>> = self.table.into_iter().flatten().map(entry).collect();
         entries.sort_by_key(|e| e.key_at);
         entries
     }
 
-    pub(super) fn find(&mut self, key: &'static str) -> Option<Entry<'t>> {
+    pub(crate) fn find(&mut self, key: &'static str) -> Option<Entry<'t>> {
         self.asked.push(key);
         self.table?.get_key_value(key).map(entry)
     }
 
     /// As `find`; an absent key is a fault unless the section itself is absent. `example` is a line that would be right.
-    pub(super) fn need(&mut self, key: &'static str, example: &str) -> Option<Entry<'t>> {
+    pub(crate) fn need(&mut self, key: &'static str, example: &str) -> Option<Entry<'t>> {
         let found = self.find(key);
         if found.is_none() && self.table.is_some() {
             let name = self.key(key);
@@ -144,7 +144,7 @@ impl<'s, 't> Section<'s, 't> {
     }
 
     /// Says which keys nobody asked for.
-    pub(super) fn finish(self) {
+    pub(crate) fn finish(self) {
         for Entry { key, key_at, .. } in self.entries() {
             if self.asked.contains(&key) {
                 continue;
@@ -158,7 +158,7 @@ impl<'s, 't> Section<'s, 't> {
     }
 
     /// A fault about the value of an entry.
-    pub(super) fn bad(
+    pub(crate) fn bad(
         &mut self,
         entry: Entry<'t>,
         what: impl Into<String>,
@@ -177,7 +177,7 @@ impl<'s, 't> Section<'s, 't> {
     }
 
     /// The string as it is written, variables and all.
-    pub(super) fn raw(&mut self, entry: Entry<'t>, wanted: &str) -> Option<&'t str> {
+    pub(crate) fn raw(&mut self, entry: Entry<'t>, wanted: &str) -> Option<&'t str> {
         let text = entry.value.get_ref().as_str();
         if text.is_none() {
             self.wrong_type(entry, wanted);
@@ -186,7 +186,7 @@ impl<'s, 't> Section<'s, 't> {
     }
 
     /// A string with its variables replaced.
-    pub(super) fn string(&mut self, entry: Entry<'t>) -> Option<At<String>> {
+    pub(crate) fn string(&mut self, entry: Entry<'t>) -> Option<At<String>> {
         let text = self.raw(entry, "a string in quotes")?;
         match expand(text, self.env, |literal| Ok(literal.into())) {
             Ok(value) => Some(At {
@@ -201,7 +201,7 @@ impl<'s, 't> Section<'s, 't> {
     }
 
     /// A name that Postgres can store: 1..=63 bytes.
-    pub(super) fn identifier(&mut self, entry: Entry<'t>) -> Option<At<String>> {
+    pub(crate) fn identifier(&mut self, entry: Entry<'t>) -> Option<At<String>> {
         let name = self.string(entry)?;
         if let Err((what, mend)) = identifier(&name.value) {
             self.bad(entry, what, mend);
@@ -211,7 +211,7 @@ impl<'s, 't> Section<'s, 't> {
     }
 
     /// The entries of an array, each named by the array's key.
-    pub(super) fn array(&mut self, entry: Entry<'t>, wanted: &str) -> Vec<Entry<'t>> {
+    pub(crate) fn array(&mut self, entry: Entry<'t>, wanted: &str) -> Vec<Entry<'t>> {
         match entry.value.get_ref() {
             DeValue::Array(items) => items.iter().map(|value| Entry { value, ..entry }).collect(),
             _ => {
@@ -222,7 +222,7 @@ impl<'s, 't> Section<'s, 't> {
     }
 
     /// A whole number within `range`.
-    pub(super) fn integer(
+    pub(crate) fn integer(
         &mut self,
         entry: Entry<'t>,
         range: RangeInclusive<u64>,
@@ -244,7 +244,7 @@ impl<'s, 't> Section<'s, 't> {
     }
 
     /// A count with a default.
-    pub(super) fn count(
+    pub(crate) fn count(
         &mut self,
         key: &'static str,
         range: RangeInclusive<u32>,
@@ -258,7 +258,7 @@ impl<'s, 't> Section<'s, 't> {
     }
 
     /// Bytes: a number, or a string with one of Postgres' units (`kB`, `MB`, `GB`, powers of 1024).
-    pub(super) fn bytes(
+    pub(crate) fn bytes(
         &mut self,
         key: &'static str,
         range: RangeInclusive<usize>,
@@ -286,7 +286,7 @@ impl<'s, 't> Section<'s, 't> {
     }
 
     /// A duration such as `"5s"`, at least 1 ms.
-    pub(super) fn duration(&mut self, key: &'static str, default: Duration) -> Duration {
+    pub(crate) fn duration(&mut self, key: &'static str, default: Duration) -> Duration {
         match self.duration_or_off(key, Some(default)) {
             Some(duration) => duration,
             None => {
@@ -300,7 +300,7 @@ impl<'s, 't> Section<'s, 't> {
     }
 
     /// A duration, or `None` for `"off"`.
-    pub(super) fn duration_or_off(
+    pub(crate) fn duration_or_off(
         &mut self,
         key: &'static str,
         default: Option<Duration>,
@@ -326,7 +326,7 @@ impl<'s, 't> Section<'s, 't> {
     }
 
     /// `ip:port`, `localhost:port` or `*:port`.
-    pub(super) fn address(&mut self, key: &'static str) -> Option<At<SocketAddr>> {
+    pub(crate) fn address(&mut self, key: &'static str) -> Option<At<SocketAddr>> {
         let entry = self.find(key)?;
         let text = self.string(entry)?;
         let address = match text.value.rsplit_once(':') {
@@ -391,10 +391,10 @@ fn bare_or_quoted(key: &str) -> String {
 }
 
 /// What is wrong, and the mend.
-pub(super) type Wrong = (String, String);
+pub(crate) type Wrong = (String, String);
 
 /// Whether Postgres could store `name` as an identifier.
-pub(super) fn identifier(name: &str) -> Result<(), Wrong> {
+pub(crate) fn identifier(name: &str) -> Result<(), Wrong> {
     let most = super::schema::MAX_IDENTIFIER;
     match name {
         "" => Err(("is empty".into(), "write a name".into())),
@@ -409,7 +409,7 @@ pub(super) fn identifier(name: &str) -> Result<(), Wrong> {
 
 /// Replaces each `${VAR}` by its value, taken as it is; `literal` turns what stands between them into what is meant.
 /// `$${` is a `${` that is none.
-pub(super) fn expand(
+pub(crate) fn expand(
     text: &str,
     env: Env<'_>,
     literal: impl Fn(&str) -> Result<String, Wrong>,

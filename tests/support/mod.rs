@@ -6,10 +6,12 @@ mod cluster;
 mod hosts;
 mod proxy;
 pub mod raw;
+mod redis;
 mod relay;
 mod several;
 pub mod wire;
 
+pub use self::redis::Redis;
 pub use cluster::Cluster;
 pub use hosts::Hosts;
 pub use proxy::Proxy;

@@ -32,6 +32,8 @@ pub struct MemoryLimits {
     pub feed_bytes: usize,
     /// By cached objects.
     pub object_bytes: u64,
+    /// The most ids of a feed.
+    pub feed_most: usize,
 }
 
 impl Default for MemoryLimits {
@@ -39,6 +41,7 @@ impl Default for MemoryLimits {
         MemoryLimits {
             feed_bytes: 256 << 20,
             object_bytes: 128 << 20,
+            feed_most: FEED_MOST,
         }
     }
 }
@@ -48,6 +51,7 @@ pub struct MemoryStore {
     began: Instant,
     parts: Box<[Mutex<Part>]>,
     part_bytes: usize,
+    feed_most: usize,
     tokens: AtomicU64,
     objects: Cache<MediaId, Object, Weight>,
     tombstones: Mutex<Tombstones>,
@@ -103,6 +107,7 @@ impl MemoryStore {
             began: Instant::now(),
             parts: (0..PARTS).map(|_| Mutex::default()).collect(),
             part_bytes: limits.feed_bytes / PARTS,
+            feed_most: limits.feed_most.max(1),
             tokens: AtomicU64::new(1),
             objects: Cache::with_weighter(objects.unwrap_or(0), limits.object_bytes, Weight),
             tombstones: Mutex::default(),
@@ -180,7 +185,7 @@ impl Feed {
         FEED_BYTES + self.ids.capacity() * size_of::<MediaId>()
     }
 
-    fn add(&mut self, id: MediaId) -> Added {
+    fn add(&mut self, id: MediaId, most: usize) -> Added {
         if id <= self.trimmed {
             return Added::Trimmed;
         }
@@ -188,7 +193,7 @@ impl Feed {
         if at > 0 && self.ids.get(at - 1) == Some(&id) {
             return Added::Duplicate;
         }
-        if self.ids.len() >= FEED_MOST {
+        if self.ids.len() >= most {
             if at == 0 {
                 self.trimmed = id;
                 return Added::Trimmed;
@@ -197,8 +202,8 @@ impl Feed {
             at -= 1;
         }
         if self.ids.len() == self.ids.capacity() {
-            let room = self.ids.len().clamp(8, FEED_MOST);
-            self.ids.reserve_exact(room.min(FEED_MOST - self.ids.len()));
+            let room = self.ids.len().max(8);
+            self.ids.reserve_exact(room.min(most - self.ids.len()));
         }
         self.ids.insert(at, id);
         Added::New
@@ -231,16 +236,16 @@ impl Feed {
         }
     }
 
-    fn merge(&mut self, ids: &[MediaId]) {
+    fn merge(&mut self, ids: &[MediaId], most: usize) {
         let given: BTreeSet<MediaId> = ids.iter().copied().collect();
-        if given.len() >= FEED_MOST
+        if given.len() >= most
             && let Some(oldest) = given.first()
         {
             self.trim_to(oldest.saturating_sub(1));
         }
         // Newest first, so that each one that is too old is found to be so at once.
         for id in given.into_iter().rev() {
-            self.add(id);
+            self.add(id, most);
         }
     }
 
@@ -281,7 +286,7 @@ impl Store for MemoryStore {
         for feed in feeds {
             let mut part = self.part(*feed);
             part.sweep(now, self.part_bytes);
-            match part.change(*feed, |feed| feed.add(id)) {
+            match part.change(*feed, |feed| feed.add(id, self.feed_most)) {
                 Some(Added::New) => pushed.new += 1,
                 Some(Added::Duplicate) => pushed.duplicate += 1,
                 Some(Added::Trimmed) | None => pushed.absent += 1,
@@ -337,7 +342,7 @@ impl Store for MemoryStore {
         let merged = part.change(feed, |feed| {
             let ours = feed.token == building.token;
             if ours {
-                feed.merge(ids);
+                feed.merge(ids, self.feed_most);
                 feed.complete = true;
             }
             ours

@@ -2,15 +2,31 @@
 //! of Postgres' rows, and made anew when it is next needed.
 
 mod memory;
+mod redis;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::config::StoreConfig;
 use super::{MediaId, UserId};
 
+pub(super) use self::redis::PARTITIONS;
+pub use self::redis::RedisStore;
 pub use memory::{MemoryLimits, MemoryStore};
+
+/// The store that is configured. One in Redis is not connected to before it is needed.
+///
+/// # Errors
+/// What a node's url can't mean.
+pub fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreFault> {
+    Ok(match config {
+        StoreConfig::Memory(limits) => Arc::new(MemoryStore::new(*limits)),
+        StoreConfig::Redis(config) => Arc::new(RedisStore::new(config)?),
+    })
+}
 
 /// How long a feed that nobody reads is kept: 30 days. One that is being built counts as read when that began.
 pub const FEED_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -19,7 +35,7 @@ pub const FEED_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
 pub const OBJECT_LIFE: Duration = Duration::from_secs(3600);
 
 /// How long a tombstone is kept.
-pub const TOMBSTONE_LIFE: Duration = Duration::from_secs(600);
+pub const TOMBSTONE_LIFE: Duration = Duration::from_secs(3600);
 
 /// The oldest that an object read from Postgres may be when it is cached. Well below [`TOMBSTONE_LIFE`]: what was read before the
 /// object's deletion still meets the tombstone.
@@ -34,6 +50,17 @@ pub struct Pushed {
     pub duplicate: u64,
     /// Feeds that are not there, or so full of newer ids that it was trimmed at once: nothing to do.
     pub absent: u64,
+}
+
+impl Pushed {
+    /// Both together.
+    pub fn plus(self, other: Pushed) -> Pushed {
+        Pushed {
+            new: self.new + other.new,
+            duplicate: self.duplicate + other.duplicate,
+            absent: self.absent + other.absent,
+        }
+    }
 }
 
 /// Which ids of a feed are asked for, always newest first.

@@ -1,0 +1,432 @@
+//! What the feed service reads of `shardmap.toml`: the section `[feed]`, which the shard map itself passes over. Every fault is said
+//! at once, each with its place and its mend, as of the map.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
+use toml::de::DeTable;
+
+use super::FEED_MOST;
+use super::store::{MemoryLimits, PARTITIONS};
+use crate::shardmap::{At, Entry, Fault, Faults, Secret, Section, nearest};
+
+/// `[feed]`.
+#[derive(Clone, Debug)]
+pub struct FeedConfig {
+    /// Where to answer HTTP.
+    pub listen: Option<SocketAddr>,
+    /// Who calls must show one of them; none: anyone may call.
+    pub tokens: Vec<Secret>,
+    /// Where feeds and cached objects are.
+    pub store: StoreConfig,
+}
+
+/// Which store, and how.
+#[derive(Clone, Debug)]
+pub enum StoreConfig {
+    /// Without a `[feed.redis]`: in this process, within the limits of `[feed.memory]`.
+    Memory(MemoryLimits),
+    /// `[feed.redis]`.
+    Redis(RedisConfig),
+}
+
+/// `[feed.redis]`.
+#[derive(Clone, Debug)]
+pub struct RedisConfig {
+    /// `[feed.redis.nodes]`, in the order of the file.
+    pub nodes: Vec<RedisNode>,
+    /// `[feed.redis.partitions]`: the node of each, by its number in `nodes`.
+    pub partitions: [u16; PARTITIONS],
+    /// The longest that a call may take.
+    pub limit: Duration,
+    /// The most ids of a feed.
+    pub feed_most: usize,
+}
+
+/// A line of `[feed.redis.nodes]`: `r1 = "redis://10.0.0.7:6379"`.
+#[derive(Clone, Debug)]
+pub struct RedisNode {
+    /// For messages and metrics.
+    pub name: String,
+    /// Where it is, and how to log in.
+    pub connection: ConnectionInfo,
+}
+
+const LIMIT: Duration = Duration::from_millis(100);
+
+/// Reads the `[feed]` of a file with this name and text; `env` gives the value of `${VAR}`. A file without one means the defaults.
+pub fn parse(
+    file: &str,
+    text: &str,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<FeedConfig, Vec<Fault>> {
+    let (table, errors) = DeTable::parse_recoverable(text);
+    let mut faults = Faults::new(file, text);
+    for error in &errors {
+        let at = error.span().map_or(0, |span| span.start);
+        faults.add(
+            at,
+            "",
+            format!("is no TOML: {}", error.message()),
+            "mend this line; the rest is read once the file is TOML",
+        );
+    }
+    if !errors.is_empty() {
+        return Err(faults.into_sorted());
+    }
+    let mut top = Section::top(table.get_ref(), &mut faults, env);
+    let config = FeedConfig::read(top.section("feed"));
+    match config {
+        Some(config) if faults.is_empty() => Ok(config),
+        _ => Err(faults.into_sorted()),
+    }
+}
+
+impl FeedConfig {
+    /// `None` only after a fault.
+    fn read(mut section: Section<'_, '_>) -> Option<FeedConfig> {
+        let listen = section.address("listen");
+        let tokens = match section.find("tokens") {
+            Some(list) => {
+                let items = section.array(list, "a list of strings");
+                let tokens = items.into_iter().filter_map(|e| token(&mut section, e));
+                tokens.collect()
+            }
+            None => Vec::new(),
+        };
+        let memory = memory(section.section("memory"));
+        let store = match section.find("redis") {
+            Some(entry) => RedisConfig::read(section.enter(entry)).map(StoreConfig::Redis),
+            None => Some(StoreConfig::Memory(memory)),
+        };
+        section.finish();
+        Some(FeedConfig {
+            listen: listen.map(|a| a.value),
+            tokens,
+            store: store?,
+        })
+    }
+}
+
+fn token<'t>(section: &mut Section<'_, 't>, entry: Entry<'t>) -> Option<Secret> {
+    let token = section.string(entry)?.value;
+    // What an Authorization header can carry (RFC 6750); an empty variable would let anyone in.
+    let sound = token.bytes().all(|b| b.is_ascii_graphic());
+    if token.is_empty() || !sound {
+        section.bad(
+            entry,
+            "is empty, or has what no Authorization header can carry",
+            "write letters, digits and punctuation without blanks",
+        );
+        return None;
+    }
+    Some(Secret::new(token))
+}
+
+fn memory(mut section: Section<'_, '_>) -> MemoryLimits {
+    let d = MemoryLimits::default();
+    let object_bytes = usize::try_from(d.object_bytes).unwrap_or(usize::MAX);
+    let limits = MemoryLimits {
+        feed_bytes: section.bytes("feed_bytes", 1 << 20..=1 << 40, d.feed_bytes),
+        object_bytes: section.bytes("object_bytes", 1 << 20..=1 << 40, object_bytes) as u64,
+        feed_most: d.feed_most,
+    };
+    section.finish();
+    limits
+}
+
+impl RedisConfig {
+    /// All partitions on one node.
+    pub fn one(name: &str, connection: ConnectionInfo) -> RedisConfig {
+        RedisConfig {
+            nodes: vec![RedisNode {
+                name: name.to_owned(),
+                connection,
+            }],
+            partitions: [0; PARTITIONS],
+            limit: LIMIT,
+            feed_most: FEED_MOST,
+        }
+    }
+
+    fn read(mut section: Section<'_, '_>) -> Option<RedisConfig> {
+        let limit = section.duration("limit", LIMIT);
+        section.need(
+            "nodes",
+            "[feed.redis.nodes] with r1 = \"redis://127.0.0.1:6379\"",
+        );
+        let mut written = section.section("nodes");
+        let mut nodes = Vec::new();
+        let mut names = Vec::new();
+        for entry in written.entries() {
+            names.push(entry.key.to_owned());
+            nodes.extend(node(&mut written, entry));
+        }
+        if names.is_empty() && section.find("nodes").is_some() {
+            let at = section.at;
+            section.faults.add(
+                at,
+                "[feed.redis.nodes]",
+                "names no node",
+                "add r1 = \"redis://127.0.0.1:6379\"",
+            );
+        }
+        let written = section.find("partitions").is_some();
+        let partitions = match written || names.len() > 1 {
+            true => partitions(section.section("partitions"), &names),
+            // There is only one way to map them to one node.
+            false => Some([0; PARTITIONS]),
+        };
+        section.finish();
+        let whole = nodes.len() == names.len() && !nodes.is_empty();
+        Some(RedisConfig {
+            nodes: whole.then_some(nodes)?,
+            partitions: partitions?,
+            limit,
+            feed_most: FEED_MOST,
+        })
+    }
+}
+
+fn node<'t>(section: &mut Section<'_, 't>, entry: Entry<'t>) -> Option<RedisNode> {
+    let url = section.string(entry)?.value;
+    // What the parser says of a url may hold its password.
+    let connection = match url.as_str().into_connection_info() {
+        Ok(connection) => connection,
+        Err(_) => {
+            section.bad(
+                entry,
+                "is no url of a Redis",
+                "write as \"redis://:PASSWORD@10.0.0.7:6379/0\" or \"unix:///run/redis/redis.sock\"; percent-encode what is special in a password",
+            );
+            return None;
+        }
+    };
+    if matches!(connection.addr(), ConnectionAddr::TcpTls { .. }) {
+        section.bad(
+            entry,
+            "asks for TLS, which is not there yet",
+            "write redis:// and use a network that is safe, or a tunnel",
+        );
+        return None;
+    }
+    let tcp = connection.tcp_settings().clone().set_nodelay(true);
+    Some(RedisNode {
+        name: entry.key.to_owned(),
+        connection: connection.set_tcp_settings(tcp),
+    })
+}
+
+/// The node of each partition. `None` after a fault.
+fn partitions(mut section: Section<'_, '_>, names: &[String]) -> Option<[u16; PARTITIONS]> {
+    let mut owners = [None; PARTITIONS];
+    let mut sound = true;
+    for entry in section.entries() {
+        let owner = owner(&mut section, entry, names);
+        let range = range(&mut section, entry);
+        sound &= owner.is_some() && range.is_some();
+        // Those of a line with a fault count as given, so that the fault is said once.
+        for slot in range.into_iter().flatten() {
+            if owners[slot].replace(owner.unwrap_or(0)).is_some() {
+                sound = false;
+                section.faults.add(
+                    entry.key_at,
+                    section.key(entry.key),
+                    format!("partition {slot} is in an earlier line already"),
+                    "give each partition to one node: shorten one of the two ranges",
+                );
+                break;
+            }
+        }
+    }
+    let mut whole = [0; PARTITIONS];
+    for (number, (owner, whole)) in owners.into_iter().zip(&mut whole).enumerate() {
+        let Some(owner) = owner else {
+            // Those of a line that can't be read are without an owner, too.
+            if sound {
+                let example = names.first().map_or("r1", String::as_str);
+                let name = "[feed.redis.partitions]";
+                section.faults.add(
+                    section.at,
+                    name,
+                    format!("partition {number} is without a node"),
+                    format!(
+                        "there are 0-{}; write such as \"0-127\" = {example:?}",
+                        PARTITIONS - 1
+                    ),
+                );
+            }
+            return None;
+        };
+        *whole = owner;
+    }
+    sound.then_some(whole)
+}
+
+fn owner<'t>(section: &mut Section<'_, 't>, entry: Entry<'t>, names: &[String]) -> Option<u16> {
+    let At { value: name, .. } = section.string(entry)?;
+    let found = names.iter().position(|known| *known == name);
+    if found.is_none() {
+        let mend = match nearest(&name, names.iter().map(String::as_str)) {
+            Some(meant) => format!("did you mean {meant}?"),
+            None => format!("name one of {}", names.join(", ")),
+        };
+        section.bad(entry, format!("unknown node {name:?}"), mend);
+    }
+    found.and_then(|number| u16::try_from(number).ok())
+}
+
+/// `0-127` or `7`.
+fn range<'t>(
+    section: &mut Section<'_, 't>,
+    entry: Entry<'t>,
+) -> Option<std::ops::RangeInclusive<usize>> {
+    let number = |text: &str| {
+        let digits = text.trim();
+        let plain = digits.bytes().all(|b| b.is_ascii_digit());
+        plain.then(|| digits.parse::<usize>().ok()).flatten()
+    };
+    let (first, last) = entry.key.split_once('-').unwrap_or((entry.key, entry.key));
+    match (number(first), number(last)) {
+        (Some(first), Some(last)) if first <= last && last < PARTITIONS => Some(first..=last),
+        _ => {
+            section.faults.add(
+                entry.key_at,
+                section.key(entry.key),
+                "is no range of partitions",
+                format!(
+                    "write \"FIRST-LAST\" within 0-{}, such as \"0-127\"",
+                    PARTITIONS - 1
+                ),
+            );
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<FeedConfig, Vec<String>> {
+        let env = |name: &str| (name == "PW").then(|| "sesam".to_owned());
+        parse("f", text, &env).map_err(|faults| faults.iter().map(ToString::to_string).collect())
+    }
+
+    fn redis(text: &str) -> RedisConfig {
+        match read(text).expect("good").store {
+            StoreConfig::Redis(config) => config,
+            StoreConfig::Memory(_) => panic!("no [feed.redis] in {text}"),
+        }
+    }
+
+    const GOOD: &str = r#"version = 1
+[feed.redis]
+limit = "50ms"
+[feed.redis.nodes]
+r1 = "redis://:${PW}@10.0.0.7:6379/2"
+r2 = "redis://10.0.0.8"
+[feed.redis.partitions]
+"0-127" = "r1"
+"128-255" = "r2"
+"#;
+
+    #[test]
+    fn nothing_written_means_the_store_in_this_process() {
+        for text in ["", "version = 1", "[feed]", "[feed.memory]"] {
+            let StoreConfig::Memory(limits) = read(text).expect("good").store else {
+                panic!("{text}");
+            };
+            assert_eq!(limits, MemoryLimits::default());
+        }
+        let StoreConfig::Memory(limits) = read("[feed.memory]\nfeed_bytes = \"2MB\"")
+            .expect("good")
+            .store
+        else {
+            panic!("no [feed.redis]");
+        };
+        assert_eq!(limits.feed_bytes, 2 << 20);
+    }
+
+    /// The example that people copy.
+    #[test]
+    fn the_example_shows_what_holds_without_it() {
+        let example = include_str!("../../shardmap.toml");
+        let from = example.find("[feed]").expect("[feed]");
+        let read = |text: &str| parse("shardmap.toml", text, &|_| Some("x".into())).expect("good");
+        let StoreConfig::Memory(limits) = read(example).store else {
+            panic!("Redis is an example only");
+        };
+        assert_eq!(limits, MemoryLimits::default());
+        let shown = example[from..].replace("\n#", "\n").replace("\n [", "\n[");
+        let shown: Vec<&str> = shown
+            .lines()
+            .filter(|line| line.starts_with('[') || line.contains(" = "))
+            .collect();
+        let config = read(&shown.join("\n"));
+        assert_eq!(
+            config.listen,
+            Some(SocketAddr::from(([127, 0, 0, 1], 6480)))
+        );
+        let StoreConfig::Redis(redis) = config.store else {
+            panic!("[feed.redis] is shown: {shown:#?}");
+        };
+        assert_eq!(redis.limit, LIMIT);
+        assert_eq!((redis.nodes.len(), redis.partitions[255]), (2, 1));
+    }
+
+    #[test]
+    fn tokens_stay_unseen() {
+        let config = read("[feed]\ntokens = [\"${PW}\"]").expect("good");
+        assert_eq!(config.tokens[0].expose(), "sesam");
+        assert!(!format!("{config:?}").contains("sesam"));
+        let found = read("[feed]\ntokens = [\"\", \"a b\"]").expect_err("bad");
+        assert_eq!(found.len(), 2, "{found:?}");
+    }
+
+    #[test]
+    fn nodes_and_partitions_are_read() {
+        let config = redis(GOOD);
+        assert_eq!(config.limit, Duration::from_millis(50));
+        assert_eq!(config.partitions[..128], [0; 128]);
+        assert_eq!(config.partitions[128..], [1; 128]);
+        let names: Vec<&str> = config.nodes.iter().map(|n| n.name.as_str()).collect();
+        assert_eq!(names, ["r1", "r2"]);
+        let first = &config.nodes[0].connection;
+        assert_eq!(first.redis_settings().password(), Some("sesam"));
+        assert_eq!(first.redis_settings().db(), 2);
+        assert!(first.tcp_settings().nodelay());
+        assert!(!format!("{config:?}").contains("sesam"));
+        // One node needs no map.
+        let one = redis("[feed.redis.nodes]\nr1 = \"redis://10.0.0.7\"");
+        assert_eq!((one.limit, one.partitions), (LIMIT, [0; PARTITIONS]));
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn every_fault_is_said_with_its_place() {
+        let cases: &[(&str, &str, &[&str])] = &[
+            ("\"0-127\" = \"r1\"", "\"0-126\" = \"r1\"", &["f:7:13: [feed.redis.partitions]: partition 127 is without a node"]),
+            ("\"0-127\" = \"r1\"", "\"0-128\" = \"r1\"", &["f:9:1: [feed.redis.partitions] \"128-255\": partition 128 is in an earlier line already"]),
+            ("\"0-127\" = \"r1\"", "\"0-127\" = \"r3\"", &["f:8:11: [feed.redis.partitions] \"0-127\": unknown node \"r3\" -- name one of r1, r2"]),
+            ("\"128-255\"", "\"128-256\"", &["f:9:1: [feed.redis.partitions] \"128-256\": is no range of partitions"]),
+            ("\"128-255\"", "x", &["f:9:1: [feed.redis.partitions] x: is no range of partitions"]),
+            ("redis://10.0.0.8", "rediss://10.0.0.8", &["f:6:6: [feed.redis.nodes] r2: "]),
+            ("redis://10.0.0.8", "http://10.0.0.8", &["f:6:6: [feed.redis.nodes] r2: is no url of a Redis"]),
+            ("${PW}", "${NO}", &["f:5:6: [feed.redis.nodes] r1: the environment variable NO is not set"]),
+            ("limit = \"50ms\"", "limit = \"0ms\"\nlimits = 5", &["f:3:9: [feed.redis] limit: \"0ms\" is no duration", "f:4:1: [feed.redis] limits: unknown key -- did you mean limit?"]),
+            ("version = 1", "feed.redi = 1", &["f:1:6: [feed] redi: unknown key"]),
+        ];
+        for (from, to, wanted) in cases {
+            assert_eq!(GOOD.matches(from).count(), 1, "{from} must stand once");
+            let found = read(&GOOD.replace(from, to)).expect_err(to);
+            let agree = found.len() == wanted.len() && found.iter().zip(*wanted).all(|(f, w)| f.starts_with(w));
+            assert!(agree, "{to}\n found: {found:#?}\nwanted: {wanted:#?}");
+        }
+        let found = read("[feed.redis]\n[feed.redis.nodes]\n").expect_err("no node");
+        assert!(found[0].starts_with("f:"), "{found:?}");
+        assert!(read("[feed.redis]").expect_err("no nodes")[0].contains("nodes: is missing"));
+        assert!(read("feed = 1").expect_err("no table")[0].contains("is of type integer"));
+    }
+}

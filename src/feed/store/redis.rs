@@ -1,0 +1,398 @@
+//! The store in Redis: users and objects are hashed to 256 partitions, and these mapped to nodes. Whatever a node loses is only
+//! absent then; of what it brings along from before a restart nothing is believed (see `common.lua`).
+//!
+//! Reads go to the primary: replicas are not made use of yet.
+
+mod breaker;
+mod keys;
+mod node;
+mod scripts;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use redis::cmd;
+
+pub(crate) use keys::PARTITIONS;
+
+use self::node::{Lane, Node, Run};
+use self::scripts::{Scripts, call};
+use super::{
+    Building, Cached, Dump, FEED_LIFE, Ids, OBJECT_LIFE, PUT_WITHIN, Pushed, Span, Store,
+    StoreFault, TOMBSTONE_LIFE,
+};
+use crate::feed::config::RedisConfig;
+use crate::feed::{MediaId, UserId};
+
+/// Feeds in one call of the script: for some 300 us the node does nothing else.
+const FEEDS_PER_CALL: usize = 100;
+
+/// Calls of one push that are on their way to a node at a time.
+const CALLS_AHEAD: usize = 16;
+
+/// What follows the run in the value of an object, and of a tombstone.
+const OBJECT: u8 = b'O';
+const TOMBSTONE: u8 = b'T';
+
+/// Feeds and objects in one or more Redis nodes.
+pub struct RedisStore {
+    nodes: Vec<Node>,
+    /// The node of each partition.
+    partitions: [u16; PARTITIONS],
+    scripts: Arc<Scripts>,
+    feed_most: usize,
+}
+
+impl RedisStore {
+    /// Connects to nothing yet: a node that is down is so at the first call.
+    pub fn new(config: &RedisConfig) -> Result<RedisStore, StoreFault> {
+        let scripts = Arc::new(Scripts::new());
+        let node = |node: &crate::feed::config::RedisNode| {
+            let made = Node::new(
+                node.name.clone(),
+                node.connection.clone(),
+                config.limit,
+                scripts.clone(),
+            );
+            made.map_err(|why| StoreFault::Failed {
+                node: node.name.clone(),
+                why: why.to_string(),
+            })
+        };
+        Ok(RedisStore {
+            nodes: config.nodes.iter().map(node).collect::<Result<_, _>>()?,
+            partitions: config.partitions,
+            scripts,
+            feed_most: config.feed_most,
+        })
+    }
+
+    fn node_number(&self, id: i64) -> usize {
+        usize::from(self.partitions[usize::from(keys::partition(id))])
+    }
+
+    fn node(&self, id: i64) -> &Node {
+        &self.nodes[self.node_number(id)]
+    }
+
+    /// The places of these ids by the node that has them.
+    fn by_node(&self, ids: impl Iterator<Item = i64>) -> Vec<(&Node, Vec<usize>)> {
+        let mut places: Vec<_> = self.nodes.iter().map(|node| (node, Vec::new())).collect();
+        for (place, id) in ids.enumerate() {
+            places[self.node_number(id)].1.push(place);
+        }
+        places.retain(|(_, places)| !places.is_empty());
+        places
+    }
+
+    async fn push_to(
+        &self,
+        node: &Node,
+        id: MediaId,
+        feeds: &[UserId],
+        places: &[usize],
+    ) -> Result<Pushed, StoreFault> {
+        let calls = places.chunks(FEEDS_PER_CALL).map(|places| async move {
+            let keys: Vec<_> = places.iter().map(|p| keys::feed(feeds[*p])).collect();
+            let push = |run: &Run| {
+                let mut call = call(&self.scripts.push, &keys);
+                call.arg(run).arg(&keys::encode(id)).arg(self.feed_most);
+                call
+            };
+            let (new, duplicate, absent) = node.call(Lane::Bulk, push).await?;
+            Ok(Pushed {
+                new,
+                duplicate,
+                absent,
+            })
+        });
+        // Collected: a lazy iterator of futures that borrow is more than the compiler can follow here.
+        stream::iter(calls.collect::<Vec<_>>())
+            .buffer_unordered(CALLS_AHEAD)
+            .try_fold(Pushed::default(), async |a, b| Ok(a.plus(b)))
+            .await
+    }
+
+    async fn objects_of(
+        &self,
+        node: &Node,
+        ids: &[MediaId],
+        places: &[usize],
+    ) -> Result<Vec<Cached>, StoreFault> {
+        let get = |_: &Run| {
+            let mut get = cmd("MGET");
+            get.arg(keys::EPOCH);
+            for place in places {
+                get.arg(keys::object(ids[*place]));
+            }
+            get
+        };
+        let (values, run): (Vec<Option<Vec<u8>>>, Run) = node.call_of_run(Lane::Quick, get).await?;
+        let mut values = values.into_iter();
+        match values.next().flatten() {
+            Some(epoch) if epoch.starts_with(&run) => node.saw_epoch(&epoch),
+            // Only the caching of what is read next depends on it.
+            _ => drop(self.begin_epoch(node).await),
+        }
+        let found: Vec<Cached> = values.map(|value| cached(value, &run)).collect();
+        if found.len() != places.len() {
+            return Err(node.failed("MGET said another number of values than asked for"));
+        }
+        Ok(found)
+    }
+
+    async fn begin_epoch(&self, node: &Node) -> Result<(), StoreFault> {
+        let new: [u8; 8] = rand::random();
+        let begin = |run: &Run| {
+            let mut call = call(&self.scripts.epoch, &[keys::EPOCH.to_vec()]);
+            call.arg(run).arg(&[*run, new].concat());
+            call
+        };
+        let epoch: Vec<u8> = node.call(Lane::Quick, begin).await?;
+        node.saw_epoch(&epoch);
+        Ok(())
+    }
+
+    async fn put_to(
+        &self,
+        node: &Node,
+        objects: &[(MediaId, Bytes)],
+        places: &[usize],
+        read_at: Instant,
+    ) -> Result<(), StoreFault> {
+        let Some(epoch) = node.epoch().filter(|epoch| epoch.since <= read_at) else {
+            return Ok(());
+        };
+        for places in places.chunks(FEEDS_PER_CALL) {
+            if read_at.elapsed() >= PUT_WITHIN {
+                break;
+            }
+            let mut keys = vec![keys::EPOCH.to_vec()];
+            keys.extend(places.iter().map(|p| keys::object(objects[*p].0)));
+            let put = |run: &Run| {
+                let mut call = call(&self.scripts.put, &keys);
+                call.arg(run).arg(&epoch.value).arg(OBJECT_LIFE.as_secs());
+                for place in places {
+                    call.arg(&[run.as_slice(), &[OBJECT], &objects[*place].1].concat());
+                }
+                call
+            };
+            let _put: u64 = node.call(Lane::Quick, put).await?;
+        }
+        Ok(())
+    }
+}
+
+#[async_trait::async_trait]
+impl Store for RedisStore {
+    async fn push(&self, id: MediaId, feeds: &[UserId]) -> Result<Pushed, StoreFault> {
+        let by_node = self.by_node(feeds.iter().copied());
+        let pushes = by_node
+            .iter()
+            .map(|(node, places)| self.push_to(node, id, feeds, places));
+        // All go on to their ends, so that what waits for one node is done on the others.
+        let done = join_all(pushes.collect::<Vec<_>>()).await;
+        done.into_iter()
+            .try_fold(Pushed::default(), |a, b| Ok(a.plus(b?)))
+    }
+
+    async fn read(&self, feed: UserId, span: Span, most: usize) -> Result<Option<Ids>, StoreFault> {
+        let (way, id) = match span {
+            Span::Newest => ("N", 0),
+            Span::Before(id) => ("B", id),
+            Span::After(id) => ("A", id),
+        };
+        let keys = [keys::feed(feed)];
+        let read = |run: &Run| {
+            let mut call = call(&self.scripts.read, &keys);
+            call.arg(run).arg(way).arg(&keys::encode(id));
+            call.arg(most.min(self.feed_most)).arg(FEED_LIFE.as_secs());
+            call
+        };
+        let node = self.node(feed);
+        let found: Option<(u8, Vec<u8>)> = node.call(Lane::Quick, read).await?;
+        let Some((more, ids)) = found else {
+            return Ok(None);
+        };
+        let ids = keys::decode(&ids).ok_or_else(|| node.failed("a feed holds what is no id"))?;
+        Ok(Some(Ids {
+            ids,
+            more: more != 0,
+        }))
+    }
+
+    async fn begin(&self, feed: UserId) -> Result<Building, StoreFault> {
+        let token: u64 = rand::random();
+        let keys = [keys::feed(feed)];
+        let begin = |run: &Run| {
+            let mut call = call(&self.scripts.begin, &keys);
+            call.arg(run).arg(&token.to_be_bytes());
+            call.arg(&keys::encode(MediaId::MIN))
+                .arg(FEED_LIFE.as_secs());
+            call
+        };
+        let node = self.node(feed);
+        let token: Vec<u8> = node.call(Lane::Quick, begin).await?;
+        let token = token
+            .try_into()
+            .map_err(|_| node.failed("a feed's mark is none"))?;
+        Ok(Building {
+            token: u64::from_be_bytes(token),
+        })
+    }
+
+    async fn complete(
+        &self,
+        feed: UserId,
+        building: &Building,
+        ids: &[MediaId],
+    ) -> Result<bool, StoreFault> {
+        let mut ids = ids.to_vec();
+        ids.sort_unstable_by(|a, b| b.cmp(a));
+        ids.dedup();
+        let unknown = match (ids.get(self.feed_most), ids.last()) {
+            (Some(next), _) => *next,
+            (None, Some(oldest)) if ids.len() == self.feed_most => oldest.saturating_sub(1),
+            _ => MediaId::MIN,
+        };
+        ids.truncate(self.feed_most);
+        let given: Vec<u8> = ids.iter().flat_map(|id| keys::encode(*id)).collect();
+        let keys = [keys::feed(feed)];
+        let complete = |run: &Run| {
+            let mut call = call(&self.scripts.complete, &keys);
+            call.arg(run).arg(&building.token.to_be_bytes());
+            call.arg(&keys::encode(unknown)).arg(self.feed_most);
+            call.arg(FEED_LIFE.as_secs()).arg(&given);
+            call
+        };
+        let done: u8 = self.node(feed).call(Lane::Quick, complete).await?;
+        Ok(done == 1)
+    }
+
+    async fn drop_feeds(&self, feeds: &[UserId]) -> Result<(), StoreFault> {
+        let by_node = self.by_node(feeds.iter().copied());
+        let drops = by_node.iter().map(|(node, places)| async move {
+            for places in places.chunks(FEEDS_PER_CALL) {
+                let unlink = |_: &Run| {
+                    let mut unlink = cmd("UNLINK");
+                    for place in places {
+                        unlink.arg(keys::feed(feeds[*place]));
+                    }
+                    unlink
+                };
+                let _gone: u64 = node.call(Lane::Quick, unlink).await?;
+            }
+            Ok(())
+        });
+        join_all(drops.collect::<Vec<_>>())
+            .await
+            .into_iter()
+            .collect()
+    }
+
+    async fn remove(&self, feed: UserId, ids: &[MediaId]) -> Result<(), StoreFault> {
+        let keys = [keys::feed(feed)];
+        for ids in ids.chunks(FEEDS_PER_CALL) {
+            let remove = |run: &Run| {
+                let mut call = call(&self.scripts.remove, &keys);
+                call.arg(run);
+                for id in ids {
+                    call.arg(&keys::encode(*id));
+                }
+                call
+            };
+            let _done: u8 = self.node(feed).call(Lane::Quick, remove).await?;
+        }
+        Ok(())
+    }
+
+    async fn objects(&self, ids: &[MediaId]) -> Result<Vec<Cached>, StoreFault> {
+        let by_node = self.by_node(ids.iter().copied());
+        let gets = by_node
+            .iter()
+            .map(|(node, places)| self.objects_of(node, ids, places));
+        let answers = join_all(gets.collect::<Vec<_>>()).await;
+        let mut found = vec![Cached::Absent; ids.len()];
+        for ((_, places), answer) in by_node.iter().zip(answers) {
+            for (place, cached) in places.iter().zip(answer?) {
+                found[*place] = cached;
+            }
+        }
+        Ok(found)
+    }
+
+    async fn put_objects(
+        &self,
+        objects: &[(MediaId, Bytes)],
+        read_at: Instant,
+    ) -> Result<(), StoreFault> {
+        let by_node = self.by_node(objects.iter().map(|(id, _)| *id));
+        let puts = by_node
+            .iter()
+            .map(|(node, places)| self.put_to(node, objects, places, read_at));
+        join_all(puts.collect::<Vec<_>>())
+            .await
+            .into_iter()
+            .collect()
+    }
+
+    async fn tombstone(&self, id: MediaId) -> Result<(), StoreFault> {
+        let set = |run: &Run| {
+            let mut set = cmd("SET");
+            set.arg(keys::object(id))
+                .arg(&[run.as_slice(), &[TOMBSTONE]].concat());
+            set.arg("EX").arg(TOMBSTONE_LIFE.as_secs());
+            set
+        };
+        self.node(id).call(Lane::Quick, set).await
+    }
+
+    async fn dump(&self, feed: UserId) -> Result<Option<Dump>, StoreFault> {
+        let node = self.node(feed);
+        let range = |_: &Run| {
+            let mut range = cmd("LRANGE");
+            range.arg(keys::feed(feed)).arg(0).arg(-1);
+            range
+        };
+        let (all, run): (Vec<Vec<u8>>, Run) = node.call_of_run(Lane::Quick, range).await?;
+        let Some((mark, ids)) = all.split_first() else {
+            return Ok(None);
+        };
+        let no_feed = || node.failed("a feed holds what is no id");
+        let (state, mark) = mark.split_first().ok_or_else(no_feed)?;
+        if !mark.starts_with(&run) {
+            return Ok(None);
+        }
+        let trimmed = mark.get(16..).and_then(keys::decode).ok_or_else(no_feed)?;
+        Ok(Some(Dump {
+            complete: *state == b'C',
+            ids: keys::decode(&ids.concat()).ok_or_else(no_feed)?,
+            trimmed: *trimmed.first().ok_or_else(no_feed)?,
+        }))
+    }
+}
+
+/// What the value of an object's key means to the run that said it.
+fn cached(value: Option<Vec<u8>>, run: &Run) -> Cached {
+    let value = value.map(Bytes::from);
+    let Some(value) = value.filter(|value| value.starts_with(run)) else {
+        return Cached::Absent;
+    };
+    match value.get(run.len()) {
+        Some(&OBJECT) => Cached::Object(value.slice(run.len() + 1..)),
+        Some(&TOMBSTONE) => Cached::Tombstone,
+        _ => Cached::Absent,
+    }
+}
+
+impl fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStore")
+            .field("nodes", &self.nodes)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,287 @@
+//! One Redis: its connections, made when they are needed and anew when they break, and a time limit for every call.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, RedisError, RedisResult, Value};
+use redis::{ConnectionInfo, FromRedisValue, ServerErrorKind};
+use tokio::sync::Semaphore;
+
+use super::breaker::Breaker;
+use super::scripts::Scripts;
+use crate::feed::store::StoreFault;
+
+/// So many bulk calls are on their way to a node at a time: what waits behind them on the connection is still in time.
+const BULK_CALLS: usize = 32;
+
+/// Which start of a server it is: another one after each restart. In front of all that we write.
+pub(super) type Run = [u8; 8];
+
+/// Which connection a call takes: a large push does not hold up a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lane {
+    Quick,
+    Bulk,
+}
+
+pub(super) struct Node {
+    name: String,
+    client: Client,
+    limit: Duration,
+    scripts: Arc<Scripts>,
+    quick: Line,
+    bulk: Line,
+    bulk_calls: Semaphore,
+    breaker: Breaker,
+    epoch: Mutex<Option<Epoch>>,
+}
+
+/// The state of a node between two losses of all its data, as far as this process knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Epoch {
+    pub(super) value: Vec<u8>,
+    /// It had begun by then.
+    pub(super) since: Instant,
+}
+
+/// A connection, while there is one.
+#[derive(Default)]
+struct Line {
+    link: Mutex<Option<Arc<Link>>>,
+    /// Held by the one who connects.
+    connecting: tokio::sync::Mutex<()>,
+}
+
+struct Link {
+    connection: MultiplexedConnection,
+    run: Run,
+}
+
+impl Node {
+    pub(super) fn new(
+        name: String,
+        connection: ConnectionInfo,
+        limit: Duration,
+        scripts: Arc<Scripts>,
+    ) -> RedisResult<Node> {
+        Ok(Node {
+            name,
+            client: Client::open(connection)?,
+            limit,
+            scripts,
+            quick: Line::default(),
+            bulk: Line::default(),
+            bulk_calls: Semaphore::new(BULK_CALLS),
+            breaker: Breaker::new(),
+            epoch: Mutex::default(),
+        })
+    }
+
+    /// Sends what `command` makes for the server's run, and waits for the answer. It may be sent twice, or come to the server long after
+    /// the limit, and must allow for it.
+    pub(super) async fn call<T: FromRedisValue>(
+        &self,
+        lane: Lane,
+        command: impl Fn(&Run) -> Cmd,
+    ) -> Result<T, StoreFault> {
+        Ok(self.call_of_run(lane, command).await?.0)
+    }
+
+    /// As [`Node::call`]; says also which run answered.
+    pub(super) async fn call_of_run<T: FromRedisValue>(
+        &self,
+        lane: Lane,
+        command: impl Fn(&Run) -> Cmd,
+    ) -> Result<(T, Run), StoreFault> {
+        let _turn = match lane {
+            Lane::Quick => None,
+            Lane::Bulk => self.bulk_calls.acquire().await.ok(),
+        };
+        let Some(permit) = self.breaker.admit() else {
+            return Err(self.failed("it was too late several times; it is asked again in a second"));
+        };
+        match tokio::time::timeout(self.limit, self.attempt(lane, &command)).await {
+            Ok(Ok((answer, run))) => {
+                permit.answered();
+                let answer = redis::from_redis_value(answer).map_err(|why| self.failed(why))?;
+                Ok((answer, run))
+            }
+            Ok(Err(fault)) => {
+                if fault.is_unrecoverable_error() {
+                    permit.failed();
+                } else {
+                    permit.answered();
+                }
+                Err(self.failed(fault))
+            }
+            Err(_) => {
+                // A peer that is gone without a word is known only by this. The probe gets a new connection.
+                if permit.failed() {
+                    self.quick.cut();
+                    self.bulk.cut();
+                }
+                Err(StoreFault::Late {
+                    node: self.name.clone(),
+                    limit: self.limit,
+                })
+            }
+        }
+    }
+
+    /// Goes on over a new connection where the present one turns out to be closed, as it is after each restart of the server.
+    async fn attempt(
+        &self,
+        lane: Lane,
+        command: &impl Fn(&Run) -> Cmd,
+    ) -> RedisResult<(Value, Run)> {
+        let line = match lane {
+            Lane::Quick => &self.quick,
+            Lane::Bulk => &self.bulk,
+        };
+        let (link, fresh) = self.link(line).await?;
+        match self.send(&link, command).await {
+            Err(fault) if fault.is_unrecoverable_error() => {
+                line.discard(&link);
+                if fresh {
+                    return Err(fault);
+                }
+                let (link, _) = self.link(line).await?;
+                let answer = self.send(&link, command).await;
+                if answer
+                    .as_ref()
+                    .is_err_and(RedisError::is_unrecoverable_error)
+                {
+                    line.discard(&link);
+                }
+                answer
+            }
+            answer => answer,
+        }
+    }
+
+    async fn send(&self, link: &Link, command: &impl Fn(&Run) -> Cmd) -> RedisResult<(Value, Run)> {
+        let mut connection = link.connection.clone();
+        let command = command(&link.run);
+        let answer = match command.query_async(&mut connection).await {
+            Err(fault) if fault.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                let load = self.scripts.load();
+                load.exec_async(&mut connection).await?;
+                command.query_async(&mut connection).await
+            }
+            answer => answer,
+        };
+        Ok((answer?, link.run))
+    }
+
+    /// The connection, and whether it was made just now.
+    async fn link(&self, line: &Line) -> RedisResult<(Arc<Link>, bool)> {
+        if let Some(link) = line.link().clone() {
+            return Ok((link, false));
+        }
+        let _one = line.connecting.lock().await;
+        if let Some(link) = line.link().clone() {
+            return Ok((link, false));
+        }
+        let link = Arc::new(self.connect().await?);
+        *line.link() = Some(link.clone());
+        Ok((link, true))
+    }
+
+    async fn connect(&self) -> RedisResult<Link> {
+        // The limits of time are those of the call.
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(None)
+            .set_response_timeout(None)
+            .set_pipeline_buffer_size(1024);
+        let client = &self.client;
+        let mut connection = client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await?;
+        let mut hello = self.scripts.load();
+        hello.cmd("INFO").arg("server");
+        let (info,): (String,) = hello.query_async(&mut connection).await?;
+        let run = run_in(&info).ok_or((
+            ErrorKind::UnexpectedReturnType,
+            "INFO server says no run_id",
+        ))?;
+        Ok(Link { connection, run })
+    }
+
+    /// The epoch, if this process has seen it.
+    pub(super) fn epoch(&self) -> Option<Epoch> {
+        self.lock_epoch().clone()
+    }
+
+    /// Notes the epoch that the node has said just now.
+    pub(super) fn saw_epoch(&self, value: &[u8]) {
+        let mut known = self.lock_epoch();
+        if known.as_ref().is_none_or(|known| known.value != value) {
+            *known = Some(Epoch {
+                value: value.to_vec(),
+                since: Instant::now(),
+            });
+        }
+    }
+
+    fn lock_epoch(&self) -> MutexGuard<'_, Option<Epoch>> {
+        self.epoch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn failed(&self, why: impl fmt::Display) -> StoreFault {
+        StoreFault::Failed {
+            node: self.name.clone(),
+            why: why.to_string(),
+        }
+    }
+}
+
+impl Line {
+    fn link(&self) -> MutexGuard<'_, Option<Arc<Link>>> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Another one may have put a new connection there meanwhile.
+    fn discard(&self, broken: &Arc<Link>) {
+        let mut link = self.link();
+        if link.as_ref().is_some_and(|link| Arc::ptr_eq(link, broken)) {
+            *link = None;
+        }
+    }
+
+    fn cut(&self) {
+        *self.link() = None;
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node")
+            .field("name", &self.name)
+            .field("breaker", &self.breaker)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The first half of `run_id:` in what INFO says: 40 hexadecimal digits.
+fn run_in(info: &str) -> Option<Run> {
+    let id = info.lines().find_map(|line| line.strip_prefix("run_id:"))?;
+    let half = id.trim().get(..16)?;
+    Some(u64::from_str_radix(half, 16).ok()?.to_be_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_run_is_read_from_info() {
+        let info = "# Server\r\nredis_version:7.0.15\r\nrun_id:00ff11ee22dd33cc44bb55aa6699778800ff11ee\r\ntcp_port:1\r\n";
+        let run = [0x00, 0xff, 0x11, 0xee, 0x22, 0xdd, 0x33, 0xcc];
+        assert_eq!(run_in(info), Some(run));
+        assert_eq!(run_in("run_id:12\r\n"), None);
+        assert_eq!(run_in("run_id:zzzzzzzzzzzzzzzzzzzz\r\n"), None);
+        assert_eq!(run_in(""), None);
+    }
+}

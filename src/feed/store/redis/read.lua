@@ -1,0 +1,32 @@
+-- KEYS: a feed. ARGV: run, N(ewest) | B(efore) | A(fter), an id, the most ids, seconds to live. Says whether there are more, and the
+-- ids in one string; nil: not complete.
+local feed, way, id, most, life = KEYS[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local mark = mark_of(feed)
+if not mark or string.sub(mark, 1, 1) ~= 'C' then
+  return false
+end
+
+-- Not at every read: it is a write, which goes to a replica and into a log.
+if redis.call('TTL', feed) < life * 0.97 then
+  redis.call('EXPIRE', feed, life)
+end
+
+local n = redis.call('LLEN', feed) - 1
+local from, to, more = 1, most, n > most
+if way == 'B' then
+  from = count_newer(feed, n, id) + 1
+  if redis.call('LINDEX', feed, from) == id then
+    from = from + 1
+  end
+  to = from + most - 1
+  more = n > to
+elseif way == 'A' then
+  to = count_newer(feed, n, id)
+  from = math.max(1, to - most + 1)
+  more = from > 1
+end
+-- An end of 0 or below would be the mark, or count from the end of the list.
+if to < from then
+  return {more and 1 or 0, ''}
+end
+return {more and 1 or 0, table.concat(redis.call('LRANGE', feed, from, to))}

@@ -1,0 +1,53 @@
+//! The scripts, which a server knows by their hashes once they are loaded.
+
+use redis::{Cmd, Pipeline, Script, cmd};
+
+pub(super) struct Scripts {
+    pub(super) push: Script,
+    pub(super) read: Script,
+    pub(super) begin: Script,
+    pub(super) complete: Script,
+    pub(super) remove: Script,
+    pub(super) epoch: Script,
+    pub(super) put: Script,
+    all: [&'static str; 7],
+}
+
+const PUSH: &str = concat!(include_str!("common.lua"), include_str!("push.lua"));
+const READ: &str = concat!(include_str!("common.lua"), include_str!("read.lua"));
+const BEGIN: &str = concat!(include_str!("common.lua"), include_str!("begin.lua"));
+const COMPLETE: &str = concat!(include_str!("common.lua"), include_str!("complete.lua"));
+const REMOVE: &str = concat!(include_str!("common.lua"), include_str!("remove.lua"));
+const EPOCH: &str = concat!(include_str!("common.lua"), include_str!("epoch.lua"));
+const PUT: &str = concat!(include_str!("common.lua"), include_str!("put.lua"));
+
+impl Scripts {
+    pub(super) fn new() -> Scripts {
+        Scripts {
+            push: Script::new(PUSH),
+            read: Script::new(READ),
+            begin: Script::new(BEGIN),
+            complete: Script::new(COMPLETE),
+            remove: Script::new(REMOVE),
+            epoch: Script::new(EPOCH),
+            put: Script::new(PUT),
+            all: [PUSH, READ, BEGIN, COMPLETE, REMOVE, EPOCH, PUT],
+        }
+    }
+
+    /// Makes them known to a server: a restart and SCRIPT FLUSH make it forget them.
+    pub(super) fn load(&self) -> Pipeline {
+        let mut load = Pipeline::new();
+        for text in self.all {
+            load.cmd("SCRIPT").arg("LOAD").arg(text).ignore();
+        }
+        load
+    }
+}
+
+/// The call of a script; its arguments are to be added.
+pub(super) fn call(script: &Script, keys: &[Vec<u8>]) -> Cmd {
+    let mut call = cmd("EVALSHA");
+    call.arg(script.get_hash()).arg(keys.len()).arg(keys);
+    call
+}

@@ -71,6 +71,7 @@ async fn page(service: &Service, user: UserId, side: Side) -> Vec<UserId> {
 async fn edges_and_their_mirrors() {
     let service = Service::new().await;
     what_calls_make_of_edges(&service).await;
+    hot_counters(&service).await;
     many_at_once(&service).await;
     side_by_side(&service).await;
     mirrors_are_mended(&service).await;
@@ -210,6 +211,35 @@ async fn what_calls_make_of_edges(service: &Service) {
         0,
         "nothing is left to settle"
     );
+}
+
+/// Who has very many followers counts in several rows.
+async fn hot_counters(service: &Service) {
+    let (db, store) = (&service.db, &*service.store);
+    graph::follow(db, store, 400, 95).await.unwrap();
+    let rows = |sql: &'static str| async move { service.number(sql).await };
+    let slot_0 =
+        "SELECT value FROM counters WHERE user_id = 95 AND name = 'followers' AND slot = 0";
+    db.ask(
+        "UPDATE counters SET value = value + 5000 WHERE user_id = 95 AND name = 'followers'",
+        &[],
+    )
+    .await
+    .unwrap();
+    for source in 401..440 {
+        graph::follow(db, store, source, 95).await.unwrap();
+    }
+    graph::unfollow(db, store, 400, 95).await.unwrap();
+    assert_eq!(rows(slot_0).await, 5001);
+    assert_eq!(
+        rows("SELECT count(*) FROM counters WHERE user_id = 95 AND name = 'followers'").await,
+        17
+    );
+    assert_eq!(graph::counts(db, &[95]).await.unwrap()[0].followers, 5039);
+    db.ask("UPDATE counters SET value = value - 5000 WHERE user_id = 95 AND name = 'followers' AND slot = 0", &[])
+        .await
+        .unwrap();
+    check(service).await;
 }
 
 async fn many_at_once(service: &Service) {

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use futures_util::future::join_all;
+use presplit::feed::db::Fault;
 use presplit::feed::graph;
 use presplit::feed::outbox::Wake;
 use presplit::feed::post::{Deleted, delete, post};
@@ -16,6 +17,7 @@ async fn posts_and_deletions() {
     let service = Service::new().await;
     one_transaction_on_one_shard(&service).await;
     the_same_key_gives_the_same_media(&service).await;
+    values_that_cant_be_stored(&service).await;
     deletions(&service).await;
     without_a_store(&service).await;
 }
@@ -49,6 +51,24 @@ async fn one_transaction_on_one_shard(service: &Service) {
     assert_eq!(service.number("SELECT count(*) FROM media").await, 1);
     let commits = service.number("SELECT count(*) FROM outbox").await;
     assert_eq!(commits, 1);
+}
+
+/// What Postgres can't store is the caller's fault, and nothing is left of it.
+async fn values_that_cant_be_stored(service: &Service) {
+    for body in ["{", r#"{"x": "\u0000"}"#, "{\"x\": \"\0\"}"] {
+        let fault = post(
+            &service.db,
+            &*service.store,
+            &Wake::none(false),
+            80,
+            body,
+            None,
+        )
+        .await;
+        assert!(matches!(fault, Err(Fault::Value(_))), "{body}: {fault:?}");
+    }
+    let rows = "SELECT count(*) FROM outbox WHERE user_id = 80";
+    assert_eq!(service.number(rows).await, 0);
 }
 
 async fn the_same_key_gives_the_same_media(service: &Service) {

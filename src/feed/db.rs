@@ -30,7 +30,7 @@ impl Default for DbSettings {
     fn default() -> DbSettings {
         DbSettings {
             url: "postgres://app@127.0.0.1:6432/app".to_owned(),
-            connections: 16,
+            connections: 24,
             wait: Duration::from_secs(3),
             statement: Duration::from_secs(10),
         }
@@ -54,6 +54,9 @@ pub enum Fault {
     /// It contradicts what is there (class 23).
     #[error("{0}")]
     Conflict(String),
+    /// A value that can't be stored (class 22), such as text that is no JSON to Postgres: whoever gave it is to be told.
+    #[error("{0}")]
+    Value(String),
     /// It is wrong: repeating does not help.
     #[error("{0}")]
     Wrong(String),
@@ -82,6 +85,7 @@ impl Fault {
                 "40" => Fault::Retry(why),
                 "08" => Fault::Unavailable { why, maybe: true },
                 "53" => Fault::Unavailable { why, maybe: false },
+                "22" => Fault::Value(why),
                 "23" => Fault::Conflict(why),
                 _ => Fault::Wrong(why),
             },
@@ -256,12 +260,15 @@ impl Db {
             why: e.to_string(),
             maybe: false,
         })?;
-        let asked = client
-            .simple_query("EXPLAIN (ROUTE) SELECT id FROM outbox")
-            .await;
-        let said = match asked {
-            Ok(said) => said,
-            Err(e) => {
+        let asked = client.simple_query("EXPLAIN (ROUTE) SELECT id FROM outbox");
+        let said = match tokio::time::timeout(self.statement, asked).await {
+            Ok(Ok(said)) => said,
+            Err(_) => {
+                drop(Object::take(client));
+                let why = format!("no answer within {:?}", self.statement);
+                return Err(Fault::Unavailable { why, maybe: false });
+            }
+            Ok(Err(e)) => {
                 return match Fault::of(&e) {
                     // One Postgres does not know the word.
                     Fault::Wrong(_) => Ok(1),

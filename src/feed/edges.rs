@@ -273,7 +273,7 @@ pub(super) async fn raise(
     target: UserId,
     above: i64,
 ) -> Result<Option<Edge>, Fault> {
-    const SQL: &str = "INSERT INTO follow_out AS f (user_id, target, status, rev) VALUES ($1, $2, 'gone', $3 + 1) \
+    const SQL: &str = "INSERT INTO follow_out AS f (user_id, target, status, rev) VALUES ($1, $2, 'gone', $3::bigint + 1) \
          ON CONFLICT (user_id, target) DO UPDATE SET rev = excluded.rev WHERE f.rev < excluded.rev RETURNING status, rev";
     let row = db.ask_one(SQL, &[&source, &target, &above]).await?;
     row.map(|row| {

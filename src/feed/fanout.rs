@@ -297,6 +297,7 @@ impl Work {
             Kind::Edge => {
                 self.lists.open().await;
                 edges::settle(&self.db, &*self.store, task.user, task.object).await?;
+                self.lists.worked();
             }
         }
         outbox::finish(&self.db, task).await?;

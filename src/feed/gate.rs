@@ -41,12 +41,16 @@ impl Gate {
         self.with(|s| *s = State::default());
     }
 
-    /// It failed: how long to leave it alone.
+    /// It failed: how long to leave it alone. Those who were under way when it was closed say nothing new.
     pub(super) fn fault(&self) -> Duration {
         self.with(|s| {
+            let now = Instant::now();
+            if let Some(left) = s.closed_to.and_then(|to| to.checked_duration_since(now)) {
+                return left;
+            }
             let pause = FIRST.saturating_mul(1 << s.faults.min(10)).min(MOST);
             s.faults = s.faults.saturating_add(1);
-            s.closed_to = Some(Instant::now() + pause);
+            s.closed_to = Some(now + pause);
             pause
         })
     }

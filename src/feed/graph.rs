@@ -18,7 +18,7 @@ pub const RELATIONS_MOST: usize = 500;
 /// The most edges of a page.
 pub const EDGES_MOST: usize = 1000;
 /// Mirrors written side by side by one call.
-const SIDE_BY_SIDE: usize = 16;
+const SIDE_BY_SIDE: usize = 8;
 
 /// What an edge is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,6 +1,7 @@
 //! The outbox: rows that say what is to be done behind a write. A row is taken by pushing `due_at` into the future (a lease, renewed
 //! as the work goes on), so that whoever dies leaves it to the next.
 
+use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
@@ -101,17 +102,18 @@ impl Wake {
     }
 }
 
-/// Someone has rows that are due.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Rows of one user that are due.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Due {
     pub(super) user: UserId,
+    pub(super) rows: Vec<i64>,
     /// How long the oldest has been due.
     pub(super) since: Duration,
 }
 
-/// Who has rows that are due, oldest first, each once, of the first `most` rows; and whether there may be more. One read over all shards.
+/// The `most` rows that have been due for the longest, by user, and whether there may be more. One read over all shards.
 pub(super) async fn due(db: &Db, most: usize) -> Result<(Vec<Due>, bool), Fault> {
-    const SQL: &str = "SELECT user_id, extract(epoch FROM now() - due_at)::float8 AS since FROM outbox \
+    const SQL: &str = "SELECT user_id, id, extract(epoch FROM now() - due_at)::float8 AS since FROM outbox \
          WHERE due_at <= now() AND dead_at IS NULL ORDER BY due_at LIMIT $1";
     let limit = i64::try_from(most).unwrap_or(i64::MAX);
     read_due(&db.ask(SQL, &[&limit]).await?, most)
@@ -125,41 +127,43 @@ pub(super) async fn due_in_shard(
 ) -> Result<(Vec<Due>, bool), Fault> {
     // As many texts as shards, so not one of them is kept as prepared.
     let sql = format!(
-        "/* presplit: shard={shard} */ SELECT user_id, extract(epoch FROM now() - due_at)::float8 AS since FROM outbox \
+        "/* presplit: shard={shard} */ SELECT user_id, id, extract(epoch FROM now() - due_at)::float8 AS since FROM outbox \
          WHERE due_at <= now() AND dead_at IS NULL ORDER BY due_at LIMIT {most}"
     );
     read_due(&db.unprepared(&sql).await?, most)
 }
 
+/// Users in the order of their oldest rows.
 fn read_due(rows: &[PgRow], most: usize) -> Result<(Vec<Due>, bool), Fault> {
-    let mut seen = std::collections::HashSet::new();
-    let mut found = Vec::new();
+    let mut places = HashMap::new();
+    let mut found: Vec<Due> = Vec::new();
     for row in rows {
-        let (user, since): (UserId, f64) = (value(row, 0)?, value(row, 1)?);
-        if seen.insert(user) {
-            found.push(Due {
+        let (user, id, since): (UserId, i64, f64) =
+            (value(row, 0)?, value(row, 1)?, value(row, 2)?);
+        let place = *places.entry(user).or_insert(found.len());
+        match found.get_mut(place) {
+            Some(due) => due.rows.push(id),
+            None => found.push(Due {
                 user,
+                rows: vec![id],
                 since: Duration::from_secs_f64(since.max(0.0)),
-            });
+            }),
         }
     }
     Ok((found, rows.len() >= most))
 }
 
-/// Takes up to `most` rows of one user that are due, oldest first.
-pub(super) async fn claim(
-    db: &Db,
-    user: UserId,
-    lease: Duration,
-    most: usize,
-) -> Result<Vec<Task>, Fault> {
+/// Takes those of these rows that are due still and that nobody else is about to take. By their ids: looking for a user's rows
+/// among all that are due would take longer the more are due.
+pub(super) async fn claim(db: &Db, due: &Due, lease: Duration) -> Result<Vec<Task>, Fault> {
     const SQL: &str = "UPDATE outbox SET due_at = now() + $2::float8 * interval '1 second' WHERE user_id = $1 AND id IN \
-         (SELECT id FROM outbox WHERE user_id = $1 AND due_at <= now() AND dead_at IS NULL ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED) \
+         (SELECT id FROM outbox WHERE user_id = $1 AND id = ANY ($3::bigint[]) AND due_at <= now() AND dead_at IS NULL FOR UPDATE SKIP LOCKED) \
          RETURNING id, kind, object, done_to, attempts, due_at";
-    let limit = i64::try_from(most).unwrap_or(i64::MAX);
     // Sent once: what was taken and not heard of is free again when the lease has run out.
-    let rows = db.once(SQL, &[&user, &lease.as_secs_f64(), &limit]).await?;
-    rows.iter().map(|row| Task::read(row, user)).collect()
+    let rows = db
+        .once(SQL, &[&due.user, &lease.as_secs_f64(), &due.rows])
+        .await?;
+    rows.iter().map(|row| Task::read(row, due.user)).collect()
 }
 
 /// Keeps the row for as long again, with how far the work has come. `false`: it is another's now.

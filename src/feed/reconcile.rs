@@ -68,7 +68,7 @@ impl Reconciler {
             Walk::Mirrors => ("user_id, source", "follow_in"),
         };
         let sql = format!(
-            "/* presplit: shard={} */ SELECT {columns}, status, rev FROM {table} WHERE ({columns}) > ({}, {}) ORDER BY {columns} LIMIT {}",
+            "/* presplit: shard={} */ SELECT {columns}, status, rev FROM {table} WHERE ({columns}) > ('{}'::bigint, '{}'::bigint) ORDER BY {columns} LIMIT {}",
             self.shard, self.after.0, self.after.1, self.rows
         );
         let mut found = Vec::new();

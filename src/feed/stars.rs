@@ -167,6 +167,12 @@ impl Stars {
         );
     }
 
+    /// How long the oldest row had been due when it was last looked for.
+    #[must_use]
+    pub fn backlog(&self) -> Duration {
+        Duration::from_millis(self.backlog.load(Ordering::Relaxed))
+    }
+
     /// From how many followers on an author is a star at present.
     #[must_use]
     pub fn threshold(&self) -> u64 {

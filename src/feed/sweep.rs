@@ -11,9 +11,9 @@ use super::db::{Fault, jitter};
 use super::fanout::Work;
 use super::outbox::{self, Due, Task};
 
-/// Rows of one user taken at a time.
-const AT_ONCE: usize = 16;
-/// Shards asked side by side when a host is away.
+/// Rows of a shard looked for at least when each is asked for itself.
+const OF_SHARD: usize = 16;
+/// Users whose rows are taken, and shards that are asked, side by side.
 const SIDE_BY_SIDE: usize = 4;
 
 /// Until the workers end.
@@ -51,20 +51,22 @@ async fn look(work: &Work, workers: &mpsc::Sender<Task>) -> Result<bool, Fault> 
     work.stars
         .set_backlog(users.iter().map(|d| d.since).max().unwrap_or_default());
     let mut took = false;
-    for due in users {
-        let claimed = outbox::claim(&work.db, due.user, work.settings.lease, AT_ONCE).await;
-        match claimed {
-            Ok(tasks) => {
-                took |= !tasks.is_empty();
-                for task in tasks {
-                    // Waits while the workers have enough to do.
-                    if workers.send(task).await.is_err() {
-                        return Ok(false);
-                    }
-                }
+    let claims = stream::iter(users).map(|due| async move {
+        let claimed = outbox::claim(&work.db, &due, work.settings.lease).await;
+        // Its host may be away, and the others' not.
+        claimed.unwrap_or_else(|fault| {
+            tracing::debug!("rows of {}: {fault}", due.user);
+            Vec::new()
+        })
+    });
+    let mut claims = std::pin::pin!(claims.buffered(SIDE_BY_SIDE));
+    while let Some(tasks) = claims.next().await {
+        took |= !tasks.is_empty();
+        for task in tasks {
+            // Waits while the workers have enough to do.
+            if workers.send(task).await.is_err() {
+                return Ok(false);
             }
-            // Its host may be away, and the others' not.
-            Err(fault) => tracing::debug!("rows of {}: {fault}", due.user),
         }
     }
     // If all that was found is beyond our reach, looking at once again would only spin.
@@ -74,7 +76,7 @@ async fn look(work: &Work, workers: &mpsc::Sender<Task>) -> Result<bool, Fault> 
 /// When one host is away the read over all fails: then each shard is asked for itself, and those that answer do.
 async fn by_shard(work: &Work, rows: usize, fault: Fault) -> Result<(Vec<Due>, bool), Fault> {
     let shards = work.shards().await.map_err(|_| fault.clone())?;
-    let each = rows.div_ceil(shards.max(1) as usize).max(AT_ONCE);
+    let each = rows.div_ceil(shards.max(1) as usize).max(OF_SHARD);
     let found: Vec<_> = stream::iter(0..shards)
         .map(|shard| outbox::due_in_shard(&work.db, shard, each))
         .buffer_unordered(SIDE_BY_SIDE)

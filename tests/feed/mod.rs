@@ -5,6 +5,7 @@ mod graph;
 mod http;
 mod model;
 mod place;
+mod random_reading;
 mod reading;
 mod service;
 mod store;

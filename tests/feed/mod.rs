@@ -1,6 +1,7 @@
 //! The feed service.
 
 mod api;
+mod command;
 mod graph;
 mod http;
 mod model;

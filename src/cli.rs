@@ -1,5 +1,7 @@
 //! Flags and subcommands, and what they print. Exit code 0: done; 1: it could not be done, or a check failed; 2: bad flags.
 
+mod feed;
+
 use std::io::{IsTerminal, Read, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -38,6 +40,8 @@ enum Command {
     Doctor(Doctor),
     /// Asks a running proxy whether it serves. Exit code 1 if not.
     Health(Health),
+    /// Runs the feed service until SIGTERM or Ctrl-C: posts over HTTP, feeds of all followers. `feed schema` prints its tables.
+    Feed(feed::Feed),
     /// Starts two private Postgres clusters with a small app's tables and the proxy in front. Ctrl-C stops all of it.
     Demo(DemoArgs),
 }
@@ -119,8 +123,11 @@ struct Provision {
     #[command(flatten)]
     map: MapFile,
     /// The app's tables: plain DDL without schema names.
-    #[arg(long, value_name = "FILE")]
-    schema: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "feed")]
+    schema: Option<PathBuf>,
+    /// The tables of the feed service, too (`presplit feed schema` prints them).
+    #[arg(long)]
+    feed: bool,
     /// Shards made side by side on each host.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     jobs: u16,
@@ -178,6 +185,7 @@ pub(crate) fn main() -> ExitCode {
                 health::ask_port(args.address).map_err(|why| format!("{}: {why}", args.address))
             }
         },
+        Command::Feed(args) => feed::feed(args),
         Command::Demo(args) => demo(args),
     };
     match done {
@@ -245,8 +253,15 @@ fn check(args: &Check) -> Result<(), String> {
 
 fn provision(args: &Provision) -> Result<(), String> {
     let map = load(&args.map.path)?;
-    let sql = std::fs::read_to_string(&args.schema)
-        .map_err(|e| format!("{}: {e}", args.schema.display()))?;
+    let mut sql = String::new();
+    let mut name = "the feed's tables".to_owned();
+    if let Some(path) = &args.schema {
+        name = path.display().to_string();
+        sql = std::fs::read_to_string(path).map_err(|e| format!("{name}: {e}"))?;
+    }
+    if args.feed {
+        sql = feed::with_schema(&map, &args.map.path, sql)?;
+    }
     let options = provision::Options {
         jobs: args.jobs.into(),
         dry_run: args.dry_run,
@@ -255,13 +270,7 @@ fn provision(args: &Provision) -> Result<(), String> {
     let began = std::time::Instant::now();
     let report = runtime()?
         .block_on(provision::run(&map, &sql, options))
-        .map_err(|faults| {
-            format!(
-                "{}: nothing was made\n{}",
-                args.schema.display(),
-                faults.join("\n")
-            )
-        })?;
+        .map_err(|faults| format!("{name}: nothing was made\n{}", faults.join("\n")))?;
     print!("{report}");
     println!("took {:.1} s", began.elapsed().as_secs_f64());
     match report.is_complete() {
@@ -401,7 +410,7 @@ fn demo(args: DemoArgs) -> Result<(), String> {
     Ok(())
 }
 
-/// Ctrl-C, SIGTERM and the end of the terminal (SIGHUP) stop the demo; a second one leaves at once.
+/// Ctrl-C, SIGTERM and the end of the terminal (SIGHUP) stop the demo or the feed service; a second one leaves at once.
 async fn stop_on_signals(stop: CancellationToken) {
     let signals = (
         signal(SignalKind::hangup()),

@@ -20,8 +20,30 @@
 //! * An edge begins: `follow_out` committed, then `follow_in`, then the reader's list is dropped. A post that was fanned out before
 //!   `follow_in` is found when the list is built; one that comes behind is pushed.
 
+pub mod api;
+mod build;
 pub mod config;
+pub mod db;
+mod edges;
+pub mod fanout;
+mod gate;
+pub mod graph;
+pub mod metrics;
+mod objects;
+pub mod outbox;
+pub mod page;
+pub mod post;
+mod profile;
+pub mod read;
+pub mod reconcile;
+pub mod service;
+pub mod shed;
+mod shown;
+pub mod stars;
 pub mod store;
+mod sweep;
+
+pub use objects::Object;
 
 /// The SQL of the feed's tables, for `presplit provision`.
 pub const SCHEMA: &str = include_str!("schema.sql");

@@ -94,6 +94,36 @@ impl Batch {
         };
     }
 
+    /// As a new one. What is empty is left as it is.
+    fn renew(&mut self) {
+        let Batch {
+            now,
+            skip,
+            parsed,
+            executed,
+            limited,
+            writer,
+            unparsed,
+            changes,
+            before,
+            options,
+            locals,
+            has_set,
+        } = self;
+        (*now, *skip, *writer) = (0, Skip::No, None);
+        (*parsed, *executed, *limited, *has_set) = (false, false, false, false);
+        *options = BeginOptions::default();
+        (*unparsed, *before) = (None, None);
+        changes.clear();
+        if changes.capacity() > FEW {
+            // The next batch needs no memory of its own, but for this.
+            *changes = Vec::new();
+        }
+        if !locals.is_empty() {
+            *locals = Settings::default();
+        }
+    }
+
     pub(super) fn skipping(&self) -> bool {
         self.skip != Skip::No
     }
@@ -262,13 +292,7 @@ impl Session {
 
     fn reset_batch(&mut self, error: bool) {
         self.end_implicit(!error && !self.batch.skipping());
-        let mut changes = std::mem::take(&mut self.batch.changes);
-        changes.clear();
-        self.batch = Batch::default();
-        if changes.capacity() <= FEW {
-            // The next batch needs no memory of its own.
-            self.batch.changes = changes;
-        }
+        self.batch.renew();
         match self.block.is_some() {
             true => self.statements.portals.all_confirmed(),
             false => self.statements.portals.clear(),

@@ -49,7 +49,7 @@ impl Session {
         {
             return Ok(false);
         }
-        self.check_bind(&statement, len)?;
+        self.check_bind(&statement, &names)?;
         self.check_parse(&statement)?;
         if self.statements.has_told() {
             let name = &self.client.inbox[names.statement.clone()];
@@ -83,7 +83,7 @@ impl Session {
         let names = self.bind_names(len)?;
         let statement = self.bind_statement(&names)?;
         self.settle_unparsed_other_than(&statement).await?;
-        self.check_bind(&statement, len)?;
+        self.check_bind(&statement, &names)?;
         self.check_parse(&statement)?;
         if let Prepared::Control(Control::Execute { .. }) = &*statement.prepared {
             return Box::pin(self.bind_call(&statement, names, len)).await;
@@ -280,20 +280,21 @@ impl Session {
             portal: start..start + p,
             statement: start + p + 1..start + p + 1 + s,
             rest: start + p + s + 2..self.client.read + len,
+            params: bind.param_count(),
+            unfit_formats: bind.unfit_formats(),
         })
     }
 
     /// What Postgres looks at first in a Bind, once it knows the statement.
-    pub(super) fn check_bind(&self, statement: &Statement, len: usize) -> Result<(), Fault> {
-        let bind = Bind::decode(self.body(len))?;
-        let params = bind.param_count();
-        let message = match (bind.unfit_formats(), statement.param_count) {
+    pub(super) fn check_bind(&self, statement: &Statement, bind: &BindNames) -> Result<(), Fault> {
+        let params = bind.params;
+        let message = match (bind.unfit_formats, statement.param_count) {
             (Some(formats), _) => {
                 format!("bind message has {formats} parameter formats but {params} parameters")
             }
             (None, Some(needed)) if needed != params => format!(
                 "bind message supplies {params} parameters, but prepared statement \"{}\" requires {needed}",
-                String::from_utf8_lossy(bind.statement)
+                String::from_utf8_lossy(&self.client.inbox[bind.statement.clone()])
             ),
             _ => return Ok(()),
         };
@@ -309,12 +310,12 @@ impl Session {
         }
         // Looked up by the bytes in the inbox; copied only if the statement has to be made anew.
         let reading = self.reading();
-        let schema = self.schema();
+        let schema = self.schema_id();
         let known = self
             .statements
             .get(&self.client.inbox[names.statement.clone()]);
         if let Some(known) = known
-            && std::ptr::eq(known.schema.as_ptr(), Arc::as_ptr(&schema))
+            && known.schema == schema
             && known.reading.fits(&reading)
         {
             return Ok(known.clone());

@@ -215,11 +215,6 @@ impl CancelSlot {
         false
     }
 
-    /// Whether a cancel may still hit the server connections that the session has used so far.
-    pub(crate) fn take_late(&self) -> bool {
-        std::mem::take(&mut self.lock().late)
-    }
-
     /// The key, for BackendKeyData.
     pub(crate) fn key(&self) -> &[u8] {
         &self.key
@@ -241,6 +236,15 @@ impl CancelSlot {
         state.targets.clear();
         state.ended = None;
         state.under_way == 0
+    }
+
+    /// As [`Self::clear`]; whether a cancel may still hit the server connections that the session has used so far. `None`: one is
+    /// on its way.
+    pub(crate) fn leave(&self) -> Option<bool> {
+        let mut state = self.lock();
+        state.targets.clear();
+        state.ended = None;
+        (state.under_way == 0).then(|| std::mem::take(&mut state.late))
     }
 
     /// The session is at rest: a wait that we wanted to end had ended before.

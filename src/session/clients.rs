@@ -204,7 +204,17 @@ impl ClientInfo {
 
     /// The order in force; `cx` is woken when it changes.
     pub(crate) fn poll_order(&self, cx: &mut std::task::Context<'_>) -> Order {
+        self.listen(cx);
+        self.told()
+    }
+
+    /// Has `cx` woken by what comes from now on: to be followed by a look at what has come before.
+    pub(crate) fn listen(&self, cx: &mut std::task::Context<'_>) {
         self.waker.register(cx.waker());
+    }
+
+    /// The order in force.
+    pub(crate) fn told(&self) -> Order {
         match self.order.load(Ordering::Relaxed) {
             0 => Order::Run,
             1 => Order::Drain,

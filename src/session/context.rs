@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex};
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
@@ -19,7 +19,7 @@ use crate::sql::cache::{self, Front, Shared};
 use crate::sql::control::Control;
 use crate::sql::hint::{Hint, HintFault};
 use crate::sql::rewrite;
-use crate::sql::shape::{Hole, Shape};
+use crate::sql::shape::{Earlier, Hole, Shape};
 use crate::stats::Stats;
 use crate::twophase::{Board, Seam};
 use crate::wire::auth::Mock;
@@ -30,7 +30,7 @@ pub struct Context {
     /// The shard map in force.
     pub map: MapHandle,
     /// The app's tables and all that was worked out from them.
-    pub schema: ArcSwap<Schema>,
+    pub schema: CurrentSchema,
     /// Server connections.
     pub pools: Pools,
     /// Counters.
@@ -59,7 +59,7 @@ impl Context {
         let schema = Schema::new(&map.current(), None, Snapshot::default());
         Arc::new(Context {
             map,
-            schema: ArcSwap::from_pointee(schema),
+            schema: CurrentSchema::new(schema),
             pools: Pools::default(),
             stats,
             clients: Clients::default(),
@@ -175,9 +175,48 @@ impl Refresh {
     }
 }
 
+/// The schema in force.
+pub struct CurrentSchema {
+    schema: ArcSwap<Schema>,
+    /// Its number: to see that it is the same still, nobody need take hold of it.
+    id: AtomicU64,
+}
+
+impl CurrentSchema {
+    fn new(schema: Schema) -> CurrentSchema {
+        CurrentSchema {
+            id: AtomicU64::new(schema.id),
+            schema: ArcSwap::from_pointee(schema),
+        }
+    }
+
+    /// Puts another in force. By one task at a time.
+    pub fn store(&self, schema: Arc<Schema>) {
+        let id = schema.id;
+        self.schema.store(schema);
+        self.id.store(id, Ordering::Release);
+    }
+
+    /// To look at and let go.
+    pub fn load(&self) -> Guard<Arc<Schema>> {
+        self.schema.load()
+    }
+
+    /// To keep for a while.
+    pub fn load_full(&self) -> Arc<Schema> {
+        self.schema.load_full()
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.id.load(Ordering::Acquire)
+    }
+}
+
 /// The tables of one look at the catalog under one `[tables]`, with the plans made from it. When either changes, all of
 /// it is replaced at once; a change of `[map]` leaves it alone.
 pub struct Schema {
+    /// No other has it.
+    pub(crate) id: u64,
     /// `None` until a host could be read.
     pub tables: Option<Tables>,
     /// What they were made from.
@@ -197,7 +236,9 @@ impl Schema {
             key_bytes: u64::from(limits.plan_cache) * KEY_BYTES,
             longest_key: LONGEST_KEY,
         };
+        static NEXT: AtomicU64 = AtomicU64::new(1);
         Schema {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
             tables,
             snapshot,
             plans: Shared::new(limits()),
@@ -284,8 +325,8 @@ pub(crate) struct Statement {
     pub(crate) prepared: Arc<Prepared>,
     /// The settings by which its text is read.
     pub(crate) reading: Arc<Reading>,
-    /// The tables that it was prepared for.
-    pub(crate) schema: Weak<Schema>,
+    /// The number of the schema that it was prepared for.
+    pub(crate) schema: u64,
     /// Some server has parsed it: a later ParseComplete may be made up.
     pub(crate) accepted: AtomicBool,
     /// What some server has said of its parameters and columns.
@@ -381,7 +422,7 @@ impl Statement {
             hint: Ok(None),
             prepared: prepared.clone(),
             reading: Arc::default(),
-            schema: Weak::new(),
+            schema: 0,
             accepted: AtomicBool::new(false),
             described: ArcSwapOption::empty(),
         }
@@ -399,6 +440,8 @@ pub struct WorkerContext {
 pub(crate) struct Scratch {
     pub(crate) shape: Shape,
     pub(crate) key: Vec<u8>,
+    /// Texts of late, and what the schema's plan of each is.
+    pub(crate) earlier: Earlier<Prepared>,
     /// The schema that the caches in front belong to.
     pub(crate) schema: Option<Arc<Schema>>,
     pub(crate) plans: Front<Prepared>,
@@ -410,6 +453,7 @@ pub(crate) struct Scratch {
 /// The caches in front of a schema that others are in use of just now.
 struct Aside {
     schema: Arc<Schema>,
+    earlier: Earlier<Prepared>,
     plans: Front<Prepared>,
     statements: Front<Statement>,
 }
@@ -420,6 +464,7 @@ impl WorkerContext {
         let scratch = Scratch {
             shape: Shape::default(),
             key: Vec::new(),
+            earlier: Earlier::default(),
             schema: None,
             plans: Front::new(FRONT_ENTRIES),
             statements: Front::new(FRONT_ENTRIES),
@@ -448,15 +493,18 @@ impl Scratch {
         let found = self.aside[usize::from(schema.own)].take_if(|a| Arc::ptr_eq(&a.schema, schema));
         let found = found.unwrap_or_else(|| Aside {
             schema: schema.clone(),
+            earlier: Earlier::default(),
             plans: Front::new(FRONT_ENTRIES),
             statements: Front::new(FRONT_ENTRIES),
         });
+        let earlier = std::mem::replace(&mut self.earlier, found.earlier);
         let plans = std::mem::replace(&mut self.plans, found.plans);
         let statements = std::mem::replace(&mut self.statements, found.statements);
         if let Some(schema) = self.schema.replace(found.schema) {
             let place = usize::from(schema.own);
             self.aside[place] = Some(Aside {
                 schema,
+                earlier,
                 plans,
                 statements,
             });

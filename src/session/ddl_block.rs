@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Session;
 use super::block::{Block, quoted};
 use super::commit::Ended;
-use super::context::Schema;
+use super::context::{Schema, Scratch};
 use super::errors::Fault;
 use crate::catalog::{SchemaPart, Snapshot, questions};
 use crate::route::Tables;
@@ -33,12 +33,34 @@ impl Block {
 impl Session {
     /// The tables that the next statement is read by.
     pub(super) fn schema(&self) -> Arc<Schema> {
+        match self.schema_of_its_own() {
+            Some(own) => own.clone(),
+            None => self.context.schema.load_full(),
+        }
+    }
+
+    /// [`Session::schema`], as a rule the one that the event loop has used last.
+    pub(super) fn schema_at_hand(&self, scratch: &Scratch) -> Arc<Schema> {
+        match (self.schema_of_its_own(), &scratch.schema) {
+            (Some(own), _) => own.clone(),
+            (None, Some(last)) if last.id == self.context.schema.id() => last.clone(),
+            (None, _) => self.context.schema.load_full(),
+        }
+    }
+
+    /// The number of [`Session::schema`].
+    pub(super) fn schema_id(&self) -> u64 {
+        match self.schema_of_its_own() {
+            Some(own) => own.id,
+            None => self.context.schema.id(),
+        }
+    }
+
+    /// The tables that the next statement is read by, if they are not everybody's.
+    fn schema_of_its_own(&self) -> Option<&Arc<Schema>> {
         match self.block.as_ref().map(|block| &block.tables) {
-            Some(BlockTables::Own(schema)) => schema.clone(),
-            _ => match self.own_schema() {
-                Some(own) => own.clone(),
-                None => self.context.schema.load_full(),
-            },
+            Some(BlockTables::Own(schema)) => Some(schema),
+            _ => self.own_schema(),
         }
     }
 

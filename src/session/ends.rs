@@ -382,7 +382,20 @@ impl Link {
             }
             self.outbox.clear();
         }
-        flush(&mut conn.stream, &mut self.outbox, &mut self.sent, cx)
+        if self.outbox.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(flush(
+            &mut conn.stream,
+            &mut self.outbox,
+            &mut self.sent,
+            cx
+        ))?;
+        if self.status == b'I' {
+            // As a rule nothing more is sent before the server has answered, and others can use the room meanwhile.
+            buffers::take_back(&mut self.outbox);
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Whether a message was passed on in part: the client cannot be told of an error before the rest.
@@ -559,6 +572,10 @@ pub(crate) fn poll_fill(cx: &mut Context<'_>, link: &mut Link) -> Poll<io::Resul
     let Some(conn) = &mut link.conn else {
         return Poll::Ready(Ok(0));
     };
+    // No buffer is held until something is there: the next one to read finds it in the processor's caches.
+    if !conn.stream.may_read() {
+        ready!(conn.stream.poll_read_ready(cx))?;
+    }
     if link.walked == conn.inbox.len() {
         conn.inbox.clear();
         link.walked = 0;

@@ -278,6 +278,11 @@ impl Session {
         if self.block.is_some() || !self.links.is_empty() {
             return;
         }
+        let swaps = Some(self.context.map.swaps());
+        if self.map_swaps == swaps {
+            return;
+        }
+        self.map_swaps = swaps;
         let current = self.context.map.load();
         if !std::sync::Arc::ptr_eq(&current, &self.map) {
             let current = current.clone();
@@ -374,10 +379,12 @@ impl Session {
         if self.links.is_empty() {
             return true;
         }
-        if self.links.iter().any(|link| link.suspect) || !self.cancel.clear() {
+        if self.links.iter().any(|link| link.suspect) {
             return false;
         }
-        let late = self.cancel.take_late();
+        let Some(late) = self.cancel.leave() else {
+            return false;
+        };
         let kept = self.map.proxy.pool_mode == PoolMode::Session
             || self.links.iter().any(|link| link.pin.is_some());
         if kept {

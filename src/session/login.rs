@@ -228,6 +228,7 @@ async fn open(
         cancel,
         role,
         map,
+        map_swaps: None,
         pools,
         links: Vec::new(),
         active: 0,
@@ -333,7 +334,10 @@ impl Welcomes {
                     if known.len() >= WELCOMES {
                         known.clear();
                     }
-                    known.insert(welcomed, learned.clone());
+                    known.insert(welcomed.clone(), learned.clone());
+                    // Another may have been faster.
+                    let shared = known.get_key_value(&welcomed);
+                    let settings = shared.map_or(settings, |(welcomed, _)| &welcomed.1);
                     return Ok((settings.clone(), learned));
                 }
                 // A setting that is wrong on one host is wrong on all.

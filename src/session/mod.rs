@@ -94,6 +94,8 @@ pub(crate) struct Session {
     role: Option<(String, Option<String>)>,
     /// The map that the present transaction (or the next one) goes by, and its hosts' pools.
     map: Arc<ShardMap>,
+    /// [`MapHandle::swaps`](crate::shardmap::MapHandle::swaps) when that was last compared with the one in force.
+    map_swaps: Option<u64>,
     pools: HostPools,
     /// Server connections lent to this session: at most one per host.
     links: Vec<Link>,
@@ -286,6 +288,10 @@ impl Session {
             }
             b'Q' => {
                 self.query(header.len).await?;
+                if self.block.is_none() {
+                    // Those of a batch that it has ended.
+                    self.statements.portals.clear();
+                }
                 (self.batch.executed, self.batch.parsed) = (false, false);
             }
             b'S' => self.sync(header.len).await?,
@@ -337,40 +343,21 @@ impl Session {
         let listening = self.is_listening() && self.replies.is_empty();
         let mut seen = Seen::default();
         let waited = poll_fn(|cx| {
-            match self.info.poll_order(cx) {
-                Order::Run => {}
-                Order::Drain if self.block.is_some() || !self.links.is_empty() => {}
-                order => return Poll::Ready(Err(Fault::fatal(order.farewell()))),
-            }
-            if let Some(link) = self.links.get_mut(self.active)
-                && !self.replies.is_empty()
-            {
-                match relay::poll_relay(cx, &mut self.client, link, &mut self.replies, &mut seen) {
-                    Poll::Ready(Ok(Relayed::CopyIn)) => return Poll::Ready(Ok(Waited::CopyIn)),
-                    Poll::Ready(Err(fault)) => return Poll::Ready(Err(fault)),
-                    Poll::Ready(Ok(Relayed::Done)) | Poll::Pending => {}
-                }
-            } else if self
-                .client
-                .poll_flush(cx)
-                .map_err(Fault::client)?
-                .is_pending()
-            {
-                return Poll::Pending;
-            }
             if listening {
-                if !self.is_map_current() {
-                    return Poll::Ready(Ok(Waited::Map));
-                }
-                if self.poll_parked(cx).is_ready() {
-                    return Poll::Ready(Ok(Waited::Heard));
+                self.info.listen(cx);
+            }
+            if let Some(fault) = self.is_told_to_go() {
+                return Poll::Ready(Err(fault));
+            }
+            let waited = self.poll_waited(cx, listening, &mut seen);
+            if waited.is_pending() && !listening {
+                // Only now, as most waits end with the first look or with the client's bytes.
+                self.info.listen(cx);
+                if let Some(fault) = self.is_told_to_go() {
+                    return Poll::Ready(Err(fault));
                 }
             }
-            self.client.poll_fill(cx).map(|read| match read {
-                Ok(0) => Ok(Waited::End),
-                Ok(_) => Ok(Waited::Bytes),
-                Err(e) => Err(Fault::client(e)),
-            })
+            waited
         })
         .await;
         self.note_seen(&mut seen);
@@ -393,6 +380,53 @@ impl Session {
             Box::pin(self.copy_in()).await?;
         }
         Ok(waited != Waited::End)
+    }
+
+    /// What it is told from outside to end with.
+    fn is_told_to_go(&self) -> Option<Fault> {
+        match self.info.told() {
+            Order::Run => None,
+            Order::Drain if self.block.is_some() || !self.links.is_empty() => None,
+            order => Some(Fault::fatal(order.farewell())),
+        }
+    }
+
+    /// Whether the wait is over.
+    fn poll_waited(
+        &mut self,
+        cx: &mut std::task::Context<'_>,
+        listening: bool,
+        seen: &mut Seen,
+    ) -> Poll<Result<Waited, Fault>> {
+        if let Some(link) = self.links.get_mut(self.active)
+            && !self.replies.is_empty()
+        {
+            match relay::poll_relay(cx, &mut self.client, link, &mut self.replies, seen) {
+                Poll::Ready(Ok(Relayed::CopyIn)) => return Poll::Ready(Ok(Waited::CopyIn)),
+                Poll::Ready(Err(fault)) => return Poll::Ready(Err(fault)),
+                Poll::Ready(Ok(Relayed::Done)) | Poll::Pending => {}
+            }
+        } else if self
+            .client
+            .poll_flush(cx)
+            .map_err(Fault::client)?
+            .is_pending()
+        {
+            return Poll::Pending;
+        }
+        if listening {
+            if !self.is_map_current() {
+                return Poll::Ready(Ok(Waited::Map));
+            }
+            if self.poll_parked(cx).is_ready() {
+                return Poll::Ready(Ok(Waited::Heard));
+            }
+        }
+        self.client.poll_fill(cx).map(|read| match read {
+            Ok(0) => Ok(Waited::End),
+            Ok(_) => Ok(Waited::Bytes),
+            Err(e) => Err(Fault::client(e)),
+        })
     }
 
     /// The text of the Query message of `len` bytes at the front of the inbox.

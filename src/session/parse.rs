@@ -202,9 +202,8 @@ impl Session {
     pub(super) fn statement(&mut self, name: &[u8]) -> Result<Arc<Statement>, Fault> {
         let reading = self.reading();
         let statement = self.known_statement(name)?;
-        let schema = self.schema();
         let fits = statement.reading.fits(&reading);
-        if std::ptr::eq(statement.schema.as_ptr(), Arc::as_ptr(&schema)) && fits {
+        if statement.schema == self.schema_id() && fits {
             return Ok(statement.clone());
         }
         let old = statement.clone();

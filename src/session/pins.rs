@@ -94,10 +94,21 @@ impl Drop for Pin {
 pub(super) struct Pins {
     /// The server connections that it keeps, while it is in no transaction there.
     parked: Vec<Link>,
-    /// One of them was lost: the session can't go on.
-    lost: Arc<AtomicBool>,
+    /// One of them was lost: the session can't go on. `None`: there never was one.
+    lost: Option<Arc<AtomicBool>>,
     /// A change of the map has taken the place of what it has: why the session can't go on.
     ousted: Option<String>,
+}
+
+impl Pins {
+    fn lost(&mut self) -> &Arc<AtomicBool> {
+        self.lost.get_or_insert_default()
+    }
+
+    fn are_lost(&self) -> bool {
+        let lost = self.lost.as_ref();
+        lost.is_some_and(|lost| lost.load(Ordering::Relaxed))
+    }
 }
 
 /// What there is in the server process: channels, locks, the schema of temporary tables if there are any, cursors.
@@ -196,7 +207,7 @@ impl Session {
     /// Takes in a link that is given up at the end of a transaction. `late`: a cancel may hit it yet.
     pub(super) fn park_or_release(&mut self, mut link: Link, late: bool) {
         if link.pin.is_none() && self.map.proxy.pool_mode == PoolMode::Session {
-            link.pin = Some(Box::new(Pin::new(&link.pool, &self.pins.lost)));
+            link.pin = Some(Box::new(Pin::new(&link.pool, self.pins.lost())));
         }
         // A late cancel hits nobody but the session that asked for it.
         match (link.pin.is_some(), late) {
@@ -220,7 +231,7 @@ impl Session {
                     self.links[i].pool.host
                 );
                 // It goes with the connection, whatever it was.
-                self.pins.lost.store(true, Ordering::Relaxed);
+                self.pins.lost().store(true, Ordering::Relaxed);
                 self.links[i].discard();
             }
         }
@@ -268,7 +279,7 @@ impl Session {
             link.pin = None;
             return Ok(());
         }
-        let lost = &self.pins.lost;
+        let lost = self.pins.lost();
         let pin = link
             .pin
             .get_or_insert_with(|| Box::new(Pin::new(&link.pool, lost)));
@@ -362,7 +373,7 @@ impl Session {
         let lost = "a server connection that this session kept for its channels, locks, temporary tables or cursors is lost";
         let (code, why) = match &self.pins.ousted {
             Some(why) => (SqlState::ADMIN_SHUTDOWN, why.as_str()),
-            None if self.pins.lost.load(Ordering::Relaxed) => (SqlState::CONNECTION_FAILURE, lost),
+            None if self.pins.are_lost() => (SqlState::CONNECTION_FAILURE, lost),
             None => return Ok(()),
         };
         Err(Fault::fatal(

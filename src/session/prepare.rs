@@ -99,13 +99,13 @@ pub(super) struct Read {
 impl Session {
     /// Reads a text of the simple protocol and decides.
     pub(super) fn read(&self, text: &[u8]) -> Result<Read, Fault> {
-        let schema = self.schema();
         let mut scratch = self
             .worker
             .scratch
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner());
         let scratch = &mut *scratch;
+        let schema = self.schema_at_hand(scratch);
         let prepared = self.look_up(scratch, &schema, text)?;
         let bound = match &*prepared {
             Prepared::Query(bound) => bound,
@@ -198,8 +198,15 @@ impl Session {
         }
         scratch.follow(schema);
         let Scratch {
-            shape, key, plans, ..
+            shape,
+            key,
+            earlier,
+            plans,
+            ..
         } = scratch;
+        if let Some(prepared) = earlier.find(text, shape) {
+            return Ok(prepared);
+        }
         if shape.scan(text).is_err() || shape.opaque {
             // Postgres will say what is wrong with it, if it is; a text of this kind is not worth keeping.
             return Ok(Arc::new(self.make(text, shape, schema, true)));
@@ -208,6 +215,7 @@ impl Session {
             Arc::new(self.make(text, shape, schema, false))
         });
         if !matches!(*prepared, Prepared::ByText) {
+            earlier.keep(text, shape, &prepared);
             return Ok(prepared);
         }
         key.clear();
@@ -289,13 +297,13 @@ impl Session {
         types: impl ExactSizeIterator<Item = u32>,
         reading: Arc<Reading>,
     ) -> Result<Arc<Statement>, Fault> {
-        let schema = self.schema();
         let mut scratch = self
             .worker
             .scratch
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner());
         let scratch = &mut *scratch;
+        let schema = self.schema_at_hand(scratch);
         scratch.follow(&schema);
         let types: Box<[u32]> = types.collect();
         let mut key = std::mem::take(&mut scratch.key);
@@ -340,7 +348,7 @@ impl Session {
                 hint: hint::find(text, shape),
                 prepared,
                 reading,
-                schema: Arc::downgrade(schema),
+                schema: schema.id,
                 accepted: AtomicBool::new(false),
                 described: ArcSwapOption::empty(),
             })

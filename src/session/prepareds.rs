@@ -122,6 +122,9 @@ pub(super) struct BindNames {
     pub(super) statement: std::ops::Range<usize>,
     /// All behind the two names.
     pub(super) rest: std::ops::Range<usize>,
+    /// How many parameters there are, and how many formats of them are stated if that does not fit.
+    pub(super) params: usize,
+    pub(super) unfit_formats: Option<usize>,
 }
 
 /// A server-side statement's name, without allocating.

@@ -50,10 +50,13 @@ impl Session {
         self.follow_map();
         let text = self.query_text(len)?;
         self.statements.forget_unnamed();
-        let read = self.read(&self.client.inbox[text.clone()])?;
-        let prepared = &*read.prepared;
+        let Read {
+            prepared,
+            way,
+            message,
+        } = self.read(&self.client.inbox[text.clone()])?;
         let (Prepared::Query(_) | Prepared::Pass(_), Some(Way::One { host, shard, path })) =
-            (prepared, read.way)
+            (&*prepared, way)
         else {
             return Ok(false);
         };
@@ -66,7 +69,7 @@ impl Session {
             statement: None,
             path,
             writes: prepared.writes(),
-            bring: bring_for(prepared),
+            bring: bring_for(&prepared),
             state: prepared.session_state(),
             unpreparable: prepared.is_unpreparable(),
         };
@@ -74,7 +77,7 @@ impl Session {
             return Ok(false);
         };
         let reply = Reply::Query(Pass::On);
-        self.push_query(i, &text, shard, read.prepared.clone(), read.message, reply);
+        self.push_query(i, &text, shard, prepared, message, reply);
         Ok(true)
     }
 
@@ -276,6 +279,14 @@ impl Session {
             [link] if link.unsynced && self.block.is_none() => {
                 match self.read(&self.client.inbox[text.clone()]) {
                     Ok(Read { prepared, way, .. }) => match (&*prepared, way) {
+                        (
+                            Prepared::Several(_)
+                            | Prepared::Control(Control::Execute { .. } | Control::Prepare { .. }),
+                            _,
+                        ) => {
+                            self.batch_becomes_block().await?;
+                            true
+                        }
                         (Prepared::Control(_), _) => true,
                         (_, Some(Way::One { host, .. })) => host == link.host,
                         _ => false,
@@ -296,6 +307,15 @@ impl Session {
             false => self.end_batch().await?,
         }
         self.client.hold_until_reply();
+        Ok(())
+    }
+
+    /// What a batch has done so far on one host is part of what comes behind it without a Sync: we end both together.
+    pub(super) async fn batch_becomes_block(&mut self) -> Result<(), Fault> {
+        self.open_message_block().await?;
+        for link in &mut self.links {
+            link.unsynced = false;
+        }
         Ok(())
     }
 
@@ -326,10 +346,14 @@ impl Session {
                 error |= self.sync_link(i).await?;
             }
         }
-        if !error {
-            self.gather_news();
+        if self.in_message_block() {
+            error = self.end_message(error).await?;
+        } else {
+            if !error {
+                self.gather_news();
+            }
+            self.end_implicit(!error);
         }
-        self.end_implicit(!error);
         self.note_run();
         if let (Acted::Answered(bytes), false) = (acted, error) {
             self.client.outbox.extend_from_slice(&bytes);
@@ -433,7 +457,7 @@ impl Session {
             plan.message.push(b';');
         }
         match plan.host {
-            Some(host) if plan.alone == 0 && !plan.mixed => {
+            Some(host) if plan.alone == 0 && !plan.mixed && !self.in_message_block() => {
                 let only_end = self.block.as_ref().is_some_and(|b| b.failed);
                 if only_end {
                     return Err(aborted());

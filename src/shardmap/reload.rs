@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -58,6 +59,8 @@ pub struct MapHandle(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     map: ArcSwap<ShardMap>,
+    /// How often it was replaced.
+    swaps: AtomicU64,
     /// Where the proxy has listened since its start, whatever later maps say.
     listen: SocketAddr,
     /// `None`: made by [`MapHandle::fixed`].
@@ -99,6 +102,7 @@ impl MapHandle {
         };
         MapHandle(Arc::new(Shared {
             map: ArcSwap::from_pointee(map),
+            swaps: AtomicU64::new(0),
             listen,
             path,
             state: Mutex::new(state),
@@ -114,6 +118,11 @@ impl MapHandle {
     /// The map in force, to look at and let go: a few nanoseconds, no reference count. Not to be held across an await.
     pub fn load(&self) -> Guard<Arc<ShardMap>> {
         self.0.map.load()
+    }
+
+    /// How often it was replaced: who knows the number of its map need not look at the map. To be read before the map.
+    pub fn swaps(&self) -> u64 {
+        self.0.swaps.load(Ordering::Acquire)
     }
 
     /// The file, if there is one.
@@ -177,6 +186,7 @@ impl MapHandle {
                     tracing::info!(version, "shard map: {line}");
                 }
                 self.0.map.store(Arc::new(map));
+                self.0.swaps.fetch_add(1, Ordering::Release);
                 self.0.swapped.send_replace(version);
                 ReloadOutcome::Changed { difference }
             }

@@ -1,7 +1,10 @@
 //! The shape of a statement: its text with literals and comments cut out, found in one pass by Postgres' lexical
 //! rules (src/backend/parser/scan.l). Two texts of one shape differ only in the values of their literals and in comments.
 
+mod again;
 mod pieces;
+
+pub use again::Earlier;
 
 use smallvec::SmallVec;
 
@@ -297,27 +300,7 @@ impl Scan<'_> {
         how: Quoting,
         kind: HoleKind,
     ) -> Result<usize, ShapeFault> {
-        let text = self.text;
-        let mut i = open + 1;
-        let end = loop {
-            match text.get(i) {
-                None => break None,
-                Some(b'\'') => {
-                    i += 1;
-                    if how != Quoting::Bare && text.get(i) == Some(&b'\'') {
-                        i += 1;
-                        continue;
-                    }
-                    let Some(next) = continuation(text, i) else {
-                        break Some(i);
-                    };
-                    self.shape.hinted |= mentions_hint(&text[i..next]);
-                    i = next + 1;
-                }
-                Some(b'\\') if how == Quoting::Escapes => i += 2,
-                Some(_) => i += 1,
-            }
-        };
+        let end = string_end(self.text, open, how, &mut self.shape.hinted);
         self.hole(start, end, kind)
     }
 
@@ -357,6 +340,30 @@ impl Scan<'_> {
         let end = self.hole(i, end, HoleKind::Comment)?;
         self.shape.hinted |= mentions_hint(&self.text[i..end]);
         Ok(end)
+    }
+}
+
+/// One past the end of the string whose first quote is at `open`, with those that continue it. `hinted` becomes true if a
+/// comment between them holds a hint.
+fn string_end(text: &[u8], open: usize, how: Quoting, hinted: &mut bool) -> Option<usize> {
+    let mut i = open + 1;
+    loop {
+        match *text.get(i)? {
+            b'\'' => {
+                i += 1;
+                if how != Quoting::Bare && text.get(i) == Some(&b'\'') {
+                    i += 1;
+                    continue;
+                }
+                let Some(next) = continuation(text, i) else {
+                    return Some(i);
+                };
+                *hinted |= mentions_hint(&text[i..next]);
+                i = next + 1;
+            }
+            b'\\' if how == Quoting::Escapes => i += 2,
+            _ => i += 1,
+        }
     }
 }
 

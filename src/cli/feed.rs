@@ -1,0 +1,122 @@
+//! `presplit feed`: the feed service, and its SQL.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::{Args, Subcommand, ValueEnum};
+use presplit::feed::SCHEMA;
+use presplit::feed::db::DbSettings;
+use presplit::feed::fanout::WorkSettings;
+use presplit::feed::service::{Role, Service, Settings};
+use presplit::feed::stars::StarSettings;
+use presplit::feed::store::{MemoryLimits, MemoryStore, Store};
+use presplit::shardmap::{Kind, ShardMap};
+use tokio_util::sync::CancellationToken;
+
+/// What the feed's tables must be in the map.
+const TABLES: &str = "media = { ids = [\"id\"] }\nstars = { kind = \"reference\" }";
+
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Feed {
+    #[command(subcommand)]
+    what: Option<What>,
+    #[command(flatten)]
+    run: Run,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Prints the SQL of the feed's tables and what to write into the map.
+    Schema,
+}
+
+#[derive(Args)]
+struct Run {
+    /// What this process does. Several processes need [feed.redis] in the map; without it feeds are in the one process.
+    #[arg(long, value_enum, default_value_t = RoleName::All)]
+    role: RoleName,
+    /// Where the feed's tables are, as a rule the proxy. Without it: the environment's DATABASE_URL, else the proxy's usual place.
+    #[arg(long, value_name = "URL")]
+    database_url: Option<String>,
+    /// The file whose [feed] says how. Without it: shardmap.toml if there is one.
+    #[arg(long, value_name = "FILE")]
+    map: Option<PathBuf>,
+    /// Where to answer HTTP; beats the map's [feed] listen.
+    #[arg(long, value_name = "IP:PORT")]
+    listen: Option<SocketAddr>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum RoleName {
+    Api,
+    Worker,
+    All,
+}
+
+/// Does what the flags say.
+pub(crate) fn feed(args: Feed) -> Result<(), String> {
+    if let Some(What::Schema) = args.what {
+        println!("{SCHEMA}\n-- In the map:\n-- [tables]");
+        for line in TABLES.lines() {
+            println!("-- {line}");
+        }
+        return Ok(());
+    }
+    super::log_to_stderr();
+    let run = args.run;
+    let role = match run.role {
+        RoleName::Api => Role::Api,
+        RoleName::Worker => Role::Worker,
+        RoleName::All => Role::All,
+    };
+    let url = run
+        .database_url
+        .or_else(|| std::env::var("DATABASE_URL").ok());
+    let mut db = DbSettings::default();
+    if let Some(url) = url {
+        db.url = url;
+    }
+    if role != Role::All {
+        return Err("--role api and --role worker are for several processes, which share their feeds in Redis: add [feed.redis] to the map, or run --role all".to_owned());
+    }
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(MemoryLimits::default()));
+    let settings = Settings {
+        role,
+        listen: run
+            .listen
+            .unwrap_or(SocketAddr::from(([127, 0, 0, 1], 6480))),
+        tokens: Vec::new(),
+        db,
+        store,
+        work: WorkSettings::default(),
+        stars: StarSettings::default(),
+    };
+    let runtime =
+        tokio::runtime::Runtime::new().map_err(|e| format!("can't start the runtime: {e}"))?;
+    let stop = CancellationToken::new();
+    runtime.block_on(async {
+        let service = Service::start(settings, stop.clone()).await?;
+        let address = service.address().map_err(|e| e.to_string())?;
+        println!("listening on {address}, feed API at http://{address}/v1");
+        tokio::spawn(super::stop_on_signals(stop));
+        service.run().await.map_err(|e| e.to_string())
+    })
+}
+
+/// The app's tables and the feed's, for `provision --feed`.
+pub(crate) fn with_schema(map: &ShardMap, path: &Path, app: String) -> Result<String, String> {
+    let is_ids = map.tables.get("media").is_some_and(|t| t.ids == ["id"]);
+    let is_reference = map
+        .tables
+        .get("stars")
+        .is_some_and(|t| t.kind == Some(Kind::Reference));
+    if map.keyspace.key != "user_id" || !is_ids || !is_reference {
+        return Err(format!(
+            "{}: the feed's tables are not in it as they must be: the key is user_id, and [tables] has\n{TABLES}",
+            path.display()
+        ));
+    }
+    Ok(format!("{app}\n{SCHEMA}"))
+}

@@ -1,0 +1,311 @@
+//! Postgres as the feed service sees it: any connection string (as a rule the proxy's), a pool, statements prepared once a
+//! connection, a time limit on each, and faults that say what to do.
+
+use std::fmt;
+use std::time::Duration;
+
+use deadpool_postgres::{
+    Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
+};
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{NoTls, Row};
+
+/// How often a statement that may be repeated is tried.
+const TRIES: u32 = 4;
+
+/// Where Postgres is, and how long to wait for it.
+#[derive(Clone, Debug)]
+pub struct DbSettings {
+    /// `postgres://user@host:port/db`
+    pub url: String,
+    /// Connections at most.
+    pub connections: usize,
+    /// How long a call waits for a free connection, and for a new one to be made.
+    pub wait: Duration,
+    /// How long a statement may take.
+    pub statement: Duration,
+}
+
+impl Default for DbSettings {
+    fn default() -> DbSettings {
+        DbSettings {
+            url: "postgres://app@127.0.0.1:6432/app".to_owned(),
+            connections: 24,
+            wait: Duration::from_secs(3),
+            statement: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Why a statement failed, by what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// Nothing was done (deadlock, serialization): do it again.
+    #[error("{0}")]
+    Retry(String),
+    /// It can't be asked at present: wait. The statement may have been carried out all the same if `maybe`.
+    #[error("{why}")]
+    Unavailable {
+        /// What happened.
+        why: String,
+        /// Nobody knows whether it was carried out.
+        maybe: bool,
+    },
+    /// It contradicts what is there (class 23).
+    #[error("{0}")]
+    Conflict(String),
+    /// A value that can't be stored (class 22), such as text that is no JSON to Postgres: whoever gave it is to be told.
+    #[error("{0}")]
+    Value(String),
+    /// It is wrong: repeating does not help.
+    #[error("{0}")]
+    Wrong(String),
+}
+
+impl Fault {
+    fn of(error: &tokio_postgres::Error) -> Fault {
+        let why = words(error);
+        let Some(code) = error.code().map(|c| c.code()) else {
+            // Not from the server: the connection is gone, or a value could not be sent or read.
+            let lost = error.is_closed()
+                || std::error::Error::source(error).is_some_and(|e| e.is::<std::io::Error>());
+            return if lost {
+                Fault::Unavailable { why, maybe: true }
+            } else {
+                Fault::Wrong(why)
+            };
+        };
+        match code {
+            "40003" | "08007" => Fault::Unavailable { why, maybe: true },
+            "55P03" => Fault::Retry(why),
+            // The server process was told to end, or fell: it may have been behind its commit.
+            "57P01" | "57P02" | "57P05" => Fault::Unavailable { why, maybe: true },
+            "25006" | "57014" | "57P03" => Fault::Unavailable { why, maybe: false },
+            _ => match &code[..2] {
+                "40" => Fault::Retry(why),
+                "08" => Fault::Unavailable { why, maybe: true },
+                "53" => Fault::Unavailable { why, maybe: false },
+                "22" => Fault::Value(why),
+                "23" => Fault::Conflict(why),
+                _ => Fault::Wrong(why),
+            },
+        }
+    }
+
+    /// Postgres is not there: whoever works through many rows waits, and no row is to blame.
+    #[must_use]
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, Fault::Unavailable { .. } | Fault::Retry(_))
+    }
+}
+
+/// What the server said, or what the driver knows.
+fn words(error: &tokio_postgres::Error) -> String {
+    match (error.as_db_error(), std::error::Error::source(error)) {
+        (Some(db), _) => format!("{} ({})", db.message(), db.code().code()),
+        (None, Some(source)) => format!("{error}: {source}"),
+        (None, None) => error.to_string(),
+    }
+}
+
+/// A pool of connections.
+#[derive(Clone)]
+pub struct Db {
+    pool: Pool,
+    statement: Duration,
+}
+
+impl fmt::Debug for Db {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Db")
+            .field("pool", &self.pool.status())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The values of a statement.
+pub type Values<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+impl Db {
+    /// Connects when it is first needed.
+    ///
+    /// # Errors
+    /// The connection string can't be read.
+    pub fn new(settings: &DbSettings) -> Result<Db, Fault> {
+        let mut config: tokio_postgres::Config =
+            settings.url.parse().map_err(|e: tokio_postgres::Error| {
+                Fault::Wrong(format!("the connection string: {}", words(&e)))
+            })?;
+        if config.get_application_name().is_none() {
+            config.application_name("presplit feed");
+        }
+        config.connect_timeout(settings.wait);
+        let manager = Manager::from_config(
+            config,
+            NoTls,
+            ManagerConfig {
+                recycling_method: RecyclingMethod::Fast,
+            },
+        );
+        let pool = Pool::builder(manager)
+            .max_size(settings.connections.max(1))
+            .wait_timeout(Some(settings.wait))
+            .create_timeout(Some(settings.wait))
+            .recycle_timeout(Some(settings.wait))
+            .runtime(Runtime::Tokio1)
+            .build()
+            .map_err(|e| Fault::Wrong(e.to_string()))?;
+        Ok(Db {
+            pool,
+            statement: settings.statement,
+        })
+    }
+
+    /// One statement, sent at most once.
+    ///
+    /// # Errors
+    /// Any [`Fault`].
+    pub async fn once(&self, sql: &str, values: Values<'_>) -> Result<Vec<Row>, Fault> {
+        let client = self.pool.get().await.map_err(|e| match e {
+            PoolError::Backend(e) => match Fault::of(&e) {
+                // Nothing was sent yet.
+                Fault::Unavailable { why, .. } => Fault::Unavailable { why, maybe: false },
+                fault => fault,
+            },
+            e => Fault::Unavailable {
+                why: e.to_string(),
+                maybe: false,
+            },
+        })?;
+        // Prepared is not run, so a loss here is not one in doubt.
+        let work = async {
+            let statement = client
+                .prepare_cached(sql)
+                .await
+                .map_err(|e| match Fault::of(&e) {
+                    Fault::Unavailable { why, .. } => Fault::Unavailable { why, maybe: false },
+                    fault => fault,
+                })?;
+            client
+                .query(&statement, values)
+                .await
+                .map_err(|e| Fault::of(&e))
+        };
+        let Ok(answer) = tokio::time::timeout(self.statement, work).await else {
+            // The connection is in the middle of an answer: it is not for the next one, and the server need not go on.
+            let cancel = client.cancel_token();
+            drop(Object::take(client));
+            tokio::spawn(tokio::time::timeout(self.statement, async move {
+                cancel.cancel_query(NoTls).await
+            }));
+            let why = format!("no answer within {:?}", self.statement);
+            return Err(Fault::Unavailable { why, maybe: true });
+        };
+        answer
+    }
+
+    /// One statement that may be carried out twice without harm: repeated at once when it lost against another, or lost its
+    /// connection.
+    ///
+    /// # Errors
+    /// Any [`Fault`], the last one.
+    pub async fn ask(&self, sql: &str, values: Values<'_>) -> Result<Vec<Row>, Fault> {
+        let mut tried = 1;
+        loop {
+            match self.once(sql, values).await {
+                Err(Fault::Retry(_) | Fault::Unavailable { maybe: true, .. }) if tried < TRIES => {
+                    tokio::time::sleep(jitter(Duration::from_millis(5 << tried))).await;
+                    tried += 1;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    /// The one row of a statement that may be repeated, if there is one.
+    ///
+    /// # Errors
+    /// Any [`Fault`].
+    pub async fn ask_one(&self, sql: &str, values: Values<'_>) -> Result<Option<Row>, Fault> {
+        Ok(self.ask(sql, values).await?.into_iter().next())
+    }
+
+    /// One statement without values whose text is not worth keeping; may be repeated.
+    ///
+    /// # Errors
+    /// Any [`Fault`].
+    pub async fn unprepared(&self, sql: &str) -> Result<Vec<Row>, Fault> {
+        let client = self.pool.get().await.map_err(|e| Fault::Unavailable {
+            why: e.to_string(),
+            maybe: false,
+        })?;
+        match tokio::time::timeout(self.statement, client.query_typed(sql, &[])).await {
+            Ok(answer) => answer.map_err(|e| Fault::of(&e)),
+            Err(_) => {
+                drop(Object::take(client));
+                Err(Fault::Unavailable {
+                    why: format!("no answer within {:?}", self.statement),
+                    maybe: true,
+                })
+            }
+        }
+    }
+
+    /// How many shards the proxy has; 1 where there is none.
+    ///
+    /// # Errors
+    /// Any [`Fault`].
+    pub async fn shards(&self) -> Result<u32, Fault> {
+        let client = self.pool.get().await.map_err(|e| Fault::Unavailable {
+            why: e.to_string(),
+            maybe: false,
+        })?;
+        let asked = client.simple_query("EXPLAIN (ROUTE) SELECT id FROM outbox");
+        let said = match tokio::time::timeout(self.statement, asked).await {
+            Ok(Ok(said)) => said,
+            Err(_) => {
+                drop(Object::take(client));
+                let why = format!("no answer within {:?}", self.statement);
+                return Err(Fault::Unavailable { why, maybe: false });
+            }
+            Ok(Err(e)) => {
+                return match Fault::of(&e) {
+                    // One Postgres does not know the word.
+                    Fault::Wrong(_) => Ok(1),
+                    fault => Err(fault),
+                };
+            }
+        };
+        for message in said {
+            if let tokio_postgres::SimpleQueryMessage::Row(row) = message {
+                let rest = (0..row.len())
+                    .filter_map(|i| row.get(i))
+                    .find_map(|line| line.trim().strip_prefix("Shards: "));
+                if let Some(rest) = rest {
+                    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+                    return digits.parse().map_err(|_| {
+                        Fault::Wrong(format!("a number of shards was expected: {rest}"))
+                    });
+                }
+            }
+        }
+        Ok(1)
+    }
+}
+
+/// A value of a row by its position.
+///
+/// # Errors
+/// The statement and the code behind it don't fit.
+pub fn value<'a, T: tokio_postgres::types::FromSql<'a>>(
+    row: &'a Row,
+    at: usize,
+) -> Result<T, Fault> {
+    row.try_get(at).map_err(|e| Fault::Wrong(words(&e)))
+}
+
+/// Between half and all of it, so that many that wait don't come back together.
+#[must_use]
+pub fn jitter(time: Duration) -> Duration {
+    time.mul_f64(rand::random_range(0.5..=1.0))
+}

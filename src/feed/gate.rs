@@ -1,0 +1,61 @@
+//! A gate in front of a store or of Postgres: while it fails those who need it wait, longer each time, instead of asking again and
+//! again.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The first wait after a fault.
+const FIRST: Duration = Duration::from_millis(50);
+/// The longest.
+const MOST: Duration = Duration::from_secs(5);
+
+/// What is known of how it goes.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Faults since it last worked.
+    faults: u32,
+    /// Nobody passes before.
+    closed_to: Option<Instant>,
+}
+
+impl Gate {
+    /// Waits until it may be tried.
+    pub(super) async fn open(&self) {
+        while let Some(to) = self.with(|s| s.closed_to.filter(|to| *to > Instant::now())) {
+            tokio::time::sleep_until(to.into()).await;
+        }
+    }
+
+    /// It has worked since the last fault.
+    pub(super) fn well(&self) -> bool {
+        self.with(|s| s.faults == 0)
+    }
+
+    /// It worked.
+    pub(super) fn worked(&self) {
+        self.with(|s| *s = State::default());
+    }
+
+    /// It failed: how long to leave it alone. Those who were under way when it was closed say nothing new.
+    pub(super) fn fault(&self) -> Duration {
+        self.with(|s| {
+            let now = Instant::now();
+            if let Some(left) = s.closed_to.and_then(|to| to.checked_duration_since(now)) {
+                return left;
+            }
+            let pause = FIRST.saturating_mul(1 << s.faults.min(10)).min(MOST);
+            s.faults = s.faults.saturating_add(1);
+            s.closed_to = Some(now + pause);
+            pause
+        })
+    }
+
+    fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
+        f(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

@@ -1,0 +1,215 @@
+//! The feed service as one process: its parts put together, run until it is to stop.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{IntCounterVec, Opts};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::api::{self, App, Shared};
+use super::db::{Db, DbSettings};
+use super::fanout::{Done, WorkSettings, Workers};
+use super::metrics::Metrics;
+use super::outbox::Wake;
+use super::read::Reader;
+use super::shed::{Shed, UNDER_WAY};
+use super::stars::{StarSettings, Stars};
+use super::store::Store;
+
+/// What a process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Answers calls; the workers are other processes.
+    Api,
+    /// Works off the outbox; answers health and metrics alone.
+    Worker,
+    /// Both.
+    All,
+}
+
+/// What a process needs to begin.
+#[derive(Debug)]
+pub struct Settings {
+    /// What it does.
+    pub role: Role,
+    /// Where it answers. Port 0: any free one.
+    pub listen: SocketAddr,
+    /// Who may call; must not be empty but on loopback.
+    pub tokens: Vec<String>,
+    /// Where Postgres is, as a rule the proxy.
+    pub db: DbSettings,
+    /// Feeds and cached objects.
+    pub store: Arc<dyn Store>,
+    /// How its workers work.
+    pub work: WorkSettings,
+    /// When an author becomes a star.
+    pub stars: StarSettings,
+}
+
+/// A process that listens.
+#[derive(Debug)]
+pub struct Service {
+    listener: TcpListener,
+    app: App,
+    role: Role,
+    // They end when it is dropped.
+    _workers: Option<Workers>,
+}
+
+impl Service {
+    /// Takes the port and starts the workers; Postgres is connected to when it is first needed.
+    ///
+    /// # Errors
+    /// What is wrong with the settings, or why the port can't be had.
+    pub async fn start(settings: Settings, stop: CancellationToken) -> Result<Service, String> {
+        let Settings {
+            role,
+            listen,
+            tokens,
+            db,
+            store,
+            work,
+            stars,
+        } = settings;
+        if tokens.is_empty() && !listen.ip().is_loopback() {
+            return Err(format!(
+                "{listen} can be reached from elsewhere and [feed] has no tokens: write tokens = [\"${{FEED_TOKEN}}\"], or listen on 127.0.0.1"
+            ));
+        }
+        let listener = TcpListener::bind(listen)
+            .await
+            .map_err(|e| format!("can't listen on {listen}: {e}"))?;
+        let failed = |e: &dyn std::fmt::Display| e.to_string();
+        let calls = Db::new(&db).map_err(|e| failed(&e))?;
+        let metrics = Arc::new(Metrics::new().map_err(|e| failed(&e))?);
+        let workers = match role {
+            Role::Api => None,
+            Role::Worker | Role::All => {
+                // Connections of their own, so that no call waits for a worker's.
+                let own = Db::new(&db).map_err(|e| failed(&e))?;
+                let stars = Arc::new(Stars::new(own.clone(), stars));
+                let workers = Workers::start(own, store.clone(), stars, work);
+                let done = Box::new(WorkersDone::new(workers.done()).map_err(|e| failed(&e))?);
+                metrics.registry.register(done).map_err(|e| failed(&e))?;
+                Some(workers)
+            }
+        };
+        let wake = workers
+            .as_ref()
+            .map_or_else(|| Wake::none(work.hook), Workers::wake);
+        let reader = Reader::new(calls.clone(), store.clone(), metrics.clone());
+        let app = App::new(Shared {
+            db: calls,
+            store,
+            reader,
+            wake,
+            metrics,
+            shed: Shed::new(UNDER_WAY),
+            tokens,
+            stop,
+        });
+        Ok(Service {
+            listener,
+            app,
+            role,
+            _workers: workers,
+        })
+    }
+
+    /// Where it answers.
+    ///
+    /// # Errors
+    /// The listener is gone.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Answers until it is to stop; calls under way come to their end, rows that workers have taken go to others when their leases
+    /// run out.
+    ///
+    /// # Errors
+    /// The listener failed.
+    pub async fn run(self) -> std::io::Result<()> {
+        let router = match self.role {
+            Role::Worker => api::open_router(self.app.clone()),
+            Role::Api | Role::All => api::router(self.app.clone()),
+        };
+        api::serve(router, self.listener, self.app.stop.clone(), DRAIN).await
+    }
+}
+
+/// How long calls under way may go on once the service is to stop.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// What the workers count, as Prometheus wants it.
+struct WorkersDone {
+    done: Arc<Done>,
+    rows: Opts,
+    deliveries: Opts,
+    descs: Vec<Desc>,
+}
+
+impl WorkersDone {
+    fn new(done: Arc<Done>) -> Result<WorkersDone, prometheus::Error> {
+        let rows = Opts::new(
+            "presplit_feed_outbox_rows_total",
+            "Rows of the outbox that workers of this process were done with, by outcome: done, failed (an attempt), dead (set aside)",
+        );
+        let deliveries = Opts::new(
+            "presplit_feed_deliveries_total",
+            "Pushes of media to feeds, by outcome: new, duplicate, absent",
+        );
+        let mut descs = Vec::new();
+        for opts in [&rows, &deliveries] {
+            let family = IntCounterVec::new(opts.clone(), &["outcome"])?;
+            descs.extend(family.desc().into_iter().cloned());
+        }
+        Ok(WorkersDone {
+            done,
+            rows,
+            deliveries,
+            descs,
+        })
+    }
+}
+
+impl Collector for WorkersDone {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descs.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        use std::sync::atomic::Ordering::Relaxed;
+        let pushed = *self
+            .done
+            .pushed
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let rows = [
+            ("done", self.done.rows.load(Relaxed)),
+            ("failed", self.done.failed.load(Relaxed)),
+            ("dead", self.done.dead.load(Relaxed)),
+        ];
+        let deliveries = [
+            ("new", pushed.new),
+            ("duplicate", pushed.duplicate),
+            ("absent", pushed.absent),
+        ];
+        let mut families = Vec::new();
+        for (opts, values) in [(&self.rows, rows), (&self.deliveries, deliveries)] {
+            // The names were good when this was made.
+            let Ok(counters) = IntCounterVec::new(opts.clone(), &["outcome"]) else {
+                continue;
+            };
+            for (outcome, value) in values {
+                counters.with_label_values(&[outcome]).inc_by(value);
+            }
+            families.extend(counters.collect());
+        }
+        families
+    }
+}

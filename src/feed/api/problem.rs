@@ -226,6 +226,7 @@ impl From<Fault> for Problem {
                 why,
                 "it lost against others: repeat the call in a moment",
             ),
+            Fault::Value(why) => Problem::bad(why),
             Fault::Conflict(why) | Fault::Wrong(why) => {
                 tracing::error!("a statement of the service failed: {why}");
                 Problem::new(

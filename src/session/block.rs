@@ -108,10 +108,12 @@ impl Block {
     }
 
     /// What a transaction is begun with that is chained to it. An error outside of savepoints has undone what was set.
-    fn chained(&self) -> BeginOptions {
-        match self.failed && self.savepoints.is_empty() {
-            true => self.inherited,
-            false => self.options,
+    fn chained(&self, commit: bool) -> BeginOptions {
+        match self.savepoints.first() {
+            // One after the other they are rolled back.
+            Some(first) if !commit => first.options,
+            None if self.failed => self.inherited,
+            _ => self.options,
         }
     }
 
@@ -433,12 +435,12 @@ impl Session {
     }
 
     /// What the transaction is begun with that is chained to the open one: it is like that, whatever the defaults are by now.
-    fn chained_options(&self) -> BeginOptions {
+    fn chained_options(&self, commit: bool) -> BeginOptions {
         let Some(block) = &self.block else {
             return BeginOptions::default();
         };
         // An error has undone what was said since: it is as the transaction began, by the defaults of then.
-        let chained = with_defaults(block.chained(), &block.before.settings);
+        let chained = with_defaults(block.chained(commit), &block.before.settings);
         let on = |name| is_set_on(&self.settings, name).then_some(false);
         let isolation = self.default_isolation().map(|_| Isolation::ReadCommitted);
         BeginOptions {
@@ -563,7 +565,7 @@ impl Session {
             return Ok(tag(command));
         };
         let changed = block.has_changed_tables();
-        let chained = self.chained_options();
+        let chained = self.chained_options(commit);
         if self.links.is_empty() {
             self.close_block(commit);
             if chain {
@@ -622,7 +624,7 @@ impl Session {
             return Ok(tag("COMMIT"));
         };
         let changed = block.has_changed_tables();
-        let chained = self.chained_options();
+        let chained = self.chained_options(true);
         self.client.hold_for_caller();
         let ended = self.commit_all().await;
         let committed = matches!(ended, Ok(Ended::Committed));

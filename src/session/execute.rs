@@ -315,23 +315,8 @@ impl Session {
         };
         self.context.stats.routed();
         let (sent, from) = renamed(text, &call.name, n);
-        let piece = |from, text| SentPiece {
-            from,
-            len: u32::MAX / 2,
-            text,
-            prepared: statement.prepared.clone(),
-            shard: None,
-        };
-        let pieces = [
-            piece(0, 0..text.len()),
-            piece(from, call.name.end..text.len()),
-        ];
         let link = &mut self.links[i];
-        link.sent_text = Some(Box::new(SentText {
-            text: text.into(),
-            before,
-            pieces: SmallVec::from_iter(pieces),
-        }));
+        link.sent_text = Some(sent_call(text, before, &call.name, from, statement));
         frontend::query(&mut link.outbox, &sent);
         // ReadyForQuery is the caller's.
         self.replies.push(Reply::Part);
@@ -366,7 +351,7 @@ impl Session {
         }
         let call = match self.call(name, &own.text, &results).await {
             // Said when it is run, too.
-            Err(fault) if is_wrong_number(&fault) => {
+            Err(fault) if is_wrong_number(&fault) || is_unusable_key(&fault) => {
                 return self.put_own_portal(names, Portal::Own(own.clone()));
             }
             other => other?.ok_or(Fault::Skipped)?,
@@ -379,14 +364,24 @@ impl Session {
                 let i = self.link(need(&statement, host, shard, path)).await?;
                 self.context.stats.routed();
                 let n = self.server_statement(i, &statement, shard)?;
-                let (sent, _) = renamed(&own.text, &call.name, n);
+                let (sent, from) = renamed(&own.text, &call.name, n);
                 let portal: Box<[u8]> = self.client.inbox[names.portal].into();
                 let link = &mut self.links[i];
                 frontend::parse(&mut link.outbox, b"", &sent, NO_TYPES.iter().copied());
+                link.unsynced = true;
+                self.replies.push(Reply::One(Pass::Keep));
+                if from > char_count(&own.text[..call.name.end]) {
+                    // What the server says of it is about another place.
+                    self.links[i].sent_text =
+                        Some(sent_call(&own.text, 0, &call.name, from, &statement));
+                    let settled = self.settle_replies().await;
+                    self.links[i].sent_text = None;
+                    settled?;
+                }
+                let link = &mut self.links[i];
                 let rest = &self.client.inbox[names.rest];
                 frontend::bind_renamed(&mut link.outbox, &portal, b"", rest);
                 link.unsynced = true;
-                self.replies.push(Reply::One(Pass::Keep));
                 let (rows, set) = (gives_rows(&statement), call.set);
                 self.put_portal(&portal, Portal::On { host, rows, set });
                 self.replies.push(Reply::One(Pass::On));
@@ -474,6 +469,29 @@ fn renamed(text: &[u8], name: &Range<usize>, n: u32) -> (Vec<u8>, u32) {
     (sent, from)
 }
 
+/// An EXECUTE as it was sent, where all behind the statement's name begins `from` so many characters on.
+fn sent_call(
+    text: &[u8],
+    before: u32,
+    name: &Range<usize>,
+    from: u32,
+    statement: &Statement,
+) -> Box<SentText> {
+    let piece = |from, text| SentPiece {
+        from,
+        len: u32::MAX / 2,
+        text,
+        prepared: statement.prepared.clone(),
+        shard: None,
+    };
+    let pieces = [piece(0, 0..text.len()), piece(from, name.end..text.len())];
+    Box::new(SentText {
+        text: text.into(),
+        before,
+        pieces: SmallVec::from_iter(pieces),
+    })
+}
+
 /// What Postgres says (src/backend/commands/prepare.c, `EvaluateParams`).
 fn wrong_number(name: &str, expected: usize, got: usize) -> Fault {
     let message = format!("wrong number of parameters for prepared statement \"{name}\"");
@@ -487,10 +505,13 @@ fn is_wrong_number(fault: &Fault) -> bool {
     matches!(fault, Fault::Statement(fields) if fields.code == SqlState::SYNTAX_ERROR)
 }
 
+fn is_unusable_key(fault: &Fault) -> bool {
+    matches!(fault, Fault::Statement(fields) if fields.code == SqlState::UNUSABLE_KEY)
+}
+
 /// A key that can't be used may be an argument that can't be read.
 fn of_argument(fault: Fault, args: &Args<'_>) -> Fault {
-    let is_key =
-        matches!(&fault, Fault::Statement(fields) if fields.code == SqlState::UNUSABLE_KEY);
+    let is_key = is_unusable_key(&fault);
     let mut read = args.args.iter().zip(args.types);
     let Some(n) = read
         .position(|(arg, of)| arg.text_for(*of).is_none())

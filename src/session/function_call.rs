@@ -51,7 +51,7 @@ impl Session {
         self.batch.now = b'Q';
         self.follow_map();
         if self.is_batch_open() {
-            Box::pin(self.end_batch()).await?;
+            Box::pin(self.call_in_batch()).await?;
         }
         self.check_failed()?;
         let function = frontend::FunctionCall::decode(self.body(len))?.function;
@@ -91,10 +91,34 @@ impl Session {
         let link = &mut self.links[i];
         link.sent_pieces.clear();
         link.outbox.extend_from_slice(&self.client.inbox[message]);
+        if self.in_message_block() {
+            self.replies.push(Reply::Part);
+            self.client.hold_for_caller();
+            let error = self.relay().await?;
+            Box::pin(self.end_message(error)).await?;
+            self.release_links().await;
+            self.ready();
+            return self.client.flush().await.map_err(Fault::client);
+        }
         self.replies.push(Reply::Query(Pass::On));
         self.relay().await?;
         self.settle().await;
         self.client.flush().await.map_err(Fault::client)
+    }
+
+    /// A call without a Sync before it is part of the batch's transaction, as in Postgres, if that is on one host.
+    async fn call_in_batch(&mut self) -> Result<(), Fault> {
+        self.settle_unparsed().await?;
+        self.settle_replies().await?;
+        match &self.links[..] {
+            [link] if link.unsynced && self.block.is_none() => {
+                self.batch_becomes_block().await?;
+                self.batch.becomes_query();
+            }
+            _ => self.end_batch().await?,
+        }
+        self.client.hold_until_reply();
+        Ok(())
     }
 
     /// Where catalog queries go: numbers of objects that the client knows are from there.

@@ -288,6 +288,10 @@ impl Session {
             }
             b'Q' => {
                 self.query(header.len).await?;
+                if self.block.is_none() {
+                    // Those of a batch that it has ended.
+                    self.statements.portals.clear();
+                }
                 (self.batch.executed, self.batch.parsed) = (false, false);
             }
             b'S' => self.sync(header.len).await?,

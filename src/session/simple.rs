@@ -279,6 +279,14 @@ impl Session {
             [link] if link.unsynced && self.block.is_none() => {
                 match self.read(&self.client.inbox[text.clone()]) {
                     Ok(Read { prepared, way, .. }) => match (&*prepared, way) {
+                        (
+                            Prepared::Several(_)
+                            | Prepared::Control(Control::Execute { .. } | Control::Prepare { .. }),
+                            _,
+                        ) => {
+                            self.batch_becomes_block().await?;
+                            true
+                        }
                         (Prepared::Control(_), _) => true,
                         (_, Some(Way::One { host, .. })) => host == link.host,
                         _ => false,
@@ -299,6 +307,15 @@ impl Session {
             false => self.end_batch().await?,
         }
         self.client.hold_until_reply();
+        Ok(())
+    }
+
+    /// What a batch has done so far on one host is part of what comes behind it without a Sync: we end both together.
+    pub(super) async fn batch_becomes_block(&mut self) -> Result<(), Fault> {
+        self.open_message_block().await?;
+        for link in &mut self.links {
+            link.unsynced = false;
+        }
         Ok(())
     }
 
@@ -329,10 +346,14 @@ impl Session {
                 error |= self.sync_link(i).await?;
             }
         }
-        if !error {
-            self.gather_news();
+        if self.in_message_block() {
+            error = self.end_message(error).await?;
+        } else {
+            if !error {
+                self.gather_news();
+            }
+            self.end_implicit(!error);
         }
-        self.end_implicit(!error);
         self.note_run();
         if let (Acted::Answered(bytes), false) = (acted, error) {
             self.client.outbox.extend_from_slice(&bytes);
@@ -436,7 +457,7 @@ impl Session {
             plan.message.push(b';');
         }
         match plan.host {
-            Some(host) if plan.alone == 0 && !plan.mixed => {
+            Some(host) if plan.alone == 0 && !plan.mixed && !self.in_message_block() => {
                 let only_end = self.block.as_ref().is_some_and(|b| b.failed);
                 if only_end {
                     return Err(aborted());

@@ -49,7 +49,8 @@ fn same(answer: &Answer) -> Answer {
 
 /// A key's value that is none of the column's type is refused by presplit, before a server could.
 fn is_unusable_key(postgres: &Answer, presplit: &Answer) -> bool {
-    (is_error(postgres, "22P02") || is_error(postgres, "08P01")) && is_error(presplit, "SR007")
+    let codes = ["22P02", "08P01", "42804"];
+    codes.iter().any(|code| is_error(postgres, code)) && is_error(presplit, "SR007")
 }
 
 /// Whether a failed block still has a portal: that of a message that the server ignored because of the error, too. If the error

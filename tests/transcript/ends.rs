@@ -148,6 +148,102 @@ pub fn streams() -> Vec<(&'static str, Vec<Message>)> {
             .concat(),
         ),
         (
+            "several statements behind what was executed without a Sync",
+            [
+                run("UPDATE items SET n = 77 WHERE user_id = {k} AND id = 1"),
+                vec![q("SELECT 1; SELECT 1/0"), q(ITEMS)],
+                run("UPDATE items SET n = 77 WHERE user_id = {k} AND id = 1"),
+                vec![
+                    q("SET LOCAL work_mem = '9MB'; DEALLOCATE nosuch"),
+                    q("SELECT n FROM items WHERE user_id = {k} AND id = 1"),
+                ],
+                run("UPDATE items SET n = 77 WHERE user_id = {k} AND id = 1"),
+                vec![
+                    q("SELECT 1; COMMIT; SELECT 1/0"),
+                    q("SELECT n FROM items WHERE user_id = {k} AND id = 1"),
+                ],
+                run("UPDATE items SET n = 78 WHERE user_id = {k} AND id = 1"),
+                vec![
+                    q("SELECT 2; SELECT 3"),
+                    q("SELECT n FROM items WHERE user_id = {k} AND id = 1"),
+                ],
+                run("DELETE FROM users WHERE id = {j}"),
+                vec![q("SELECT 4; BEGIN; SELECT 5"), q("SELECT 6"), q("ROLLBACK")],
+            ]
+            .concat(),
+        ),
+        (
+            "an EXECUTE that no server knows yet, too",
+            [
+                vec![q(
+                    "PREPARE e AS SELECT 100 / (n - 77) FROM items WHERE user_id = {k} AND id = 1",
+                )],
+                vec![
+                    q("PREPARE f AS SELECT 'f' || 1"),
+                    q("PREPARE g AS SELECT 'g' || 1"),
+                    q("EXECUTE f"),
+                    q("EXECUTE g"),
+                ],
+                run("UPDATE items SET n = 77 WHERE user_id = {k} AND id = 1"),
+                vec![
+                    q("EXECUTE e"),
+                    q("SELECT n FROM items WHERE user_id = {k} AND id = 1"),
+                ],
+                run("UPDATE items SET n = 78 WHERE user_id = {k} AND id = 1"),
+                vec![q("PREPARE e AS SELECT 1"), q("EXECUTE f"), q("EXECUTE e")],
+            ]
+            .concat(),
+        ),
+        (
+            "a ROLLBACK AND CHAIN goes back behind savepoints",
+            vec![
+                q("BEGIN ISOLATION LEVEL REPEATABLE READ"),
+                q("SAVEPOINT a"),
+                q("SET TRANSACTION READ ONLY"),
+                q("SAVEPOINT b"),
+                q("ROLLBACK AND CHAIN"),
+                q("SHOW transaction_read_only"),
+                q("SHOW transaction_isolation"),
+                q("SAVEPOINT a"),
+                q("SET TRANSACTION READ ONLY"),
+                q("SELECT 1/0"),
+                q("COMMIT AND CHAIN"),
+                q("SHOW transaction_read_only"),
+                q("SAVEPOINT a"),
+                q("SET TRANSACTION READ ONLY"),
+                q("COMMIT AND CHAIN"),
+                q("SHOW transaction_read_only"),
+                q("ROLLBACK"),
+            ],
+        ),
+        (
+            "a FunctionCall, too",
+            [
+                run("UPDATE items SET n = 77 WHERE user_id = {k} AND id = 1"),
+                vec![FunctionCall(154, vec!["1".to_owned(), "0".to_owned()])],
+                vec![q("SELECT n FROM items WHERE user_id = {k} AND id = 1")],
+                run("DELETE FROM users WHERE id = {j}"),
+                vec![FunctionCall(177, vec!["1".to_owned(), "2".to_owned()])],
+                vec![q("SELECT n FROM items WHERE user_id = {k} AND id = 1")],
+                run("UPDATE items SET n = 77 WHERE user_id = {k} AND id = 1"),
+                vec![FunctionCall(177, vec!["1".to_owned(), "2".to_owned()])],
+                vec![q("SELECT n FROM items WHERE user_id = {k} AND id = 1")],
+            ]
+            .concat(),
+        ),
+        (
+            "a Query without a Sync ends portals",
+            vec![
+                p("", ";"),
+                b("y", "", &[]),
+                q("SELECT 1"),
+                p("", "SELECT 2"),
+                b("y", "", &[]),
+                e("y", 0),
+                Sync,
+            ],
+        ),
+        (
             "in a savepoint",
             vec![
                 q("BEGIN READ ONLY"),

@@ -93,6 +93,12 @@ struct Maker {
     pauses: bool,
 }
 
+/// Whether PREPARE takes it.
+fn is_query(sql: &str) -> bool {
+    let first = sql.split(' ').next().unwrap();
+    ["SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "VALUES"].contains(&first)
+}
+
 const NAMES: [&str; 3] = ["a", "b", "c d"];
 const PORTALS: [&str; 4] = ["x", "y", "c", ""];
 
@@ -139,11 +145,7 @@ impl Maker {
                     let text = loop {
                         let text = self.text();
                         // Others can't be prepared by SQL.
-                        let first = text.sql.split(' ').next().unwrap();
-                        if !text.sql.ends_with("AND")
-                            && ["SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "VALUES"]
-                                .contains(&first)
-                        {
+                        if !text.sql.ends_with("AND") && is_query(text.sql) {
                             break text;
                         }
                     };
@@ -160,6 +162,8 @@ impl Maker {
                     }
                     format!("PREPARE {quoted}{types} AS {}", text.sql)
                 }
+                // What is no query is refused; and Postgres itself crashes if it ends a transaction.
+                (3..8, Some(_)) if !self.always_a_query(name) => format!("DEALLOCATE {quoted}"),
                 (3..8, Some(text)) => {
                     let mut args: Vec<_> = text
                         .params
@@ -169,7 +173,8 @@ impl Maker {
                     if self.rng.random_ratio(1, 30) {
                         args.push("1".to_owned());
                     }
-                    let explain = match self.rng.random_ratio(1, 15) {
+                    // The plan for a parameter depends on how often the server has planned it before.
+                    let explain = match self.rng.random_ratio(1, 15) && args.is_empty() {
                         true => "EXPLAIN (COSTS off) ",
                         false => "",
                     };
@@ -201,11 +206,9 @@ impl Maker {
             // A deferred constraint that fails is told behind the last tag; PREPARE alone takes no snapshot.
             let other = self.plain();
             let touchy = ["FROM users", "users SET", "ISOLATION", "READ ONLY"];
-            let text = known.map_or("", |text| text.sql);
-            if [&sql, &other, text]
-                .iter()
-                .any(|t| touchy.iter().any(|w| t.contains(w)))
-            {
+            let mut texts = self.messages.iter().filter_map(Message::text);
+            let is_touchy = |t: &str| touchy.iter().any(|w| t.contains(w));
+            if is_touchy(&sql) || is_touchy(&other) || texts.any(is_touchy) {
                 self.say(sql);
                 continue;
             }
@@ -241,6 +244,16 @@ impl Maker {
         if self.rng.random_ratio(2, 3) {
             self.sync();
         }
+    }
+
+    /// Whether nothing but queries has been prepared under this name.
+    fn always_a_query(&self, name: &str) -> bool {
+        self.messages.iter().all(|message| match message {
+            Message::Parse {
+                name: other, sql, ..
+            } => other != name || is_query(sql),
+            _ => true,
+        })
     }
 
     fn sync(&mut self) {

@@ -87,6 +87,14 @@ impl Message {
         }
     }
 
+    /// The SQL in it.
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Message::Query(sql) | Message::Parse { sql, .. } => Some(sql),
+            _ => None,
+        }
+    }
+
     /// One line for a person.
     pub fn show(&self) -> String {
         let value = |value: &Option<Vec<u8>>| match value {

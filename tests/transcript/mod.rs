@@ -62,11 +62,22 @@ async fn random_streams_of_prepared_statements_are_answered_as_by_postgres() {
 #[ignore = "takes minutes: make transcript"]
 async fn many_random_streams_are_answered_as_by_postgres() {
     let seed = variable("SEED").unwrap_or(1);
-    let numbers = match variable("ONLY") {
+    run(generator::stream, seed, numbers(10_000), Pressure::All).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes a while: make transcript"]
+async fn many_random_streams_of_prepared_statements_are_answered_as_by_postgres() {
+    let seed = variable("SEED").unwrap_or(1);
+    run(generator::prepared, seed, numbers(2000), Pressure::All).await;
+}
+
+/// The numbers of the streams to be run.
+fn numbers(count: u64) -> std::ops::Range<u64> {
+    match variable("ONLY") {
         Some(only) => only..only + 1,
-        None => 0..variable("STREAMS").unwrap_or(10_000),
-    };
-    run(generator::stream, seed, numbers, Pressure::All).await;
+        None => 0..variable("STREAMS").unwrap_or(count),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

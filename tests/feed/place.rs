@@ -226,14 +226,8 @@ impl Bench {
     /// Posts, and pushes to these feeds.
     pub async fn post(&self, author: UserId, feeds: &[UserId]) -> MediaId {
         let body = format!("{{\"by\": {author}}}");
-        let posted = post::post(
-            &self.db,
-            &*self.store,
-            &Wake::none(false),
-            author,
-            &body,
-            None,
-        );
+        let wake = Wake::none(false);
+        let posted = post::post(&self.db, &*self.store, &wake, author, &body, None);
         let id = posted.await.unwrap().id;
         self.store.inner.push(id, feeds).await.unwrap();
         id

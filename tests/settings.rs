@@ -3,7 +3,7 @@
 use tokio_postgres::Client;
 
 use crate::support::raw::{pbe, s};
-use crate::support::{Hosts, Proxy, Raw};
+use crate::support::{Hosts, Proxy, Raw, connect};
 
 async fn date(client: &Client) -> String {
     let sql = "SELECT to_char('01/02/2024'::date, 'YYYY-MM-DD') FROM users WHERE id = $1";
@@ -55,20 +55,28 @@ async fn reset_all_behind_a_local_default() {
     let hosts = Hosts::provisioned(1, 2).await;
     hosts.write_map(&hosts.map_text(1, "").replace("pool = 10", "pool = 1"));
     let proxy = Proxy::start(&hosts);
-    let (ours, plain) = (proxy.client().await, hosts.client(0).await);
+    let options = "-c IntervalStyle=iso_8601 -c DateStyle=SQL";
+    let (ours, plain) = (proxy.config(), hosts.clusters[0].config());
+    let mut clients = Vec::new();
+    for mut config in [ours, plain] {
+        clients.push(connect(config.options(options)).await);
+    }
+    let (ours, plain) = (clients.remove(0), clients.remove(0));
     for client in [&ours, &plain] {
-        let sql = "SET myapp.x = 'mine'; SET work_mem = '7MB'; SET statement_timeout = '9s'";
+        let sql = "SET myapp.x = 'mine'; SET work_mem = '7MB'; SET statement_timeout = '9s'; SET IntervalStyle = 'postgres_verbose'; SET DateStyle = 'German'";
         client.batch_execute(sql).await.unwrap();
         for sql in [
             "BEGIN",
             "SET LOCAL myapp.x = DEFAULT",
             "SET LOCAL work_mem TO DEFAULT",
+            "SET LOCAL IntervalStyle TO DEFAULT",
+            "SELECT set_config('DateStyle', NULL, true)",
         ] {
             client.batch_execute(sql).await.unwrap();
         }
         client.batch_execute("RESET ALL").await.unwrap();
     }
-    let all = "SELECT concat_ws(' ', current_setting('myapp.x'), current_setting('work_mem'), current_setting('statement_timeout'))";
+    let all = "SELECT concat_ws(' ', current_setting('myapp.x'), current_setting('work_mem'), current_setting('statement_timeout'), current_setting('IntervalStyle'), current_setting('DateStyle'))";
     for end in ["SELECT 1", "COMMIT", "SELECT 2"] {
         let mut seen = Vec::new();
         for client in [&ours, &plain] {

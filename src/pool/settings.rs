@@ -16,6 +16,8 @@ pub struct Set {
     /// What it sets depends on the value before, which is to be the default (`SET datestyle TO 'ISO'` leaves the order
     /// of day and month as it is).
     pub relative: bool,
+    /// See [`Set::is_default`].
+    default: bool,
     /// The statement of the role under which it was set; `None`: that of the login. Another one may not be allowed to.
     role: Option<Arc<str>>,
 }
@@ -25,6 +27,7 @@ impl From<String> for Set {
         Set {
             sql: sql.into(),
             relative: false,
+            default: false,
             role: None,
         }
     }
@@ -45,6 +48,19 @@ impl Set {
             true => vec![reset(name), self.sql.to_string()],
             false => vec![self.sql.to_string()],
         }
+    }
+
+    /// The same, known to be what RESET goes back to.
+    pub fn as_default(self) -> Set {
+        Set {
+            default: true,
+            ..self
+        }
+    }
+
+    /// Whether it is what RESET goes back to, and was set as that (`SET LOCAL datestyle TO DEFAULT`).
+    pub fn is_default(&self) -> bool {
+        self.default
     }
 
     /// The same until the end of the transaction only.

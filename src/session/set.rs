@@ -195,7 +195,7 @@ impl Session {
         }
         if self.run_with(i, text, Pass::On, &behind).await? {
             self.run_on_others_of_block(i, &elsewhere).await?;
-            self.note_local(name, set.or(startup), elsewhere);
+            self.note_local(name, set, elsewhere);
         }
         Ok(Acted::Passed)
     }
@@ -208,10 +208,15 @@ impl Session {
         }
     }
 
-    /// SET LOCAL was run, by `steps`.
+    /// SET LOCAL was run, by `steps`; `None`: to the default.
     fn note_local(&mut self, name: &str, set: Option<Set>, steps: Vec<String>) {
         self.batch.has_set = true;
-        let set = set.unwrap_or_else(|| plain_default(name).into());
+        let set = set.unwrap_or_else(|| {
+            let startup = self.startup.get(name).cloned();
+            startup
+                .unwrap_or_else(|| plain_default(name).into())
+                .as_default()
+        });
         match &mut self.block {
             Some(block) => {
                 steps.into_iter().for_each(|step| block.push_set(step));
@@ -252,7 +257,7 @@ impl Session {
             }
         }
         if local {
-            self.note_local(name, new, steps);
+            self.note_local(name, set, steps);
             return Ok(());
         }
         self.remember_settings();
@@ -280,19 +285,30 @@ impl Session {
     async fn reset_all(&mut self, text: &str) -> Result<Acted, Fault> {
         let i = self.link(Need::along(self.any_host())).await?;
         let startup = self.startup.clone();
-        let behind = startup.behind_reset_all();
+        let block = self.block.as_ref();
+        let locals = block.map_or(&self.batch.locals, |block| &block.locals);
+        let locals = locals.clone();
+        let mut behind = startup.behind_reset_all();
+        for (name, local) in locals.iter().filter(|(_, local)| local.is_default()) {
+            // That this is a default the server does not know.
+            if startup.get(name).is_some() {
+                behind.extend(
+                    self.settings
+                        .get(name)
+                        .map_or(vec![reset(name)], |set| set.steps(name)),
+                );
+                behind.extend(local.local_steps(name));
+            }
+        }
         let elsewhere = [&["RESET ALL".to_owned()], &behind[..]].concat();
         if !self.run_set(i, text, &behind, &elsewhere).await? {
             return Ok(Acted::Passed);
         }
-        let block = self.block.as_ref();
-        let locals = block.map_or(&self.batch.locals, |block| &block.locals);
-        let locals = locals.clone();
         // What stands at its default just then, RESET ALL passes over (guc.c, ResetAllOptions): behind the transaction it is
         // what it was before SET LOCAL.
         let passed_over = |settings: &Settings, reset: Settings| {
-            let at_default = |(name, set): &(&str, &Set)| *set.sql == *plain_default(name);
-            let names = locals.iter().filter(at_default).map(|(name, _)| name);
+            let at_default = locals.iter().filter(|(_, local)| local.is_default());
+            let names = at_default.map(|(name, _)| name);
             names.fold(reset, |reset, name| reset.with_that_of(settings, name))
         };
         let reset = |settings: &Settings| passed_over(settings, settings.reset_all(&startup));

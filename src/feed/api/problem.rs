@@ -226,7 +226,11 @@ impl From<Fault> for Problem {
                 why,
                 "it lost against others: repeat the call in a moment",
             ),
-            Fault::Value(why) => Problem::bad(why),
+            Fault::Value(why) => Problem::new(
+                Code::BadRequest,
+                why,
+                "Postgres cannot store the value: text without \\u0000, numbers within their range",
+            ),
             Fault::Conflict(why) | Fault::Wrong(why) => {
                 tracing::error!("a statement of the service failed: {why}");
                 Problem::new(

@@ -149,7 +149,7 @@ impl RedisStore {
         let new: [u8; 8] = rand::random();
         let begin = |run: &Run| {
             let mut call = call(&self.scripts.epoch, &[keys::EPOCH.to_vec()]);
-            call.arg(run).arg(&[*run, new].concat());
+            call.arg(run).arg([*run, new].concat());
             call
         };
         let epoch: Vec<u8> = node.call(Lane::Quick, begin).await?;
@@ -177,7 +177,7 @@ impl RedisStore {
                 let mut call = call(&self.scripts.put, &keys);
                 call.arg(run).arg(&epoch.value).arg(OBJECT_LIFE.as_secs());
                 for place in places {
-                    call.arg(&[run.as_slice(), &[OBJECT], &objects[*place].1].concat());
+                    call.arg([run.as_slice(), &[OBJECT], &objects[*place].1].concat());
                 }
                 call
             };
@@ -340,7 +340,7 @@ impl Store for RedisStore {
         let set = |run: &Run| {
             let mut set = cmd("SET");
             set.arg(keys::object(id))
-                .arg(&[run.as_slice(), &[TOMBSTONE]].concat());
+                .arg([run.as_slice(), &[TOMBSTONE]].concat());
             set.arg("EX").arg(TOMBSTONE_LIFE.as_secs());
             set
         };

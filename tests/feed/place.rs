@@ -2,6 +2,7 @@
 //! store that can be made to fail.
 
 use std::collections::BTreeSet;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 use std::time::{Duration, Instant};
@@ -28,6 +29,7 @@ pub struct Place {
     // Kept for as long as the proxy runs.
     _hosts: Hosts,
     pub proxy: Proxy,
+    _ends_with_us: Child,
 }
 
 /// The map of some hosts with the feed's tables and no others.
@@ -50,12 +52,27 @@ pub async fn place() -> &'static Place {
             let made = made.unwrap_or_else(|e| panic!("{e:#?}"));
             assert!(made.is_complete(), "{made}");
             let proxy = Proxy::start(&hosts);
+            let ends_with_us = end_with_us(proxy.pid());
             Place {
                 _hosts: hosts,
                 proxy,
+                _ends_with_us: ends_with_us,
             }
         })
         .await
+}
+
+/// A static is never dropped: a small shell waits for the end of this process (its standard input closes) and stops the other.
+fn end_with_us(pid: u32) -> Child {
+    let mut command = Command::new("/bin/sh");
+    command
+        .args(["-c", "cat >/dev/null; kill -9 \"$1\"", "ender"])
+        .arg(pid.to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    command.spawn().unwrap()
 }
 
 /// So many users that no other test knows, one behind the other, so that they are on several shards.

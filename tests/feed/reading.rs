@@ -216,12 +216,11 @@ async fn authors_see_their_own_at_once() {
     let second = second.await.unwrap().id;
     bench.delete(author, first).await;
     bench.store.set(Mood::Good, None);
+    // Of several shards: within a millisecond either may be the newer one.
+    let left = newest_first(vec![second, others]);
     let page = bench.home(author, Span::Newest, 5).await;
-    assert_eq!(
-        (page.source, ids(&page)),
-        (Source::List, vec![second, others])
-    );
-    assert_eq!(bench.walk(author, 1).await, [second, others]);
+    assert_eq!((page.source, ids(&page)), (Source::List, left.clone()));
+    assert_eq!(bench.walk(author, 1).await, left);
 }
 
 #[tokio::test]

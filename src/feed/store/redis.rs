@@ -42,7 +42,7 @@ const TOMBSTONE: u8 = b'T';
 pub struct RedisStore {
     nodes: Vec<Node>,
     /// The node of each partition.
-    partitions: [u16; PARTITIONS],
+    partitions: Box<[u16; PARTITIONS]>,
     scripts: Arc<Scripts>,
     feed_most: usize,
 }
@@ -65,7 +65,7 @@ impl RedisStore {
         };
         Ok(RedisStore {
             nodes: config.nodes.iter().map(node).collect::<Result<_, _>>()?,
-            partitions: config.partitions,
+            partitions: config.partitions.clone(),
             scripts,
             feed_most: config.feed_most,
         })
@@ -149,7 +149,7 @@ impl RedisStore {
         let new: [u8; 8] = rand::random();
         let begin = |run: &Run| {
             let mut call = call(&self.scripts.epoch, &[keys::EPOCH.to_vec()]);
-            call.arg(run).arg(&[*run, new].concat());
+            call.arg(run).arg([*run, new].concat());
             call
         };
         let epoch: Vec<u8> = node.call(Lane::Quick, begin).await?;
@@ -177,7 +177,7 @@ impl RedisStore {
                 let mut call = call(&self.scripts.put, &keys);
                 call.arg(run).arg(&epoch.value).arg(OBJECT_LIFE.as_secs());
                 for place in places {
-                    call.arg(&[run.as_slice(), &[OBJECT], &objects[*place].1].concat());
+                    call.arg([run.as_slice(), &[OBJECT], &objects[*place].1].concat());
                 }
                 call
             };
@@ -340,7 +340,7 @@ impl Store for RedisStore {
         let set = |run: &Run| {
             let mut set = cmd("SET");
             set.arg(keys::object(id))
-                .arg(&[run.as_slice(), &[TOMBSTONE]].concat());
+                .arg([run.as_slice(), &[TOMBSTONE]].concat());
             set.arg("EX").arg(TOMBSTONE_LIFE.as_secs());
             set
         };

@@ -59,3 +59,25 @@ impl Gate {
         f(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_outage_counts_once_however_many_meet_it() {
+        let gate = Gate::default();
+        gate.open().await;
+        assert!(gate.well());
+        assert_eq!(gate.fault(), FIRST);
+        for _ in 0..20 {
+            assert!(gate.fault() <= FIRST && !gate.well());
+        }
+        gate.open().await;
+        assert_eq!(gate.fault(), FIRST * 2);
+        gate.worked();
+        assert!(gate.well());
+        gate.open().await;
+        assert_eq!(gate.fault(), FIRST);
+    }
+}

@@ -18,7 +18,7 @@ CREATE TABLE follow_out (
     target     bigint NOT NULL,
     status     text NOT NULL CHECK (status IN ('following', 'requested', 'blocking', 'gone')),
     muted      boolean NOT NULL DEFAULT false,
-    rev        bigint NOT NULL,                             -- goes up with every change of the edge
+    rev        bigint NOT NULL,                             -- goes up with every change of the status
     changed_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (user_id, target)
 );

@@ -11,6 +11,7 @@ use presplit::feed::store::{Cached, Store};
 use presplit::shardmap::id;
 
 use super::service::{SHARDS, Service};
+use crate::support::wait_until;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn posts_and_deletions() {
@@ -165,6 +166,17 @@ async fn without_a_store(service: &Service) {
     let workers = service.workers(Service::work());
     service.quiet().await;
     assert_eq!(store.objects(&[id]).await.unwrap(), [Cached::Tombstone]);
+    // What the webhook has yet to hear of stays, and nobody works on it again.
+    let id = post(db, store, &Wake::none(true), 70, "{}", None)
+        .await
+        .unwrap()
+        .id;
+    wait_until("only the webhook is left", || async {
+        let left =
+            "SELECT coalesce(max(object), 0) FROM outbox WHERE hook_due AND due_at = 'infinity'";
+        service.number(left).await == id
+    })
+    .await;
     drop(workers);
 }
 

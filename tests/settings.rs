@@ -70,7 +70,7 @@ async fn reset_all_behind_a_local_default() {
             "SET LOCAL myapp.x = DEFAULT",
             "SET LOCAL work_mem TO DEFAULT",
             "SET LOCAL IntervalStyle TO DEFAULT",
-            "SELECT set_config('DateStyle', NULL, true)",
+            "SET LOCAL DateStyle TO DEFAULT",
         ] {
             client.batch_execute(sql).await.unwrap();
         }

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand, ValueEnum};
 use presplit::feed::SCHEMA;
+use presplit::feed::config::{self, FeedConfig, StoreConfig};
 use presplit::feed::db::DbSettings;
 use presplit::feed::fanout::WorkSettings;
 use presplit::feed::service::{Role, Service, Settings};
 use presplit::feed::stars::StarSettings;
-use presplit::feed::store::{MemoryLimits, MemoryStore, Store};
-use presplit::shardmap::{Kind, ShardMap};
+use presplit::feed::store::{MemoryStore, RedisStore, Store};
+use presplit::shardmap::{Kind, ShardMap, render_faults};
 use tokio_util::sync::CancellationToken;
 
 /// What the feed's tables must be in the map.
@@ -78,16 +79,19 @@ pub(crate) fn feed(args: Feed) -> Result<(), String> {
     if let Some(url) = url {
         db.url = url;
     }
-    if role != Role::All {
-        return Err("--role api and --role worker are for several processes, which share their feeds in Redis: add [feed.redis] to the map, or run --role all".to_owned());
-    }
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(MemoryLimits::default()));
+    let config = config(run.map.as_deref())?;
+    let store: Arc<dyn Store> = match &config.store {
+        StoreConfig::Memory(_) if role != Role::All => {
+            return Err("--role api and --role worker are for several processes, which share their feeds in Redis: add [feed.redis] to the map, or run --role all".to_owned());
+        }
+        StoreConfig::Memory(limits) => Arc::new(MemoryStore::new(*limits)),
+        StoreConfig::Redis(redis) => Arc::new(RedisStore::new(redis).map_err(|e| e.to_string())?),
+    };
+    let listen = run.listen.or(config.listen);
     let settings = Settings {
         role,
-        listen: run
-            .listen
-            .unwrap_or(SocketAddr::from(([127, 0, 0, 1], 6480))),
-        tokens: Vec::new(),
+        listen: listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 6480))),
+        tokens: config.tokens,
         db,
         store,
         work: WorkSettings::default(),
@@ -105,6 +109,24 @@ pub(crate) fn feed(args: Feed) -> Result<(), String> {
     })
 }
 
+/// The `[feed]` of the map's file; the defaults where nobody names a file and none is there.
+fn config(path: Option<&Path>) -> Result<FeedConfig, String> {
+    let usual = Path::new("shardmap.toml");
+    let name = path.unwrap_or(usual).display().to_string();
+    let text = match path {
+        None if !usual.exists() => String::new(),
+        path => {
+            std::fs::read_to_string(path.unwrap_or(usual)).map_err(|e| format!("{name}: {e}"))?
+        }
+    };
+    config::parse(&name, &text, &|name| std::env::var(name).ok()).map_err(|faults| {
+        format!(
+            "{name}: its [feed] can't be used\n{}",
+            render_faults(&name, &faults)
+        )
+    })
+}
+
 /// The app's tables and the feed's, for `provision --feed`.
 pub(crate) fn with_schema(map: &ShardMap, path: &Path, app: String) -> Result<String, String> {
     let is_ids = map.tables.get("media").is_some_and(|t| t.ids == ["id"]);
@@ -118,5 +140,11 @@ pub(crate) fn with_schema(map: &ShardMap, path: &Path, app: String) -> Result<St
             path.display()
         ));
     }
-    Ok(format!("{app}\n{SCHEMA}"))
+    // The last statement of a file need not have its semicolon.
+    let end = if app.trim_end().ends_with(';') || app.trim().is_empty() {
+        ""
+    } else {
+        ";"
+    };
+    Ok(format!("{app}\n{end}\n{SCHEMA}"))
 }

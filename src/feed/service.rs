@@ -19,6 +19,7 @@ use super::read::Reader;
 use super::shed::{Shed, UNDER_WAY};
 use super::stars::{StarSettings, Stars};
 use super::store::Store;
+use crate::shardmap::Secret;
 
 /// What a process does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +40,7 @@ pub struct Settings {
     /// Where it answers. Port 0: any free one.
     pub listen: SocketAddr,
     /// Who may call; must not be empty but on loopback.
-    pub tokens: Vec<String>,
+    pub tokens: Vec<Secret>,
     /// Where Postgres is, as a rule the proxy.
     pub db: DbSettings,
     /// Feeds and cached objects.

@@ -1,10 +1,12 @@
 //! The feed service.
 
 mod api;
+mod command;
 mod graph;
 mod http;
 mod model;
 mod place;
+mod random_reading;
 mod reading;
 mod service;
 mod store;

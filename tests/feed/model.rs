@@ -109,15 +109,20 @@ impl Feed {
                 ..Pushed::default()
             };
         }
-        if self.ids.len() > most {
-            self.trimmed = self.ids.pop_first().unwrap();
+        self.trim(most);
+        Pushed {
+            new: 1,
+            ..Pushed::default()
         }
-        match self.trimmed == id {
-            true => absent(),
-            false => Pushed {
-                new: 1,
-                ..Pushed::default()
-            },
+    }
+
+    /// Of a full feed nobody knows what is older than its oldest, also once it is not full any more.
+    fn trim(&mut self, most: usize) {
+        while self.ids.len() > most {
+            self.ids.pop_first();
+        }
+        if self.ids.len() == most {
+            self.trimmed = self.ids.first().unwrap() - 1;
         }
     }
 
@@ -249,17 +254,10 @@ impl<'s> Twin<'s> {
         let held = held.filter(|feed| feed.building == building);
         assert_eq!(done, held.is_some(), "complete {feed} as {building:?}");
         if let Some(held) = held {
-            let given: BTreeSet<MediaId> = ids.iter().copied().collect();
-            if given.len() >= self.most {
-                held.trimmed = held.trimmed.max(given.first().unwrap() - 1);
-            }
             held.complete = true;
-            held.ids.extend(given);
-            while held.ids.len() > self.most {
-                held.trimmed = held.trimmed.max(held.ids.pop_first().unwrap());
-            }
-            let trimmed = held.trimmed;
-            held.ids.retain(|id| *id > trimmed);
+            let known = ids.iter().filter(|id| **id > held.trimmed);
+            held.ids.extend(known);
+            held.trim(self.most);
         }
     }
 

@@ -25,7 +25,8 @@ use crate::support::{Hosts, Proxy};
 
 /// Hosts and proxy of all tests of this run.
 pub struct Place {
-    pub hosts: Hosts,
+    // Kept for as long as the proxy runs.
+    _hosts: Hosts,
     pub proxy: Proxy,
 }
 
@@ -49,7 +50,10 @@ pub async fn place() -> &'static Place {
             let made = made.unwrap_or_else(|e| panic!("{e:#?}"));
             assert!(made.is_complete(), "{made}");
             let proxy = Proxy::start(&hosts);
-            Place { hosts, proxy }
+            Place {
+                _hosts: hosts,
+                proxy,
+            }
         })
         .await
 }

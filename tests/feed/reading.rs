@@ -39,7 +39,8 @@ async fn pages_go_both_ways_while_media_come_and_go() {
     assert_eq!(ids(&page), left[8..18]);
     let page = bench.home(reader, Span::After(all[9]), 100).await;
     assert_eq!(ids(&page), left[..8]);
-    // What is gone was taken out of the feed.
+    // What is gone is taken out of the feed by whoever comes upon it.
+    assert_eq!(ids(&bench.home(reader, Span::Newest, 45).await), left);
     let gone = || async {
         let dump = bench.store.inner.dump(reader).await.unwrap().unwrap();
         dump.ids.iter().all(|id| left.contains(id))

@@ -28,6 +28,7 @@ use super::outbox::Wake;
 use super::read::Reader;
 use super::shed::Shed;
 use super::store::Store;
+use crate::shardmap::Secret;
 use problem::{Code, Problem};
 
 pub use openapi::Api;
@@ -61,7 +62,7 @@ pub struct Shared {
     /// What load does to pages.
     pub shed: Shed,
     /// Who may call. None: whoever can reach the listener, which then is on loopback.
-    pub tokens: Vec<String>,
+    pub tokens: Vec<Secret>,
     /// The service is to stop.
     pub stop: CancellationToken,
 }
@@ -348,7 +349,7 @@ fn admitted(app: &App, request: &Request) -> Result<(), Problem> {
     };
     // All of them are compared, so that the time says nothing of which one was close.
     let known = app.tokens.iter().fold(false, |known, t| {
-        known | same(t.as_bytes(), token.trim().as_bytes())
+        known | same(t.expose().as_bytes(), token.trim().as_bytes())
     });
     match known {
         true => Ok(()),

@@ -69,6 +69,7 @@ struct Part {
 struct Feed {
     complete: bool,
     token: u64,
+    /// Of ids up to this one it says nothing.
     trimmed: MediaId,
     /// Oldest first, none twice.
     ids: VecDeque<MediaId>,
@@ -194,18 +195,20 @@ impl Feed {
             return Added::Duplicate;
         }
         if self.ids.len() >= most {
-            if at == 0 {
-                self.trimmed = id;
-                return Added::Trimmed;
-            }
-            self.trimmed = self.ids.pop_front().unwrap_or(self.trimmed);
-            at -= 1;
+            // It is newer than the oldest, or it had been found above not to be.
+            self.ids.pop_front();
+            at = at.saturating_sub(1);
         }
         if self.ids.len() == self.ids.capacity() {
             let room = self.ids.len().max(8);
             self.ids.reserve_exact(room.min(most - self.ids.len()));
         }
         self.ids.insert(at, id);
+        if self.ids.len() >= most
+            && let Some(oldest) = self.ids.front()
+        {
+            self.trimmed = self.trimmed.max(oldest.saturating_sub(1));
+        }
         Added::New
     }
 
@@ -238,21 +241,10 @@ impl Feed {
 
     fn merge(&mut self, ids: &[MediaId], most: usize) {
         let given: BTreeSet<MediaId> = ids.iter().copied().collect();
-        if given.len() >= most
-            && let Some(oldest) = given.first()
-        {
-            self.trim_to(oldest.saturating_sub(1));
-        }
         // Newest first, so that each one that is too old is found to be so at once.
         for id in given.into_iter().rev() {
             self.add(id, most);
         }
-    }
-
-    fn trim_to(&mut self, id: MediaId) {
-        self.trimmed = self.trimmed.max(id);
-        let gone = self.newer_than(self.trimmed);
-        self.ids.drain(..gone);
     }
 }
 

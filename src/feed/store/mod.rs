@@ -129,7 +129,8 @@ pub struct Dump {
     pub complete: bool,
     /// All of its ids, newest first.
     pub ids: Vec<MediaId>,
-    /// Ids up to this one were trimmed, or are not known: the feed says nothing about them. `MediaId::MIN`: it says all.
+    /// The feed says nothing about ids up to this one: it is or was full, and older ones may have been trimmed. `MediaId::MIN`: it says
+    /// all.
     pub trimmed: MediaId,
 }
 
@@ -137,11 +138,11 @@ pub struct Dump {
 ///
 /// A feed is *absent*, *building* or *complete*. Pushes reach feeds that are building or complete; reads only complete ones. Any
 /// feed may become absent at any time; none ever lacks a part of itself: of the ids pushed or merged since it was begun it has all
-/// that are newer than the newest that was trimmed, but for those that were removed.
+/// that are newer than [`Dump::trimmed`], but for those that were removed.
 #[async_trait::async_trait]
 pub trait Store: Send + Sync + fmt::Debug {
     /// Adds the id to these feeds, each at its place, unless it is there; trims each to [`super::FEED_MOST`]. An id that is older than
-    /// one that was trimmed is not added: the feed would have a gap above it.
+    /// all of a feed that is or was full is not added: there may have been newer ones that were trimmed, and it would have a gap.
     async fn push(&self, id: MediaId, feeds: &[UserId]) -> Result<Pushed, StoreFault>;
 
     /// Up to `most` ids of a complete feed; `None`: it is absent or being built.
@@ -152,8 +153,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn begin(&self, feed: UserId) -> Result<Building, StoreFault>;
 
     /// Merges these ids (any order, read from Postgres behind [`Store::begin`]) into the feed that was begun, keeps the newest
-    /// [`super::FEED_MOST`] and makes it complete. If at least so many are given, there may be older ones that are not known here, and
-    /// later pushes of such are not added. `false`: it is another's now, or was dropped or lost since: nothing was done.
+    /// [`super::FEED_MOST`] and makes it complete. `false`: it is another's now, or was dropped or lost since: nothing was done.
     async fn complete(
         &self,
         feed: UserId,

@@ -254,19 +254,15 @@ impl Store for RedisStore {
         let mut ids = ids.to_vec();
         ids.sort_unstable_by(|a, b| b.cmp(a));
         ids.dedup();
-        let unknown = match (ids.get(self.feed_most), ids.last()) {
-            (Some(next), _) => *next,
-            (None, Some(oldest)) if ids.len() == self.feed_most => oldest.saturating_sub(1),
-            _ => MediaId::MIN,
-        };
         ids.truncate(self.feed_most);
         let given: Vec<u8> = ids.iter().flat_map(|id| keys::encode(*id)).collect();
         let keys = [keys::feed(feed)];
         let complete = |run: &Run| {
             let mut call = call(&self.scripts.complete, &keys);
             call.arg(run).arg(&building.token.to_be_bytes());
-            call.arg(&keys::encode(unknown)).arg(self.feed_most);
-            call.arg(FEED_LIFE.as_secs()).arg(&given);
+            call.arg(self.feed_most)
+                .arg(FEED_LIFE.as_secs())
+                .arg(&given);
             call
         };
         let done: u8 = self.node(feed).call(Lane::Quick, complete).await?;
@@ -299,13 +295,13 @@ impl Store for RedisStore {
         for ids in ids.chunks(FEEDS_PER_CALL) {
             let remove = |run: &Run| {
                 let mut call = call(&self.scripts.remove, &keys);
-                call.arg(run);
+                call.arg(run).arg(self.feed_most);
                 for id in ids {
                     call.arg(&keys::encode(*id));
                 }
                 call
             };
-            let _done: u8 = self.node(feed).call(Lane::Quick, remove).await?;
+            let _removed: u64 = self.node(feed).call(Lane::Quick, remove).await?;
         }
         Ok(())
     }
@@ -367,11 +363,17 @@ impl Store for RedisStore {
         if !mark.starts_with(&run) {
             return Ok(None);
         }
-        let trimmed = mark.get(16..).and_then(keys::decode).ok_or_else(no_feed)?;
+        let from = mark.get(16..).and_then(keys::decode);
+        let from = from.and_then(|from| from.first().copied());
+        let mut from = from.ok_or_else(no_feed)?;
+        let ids = keys::decode(&ids.concat()).ok_or_else(no_feed)?;
+        if ids.len() >= self.feed_most {
+            from = ids.last().map_or(from, |oldest| from.max(*oldest));
+        }
         Ok(Some(Dump {
             complete: *state == b'C',
-            ids: keys::decode(&ids.concat()).ok_or_else(no_feed)?,
-            trimmed: *trimmed.first().ok_or_else(no_feed)?,
+            ids,
+            trimmed: from.saturating_sub(1),
         }))
     }
 }

@@ -68,7 +68,7 @@ impl<V> Earlier<V> {
             return;
         };
         // Of more texts than there is room for each would drive out another: now and then is enough.
-        if set.len() >= WAYS && self.offered % 8 != 0 {
+        if set.len() >= WAYS && !self.offered.is_multiple_of(8) {
             return;
         }
         set.truncate(WAYS - 1);

@@ -4,7 +4,7 @@ local mark = mark_of(feed)
 if not mark then
   redis.call('RPUSH', feed, 'B' .. RUN .. token .. oldest)
 elseif string.sub(mark, 1, 1) == 'B' then
-  redis.call('LSET', feed, 0, 'B' .. RUN .. token .. trimmed_of(mark))
+  redis.call('LSET', feed, 0, 'B' .. RUN .. token .. from_of(mark))
 else
   -- All who begin while it is complete share its token: each may merge into it.
   token = token_of(mark)

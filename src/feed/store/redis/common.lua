@@ -1,6 +1,7 @@
 -- In front of every script. A feed is one list, so that it is there as a whole or not at all: first its mark, then its ids, newest
 -- first, none twice. An id is 8 bytes that sort as it does. The mark is 25 bytes: B (building) or C (complete), the run of the
--- server that wrote it, the builder's token, and the newest id that was trimmed.
+-- server that wrote it, the builder's token, and an id: of older ones the feed says nothing. Nor does a full feed of those older than its oldest;
+-- its mark is told so only when it ceases to be full, as most pushes are to full feeds.
 local RUN = ARGV[1]
 
 -- Strings are not compared by < as Lua would do that in the server's locale. All parts of a number are exact up to 2^53.
@@ -10,18 +11,24 @@ local function newer(a, b)
   return a1 > b1 or (a1 == b1 and a2 > b2)
 end
 
--- The mark, or false: absent. What a server had before it was started is not trusted: it may lack what came behind its last snapshot.
+-- Whether there is a feed with this mark to be believed. What a server had before it was started is not: it may lack what came behind
+-- its last snapshot.
+local function is_ours(feed, mark)
+  if not mark or string.sub(mark, 2, 9) == RUN then
+    return mark
+  end
+  redis.call('DEL', feed)
+  return false
+end
+
+-- The mark, or false: absent.
 local function mark_of(feed)
   local mark = redis.call('LINDEX', feed, 0)
-  if mark and string.sub(mark, 2, 9) ~= RUN then
-    redis.call('DEL', feed)
-    return false
-  end
-  return mark
+  return is_ours(feed, mark) and mark
 end
 
 local function token_of(mark) return string.sub(mark, 10, 17) end
-local function trimmed_of(mark) return string.sub(mark, 18, 25) end
+local function from_of(mark) return string.sub(mark, 18, 25) end
 
 -- How many of a feed's first n ids are newer than this one.
 local function count_newer(feed, n, id)

@@ -97,10 +97,10 @@ impl Reader {
         let chunk = most + most / 8 + 8;
         let first = self.ask(&mut store, "read", self.store.read(reader, span, chunk));
         let (mut list, mut source) = match first.await {
-            None => return self.from_postgres(reader, span, most).await,
+            None => return self.postgres_alone(reader, span, most).await,
             Some(Some(ids)) => (List::Store(Some(ids)), Source::List),
             Some(None) => match self.build(reader, span, chunk, &mut store).await? {
-                None => return self.from_postgres(reader, span, most).await,
+                None => return self.postgres_alone(reader, span, most).await,
                 Some(list @ List::Store(_)) => (list, Source::List),
                 Some(list @ List::Built(_)) => (list, Source::Built),
             },
@@ -117,10 +117,10 @@ impl Reader {
                         .await
                     {
                         Some(Some(ids)) => ids,
-                        None => return self.from_postgres(reader, span, most).await,
+                        None => return self.postgres_alone(reader, span, most).await,
                         // Dropped between two rounds.
                         Some(None) => match self.build(reader, at, chunk, &mut store).await? {
-                            None => return self.from_postgres(reader, span, most).await,
+                            None => return self.postgres_alone(reader, span, most).await,
                             Some(new) => {
                                 list = new;
                                 source = Source::Built;
@@ -221,7 +221,7 @@ impl Reader {
     }
 
     /// A home page made of the edges and media in Postgres, without the store.
-    async fn from_postgres(
+    async fn postgres_alone(
         &self,
         reader: UserId,
         span: Span,

@@ -160,7 +160,7 @@ async fn posts_reach_followers_and_go_when_deleted() {
     let newer = page["newer"].as_str().unwrap();
     assert_eq!(
         api.home(reader, &format!("?after={newer}")).0,
-        [second.clone()]
+        [second.as_str()]
     );
     assert_eq!(
         api.home(reader, &format!("?after={second}")).1["newer"],
@@ -182,7 +182,7 @@ async fn posts_reach_followers_and_go_when_deleted() {
     }
     api.refuses("not_found", "GET", &format!("/v1/media/{first}"), None);
     for user in [author, reader] {
-        assert_eq!(api.home(user, "").0, [second.clone()]);
+        assert_eq!(api.home(user, "").0, [second.as_str()]);
     }
     let counts = api.does(200, "GET", &format!("/v1/users/{author}/counts"), None);
     assert_eq!(

@@ -224,7 +224,6 @@ fn open_routes() -> Vec<Route> {
 }
 
 /// The whole API.
-#[must_use]
 pub fn router(app: App) -> Router {
     let mut router = Router::new();
     for (_, path, name, answers) in routes() {
@@ -241,7 +240,6 @@ pub fn router(app: App) -> Router {
 }
 
 /// Health, metrics and the description: what a process that answers no calls has.
-#[must_use]
 pub fn open_router(app: App) -> Router {
     finished(Router::new(), app)
 }

@@ -1,6 +1,6 @@
 //! What a call gets that can't be done: problem details (RFC 9457) with a code that stays the same and a word on what to do.
 
-use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -146,9 +146,6 @@ pub struct Problem {
     detail: String,
     /// What to do.
     hint: &'static str,
-    /// Methods of the path, if it was the wrong one.
-    #[serde(skip)]
-    allow: Option<HeaderValue>,
 }
 
 impl Problem {
@@ -163,7 +160,6 @@ impl Problem {
             code,
             detail: detail.into(),
             hint,
-            allow: None,
         }
     }
 
@@ -172,13 +168,6 @@ impl Problem {
     pub fn bad(detail: impl Into<String>) -> Problem {
         let hint = "mend the call; /v1/openapi.json says what it may hold. Repeating it as it is does not help";
         Problem::new(Code::BadRequest, detail, hint)
-    }
-
-    /// With the methods that the path knows.
-    #[must_use]
-    pub fn allowing(mut self, methods: Option<HeaderValue>) -> Problem {
-        self.allow = methods;
-        self
     }
 }
 
@@ -200,9 +189,6 @@ impl IntoResponse for Problem {
                 drop(headers.insert(RETRY_AFTER, HeaderValue::from_static("1")))
             }
             _ => {}
-        }
-        if let Some(methods) = self.allow {
-            headers.insert(ALLOW, methods);
         }
         response
     }

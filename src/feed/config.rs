@@ -38,7 +38,7 @@ pub struct RedisConfig {
     /// `[feed.redis.nodes]`, in the order of the file.
     pub nodes: Vec<RedisNode>,
     /// `[feed.redis.partitions]`: the node of each, by its number in `nodes`.
-    pub partitions: [u16; PARTITIONS],
+    pub partitions: Box<[u16; PARTITIONS]>,
     /// The longest that a call may take.
     pub limit: Duration,
     /// The most ids of a feed.
@@ -145,7 +145,7 @@ impl RedisConfig {
                 name: name.to_owned(),
                 connection,
             }],
-            partitions: [0; PARTITIONS],
+            partitions: Box::new([0; PARTITIONS]),
             limit: LIMIT,
             feed_most: FEED_MOST,
         }
@@ -183,7 +183,7 @@ impl RedisConfig {
         let whole = nodes.len() == names.len() && !nodes.is_empty();
         Some(RedisConfig {
             nodes: whole.then_some(nodes)?,
-            partitions: partitions?,
+            partitions: Box::new(partitions?),
             limit,
             feed_most: FEED_MOST,
         })
@@ -401,7 +401,7 @@ r2 = "redis://10.0.0.8"
         assert!(!format!("{config:?}").contains("sesam"));
         // One node needs no map.
         let one = redis("[feed.redis.nodes]\nr1 = \"redis://10.0.0.7\"");
-        assert_eq!((one.limit, one.partitions), (LIMIT, [0; PARTITIONS]));
+        assert_eq!((one.limit, *one.partitions), (LIMIT, [0; PARTITIONS]));
     }
 
     #[test]

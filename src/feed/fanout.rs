@@ -165,6 +165,9 @@ enum Stop {
     Db(#[from] Fault),
     #[error(transparent)]
     Store(#[from] StoreFault),
+    /// The store is there, but does not take this.
+    #[error("refused: {0}")]
+    Refused(StoreFault),
     /// Another has it.
     #[error("the lease ran out")]
     Lost,
@@ -228,11 +231,7 @@ impl Work {
             Ok(Err(Stop::Db(fault))) if fault.is_unavailable() => {
                 (fault.to_string(), false, self.postgres.fault())
             }
-            Ok(Err(Stop::Store(fault))) => {
-                // A store that has not done anything since the last fault is away; else it is this row that it can't take.
-                let alone = matches!(fault, StoreFault::Failed { .. }) && self.lists.well();
-                (fault.to_string(), alone, self.lists.fault())
-            }
+            Ok(Err(Stop::Store(fault))) => (fault.to_string(), false, self.lists.fault()),
             Ok(Err(stop)) => (stop.to_string(), true, Duration::ZERO),
             Err(_) => ("the worker panicked".to_owned(), true, Duration::ZERO),
         };
@@ -381,9 +380,25 @@ impl Work {
             .collect::<Result<_, Fault>>()?)
     }
 
+    /// The store takes other writes to some of these feeds: if so, a push that fails is to blame, and not the store.
+    async fn is_there(&self, feeds: &[UserId]) -> bool {
+        let some = feeds.iter().step_by(feeds.len().div_ceil(LOOKED_AT).max(1));
+        let looks = some.map(|feed| self.store.remove(*feed, &[NO_MEDIA]));
+        futures_util::future::join_all(looks)
+            .await
+            .iter()
+            .all(Result::is_ok)
+    }
+
     async fn push(&self, media: MediaId, feeds: &[UserId]) -> Result<(), Stop> {
         self.lists.open().await;
-        let pushed = self.store.push(media, feeds).await?;
+        let pushed = match self.store.push(media, feeds).await {
+            Ok(pushed) => pushed,
+            Err(fault @ StoreFault::Failed { .. }) if self.is_there(feeds).await => {
+                return Err(Stop::Refused(fault));
+            }
+            Err(fault) => return Err(fault.into()),
+        };
         self.lists.worked();
         if let Ok(mut sum) = self.done.pushed.lock() {
             sum.new += pushed.new;
@@ -393,6 +408,11 @@ impl Work {
         Ok(())
     }
 }
+
+/// A media id that none has.
+const NO_MEDIA: MediaId = 0;
+/// Feeds that are looked at to tell whether the store is there.
+const LOOKED_AT: usize = 16;
 
 /// A place in one of the lanes, held as long as the row is worked on.
 #[derive(Debug)]

@@ -203,6 +203,7 @@ impl Store for Trouble {
     }
 
     async fn remove(&self, feed: UserId, ids: &[MediaId]) -> Result<(), StoreFault> {
+        self.check()?;
         self.inner.remove(feed, ids).await
     }
 

@@ -42,7 +42,7 @@ const TOMBSTONE: u8 = b'T';
 pub struct RedisStore {
     nodes: Vec<Node>,
     /// The node of each partition.
-    partitions: [u16; PARTITIONS],
+    partitions: Box<[u16; PARTITIONS]>,
     scripts: Arc<Scripts>,
     feed_most: usize,
 }
@@ -65,7 +65,7 @@ impl RedisStore {
         };
         Ok(RedisStore {
             nodes: config.nodes.iter().map(node).collect::<Result<_, _>>()?,
-            partitions: config.partitions,
+            partitions: config.partitions.clone(),
             scripts,
             feed_most: config.feed_most,
         })

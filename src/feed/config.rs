@@ -24,7 +24,6 @@ pub struct FeedConfig {
 
 /// Which store, and how.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "there is one in a process")]
 pub enum StoreConfig {
     /// Without a `[feed.redis]`: in this process, within the limits of `[feed.memory]`.
     Memory(MemoryLimits),

@@ -6,6 +6,10 @@ use tokio_postgres::Client;
 use crate::support::raw::{d, done, pbe, q, s};
 use crate::support::{Hosts, Proxy, Raw, wait_until};
 
+/// Server processes that work for the scripts.
+const AT_WORK: &str =
+    "pid <> pg_backend_pid() AND (wait_event_type = 'Lock' OR query LIKE 'COPY%')";
+
 type Script = (&'static str, Vec<Vec<u8>>, Option<Vec<u8>>);
 
 /// What is sent before host b goes, and what after. Each waits for a row of shard 5 that is locked.
@@ -72,8 +76,8 @@ async fn sessions_at_work(hosts: &Hosts, proxy: &Proxy) -> (Vec<Raw>, Client) {
     }
     let direct = hosts.client(1).await;
     wait_until("all of it is under way", || async {
-        let sql = "SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND (wait_event_type = 'Lock' OR query LIKE 'COPY%')";
-        let waiting = direct.query_one(sql, &[]).await.unwrap().get::<_, i64>(0);
+        let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE {AT_WORK}");
+        let waiting = direct.query_one(&sql, &[]).await.unwrap().get::<_, i64>(0);
         waiting == scripts.len() as i64
     })
     .await;
@@ -155,8 +159,9 @@ async fn server_processes_that_are_terminated_in_the_middle_of_things() {
     let proxy = Proxy::start(&hosts);
     let (mut raws, _locker) = sessions_at_work(&hosts, &proxy).await;
     let direct = hosts.client(1).await;
-    let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'";
-    direct.batch_execute(sql).await.unwrap();
+    // Not the one that holds the lock: what waits for it would come to its end.
+    let sql = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {AT_WORK}");
+    direct.batch_execute(&sql).await.unwrap();
     assert_lost(&mut raws);
     for raw in &mut raws {
         assert_eq!(

@@ -5,7 +5,9 @@ use std::collections::HashSet;
 use super::db::{Fault, value};
 use super::page::Window;
 use super::read::{ReadFault, Reader};
+use super::stars::SLACK_MS;
 use super::{MediaId, UserId};
+use crate::shardmap::id::{SEQUENCE_BITS, SHARD_BITS};
 
 /// The answer to one statement on the reader's shard.
 #[derive(Debug, Default)]
@@ -27,9 +29,12 @@ pub(super) struct Star {
 }
 
 impl Star {
-    /// Whether any of the window's ids would have to be pulled.
+    /// Whether any of the window's ids may have to be pulled. A worker may have gone by a boundary that was written late, so
+    /// both reach further than they say.
     pub(super) fn pulled_within(&self, window: &Window) -> bool {
-        self.pull_from < window.high && self.pull_to.is_none_or(|to| to > window.low)
+        let slack = (SLACK_MS as i64) << (SHARD_BITS + SEQUENCE_BITS);
+        let to = |to: MediaId| to.saturating_add(slack) > window.low;
+        self.pull_from.saturating_sub(slack) < window.high && self.pull_to.is_none_or(to)
     }
 }
 

@@ -157,12 +157,13 @@ async fn a_host_lost_in_the_middle_of_things() {
 async fn server_processes_that_are_terminated_in_the_middle_of_things() {
     let hosts = Hosts::provisioned(2, 8).await;
     let proxy = Proxy::start(&hosts);
-    let (mut raws, _locker) = sessions_at_work(&hosts, &proxy).await;
+    let (mut raws, locker) = sessions_at_work(&hosts, &proxy).await;
     let direct = hosts.client(1).await;
     // Not the one that holds the lock: what waits for it would come to its end.
     let sql = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {AT_WORK}");
     direct.batch_execute(&sql).await.unwrap();
     assert_lost(&mut raws);
+    locker.batch_execute("ROLLBACK").await.unwrap();
     for raw in &mut raws {
         assert_eq!(
             raw.query("SELECT name FROM users WHERE id IN (1, 5)").len(),

@@ -204,3 +204,24 @@ async fn a_lost_host_ends_the_block_that_used_it() {
     );
     hosts.clusters[1].start();
 }
+
+/// The host of the block's first writes is found to be lost when a statement needs another host, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_host_is_told_of_before_what_its_block_can_do_no_more() {
+    let mut hosts = Hosts::provisioned(2, 8).await;
+    let proxy = Proxy::start(&hosts);
+    let mut raw = Raw::connect(proxy.addr());
+    raw.query("BEGIN");
+    raw.query("INSERT INTO users (id, name) VALUES (5, 'b')");
+    hosts.clusters[1].crash();
+    let update = pbe("UPDATE users SET name = 'x' WHERE id = 1", &[]);
+    let answer = raw.ask(&[update, s()].concat(), 1);
+    let error = answer.iter().find(|l| l.starts_with("E ")).unwrap();
+    assert!(
+        error.contains("C08006") && error.contains("host \"b\""),
+        "{answer:?}"
+    );
+    assert_eq!(answer.last().unwrap(), "Z E");
+    assert_eq!(raw.query("ROLLBACK"), ["C ROLLBACK", "Z I"]);
+    hosts.clusters[1].start();
+}

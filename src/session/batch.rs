@@ -484,7 +484,9 @@ impl Session {
         }
         // If it is itself refused, ours is the better error: a server could only say that it does not find the names.
         let refused = code.as_str().starts_with("SR") || code == SqlState::FEATURE_NOT_SUPPORTED;
-        if refused || self.settle_unparsed().await.is_err() {
+        // And a block that has lost a host parses nothing any more.
+        let lost = self.block.as_ref().is_some_and(|block| block.lost);
+        if refused || lost || self.settle_unparsed().await.is_err() {
             self.confirm_unparsed_blindly();
         }
     }

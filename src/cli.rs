@@ -1,6 +1,8 @@
 //! Flags and subcommands, and what they print. Exit code 0: done; 1: it could not be done, or a check failed; 2: bad flags.
 
 mod feed;
+mod feed_ahead;
+mod feed_plan;
 
 use std::io::{IsTerminal, Read, Write};
 use std::net::SocketAddr;

@@ -31,6 +31,12 @@ pub(crate) struct Feed {
 enum What {
     /// Prints the SQL of the feed's tables and what to write into the map.
     Schema,
+    /// Builds the feeds of users who were active lately, before they are read: after Redis has lost them.
+    Warm(super::feed_ahead::Warm),
+    /// Drops feeds and builds them from Postgres.
+    Rebuild(super::feed_ahead::Rebuild),
+    /// Says what a load will take: bytes of Redis, deliveries a second, processes.
+    Plan(super::feed_plan::Plan),
 }
 
 #[derive(Args)]
@@ -47,6 +53,9 @@ struct Run {
     /// Where to answer HTTP; beats the map's [feed] listen.
     #[arg(long, value_name = "IP:PORT")]
     listen: Option<SocketAddr>,
+    /// Posts of authors with so many followers or more are not pushed to them but pulled when they read.
+    #[arg(long, value_name = "FOLLOWERS", default_value_t = StarSettings::default().threshold)]
+    stars_from: u64,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -58,15 +67,23 @@ enum RoleName {
 
 /// Does what the flags say.
 pub(crate) fn feed(args: Feed) -> Result<(), String> {
-    if let Some(What::Schema) = args.what {
-        println!("{SCHEMA}\n-- In the map:\n-- [tables]");
-        for line in TABLES.lines() {
-            println!("-- {line}");
+    match args.what {
+        None => serve(args.run),
+        Some(What::Schema) => {
+            println!("{SCHEMA}\n-- In the map:\n-- [tables]");
+            for line in TABLES.lines() {
+                println!("-- {line}");
+            }
+            Ok(())
         }
-        return Ok(());
+        Some(What::Warm(args)) => super::feed_ahead::warm(&args),
+        Some(What::Rebuild(args)) => super::feed_ahead::rebuild(&args),
+        Some(What::Plan(args)) => super::feed_plan::plan(&args),
     }
+}
+
+fn serve(run: Run) -> Result<(), String> {
     super::log_to_stderr();
-    let run = args.run;
     let role = match run.role {
         RoleName::Api => Role::Api,
         RoleName::Worker => Role::Worker,
@@ -95,7 +112,10 @@ pub(crate) fn feed(args: Feed) -> Result<(), String> {
         db,
         store,
         work: WorkSettings::default(),
-        stars: StarSettings::default(),
+        stars: StarSettings {
+            threshold: run.stars_from,
+            ..StarSettings::default()
+        },
     };
     let runtime =
         tokio::runtime::Runtime::new().map_err(|e| format!("can't start the runtime: {e}"))?;
@@ -110,7 +130,7 @@ pub(crate) fn feed(args: Feed) -> Result<(), String> {
 }
 
 /// The `[feed]` of the map's file; the defaults where nobody names a file and none is there.
-fn config(path: Option<&Path>) -> Result<FeedConfig, String> {
+pub(crate) fn config(path: Option<&Path>) -> Result<FeedConfig, String> {
     let usual = Path::new("shardmap.toml");
     let name = path.unwrap_or(usual).display().to_string();
     let text = match path {

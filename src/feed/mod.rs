@@ -20,6 +20,7 @@
 //! * An edge begins: `follow_out` committed, then `follow_in`, then the reader's list is dropped. A post that was fanned out before
 //!   `follow_in` is found when the list is built; one that comes behind is pushed.
 
+pub mod ahead;
 pub mod api;
 mod build;
 pub mod config;
@@ -32,8 +33,10 @@ pub mod metrics;
 mod objects;
 pub mod outbox;
 pub mod page;
+pub mod plan;
 pub mod post;
 mod profile;
+mod pulled;
 pub mod read;
 pub mod reconcile;
 pub mod service;

@@ -11,6 +11,7 @@ use super::metrics::Metrics;
 use super::objects::{COLUMNS, Flights, Object};
 use super::page::{Gathered, Page, Source, Window, cut, horizon};
 use super::profile::Public;
+use super::pulled::Pulled;
 use super::shown::Shown;
 use super::store::{Ids, Span, Store, StoreFault};
 use super::{MediaId, UserId};
@@ -47,6 +48,7 @@ pub struct Reader {
     pub(super) flights: Flights,
     pub(super) builds: Builds,
     pub(super) public: Public,
+    pub(super) pulled: Pulled,
     patience: Duration,
 }
 
@@ -69,6 +71,7 @@ impl Reader {
             flights: Flights::default(),
             builds: Builds::default(),
             public: Public::default(),
+            pulled: Pulled::default(),
             patience: PATIENCE,
         }
     }
@@ -77,6 +80,13 @@ impl Reader {
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Reader {
         self.patience = patience;
+        self
+    }
+
+    /// Keeps the `newest` media of each star for so long.
+    #[must_use]
+    pub fn keep_stars(mut self, kept_for: Duration, newest: usize) -> Reader {
+        self.pulled = Pulled::new(kept_for, newest);
         self
     }
 
@@ -190,7 +200,7 @@ impl Reader {
             .map(|s| s.author)
             .collect();
         if !stars.is_empty() {
-            let pulled = self.media_of(&stars, &window, chunk).await?;
+            let pulled = self.pulled(&stars, &window, chunk).await?;
             let pulled_ids: Vec<MediaId> = pulled.iter().map(|o| o.id).collect();
             window.shrink(&pulled_ids, chunk);
             objects.extend(pulled.into_iter().map(|o| (o.id, o)));
@@ -201,13 +211,9 @@ impl Reader {
             .collect();
         // Behind what was trimmed there would be gaps.
         let list_ends_above = |oldest| ids.ids.last().is_none_or(|last| oldest < last);
-        if window.older
-            && !ids.more
-            && objects.keys().next().is_some_and(list_ends_above)
-            && let Some(Some(dump)) = self.ask(store, "dump", self.store.dump(reader)).await
-        {
-            objects.retain(|id, _| *id > dump.trimmed);
-            window.last |= window.low <= dump.trimmed;
+        if window.older && !ids.more && objects.keys().next().is_some_and(list_ends_above) {
+            objects.retain(|id, _| *id > ids.trimmed);
+            window.last |= window.low <= ids.trimmed;
         }
         page.take(objects, &window);
         if !dropped.is_empty() && !store.down {

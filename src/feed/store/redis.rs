@@ -96,6 +96,11 @@ impl RedisStore {
         feeds: &[UserId],
         places: &[usize],
     ) -> Result<Pushed, StoreFault> {
+        // A post waits for its author's own feed.
+        let lane = match feeds {
+            [_] => Lane::Quick,
+            _ => Lane::Bulk,
+        };
         let calls = places.chunks(FEEDS_PER_CALL).map(|places| async move {
             let keys: Vec<_> = places.iter().map(|p| keys::feed(feeds[*p])).collect();
             let push = |run: &Run| {
@@ -103,7 +108,7 @@ impl RedisStore {
                 call.arg(run).arg(&keys::encode(id)).arg(self.feed_most);
                 call
             };
-            let (new, duplicate, absent) = node.call(Lane::Bulk, push).await?;
+            let (new, duplicate, absent) = node.call(lane, push).await?;
             Ok(Pushed {
                 new,
                 duplicate,
@@ -211,17 +216,22 @@ impl Store for RedisStore {
             let mut call = call(&self.scripts.read, &keys);
             call.arg(run).arg(way).arg(&keys::encode(id));
             call.arg(most.min(self.feed_most)).arg(FEED_LIFE.as_secs());
+            call.arg(self.feed_most);
             call
         };
         let node = self.node(feed);
-        let found: Option<(u8, Vec<u8>)> = node.call(Lane::Quick, read).await?;
-        let Some((more, ids)) = found else {
+        let found: Option<(u8, Vec<u8>, Vec<u8>)> = node.call(Lane::Quick, read).await?;
+        let Some((more, ids, from)) = found else {
             return Ok(None);
         };
-        let ids = keys::decode(&ids).ok_or_else(|| node.failed("a feed holds what is no id"))?;
+        let no_id = || node.failed("a feed holds what is no id");
+        let ids = keys::decode(&ids).ok_or_else(no_id)?;
+        let from = keys::decode(&from).filter(|from| from.len() == 1);
+        let from = from.ok_or_else(no_id)?[0];
         Ok(Some(Ids {
             ids,
             more: more != 0,
+            trimmed: from.saturating_sub(1),
         }))
     }
 

@@ -16,6 +16,10 @@ use crate::feed::store::StoreFault;
 /// So many bulk calls are on their way to a node at a time: what waits behind them on the connection is still in time.
 const BULK_CALLS: usize = 32;
 
+/// Nobody waits for a bulk call: it may take so many times the limit. On a node that has too much to do, work that is given up and done
+/// again would only grow.
+const BULK_PATIENCE: u32 = 20;
+
 /// Which start of a server it is: another one after each restart. In front of all that we write.
 pub(super) type Run = [u8; 8];
 
@@ -102,7 +106,11 @@ impl Node {
         let Some(permit) = self.breaker.admit() else {
             return Err(self.failed("it was too late several times; it is asked again in a second"));
         };
-        match tokio::time::timeout(self.limit, self.attempt(lane, &command)).await {
+        let limit = match lane {
+            Lane::Quick => self.limit,
+            Lane::Bulk => self.limit * BULK_PATIENCE,
+        };
+        match tokio::time::timeout(limit, self.attempt(lane, &command)).await {
             Ok(Ok((answer, run))) => {
                 permit.answered();
                 let answer = redis::from_redis_value(answer).map_err(|why| self.failed(why))?;
@@ -124,7 +132,7 @@ impl Node {
                 }
                 Err(StoreFault::Late {
                     node: self.name.clone(),
-                    limit: self.limit,
+                    limit,
                 })
             }
         }

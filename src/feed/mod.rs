@@ -30,6 +30,7 @@ pub mod fanout;
 mod gate;
 pub mod graph;
 pub mod metrics;
+mod newest;
 mod objects;
 pub mod outbox;
 pub mod page;

@@ -8,7 +8,8 @@ use std::time::Duration;
 use super::build::Builds;
 use super::db::{Db, Fault};
 use super::metrics::Metrics;
-use super::objects::{COLUMNS, Flights, Object};
+use super::newest::Placing;
+use super::objects::{Flights, Object};
 use super::page::{Gathered, Page, Source, Window, cut, horizon};
 use super::profile::Public;
 use super::pulled::Pulled;
@@ -49,6 +50,7 @@ pub struct Reader {
     pub(super) builds: Builds,
     pub(super) public: Public,
     pub(super) pulled: Pulled,
+    pub(super) placing: Placing,
     patience: Duration,
 }
 
@@ -72,6 +74,7 @@ impl Reader {
             builds: Builds::default(),
             public: Public::default(),
             pulled: Pulled::default(),
+            placing: Placing::default(),
             patience: PATIENCE,
         }
     }
@@ -238,30 +241,6 @@ impl Reader {
         let window = Window::all(span, horizon());
         let media = self.media_of(&authors, &window, most).await?;
         Ok(Gathered::page_of(media, most, &window, Source::Degraded))
-    }
-
-    /// The media of these authors within a window, in its direction: one more than `most`, so that the caller knows of more.
-    pub(super) async fn media_of(
-        &self,
-        authors: &[UserId],
-        window: &Window,
-        most: usize,
-    ) -> Result<Vec<Object>, ReadFault> {
-        let text = format!(
-            "SELECT {COLUMNS} FROM media WHERE user_id = ANY($1) AND id >= $2 AND id < $3 AND deleted_at IS NULL \
-             ORDER BY id {} LIMIT $4",
-            window.order()
-        );
-        let limit = most as i64 + 1;
-        let rows = self
-            .db
-            .ask(&text, &[&authors, &window.low, &window.high, &limit])
-            .await?;
-        let objects = rows
-            .iter()
-            .map(Object::from_row)
-            .collect::<Result<_, Fault>>()?;
-        Ok(objects)
     }
 
     /// Asks the store, if it has answered so far. `None`: it could not, or came too late.

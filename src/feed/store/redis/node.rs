@@ -20,6 +20,9 @@ const BULK_CALLS: usize = 32;
 /// again would only grow.
 const BULK_PATIENCE: u32 = 20;
 
+/// So often scripts are loaded for one call.
+const LOADS: usize = 3;
+
 /// Which start of a server it is: another one after each restart. In front of all that we write.
 pub(super) type Run = [u8; 8];
 
@@ -172,14 +175,17 @@ impl Node {
     async fn send(&self, link: &Link, command: &impl Fn(&Run) -> Cmd) -> RedisResult<(Value, Run)> {
         let mut connection = link.connection.clone();
         let command = command(&link.run);
-        let answer = match command.query_async(&mut connection).await {
-            Err(fault) if fault.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                let load = self.scripts.load();
-                load.exec_async(&mut connection).await?;
-                command.query_async(&mut connection).await
+        let is_unknown =
+            |fault: &RedisError| fault.kind() == ErrorKind::Server(ServerErrorKind::NoScript);
+        let mut answer = command.query_async(&mut connection).await;
+        // They may be forgotten again before they are called.
+        for _ in 0..LOADS {
+            if !answer.as_ref().is_err_and(is_unknown) {
+                break;
             }
-            answer => answer,
-        };
+            self.scripts.load().exec_async(&mut connection).await?;
+            answer = command.query_async(&mut connection).await;
+        }
         Ok((answer?, link.run))
     }
 

@@ -42,7 +42,8 @@ enum Command {
     Health(Health),
     /// Runs the feed service until SIGTERM or Ctrl-C: posts over HTTP, feeds of all followers. `feed schema` prints its tables.
     Feed(feed::Feed),
-    /// Starts two private Postgres clusters with a small app's tables and the proxy in front. Ctrl-C stops all of it.
+    /// Starts two private Postgres clusters with a small app's tables, the proxy in front, and the feed service with a page to try
+    /// it on. Ctrl-C stops all of it.
     Demo(DemoArgs),
 }
 
@@ -166,7 +167,8 @@ struct DemoArgs {
     /// Where map, logs and data go. An earlier demo's are cleared away.
     #[arg(long, value_name = "DIR", default_value = ".demo")]
     dir: PathBuf,
-    /// The proxy's port on 127.0.0.1; its HTTP takes the next one, the hosts those 9 and 10 above.
+    /// The proxy's port on 127.0.0.1; its HTTP takes the next one, the hosts those 9 and 10 above, the feed service and its page
+    /// that 48 above.
     #[arg(long, default_value_t = 6432)]
     port: u16,
 }
@@ -387,7 +389,8 @@ fn serve(args: &Serve) -> Result<(), String> {
 
 fn demo(args: DemoArgs) -> Result<(), String> {
     log_to_stderr();
-    let runtime = runtime()?;
+    let runtime =
+        tokio::runtime::Runtime::new().map_err(|e| format!("can't start the runtime: {e}"))?;
     let options = demo::Options {
         dir: args.dir,
         port: args.port,
@@ -396,18 +399,42 @@ fn demo(args: DemoArgs) -> Result<(), String> {
     let demo = runtime.block_on(Demo::start(options, |step| println!("{step}")))?;
     let map_file = demo.map_file();
     let map = MapHandle::open(&map_file).map_err(|faults| unusable(&map_file, &faults))?;
-    let proxy = Proxy::bind(map).map_err(|e| e.to_string())?;
+    let proxy = Proxy::bind(map.clone()).map_err(|e| e.to_string())?;
     println!("listening on {}", proxy.address());
-    println!("{}", demo.what_next());
-    let stop = CancellationToken::new();
-    runtime.spawn(stop_on_signals(stop.clone()));
-    runtime
-        .block_on(proxy.run(stop))
-        .map_err(|e| e.to_string())?;
+    let ran = runtime.block_on(run_demo(&demo, map, proxy));
+    // Whatever went wrong, nothing is left running.
     demo.stop()?;
+    ran?;
     // The terminal may be gone by now.
-    let _ = writeln!(std::io::stdout(), "stopped the proxy and both hosts");
+    let _ = writeln!(
+        std::io::stdout(),
+        "stopped the feed service, the proxy and both hosts"
+    );
     Ok(())
+}
+
+/// Runs the proxy and, as long as it serves, the feed service: that one stops first, so that no call of its own is cut off.
+async fn run_demo(demo: &Demo, map: MapHandle, proxy: Proxy) -> Result<(), String> {
+    let (stop, proxy_stop) = (CancellationToken::new(), CancellationToken::new());
+    let feed = async {
+        let feed = demo.feed(map, stop.clone()).await?;
+        tokio::spawn(stop_on_signals(stop.clone()));
+        // Whoever reads may have had enough (`| head`).
+        let _ = writeln!(std::io::stdout(), "{}", demo.what_next());
+        feed.run().await
+    };
+    let feed = async {
+        let done = feed.await;
+        proxy_stop.cancel();
+        done
+    };
+    let proxied = async {
+        let done = proxy.run(proxy_stop.clone()).await;
+        stop.cancel();
+        done.map_err(|e| e.to_string())
+    };
+    let (fed, proxied) = tokio::join!(feed, proxied);
+    proxied.and(fed)
 }
 
 /// Ctrl-C, SIGTERM and the end of the terminal (SIGHUP) stop the demo or the feed service; a second one leaves at once.

@@ -265,6 +265,13 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
+        // Asked to, it ends its own processes first.
+        self.last += 1;
+        let close = json!({"id": self.last, "method": "Browser.close"}).to_string() + "\0";
+        let began = Instant::now();
+        if self.to.write_all(close.as_bytes()).is_ok() {
+            while matches!(self.process.try_wait(), Ok(None)) && patiently(began) {}
+        }
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

@@ -113,7 +113,7 @@ function showPeople() {
   options($('watch'), others(), watched);
   const lives = document.createElement('span');
   chip(lives, person(me));
-  $('me-lives').replaceChildren(`user ${me}, in ${person(me).schema}: `, lives);
+  $('me-lives').replaceChildren(`user ${me} lives in `, lives);
   const list = $('people');
   for (const p of place.people) {
     let item = list.querySelector(`[data-user="${p.user_id}"]`);
@@ -134,7 +134,7 @@ function showPeople() {
     const follows = relation?.to_other === 'following';
     button.textContent = follows ? 'Following' : 'Follow';
     button.setAttribute('aria-pressed', String(follows));
-    button.setAttribute('aria-label', `Follow ${p.name}`);
+    button.setAttribute('aria-label', `${button.textContent} ${p.name}`);
     button.title = follows ? `Stop following ${p.name}` : `Follow ${p.name}`;
   }
 }

@@ -177,7 +177,7 @@ async fn a_person_posts_follows_and_watches_feeds_arrive() {
     page.wait("document.getElementById('text').value === ''");
     page.wait("/^Posted to shard_0001 on host a in \\d+ ms; for 3 followers\\.$/.test(document.getElementById('posted').textContent)");
     page.wait(
-        "document.getElementById('bits').textContent.includes('schema shard_0001, now on host a')",
+        "document.getElementById('bits').textContent.includes('schema shard_0001, now on host\\u00a0a')",
     );
 
     // As bao, who does not see it until she follows.
@@ -276,6 +276,7 @@ async fn a_person_posts_follows_and_watches_feeds_arrive() {
     demo.stop();
     page.wait("document.getElementById('state').className === 'state down'");
     page.wait("document.getElementById('problem').innerText.includes('does not answer')");
+    page.screenshot(&picture("stopped"));
 }
 
 const FOLLOW_ADA: &str = "document.querySelector('#people [data-user=\"1\"] button')";

@@ -14,17 +14,13 @@ use super::{PATIENCE, patiently};
 
 /// Where Chromium is, if it is installed.
 pub fn find() -> Option<PathBuf> {
-    let names = [
-        "chromium",
-        "chromium-browser",
-        "google-chrome",
-        "chromium-headless-shell",
-    ];
+    let names = ["chromium", "google-chrome", "chromium-headless-shell"];
     let path = std::env::var_os("PATH").unwrap_or_default();
     names.iter().find_map(|name| {
         std::env::split_paths(&path)
             .map(|dir| dir.join(name))
-            .find(|file| file.is_file())
+            // A snap can't see our directories nor our pipe.
+            .find(|file| file.canonicalize().is_ok_and(|f| !f.ends_with("snap")))
     })
 }
 

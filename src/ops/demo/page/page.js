@@ -299,7 +299,7 @@ function showChosen() {
   });
   const lines = [
     ['time', '41 bits, milliseconds since 2015', at],
-    [`shard ${hostClass(part.host)}`, '13 bits, the logical shard', `${part.shard}: schema ${part.schema}, now on host ${part.host}`],
+    [`shard ${hostClass(part.host)}`, '13 bits, the logical shard', `${part.shard}: schema ${part.schema}, now on host\u00a0${part.host}`],
     ['sequence', '10 bits, counts within the shard', String(part.sequence)],
   ];
   $('bits').replaceChildren(...lines.map(([kind, term, value], n) => {

@@ -1,5 +1,6 @@
 //! Flags and subcommands, and what they print. Exit code 0: done; 1: it could not be done, or a check failed; 2: bad flags.
 
+mod demo;
 mod feed;
 
 use std::io::{IsTerminal, Read, Write};
@@ -8,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use presplit::ops::demo::{self, Demo};
 use presplit::ops::{doctor, explain, health, provision};
 use presplit::proxy::Proxy;
 use presplit::route::Tables;
@@ -44,7 +44,7 @@ enum Command {
     Feed(feed::Feed),
     /// Starts two private Postgres clusters with a small app's tables, the proxy in front, and the feed service with a page to try
     /// it on. Ctrl-C stops all of it.
-    Demo(DemoArgs),
+    Demo(demo::DemoArgs),
 }
 
 /// The shard map to work with.
@@ -162,17 +162,6 @@ struct Health {
     url: Option<String>,
 }
 
-#[derive(Args)]
-struct DemoArgs {
-    /// Where map, logs and data go. An earlier demo's are cleared away.
-    #[arg(long, value_name = "DIR", default_value = ".demo")]
-    dir: PathBuf,
-    /// The proxy's port on 127.0.0.1; its HTTP takes the next one, the hosts those 9 and 10 above, the feed service and its page
-    /// that 48 above.
-    #[arg(long, default_value_t = 6432)]
-    port: u16,
-}
-
 /// Reads the flags and does what they say.
 pub(crate) fn main() -> ExitCode {
     let done = match Cli::parse().command {
@@ -188,7 +177,7 @@ pub(crate) fn main() -> ExitCode {
             }
         },
         Command::Feed(args) => feed::feed(args),
-        Command::Demo(args) => demo(args),
+        Command::Demo(args) => demo::demo(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -385,56 +374,6 @@ fn serve(args: &Serve) -> Result<(), String> {
     let stop = CancellationToken::new();
     runtime.spawn(follow_signals(map, stop.clone()));
     runtime.block_on(proxy.run(stop)).map_err(|e| e.to_string())
-}
-
-fn demo(args: DemoArgs) -> Result<(), String> {
-    log_to_stderr();
-    let runtime =
-        tokio::runtime::Runtime::new().map_err(|e| format!("can't start the runtime: {e}"))?;
-    let options = demo::Options {
-        dir: args.dir,
-        port: args.port,
-    };
-    // A signal that comes before all is up ends this process, and with it the hosts.
-    let demo = runtime.block_on(Demo::start(options, |step| println!("{step}")))?;
-    let map_file = demo.map_file();
-    let map = MapHandle::open(&map_file).map_err(|faults| unusable(&map_file, &faults))?;
-    let proxy = Proxy::bind(map.clone()).map_err(|e| e.to_string())?;
-    println!("listening on {}", proxy.address());
-    let ran = runtime.block_on(run_demo(&demo, map, proxy));
-    // Whatever went wrong, nothing is left running.
-    demo.stop()?;
-    ran?;
-    // The terminal may be gone by now.
-    let _ = writeln!(
-        std::io::stdout(),
-        "stopped the feed service, the proxy and both hosts"
-    );
-    Ok(())
-}
-
-/// Runs the proxy and, as long as it serves, the feed service: that one stops first, so that no call of its own is cut off.
-async fn run_demo(demo: &Demo, map: MapHandle, proxy: Proxy) -> Result<(), String> {
-    let (stop, proxy_stop) = (CancellationToken::new(), CancellationToken::new());
-    let feed = async {
-        let feed = demo.feed(map, stop.clone()).await?;
-        tokio::spawn(stop_on_signals(stop.clone()));
-        // Whoever reads may have had enough (`| head`).
-        let _ = writeln!(std::io::stdout(), "{}", demo.what_next());
-        feed.run().await
-    };
-    let feed = async {
-        let done = feed.await;
-        proxy_stop.cancel();
-        done
-    };
-    let proxied = async {
-        let done = proxy.run(proxy_stop.clone()).await;
-        stop.cancel();
-        done.map_err(|e| e.to_string())
-    };
-    let (fed, proxied) = tokio::join!(feed, proxied);
-    proxied.and(fed)
 }
 
 /// Ctrl-C, SIGTERM and the end of the terminal (SIGHUP) stop the demo or the feed service; a second one leaves at once.

@@ -5,18 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, Subcommand, ValueEnum};
-use presplit::feed::SCHEMA;
 use presplit::feed::config::{self, FeedConfig, StoreConfig};
 use presplit::feed::db::DbSettings;
 use presplit::feed::fanout::WorkSettings;
 use presplit::feed::service::{Role, Service, Settings};
 use presplit::feed::stars::StarSettings;
 use presplit::feed::store::{MemoryStore, RedisStore, Store};
+use presplit::feed::{SCHEMA, TABLES};
 use presplit::shardmap::{Kind, ShardMap, render_faults};
 use tokio_util::sync::CancellationToken;
-
-/// What the feed's tables must be in the map.
-const TABLES: &str = "media = { ids = [\"id\"] }\nstars = { kind = \"reference\" }";
 
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]

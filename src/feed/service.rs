@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{IntCounterVec, Opts};
@@ -129,16 +130,30 @@ impl Service {
         self.listener.local_addr()
     }
 
+    /// What its calls share, for whoever is in the same process.
+    pub fn app(&self) -> &App {
+        &self.app
+    }
+
     /// Answers until it is to stop; calls under way come to their end, rows that workers have taken go to others when their leases
     /// run out.
     ///
     /// # Errors
     /// The listener failed.
     pub async fn run(self) -> std::io::Result<()> {
+        self.run_beside(Router::new()).await
+    }
+
+    /// As [`Service::run`], with other routes beside the API's.
+    ///
+    /// # Errors
+    /// The listener failed.
+    pub async fn run_beside(self, others: Router) -> std::io::Result<()> {
         let router = match self.role {
             Role::Worker => api::open_router(self.app.clone()),
             Role::Api | Role::All => api::router(self.app.clone()),
         };
+        let router = router.merge(others);
         api::serve(router, self.listener, self.app.stop.clone(), DRAIN).await
     }
 }

@@ -3,7 +3,7 @@
 mod api;
 mod command;
 mod graph;
-mod http;
+pub mod http;
 mod model;
 mod place;
 mod random_reading;

@@ -8,6 +8,9 @@ use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 use toml::de::DeTable;
 
 use super::FEED_MOST;
+use super::hook::HookConfig;
+use super::slow::SlowConfig;
+use super::statsd::StatsdConfig;
 use super::store::{MemoryLimits, PARTITIONS};
 use crate::shardmap::{At, Entry, Fault, Faults, Secret, Section, nearest};
 
@@ -20,6 +23,12 @@ pub struct FeedConfig {
     pub tokens: Vec<Secret>,
     /// Where feeds and cached objects are.
     pub store: StoreConfig,
+    /// Whom to tell of what is written.
+    pub hook: Option<HookConfig>,
+    /// Whom to tell what is counted.
+    pub statsd: Option<StatsdConfig>,
+    /// Where requests that take too long are kept.
+    pub slow: Option<SlowConfig>,
 }
 
 /// Which store, and how.
@@ -100,11 +109,17 @@ impl FeedConfig {
             Some(entry) => RedisConfig::read(section.enter(entry)).map(StoreConfig::Redis),
             None => Some(StoreConfig::Memory(memory)),
         };
+        let hook = HookConfig::read(section.section("hook"));
+        let statsd = StatsdConfig::read(section.section("statsd"));
+        let slow = SlowConfig::read(section.section("slow"));
         section.finish();
         Some(FeedConfig {
             listen: listen.map(|a| a.value),
             tokens,
             store: store?,
+            hook,
+            statsd,
+            slow,
         })
     }
 }

@@ -12,10 +12,11 @@ use super::rows::Row;
 use crate::feed::outbox::Kind;
 use crate::shardmap::Secret;
 
+/// The id is the user's with the row's, whose numbers each shard counts by itself.
 /// `{"id": "..", "kind": "post", "user": "..", "object": "..", "created_at": "..", ..}`. `said` is what [`super::rows::of_object`] gave.
 pub(super) fn body(row: &Row, said: Option<String>) -> Bytes {
     let mut event = json!({
-        "id": row.id.to_string(), "kind": row.kind.name(), "user": row.user.to_string(), "object": row.object.to_string(),
+        "id": format!("{}-{}", row.user, row.id), "kind": row.kind.name(), "user": row.user.to_string(), "object": row.object.to_string(),
         "created_at": row.created_at,
     });
     match row.kind {

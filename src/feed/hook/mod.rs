@@ -4,16 +4,17 @@
 //! * Told is what was answered with 2xx. 410: this event is not wanted, and never said again.
 //! * Another 4xx that is about the event (not about who asks, where or how often) is the event's fault: it is said again, later each
 //!   time, and after [`WorkSettings::attempts`] of them once in [`WorkSettings::revive`], so that it comes when the other side is mended.
-//! * Anything else is the other side's fault: then one event feels whether it is back, less and less often, and all others wait. But if
-//!   others were told meanwhile it is the event's fault.
+//! * Anything else is the other side's fault: then one event after another feels whether it is back, less and less often, and all others
+//!   wait. But an event that fails again after others were told is at fault itself.
 
 mod client;
 mod event;
 mod rows;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use axum::http::HeaderValue;
@@ -23,6 +24,7 @@ use tokio::task::JoinSet;
 
 use self::client::{Answer, Client, Target};
 use self::rows::{Due, Row};
+use super::UserId;
 use super::db::{Db, Fault, jitter};
 use super::fanout::{BACK_OFF_MOST, WorkSettings};
 use super::outbox::Events;
@@ -35,8 +37,11 @@ const ROWS: usize = 500;
 /// Rows of a shard looked for when each is asked for itself, and how many are asked side by side.
 const OF_SHARD: usize = 16;
 const SIDE_BY_SIDE: usize = 4;
-/// The longest that a webhook that is away is left alone, whatever it asks for.
-const AWAY_MOST: Duration = Duration::from_secs(60);
+/// The longest that a webhook that is away is left alone, and if it asks for that.
+const AWAY_MOST: Duration = Duration::from_secs(5);
+const ASKED_MOST: Duration = Duration::from_secs(60);
+/// Events that are remembered to have failed.
+const SUSPECTS: usize = 10_000;
 
 /// `[feed.hook]`.
 #[derive(Clone, Debug)]
@@ -181,6 +186,17 @@ struct Relay {
     config: HookConfig,
     work: WorkSettings,
     counts: Counts,
+    /// Events that were told, ever.
+    told: AtomicU64,
+    suspects: Mutex<HashMap<(UserId, i64), Suspect>>,
+}
+
+/// An event that failed as if the other side were away.
+#[derive(Clone, Copy, Debug)]
+struct Suspect {
+    times: i32,
+    /// How many were told by then.
+    told: u64,
 }
 
 /// Begins to tell, as long as `tasks` are there. `db` is better not the one that answers calls.
@@ -201,6 +217,8 @@ pub fn start(
         db,
         config,
         work,
+        told: AtomicU64::new(0),
+        suspects: Mutex::default(),
     };
     tasks.spawn(Arc::new(relay).run());
     Ok(())
@@ -220,7 +238,8 @@ impl Relay {
                 away = away.saturating_add(1);
                 let doubled = self.work.back_off.saturating_mul(1 << away.min(10));
                 let asked = Duration::from_secs(look.leave.into_inner());
-                tokio::time::sleep(jitter(doubled.max(asked).min(AWAY_MOST))).await;
+                let pause = doubled.min(AWAY_MOST).max(asked.min(ASKED_MOST));
+                tokio::time::sleep(jitter(pause)).await;
                 continue;
             }
             if look.told.into_inner() > 0 {
@@ -240,7 +259,7 @@ impl Relay {
             found => found?,
         };
         let mut due = due.into_iter();
-        while cautious && look.taken.load(Ordering::Relaxed) == 0 {
+        while cautious && look.told.load(Ordering::Relaxed) == 0 {
             let Some(first) = due.next() else {
                 return Ok(false);
             };
@@ -293,7 +312,6 @@ impl Relay {
         if taken_at.elapsed() + self.config.timeout >= self.config.lease() {
             return Ok(());
         }
-        let told_before = look.told.load(Ordering::Relaxed);
         let answer = self.say(&row, said).await;
         let (outcome, why) = match &answer {
             Ok(answer) => (
@@ -302,14 +320,16 @@ impl Relay {
             ),
             Err(why) => (Outcome::Away, why.clone()),
         };
-        let outcome = match outcome {
-            Outcome::Away if look.told.load(Ordering::Relaxed) > told_before => Outcome::Refused,
-            outcome => outcome,
+        let (outcome, times) = match outcome {
+            Outcome::Away => self.suspect(&row),
+            outcome => (outcome, row.tries),
         };
         let count = |outcome: &str| self.counts.events.with_label_values(&[outcome]).inc();
         match outcome {
             Outcome::Told => {
                 look.told.fetch_add(1, Ordering::Relaxed);
+                self.told.fetch_add(1, Ordering::Relaxed);
+                self.suspects().remove(&(row.user, row.id));
                 count("told");
                 self.counts
                     .lag
@@ -330,10 +350,10 @@ impl Relay {
         }
         let to_blame = outcome == Outcome::Refused;
         let dead = to_blame && row.tries + 1 >= self.work.attempts;
-        let pause = match to_blame {
-            _ if dead => self.work.revive,
-            true => self.back_off(row.tries),
-            false => self.work.back_off,
+        let pause = if dead {
+            self.work.revive
+        } else {
+            self.back_off(times)
         };
         let pause = jitter(pause);
         let (id, user, kind) = (row.id, row.user, row.kind.name());
@@ -346,6 +366,26 @@ impl Relay {
             tracing::warn!("webhook: event {id} of {user} ({kind}): {why}; again in {pause:?}");
         }
         rows::again(&self.db, &row, &why, to_blame, pause).await
+    }
+
+    /// Whether the other side is away, or only this event can't be told; and how often the event has failed.
+    fn suspect(&self, row: &Row) -> (Outcome, i32) {
+        let told = self.told.load(Ordering::Relaxed);
+        let mut suspects = self.suspects();
+        if suspects.len() >= SUSPECTS {
+            suspects.clear();
+        }
+        let before = suspects.get(&(row.user, row.id)).copied();
+        let times = before.map_or(row.tries, |b| b.times.saturating_add(1));
+        suspects.insert((row.user, row.id), Suspect { times, told });
+        match before {
+            Some(before) if told > before.told => (Outcome::Refused, times),
+            _ => (Outcome::Away, times),
+        }
+    }
+
+    fn suspects(&self) -> MutexGuard<'_, HashMap<(UserId, i64), Suspect>> {
+        self.suspects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn back_off(&self, tries: i32) -> Duration {

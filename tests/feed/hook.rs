@@ -21,6 +21,7 @@ use prometheus::{Registry, TextEncoder};
 use serde_json::Value;
 use tokio::task::JoinSet;
 
+use super::http::call;
 use super::service::Service;
 use crate::support::wait_until;
 
@@ -423,4 +424,133 @@ async fn wait_until_mut(what: &str, mut holds: impl AsyncFnMut() -> bool) {
             "waited in vain: {what}"
         );
     }
+}
+
+/// The binary, killed while an event is on its way: the next process says it again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_process_leaves_its_events_to_the_next() {
+    let service = Service::new().await;
+    let hook = Webhook::start();
+    hook.mood(|_| Does::Hangs);
+    let map = service.hosts.dir().join("feed.toml");
+    let text = format!(
+        "[feed.hook]\nurl = \"http://{}/hooks?from=feed\"\nsecret = \"{SECRET}\"\ntimeout = \"1s\"",
+        hook.at
+    );
+    std::fs::write(&map, text).unwrap();
+    let url = service.url();
+    let flags = ["--map", map.to_str().unwrap(), "--database-url", &url];
+    let first = super::http::Service::start(&flags);
+    let at = first.at;
+    let told = tokio::task::spawn_blocking(move || {
+        let follow = call(at, "PUT", "/v1/users/9/following/7", &[], None);
+        let post = r#"{"user_id": "7", "body": {"text": "hello"}}"#;
+        let posted = call(at, "POST", "/v1/media", &[], Some(post));
+        assert_eq!((follow.status, posted.status), (200, 201));
+        posted.json()["id"]
+            .as_str()
+            .unwrap()
+            .parse::<i64>()
+            .unwrap()
+    });
+    let id = told.await.unwrap();
+    wait_until("it is on its way", || async { hook.tried() > 0 }).await;
+    first.signal("KILL");
+    drop(first);
+    assert!(hook.heard("post").is_empty());
+    hook.mood(|_| Does::Says(200));
+    let _second = super::http::Service::start(&flags);
+    service.quiet().await;
+    assert_eq!(hook.event("post", id)["body"]["text"], "hello");
+    assert_eq!(hook.event("edge", 7)["status"], "following");
+}
+
+/// A server with a certificate of its own, which is believed only if the settings say so.
+#[tokio::test(flavor = "multi_thread")]
+async fn https_is_spoken_with_those_who_are_believed() {
+    let service = Service::new().await;
+    let hook = Webhook::start();
+    let dir = service.hosts.dir();
+    let [key, cert] = ["key.pem", "cert.pem"].map(|name| dir.join(name));
+    let made = std::process::Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+        ])
+        .args(["-nodes", "-subj", "/CN=hook", "-days", "2", "-keyout"])
+        .args([&key, std::path::Path::new("-out"), &cert])
+        .args(["-addext", "subjectAltName=DNS:localhost"])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let tls = tls_in_front_of(hook.at, &cert, &key).await;
+    let config = |more: &str| {
+        let text = format!(
+            "[feed.hook]\nurl = \"https://localhost:{}/hooks?from=feed\"\nsecret = \"{SECRET}\"\n{more}",
+            tls.port()
+        );
+        config::parse("f", &text, &|_| None).unwrap().hook.unwrap()
+    };
+    let id = say(&service, 7, "{}").await;
+    let start = |config, registry: &Registry, tasks: &mut JoinSet<()>| {
+        hook::start(config, service.db.clone(), Service::work(), registry, tasks)
+    };
+    let _workers = service.workers(Service::work());
+    let (registry, mut tasks) = (Registry::new(), JoinSet::new());
+    start(config(""), &registry, &mut tasks).unwrap();
+    let unknown = "SELECT count(*) FROM outbox WHERE hook_error LIKE '%certificate%'";
+    wait_until("the stranger is not told", || async {
+        service.number(unknown).await == 1
+    })
+    .await;
+    assert_eq!(hook.tried(), 0);
+    drop(tasks);
+    let (registry, mut tasks) = (Registry::new(), JoinSet::new());
+    let ca = format!("ca = \"{}\"", cert.display());
+    start(config(&ca), &registry, &mut tasks).unwrap();
+    service.quiet().await;
+    assert_eq!(hook.heard("post"), [id].into());
+    let nothing = config(&format!("ca = \"{}\"", key.display()));
+    let refused = start(nothing, &Registry::new(), &mut tasks).unwrap_err();
+    assert!(refused.contains("key.pem"), "{refused}");
+}
+
+async fn tls_in_front_of(
+    behind: SocketAddr,
+    cert: &std::path::Path,
+    key: &std::path::Path,
+) -> SocketAddr {
+    use tokio_rustls::rustls::ServerConfig;
+    use tokio_rustls::rustls::crypto::ring;
+    use tokio_rustls::rustls::pki_types::pem::PemObject;
+    use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    let certs = vec![CertificateDer::from_pem_file(cert).unwrap()];
+    let key = PrivateKeyDer::from_pem_file(key).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(certs, key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let mut stream = acceptor.accept(stream).await.ok()?;
+                let mut behind = tokio::net::TcpStream::connect(behind).await.ok()?;
+                tokio::io::copy_bidirectional(&mut stream, &mut behind)
+                    .await
+                    .ok()
+            });
+        }
+    });
+    at
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Session;
 use super::block::{Block, quoted};
 use super::commit::Ended;
-use super::context::{Schema, Scratch};
+use super::context::{Schema, Scratch, Statement, place};
 use super::errors::Fault;
 use crate::catalog::{SchemaPart, Snapshot, questions};
 use crate::route::Tables;
@@ -43,17 +43,20 @@ impl Session {
     pub(super) fn schema_at_hand(&self, scratch: &Scratch) -> Arc<Schema> {
         match (self.schema_of_its_own(), &scratch.schema) {
             (Some(own), _) => own.clone(),
-            (None, Some(last)) if last.id == self.context.schema.id() => last.clone(),
+            (None, Some(last)) if place(Arc::as_ptr(last)) == self.context.schema.place() => {
+                last.clone()
+            }
             (None, _) => self.context.schema.load_full(),
         }
     }
 
-    /// The number of [`Session::schema`].
-    pub(super) fn schema_id(&self) -> u64 {
-        match self.schema_of_its_own() {
-            Some(own) => own.id,
-            None => self.context.schema.id(),
-        }
+    /// Whether the statement was prepared for [`Session::schema`].
+    pub(super) fn is_of_schema(&self, statement: &Statement) -> bool {
+        let now = match self.schema_of_its_own() {
+            Some(own) => place(Arc::as_ptr(own)),
+            None => self.context.schema.place(),
+        };
+        place(statement.schema.as_ptr()) == now
     }
 
     /// The tables that the next statement is read by, if they are not everybody's.

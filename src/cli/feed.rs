@@ -8,7 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use presplit::feed::config::{self, FeedConfig, StoreConfig};
 use presplit::feed::db::DbSettings;
 use presplit::feed::fanout::WorkSettings;
-use presplit::feed::service::{Role, Service, Settings};
+use presplit::feed::service::{Role, Service, Settings, Watch};
 use presplit::feed::stars::StarSettings;
 use presplit::feed::store::{MemoryStore, RedisStore, Store};
 use presplit::feed::{SCHEMA, TABLES};
@@ -93,6 +93,11 @@ pub(crate) fn feed(args: Feed) -> Result<(), String> {
         store,
         work: WorkSettings::default(),
         stars: StarSettings::default(),
+        hook: config.hook,
+        watch: Watch {
+            statsd: config.statsd,
+            slow: config.slow,
+        },
     };
     let runtime =
         tokio::runtime::Runtime::new().map_err(|e| format!("can't start the runtime: {e}"))?;

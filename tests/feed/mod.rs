@@ -3,6 +3,7 @@
 mod api;
 mod command;
 mod graph;
+mod hook;
 pub mod http;
 mod model;
 mod place;
@@ -10,5 +11,6 @@ mod random_reading;
 mod reading;
 mod service;
 mod store;
+mod watch;
 mod workers;
 mod write;

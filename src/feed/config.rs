@@ -8,6 +8,7 @@ use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 use toml::de::DeTable;
 
 use super::FEED_MOST;
+use super::stars::StarSettings;
 use super::store::{MemoryLimits, PARTITIONS};
 use crate::shardmap::{At, Entry, Fault, Faults, Secret, Section, nearest};
 
@@ -20,6 +21,8 @@ pub struct FeedConfig {
     pub tokens: Vec<Secret>,
     /// Where feeds and cached objects are.
     pub store: StoreConfig,
+    /// `[feed.stars]`
+    pub stars: StarSettings,
 }
 
 /// Which store, and how.
@@ -100,11 +103,13 @@ impl FeedConfig {
             Some(entry) => RedisConfig::read(section.enter(entry)).map(StoreConfig::Redis),
             None => Some(StoreConfig::Memory(memory)),
         };
+        let stars = stars(section.section("stars"));
         section.finish();
         Some(FeedConfig {
             listen: listen.map(|a| a.value),
             tokens,
             store: store?,
+            stars,
         })
     }
 }
@@ -134,6 +139,16 @@ fn memory(mut section: Section<'_, '_>) -> MemoryLimits {
     };
     section.finish();
     limits
+}
+
+fn stars(mut section: Section<'_, '_>) -> StarSettings {
+    let stars = StarSettings {
+        threshold: section.count("followers", 1..=u32::MAX, 100_000).into(),
+        lowest: section.count("lowest", 1..=u32::MAX, 10_000).into(),
+        ..StarSettings::default()
+    };
+    section.finish();
+    stars
 }
 
 impl RedisConfig {
@@ -368,6 +383,11 @@ r2 = "redis://10.0.0.8"
         assert_eq!(
             config.listen,
             Some(SocketAddr::from(([127, 0, 0, 1], 6480)))
+        );
+        let (shown_stars, stars) = (config.stars, StarSettings::default());
+        assert_eq!(
+            (shown_stars.threshold, shown_stars.lowest),
+            (stars.threshold, stars.lowest)
         );
         let StoreConfig::Redis(redis) = config.store else {
             panic!("[feed.redis] is shown: {shown:#?}");

@@ -42,6 +42,7 @@ mod shown;
 pub mod stars;
 pub mod store;
 mod sweep;
+pub mod verify;
 
 pub use objects::Object;
 

@@ -8,6 +8,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{IntCounterVec, Opts};
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::api::{self, App, Shared};
@@ -19,6 +20,7 @@ use super::read::Reader;
 use super::shed::{Shed, UNDER_WAY};
 use super::stars::{StarSettings, Stars};
 use super::store::Store;
+use super::verify::{self, Sampler, Verifier};
 use crate::shardmap::Secret;
 
 /// What a process does.
@@ -59,6 +61,7 @@ pub struct Service {
     role: Role,
     // They end when it is dropped.
     _workers: Option<Workers>,
+    _behind: JoinSet<()>,
 }
 
 impl Service {
@@ -87,6 +90,7 @@ impl Service {
         let failed = |e: &dyn std::fmt::Display| e.to_string();
         let calls = Db::new(&db).map_err(|e| failed(&e))?;
         let metrics = Arc::new(Metrics::new().map_err(|e| failed(&e))?);
+        let mut behind = JoinSet::new();
         let workers = match role {
             Role::Api => None,
             Role::Worker | Role::All => {
@@ -96,6 +100,11 @@ impl Service {
                 let workers = Workers::start(own, store.clone(), stars, work);
                 let done = Box::new(WorkersDone::new(workers.done()).map_err(|e| failed(&e))?);
                 metrics.registry.register(done).map_err(|e| failed(&e))?;
+                let sampler = Sampler::new(Verifier::new(calls.clone(), store.clone()));
+                let sampler = sampler.map_err(|e| failed(&e))?;
+                let seen = Box::new(sampler.seen());
+                metrics.registry.register(seen).map_err(|e| failed(&e))?;
+                behind.spawn(sampler.run(verify::EVERY));
                 Some(workers)
             }
         };
@@ -118,6 +127,7 @@ impl Service {
             app,
             role,
             _workers: workers,
+            _behind: behind,
         })
     }
 

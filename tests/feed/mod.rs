@@ -4,6 +4,7 @@ mod api;
 mod command;
 mod graph;
 mod http;
+mod kill;
 mod model;
 mod place;
 mod random_reading;

@@ -2,6 +2,7 @@
 //! forgets all), a Postgres host, the proxy. What was answered with 201 must be in every follower's feed, once and in order.
 
 mod clients;
+mod crowd;
 mod world;
 
 use std::collections::{HashMap, HashSet};
@@ -9,6 +10,7 @@ use std::process::Command;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use presplit::feed::store::RedisStore;
 use presplit::feed::{FEED_MOST, MediaId, UserId};
 use rand::Rng as _;
 use rand::SeedableRng as _;
@@ -16,12 +18,15 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 
 use clients::{ACTORS, Actor, App, Book};
-use world::{APIS, Edges, HOSTS, MANY, USERS, WORKERS, World};
+use crowd::Crowd;
+use world::{APIS, BIG, CROWD, Edges, HOSTS, MANY, USERS, WORKERS, World};
 
 /// A row of a worker that was killed is free again after 15 seconds; pushing to very many takes its time.
 const QUIET_WITHIN: Duration = Duration::from_secs(300);
 /// Feeds of the crowd that are read all the time, and looked at in the end.
 const LOOKED_AT: usize = 300;
+/// Feeds verified at a time, of all.
+const VERIFIED: &str = "5000";
 
 #[derive(Clone, Copy, Debug)]
 enum Kind {
@@ -223,6 +228,12 @@ fn run(scale: &Scale) {
     eprintln!("filled after {:?}", began.elapsed());
     world.start_all();
     let looked_at = world::some_of_the_crowd(scale.crowd, LOOKED_AT, &mut rng);
+    let host_of_big = world.hosts.owner((BIG % i64::from(world::SHARDS)) as u32);
+    let crowd = Crowd::new(
+        RedisStore::new(&world.redis.config()).unwrap(),
+        world.hosts.clusters[host_of_big].config(),
+        scale.crowd,
+    );
     let book = Book::default();
     for round in 0..scale.rounds {
         book.stop.store(false, Ordering::Relaxed);
@@ -252,6 +263,9 @@ fn run(scale: &Scale) {
             let (pause, looked_at) = (scale.pause, &looked_at);
             scope.spawn(move || clients::authors(authors, pause));
             scope.spawn(move || clients::crowd(readers, looked_at));
+            let build = crowd.build(&book, StdRng::seed_from_u64(seed + 50));
+            let handle = runtime.handle();
+            scope.spawn(move || handle.block_on(build));
             trouble(&mut world, &book, Instant::now() + scale.time, &mut rng);
             book.stop.store(true, Ordering::Relaxed);
             for actor in actors {
@@ -273,6 +287,10 @@ fn run(scale: &Scale) {
         world.assert_sound();
         let mut faults = runtime.block_on(durable(&world, &book));
         // First what feeds there are, then those that the reads make.
+        let big = clients::expected(&book, &edges, CROWD);
+        let (there, wrong) = runtime.block_on(crowd.compare(&big));
+        eprintln!("{there} feeds of the crowd with {} media each", big.len());
+        faults.extend(wrong);
         faults.extend(verify(&world));
         let mut app = App::new(&book, &addrs, seed + 99);
         let users: Vec<UserId> = (1..=USERS).collect();
@@ -302,10 +320,11 @@ fn run(scale: &Scale) {
     );
 }
 
-/// `presplit feed verify` over all feeds that there are.
+/// `presplit feed verify` over feeds that there are.
 fn verify(world: &World) -> Option<String> {
     let done = Command::new(env!("CARGO_BIN_EXE_presplit"))
-        .args(["feed", "verify", "--database-url", &world.url(), "--map"])
+        .args(["feed", "verify", "--sample", VERIFIED])
+        .args(["--database-url", &world.url(), "--map"])
         .arg(world.hosts.map_file())
         .output()
         .unwrap();

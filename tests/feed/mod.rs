@@ -11,5 +11,6 @@ mod random_reading;
 mod reading;
 mod service;
 mod store;
+mod verify;
 mod workers;
 mod write;

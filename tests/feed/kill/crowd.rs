@@ -1,5 +1,4 @@
-//! Feeds of the crowd, in blocks all over it, so that a push to very many that is cut off in the middle is cut off among feeds that are
-//! there. They are built as the service builds them: begun, then Postgres is read, then completed.
+//! Feeds of the crowd, evenly all over it, so that a push to very many, wherever it is cut off, is cut off among feeds that are there. They are built as the service builds them: begun, then Postgres is read, then completed.
 
 use std::time::Duration;
 
@@ -13,45 +12,39 @@ use tokio_postgres::NoTls;
 use super::clients::Book;
 use super::world::{BIG, CROWD, SHARDS};
 
-/// Feeds of a block.
-const BLOCK: i64 = 500;
-/// Blocks at most.
-const BLOCKS: i64 = 60;
+/// Feeds at most.
+const FEEDS: i64 = 20_000;
+/// Feeds that are built together.
+const BLOCK: usize = 500;
 
 pub struct Crowd {
     pub store: RedisStore,
     /// Of [`BIG`]'s host, past the proxy.
     config: tokio_postgres::Config,
-    /// The first of each block.
-    blocks: Vec<UserId>,
+    users: Vec<UserId>,
 }
 
 impl Crowd {
     pub fn new(store: RedisStore, config: tokio_postgres::Config, crowd: i64) -> Crowd {
-        let blocks = (crowd / BLOCK).clamp(1, BLOCKS);
-        let apart = crowd / blocks;
-        let blocks = (0..blocks).map(|n| CROWD + n * apart).collect();
+        let apart = (crowd - 1) as usize / FEEDS as usize + 1;
+        let users = (CROWD..CROWD + crowd).step_by(apart).collect();
         Crowd {
             store,
             config,
-            blocks,
+            users,
         }
-    }
-
-    fn users(first: UserId) -> impl Iterator<Item = UserId> {
-        first..first + BLOCK
     }
 
     /// Builds block after block, until it is over. What fails is built the next time.
     pub async fn build(&self, book: &Book, mut rng: StdRng) {
-        let mut blocks = self.blocks.clone();
+        let mut blocks: Vec<&[UserId]> = self.users.chunks(BLOCK).collect();
         while !book.is_over() {
             blocks.shuffle(&mut rng);
-            for first in &blocks {
+            for block in &blocks {
                 if book.is_over() {
                     return;
                 }
-                let what = match self.block(*first).await {
+                let what = match self.block(block).await {
                     Some(n) if n > 0 => "crowd's block built",
                     Some(_) => "crowd's block there",
                     None => "crowd's block not built",
@@ -63,7 +56,7 @@ impl Crowd {
     }
 
     /// How many of the block were absent. `None`: it can't be built now.
-    async fn block(&self, first: UserId) -> Option<usize> {
+    async fn block(&self, users: &[UserId]) -> Option<usize> {
         let begin = |user| async move {
             if self
                 .store
@@ -76,7 +69,7 @@ impl Crowd {
             }
             Some((user, self.store.begin(user).await.ok()?))
         };
-        let begun: Vec<_> = stream::iter(Self::users(first))
+        let begun: Vec<_> = stream::iter(users.iter().copied())
             .map(begin)
             .buffered(50)
             .filter_map(std::future::ready)
@@ -111,9 +104,8 @@ impl Crowd {
     pub async fn compare(&self, expected: &[MediaId]) -> (usize, Vec<String>) {
         let expected = &expected[..expected.len().min(FEED_MOST)];
         let (mut there, mut faults) = (0, Vec::new());
-        let users = self.blocks.iter().flat_map(|first| Self::users(*first));
-        let mut dumps = stream::iter(users)
-            .map(|user| async move { (user, self.store.dump(user).await.unwrap()) })
+        let mut dumps = stream::iter(&self.users)
+            .map(|user| async move { (user, self.store.dump(*user).await.unwrap()) })
             .buffered(50);
         while let Some((user, dump)) = dumps.next().await {
             let Some(dump) = dump.filter(|d| d.complete) else {

@@ -41,7 +41,7 @@ enum Kind {
 }
 use Kind::*;
 
-/// Redis seldom: the longer feeds live, the more there is to be wrong with them.
+/// Redis seldom, and only in the first half: the longer feeds live, the more there is to be wrong with them.
 const DECK: [Kind; 12] = [
     Api,
     Api,
@@ -58,7 +58,9 @@ const DECK: [Kind; 12] = [
 ];
 
 /// Until the time is up; all is up again behind it.
-fn trouble(world: &mut World, book: &Book, until: Instant, rng: &mut StdRng) {
+fn trouble(world: &mut World, book: &Book, time: Duration, rng: &mut StdRng) {
+    let began = Instant::now();
+    let until = began + time;
     let mut deck = Vec::new();
     let pause = |rng: &mut StdRng, most: u64| {
         std::thread::sleep(Duration::from_millis(rng.random_range(200..most)));
@@ -73,6 +75,9 @@ fn trouble(world: &mut World, book: &Book, until: Instant, rng: &mut StdRng) {
             deck.shuffle(rng);
         }
         let kind = deck.pop().unwrap();
+        if matches!(kind, Redis | RedisAndApi) && began.elapsed() > time / 2 {
+            continue;
+        }
         book.count(&format!("x {kind:?} killed"));
         let (api, worker, host) = (
             rng.random_range(0..APIS),
@@ -266,7 +271,7 @@ fn run(scale: &Scale) {
             let build = crowd.build(&book, StdRng::seed_from_u64(seed + 50));
             let handle = runtime.handle();
             scope.spawn(move || handle.block_on(build));
-            trouble(&mut world, &book, Instant::now() + scale.time, &mut rng);
+            trouble(&mut world, &book, scale.time, &mut rng);
             book.stop.store(true, Ordering::Relaxed);
             for actor in actors {
                 edges.extend(actor.join().unwrap());
@@ -284,8 +289,8 @@ fn run(scale: &Scale) {
             "round {round}: quiet after {took:?}, {:?} since it began",
             began.elapsed()
         );
-        world.assert_sound();
-        let mut faults = runtime.block_on(durable(&world, &book));
+        let mut faults = world.faults();
+        faults.extend(runtime.block_on(durable(&world, &book)));
         // First what feeds there are, then those that the reads make.
         let big = clients::expected(&book, &edges, CROWD);
         let (there, wrong) = runtime.block_on(crowd.compare(&big));

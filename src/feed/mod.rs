@@ -47,6 +47,7 @@ pub mod stars;
 pub mod statsd;
 pub mod store;
 mod sweep;
+pub mod verify;
 
 pub use objects::Object;
 

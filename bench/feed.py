@@ -79,7 +79,8 @@ class FeedStage(Stage):
     def write_map(self, workers):
         path = super().write_map(workers)
         tables = '[tables]\nmedia = { ids = ["id"] }\nstars = { kind = "reference" }\n'
-        path.write_text(path.read_text().replace("[users.app]", tables + "[users.app]"))
+        # The star's posts are to be pushed here, whatever its followers.
+        path.write_text(path.read_text().replace("[users.app]", tables + "[users.app]") + "[feed.stars]\nfollowers = 1000000000\n")
         with_redis = path.with_name("redis.toml")
         with_redis.write_text(path.read_text() + f'[feed.redis.nodes]\nr1 = "redis://127.0.0.1:{self.redis_port}"\n')
         return path
@@ -160,8 +161,7 @@ class Service:
 
     def __init__(self, stage, store):
         self.stage, self.name = stage, f"feed with {store}"
-        # The star is to be pushed here, whatever its followers.
-        command = [stage.args.binary, "feed", *stage.feed_flags(store), "--listen", "127.0.0.1:0", "--stars-from", 10**9]
+        command = [stage.args.binary, "feed", *stage.feed_flags(store), "--listen", "127.0.0.1:0"]
         self.process = stage.start(self.name, command, signal.SIGTERM)
         log = stage.log(self.name)
         self.port = int(wait_until("the service listens", lambda: re.search(r"listening on \S+:(\d+)", log.read_text()), self.process, log)[1])

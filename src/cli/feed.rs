@@ -1,22 +1,22 @@
-//! `presplit feed`: the feed service, and its SQL.
+//! `presplit feed`: the feed service, its SQL, and what is asked about its feeds.
+
+mod ahead;
+mod plan;
+mod verify;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, Subcommand, ValueEnum};
-use presplit::feed::SCHEMA;
 use presplit::feed::config::{self, FeedConfig, StoreConfig};
 use presplit::feed::db::DbSettings;
 use presplit::feed::fanout::WorkSettings;
-use presplit::feed::service::{Role, Service, Settings};
-use presplit::feed::stars::StarSettings;
+use presplit::feed::service::{Role, Service, Settings, Watch};
 use presplit::feed::store::{MemoryStore, RedisStore, Store};
+use presplit::feed::{SCHEMA, TABLES};
 use presplit::shardmap::{Kind, ShardMap, render_faults};
 use tokio_util::sync::CancellationToken;
-
-/// What the feed's tables must be in the map.
-const TABLES: &str = "media = { ids = [\"id\"] }\nstars = { kind = \"reference\" }";
 
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -32,11 +32,35 @@ enum What {
     /// Prints the SQL of the feed's tables and what to write into the map.
     Schema,
     /// Builds the feeds of users who were active lately, before they are read: after Redis has lost them.
-    Warm(super::feed_ahead::Warm),
+    Warm(ahead::Warm),
     /// Drops feeds and builds them from Postgres.
-    Rebuild(super::feed_ahead::Rebuild),
+    Rebuild(ahead::Rebuild),
     /// Says what a load will take: bytes of Redis, deliveries a second, processes.
-    Plan(super::feed_plan::Plan),
+    Plan(plan::Plan),
+    /// Compares the feeds that the store has with what Postgres says they must be. Exit code 1 if any differs.
+    Verify(verify::Verify),
+}
+
+/// Where everything is.
+#[derive(Args)]
+struct Place {
+    /// Where the feed's tables are, as a rule the proxy. Without it: the environment's DATABASE_URL, else the proxy's usual place.
+    #[arg(long, value_name = "URL")]
+    database_url: Option<String>,
+    /// The file whose [feed] says how. Without it: shardmap.toml if there is one.
+    #[arg(long, value_name = "FILE")]
+    map: Option<PathBuf>,
+}
+
+impl Place {
+    fn db(&self) -> DbSettings {
+        let mut db = DbSettings::default();
+        let said = self.database_url.clone();
+        if let Some(url) = said.or_else(|| std::env::var("DATABASE_URL").ok()) {
+            db.url = url;
+        }
+        db
+    }
 }
 
 #[derive(Args)]
@@ -44,18 +68,11 @@ struct Run {
     /// What this process does. Several processes need [feed.redis] in the map; without it feeds are in the one process.
     #[arg(long, value_enum, default_value_t = RoleName::All)]
     role: RoleName,
-    /// Where the feed's tables are, as a rule the proxy. Without it: the environment's DATABASE_URL, else the proxy's usual place.
-    #[arg(long, value_name = "URL")]
-    database_url: Option<String>,
-    /// The file whose [feed] says how. Without it: shardmap.toml if there is one.
-    #[arg(long, value_name = "FILE")]
-    map: Option<PathBuf>,
+    #[command(flatten)]
+    place: Place,
     /// Where to answer HTTP; beats the map's [feed] listen.
     #[arg(long, value_name = "IP:PORT")]
     listen: Option<SocketAddr>,
-    /// Posts of authors with so many followers or more are not pushed to them but pulled when they read.
-    #[arg(long, value_name = "FOLLOWERS", default_value_t = StarSettings::default().threshold)]
-    stars_from: u64,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -76,9 +93,10 @@ pub(crate) fn feed(args: Feed) -> Result<(), String> {
             }
             Ok(())
         }
-        Some(What::Warm(args)) => super::feed_ahead::warm(&args),
-        Some(What::Rebuild(args)) => super::feed_ahead::rebuild(&args),
-        Some(What::Plan(args)) => super::feed_plan::plan(&args),
+        Some(What::Warm(args)) => ahead::warm(&args),
+        Some(What::Rebuild(args)) => ahead::rebuild(&args),
+        Some(What::Plan(args)) => plan::plan(&args),
+        Some(What::Verify(args)) => verify::verify(&args),
     }
 }
 
@@ -89,14 +107,8 @@ fn serve(run: Run) -> Result<(), String> {
         RoleName::Worker => Role::Worker,
         RoleName::All => Role::All,
     };
-    let url = run
-        .database_url
-        .or_else(|| std::env::var("DATABASE_URL").ok());
-    let mut db = DbSettings::default();
-    if let Some(url) = url {
-        db.url = url;
-    }
-    let config = config(run.map.as_deref())?;
+    let db = run.place.db();
+    let config = config(run.place.map.as_deref())?;
     let store: Arc<dyn Store> = match &config.store {
         StoreConfig::Memory(_) if role != Role::All => {
             return Err("--role api and --role worker are for several processes, which share their feeds in Redis: add [feed.redis] to the map, or run --role all".to_owned());
@@ -112,10 +124,12 @@ fn serve(run: Run) -> Result<(), String> {
         db,
         store,
         work: WorkSettings::default(),
-        stars: StarSettings {
-            threshold: run.stars_from,
-            ..StarSettings::default()
+        hook: config.hook,
+        watch: Watch {
+            statsd: config.statsd,
+            slow: config.slow,
         },
+        stars: config.stars,
     };
     let runtime =
         tokio::runtime::Runtime::new().map_err(|e| format!("can't start the runtime: {e}"))?;
@@ -130,7 +144,7 @@ fn serve(run: Run) -> Result<(), String> {
 }
 
 /// The `[feed]` of the map's file; the defaults where nobody names a file and none is there.
-pub(crate) fn config(path: Option<&Path>) -> Result<FeedConfig, String> {
+fn config(path: Option<&Path>) -> Result<FeedConfig, String> {
     let usual = Path::new("shardmap.toml");
     let name = path.unwrap_or(usual).display().to_string();
     let text = match path {

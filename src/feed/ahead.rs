@@ -1,4 +1,4 @@
-//! Feeds built ahead of their reading, or dropped and built anew: of users that are named, of those who were active lately, of all.
+//! Feeds built ahead of their reading, or dropped and built anew: of users that are named, of those who were active lately.
 
 use futures_util::stream::{self, StreamExt};
 
@@ -99,35 +99,26 @@ impl Reader {
     }
 }
 
-/// Whose feeds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Whose {
-    /// Of all who have ever followed or posted: others' feeds have nothing in them.
-    All,
-    /// Of those who have posted or changed an edge since (milliseconds of Unix time).
-    ActiveSince(u64),
-}
-
-/// Goes through users, one shard after the other.
+/// Goes through the users who have posted or changed an edge lately, one shard after the other.
 #[derive(Debug)]
-pub struct Users {
+pub struct Active {
     db: Db,
-    whose: Whose,
+    since_ms: u64,
     shards: u32,
     shard: u32,
     after: UserId,
 }
 
-impl Users {
-    /// From the first one on.
+impl Active {
+    /// Those since then, in milliseconds of Unix time, from the first one on.
     ///
     /// # Errors
     /// Any [`Fault`].
-    pub async fn new(db: Db, whose: Whose) -> Result<Users, Fault> {
+    pub async fn new(db: Db, since_ms: u64) -> Result<Active, Fault> {
         let shards = db.shards().await?;
-        Ok(Users {
+        Ok(Active {
             db,
-            whose,
+            since_ms,
             shards,
             shard: 0,
             after: UserId::MIN,
@@ -159,23 +150,13 @@ impl Users {
         Ok(Vec::new())
     }
 
-    /// Each half in the order of its index, so that it ends as soon as it has users enough.
     fn statement(&self) -> String {
-        let (posted, changed) = match self.whose {
-            Whose::All => (String::new(), String::new()),
-            Whose::ActiveSince(unix_ms) => (
-                format!("AND id >= {}", first_id(unix_ms)),
-                format!(
-                    "AND changed_at >= to_timestamp({} / 1000.0)",
-                    i64::try_from(unix_ms).unwrap_or(i64::MAX)
-                ),
-            ),
-        };
-        let (shard, after) = (self.shard, self.after);
+        let (shard, after, posted) = (self.shard, self.after, first_id(self.since_ms));
+        let changed = i64::try_from(self.since_ms).unwrap_or(i64::MAX);
         format!(
             "/* presplit: shard={shard} */ \
-             (SELECT DISTINCT user_id FROM follow_out WHERE user_id > '{after}'::bigint {changed} ORDER BY user_id LIMIT {USERS}) UNION \
-             (SELECT DISTINCT user_id FROM media WHERE user_id > '{after}'::bigint {posted} AND deleted_at IS NULL ORDER BY user_id LIMIT {USERS}) \
+             (SELECT user_id FROM follow_out WHERE user_id > '{after}'::bigint AND changed_at >= to_timestamp({changed} / 1000.0)) UNION \
+             (SELECT user_id FROM media WHERE user_id > '{after}'::bigint AND id >= {posted} AND deleted_at IS NULL) \
              ORDER BY user_id LIMIT {USERS}"
         )
     }

@@ -9,6 +9,7 @@ use tokio::sync::Mutex as Turn;
 
 use super::page::{Window, horizon};
 use super::read::{List, ReadFault, Reader, StoreState};
+use super::slow::waiting;
 use super::store::Span;
 use super::{FEED_MOST, MediaId, UserId};
 
@@ -59,6 +60,7 @@ impl Reader {
         most: usize,
         store: &mut StoreState,
     ) -> Result<Option<List>, ReadFault> {
+        let _built = waiting("build", "the feed that the store does not have");
         let place = self.builds.place(user);
         let _turn = place.turn.lock().await;
         // Whoever had the turn before us may have built it.

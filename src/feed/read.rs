@@ -14,6 +14,7 @@ use super::page::{Gathered, Page, Source, Window, cut, horizon};
 use super::profile::Public;
 use super::pulled::Pulled;
 use super::shown::Shown;
+use super::slow::waiting;
 use super::store::{Ids, Span, Store, StoreFault};
 use super::{MediaId, UserId};
 
@@ -253,6 +254,7 @@ impl Reader {
         if state.down {
             return None;
         }
+        let _answer = waiting("store", call);
         let why = match tokio::time::timeout(self.patience, answer).await {
             Ok(Ok(answer)) => return Some(answer),
             Ok(Err(fault)) => fault.to_string(),

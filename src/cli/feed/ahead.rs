@@ -1,32 +1,30 @@
 //! `presplit feed warm` and `presplit feed rebuild`: feeds in Redis built before anyone asks for them, or anew.
 
 use std::io::BufRead;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use presplit::feed::UserId;
-use presplit::feed::ahead::{Aim, Done, Users, Whose};
+use presplit::feed::ahead::{Active, Aim, Done};
 use presplit::feed::config::StoreConfig;
 use presplit::feed::db::{Db, DbSettings};
 use presplit::feed::metrics::Metrics;
 use presplit::feed::read::Reader;
-use presplit::feed::store::RedisStore;
+use presplit::feed::store::{self, Walk};
+
+use super::Place;
 
 /// How long a call of the store may take: nobody waits for the page.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How often it is said how far it is.
 const SAID: Duration = Duration::from_secs(10);
 
+/// Where, and how fast.
 #[derive(Args)]
-struct Place {
-    /// Where the feed's tables are, as a rule the proxy. Without it: the environment's DATABASE_URL, else the proxy's usual place.
-    #[arg(long, value_name = "URL")]
-    database_url: Option<String>,
-    /// The file whose [feed.redis] says where feeds are. Without it: shardmap.toml.
-    #[arg(long, value_name = "FILE")]
-    map: Option<PathBuf>,
+struct How {
+    #[command(flatten)]
+    place: Place,
     /// Feeds built side by side.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
     at_once: u16,
@@ -35,7 +33,7 @@ struct Place {
 #[derive(Args)]
 pub(super) struct Warm {
     #[command(flatten)]
-    place: Place,
+    how: How,
     /// Feeds of those who have posted, followed or unfollowed within so many days.
     #[arg(long, value_name = "N", default_value_t = 7)]
     days: u32,
@@ -47,7 +45,7 @@ pub(super) struct Warm {
 #[derive(Args)]
 pub(super) struct Rebuild {
     #[command(flatten)]
-    place: Place,
+    how: How,
     /// The feed of this user; may be given several times.
     #[arg(long, value_name = "ID", allow_negative_numbers = true)]
     user: Vec<UserId>,
@@ -64,16 +62,16 @@ pub(super) fn warm(args: &Warm) -> Result<(), String> {
     let since = u64::try_from(since.as_millis()).unwrap_or(0);
     let from = match args.stdin {
         true => From::These(ids(std::io::stdin().lock())?),
-        false => From::Postgres(Whose::ActiveSince(since)),
+        false => From::ActiveSince(since),
     };
-    run(&args.place, from, Aim::Warm)
+    run(&args.how, from, Aim::Warm)
 }
 
 /// Drops feeds and builds them.
 pub(super) fn rebuild(args: &Rebuild) -> Result<(), String> {
     match args.all {
-        true => run(&args.place, From::Postgres(Whose::All), Aim::AnewIfThere),
-        false => run(&args.place, From::These(args.user.clone()), Aim::Anew),
+        true => run(&args.how, From::Store, Aim::AnewIfThere),
+        false => run(&args.how, From::These(args.user.clone()), Aim::Anew),
     }
 }
 
@@ -94,85 +92,105 @@ fn ids(input: impl BufRead) -> Result<Vec<UserId>, String> {
     Ok(ids)
 }
 
-/// Where users are told of.
+/// Whose feeds.
 enum From {
     These(Vec<UserId>),
-    Postgres(Whose),
+    /// Of those who have posted or changed an edge since, in milliseconds of Unix time.
+    ActiveSince(u64),
+    /// All that the store has.
+    Store,
 }
 
-fn run(place: &Place, from: From, aim: Aim) -> Result<(), String> {
-    super::log_to_stderr();
-    let at_once = usize::from(place.at_once);
-    let StoreConfig::Redis(redis) = super::feed::config(place.map.as_deref())?.store else {
+fn run(how: &How, from: From, aim: Aim) -> Result<(), String> {
+    super::super::log_to_stderr();
+    let config = super::config(how.place.map.as_deref())?;
+    if let StoreConfig::Memory(_) = config.store {
         return Err("the map has no [feed.redis]: feeds are in the memory of the process that serves them, which alone can build them, and does when they are read".to_owned());
-    };
-    let mut settings = DbSettings {
-        connections: at_once + 1,
-        ..DbSettings::default()
-    };
-    let url = place.database_url.clone();
-    if let Some(url) = url.or_else(|| std::env::var("DATABASE_URL").ok()) {
-        settings.url = url;
     }
+    let at_once = usize::from(how.at_once);
+    let settings = DbSettings {
+        connections: at_once + 1,
+        ..how.place.db()
+    };
     let db = Db::new(&settings).map_err(|e| e.to_string())?;
-    let store = Arc::new(RedisStore::new(&redis).map_err(|e| e.to_string())?);
+    let store = store::open(&config.store).map_err(|e| e.to_string())?;
     let metrics = Arc::new(Metrics::new().map_err(|e| e.to_string())?);
-    let reader = Reader::new(db.clone(), store, metrics).patience(PATIENCE);
+    let reader = Reader::new(db.clone(), store.clone(), metrics).patience(PATIENCE);
     let runtime =
         tokio::runtime::Runtime::new().map_err(|e| format!("can't start the runtime: {e}"))?;
     runtime.block_on(async {
-        let (mut sum, began, mut said) = (Done::default(), Instant::now(), Instant::now());
-        let mut users = match from {
-            From::These(users) => {
-                sum = some(&reader, &users, aim, at_once, sum).await?;
-                None
-            }
-            From::Postgres(whose) => {
-                Some(Users::new(db, whose).await.map_err(|e| cut_off(&e, sum))?)
-            }
+        let mut work = Work {
+            reader,
+            aim,
+            at_once,
+            sum: Done::default(),
+            began: Instant::now(),
+            said: Instant::now(),
         };
-        while let Some(users) = &mut users {
-            let these = users.next().await.map_err(|e| cut_off(&e, sum))?;
-            if these.is_empty() {
-                break;
+        match from {
+            From::These(users) => work.some(&users).await?,
+            From::ActiveSince(since) => {
+                let mut users = Active::new(db, since).await.map_err(|e| work.cut_off(&e))?;
+                loop {
+                    let some = users.next().await.map_err(|e| work.cut_off(&e))?;
+                    if some.is_empty() {
+                        break;
+                    }
+                    work.some(&some).await?;
+                }
             }
-            sum = some(&reader, &these, aim, at_once, sum).await?;
-            if said.elapsed() >= SAID {
-                said = Instant::now();
-                tracing::info!("{}", words(sum));
+            From::Store => {
+                let mut next = Some(Walk::default());
+                while let Some(at) = next {
+                    let (some, behind) = store.walk(at).await.map_err(|e| work.cut_off(&e))?;
+                    work.some(&some).await?;
+                    next = behind;
+                }
             }
         }
-        let took = began.elapsed().as_secs_f64();
-        println!("{}, in {took:.1} s", words(sum));
+        let took = work.began.elapsed().as_secs_f64();
+        println!("{}, in {took:.1} s", work.words());
         Ok(())
     })
 }
 
-async fn some(
-    reader: &Reader,
-    users: &[UserId],
+/// What is done so far.
+struct Work {
+    reader: Reader,
     aim: Aim,
     at_once: usize,
     sum: Done,
-) -> Result<Done, String> {
-    let done = reader.ahead(users, aim, at_once).await;
-    let done =
-        done.map_err(|(user, fault)| cut_off(&format!("the feed of user {user}: {fault}"), sum))?;
-    Ok(Done {
-        built: sum.built + done.built,
-        left: sum.left + done.left,
-    })
+    began: Instant,
+    said: Instant,
 }
 
-fn cut_off(why: &dyn std::fmt::Display, sum: Done) -> String {
-    format!(
-        "{why}\nbefore that at least {}; it may be done again",
-        words(sum)
-    )
-}
+impl Work {
+    async fn some(&mut self, users: &[UserId]) -> Result<(), String> {
+        let done = self.reader.ahead(users, self.aim, self.at_once).await;
+        let done = done
+            .map_err(|(user, fault)| self.cut_off(&format!("the feed of user {user}: {fault}")))?;
+        self.sum.built += done.built;
+        self.sum.left += done.left;
+        if self.said.elapsed() >= SAID {
+            self.said = Instant::now();
+            tracing::info!("{}", self.words());
+        }
+        Ok(())
+    }
 
-fn words(sum: Done) -> String {
-    format!("{} feeds built, {} left as they were", sum.built, sum.left)
+    fn cut_off(&self, why: &dyn std::fmt::Display) -> String {
+        format!(
+            "{why}\nbefore that at least {}; it may be done again",
+            self.words()
+        )
+    }
+
+    fn words(&self) -> String {
+        format!(
+            "{} feeds built, {} left as they were",
+            self.sum.built, self.sum.left
+        )
+    }
 }
 
 #[cfg(test)]

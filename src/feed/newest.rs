@@ -47,6 +47,15 @@ impl Default for Placing {
 }
 
 impl Placing {
+    /// Users of one shard together; all together if it can't be seen where they are.
+    pub(super) async fn groups(
+        &self,
+        db: &Db,
+        users: &[UserId],
+    ) -> Result<Vec<Vec<UserId>>, Fault> {
+        Ok(groups(self.seen(db).await?, users))
+    }
+
     async fn seen(&self, db: &Db) -> Result<Seen, Fault> {
         self.seen.get_or_try_init(|| look(db)).await.copied()
     }

@@ -24,10 +24,13 @@ pub mod api;
 mod build;
 pub mod config;
 pub mod db;
+mod depth;
 mod edges;
 pub mod fanout;
 mod gate;
 pub mod graph;
+pub mod hook;
+mod lag;
 pub mod metrics;
 mod objects;
 pub mod outbox;
@@ -39,9 +42,12 @@ pub mod reconcile;
 pub mod service;
 pub mod shed;
 mod shown;
+pub mod slow;
 pub mod stars;
+pub mod statsd;
 pub mod store;
 mod sweep;
+pub mod verify;
 
 pub use objects::Object;
 

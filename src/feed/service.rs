@@ -9,17 +9,22 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{IntCounterVec, Opts};
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::api::{self, App, Shared};
 use super::db::{Db, DbSettings};
 use super::fanout::{Done, WorkSettings, Workers};
+use super::hook::{self, HookConfig};
 use super::metrics::Metrics;
 use super::outbox::Wake;
 use super::read::Reader;
 use super::shed::{Shed, UNDER_WAY};
+use super::slow::{SlowConfig, SlowLog};
 use super::stars::{StarSettings, Stars};
+use super::statsd::{Statsd, StatsdConfig};
 use super::store::Store;
+use super::verify::{self, Sampler, Verifier};
 use crate::shardmap::Secret;
 
 /// What a process does.
@@ -50,6 +55,19 @@ pub struct Settings {
     pub work: WorkSettings,
     /// When an author becomes a star.
     pub stars: StarSettings,
+    /// Whom to tell of what is written.
+    pub hook: Option<HookConfig>,
+    /// Whom else to tell what is counted, and what of single requests to keep.
+    pub watch: Watch,
+}
+
+/// What is watched beside `/metrics`.
+#[derive(Clone, Debug, Default)]
+pub struct Watch {
+    /// Counters, gauges and times by UDP.
+    pub statsd: Option<StatsdConfig>,
+    /// Requests that take too long, in a file.
+    pub slow: Option<SlowConfig>,
 }
 
 /// A process that listens.
@@ -60,6 +78,7 @@ pub struct Service {
     role: Role,
     // They end when it is dropped.
     _workers: Option<Workers>,
+    _tasks: JoinSet<()>,
 }
 
 impl Service {
@@ -72,11 +91,17 @@ impl Service {
             role,
             listen,
             tokens,
-            db,
+            mut db,
             store,
-            work,
+            mut work,
             stars,
+            hook,
+            watch,
         } = settings;
+        if let Some(hook) = &hook {
+            work.hook = hook.events;
+            db.tells_edges = hook.events.edge;
+        }
         if tokens.is_empty() && !listen.ip().is_loopback() {
             return Err(format!(
                 "{listen} can be reached from elsewhere and [feed] has no tokens: write tokens = [\"${{FEED_TOKEN}}\"], or listen on 127.0.0.1"
@@ -88,21 +113,53 @@ impl Service {
         let failed = |e: &dyn std::fmt::Display| e.to_string();
         let calls = Db::new(&db).map_err(|e| failed(&e))?;
         let metrics = Arc::new(Metrics::new().map_err(|e| failed(&e))?);
+        let mut tasks = JoinSet::new();
+        let statsd = match &watch.statsd {
+            None => None,
+            Some(config) => {
+                let statsd = Statsd::start(config, metrics.registry.clone(), &mut tasks).await;
+                Some(statsd.map_err(|e| format!("[feed.statsd]: {e}"))?)
+            }
+        };
+        if let Some(statsd) = &statsd {
+            metrics.tell(statsd.clone());
+        }
+        if let Some(config) = &watch.slow {
+            let log = SlowLog::start(config);
+            metrics.keep_slow(log.map_err(|e| format!("{}: {e}", config.file.display()))?);
+        }
         let workers = match role {
             Role::Api => None,
             Role::Worker | Role::All => {
                 // Connections of their own, so that no call waits for a worker's.
                 let own = Db::new(&db).map_err(|e| failed(&e))?;
                 let stars = Arc::new(Stars::new(own.clone(), stars));
+                if let Some(hook) = hook {
+                    hook::start(hook, own.clone(), work, &metrics.registry, &mut tasks)?;
+                }
                 let workers = Workers::start(own, store.clone(), stars, work);
-                let done = Box::new(WorkersDone::new(workers.done()).map_err(|e| failed(&e))?);
-                metrics.registry.register(done).map_err(|e| failed(&e))?;
+                let done = workers.done();
+                if let Some(statsd) = statsd {
+                    done.lag.tell(statsd);
+                }
+                let sampler = Sampler::new(Verifier::new(calls.clone(), store.clone()));
+                let sampler = sampler.map_err(|e| failed(&e))?;
+                let counted: [Box<dyn Collector>; 4] = [
+                    Box::new(sampler.seen()),
+                    Box::new(done.lag.clone()),
+                    done.depth.collector(),
+                    Box::new(WorkersDone::new(done).map_err(|e| failed(&e))?),
+                ];
+                for counted in counted {
+                    metrics.registry.register(counted).map_err(|e| failed(&e))?;
+                }
+                tasks.spawn(sampler.run(verify::EVERY));
                 Some(workers)
             }
         };
         let wake = workers
             .as_ref()
-            .map_or_else(|| Wake::none(work.hook), Workers::wake);
+            .map_or_else(|| Wake::nobody(work.hook), Workers::wake);
         let reader = Reader::new(calls.clone(), store.clone(), metrics.clone());
         let app = App::new(Shared {
             db: calls,
@@ -119,6 +176,7 @@ impl Service {
             app,
             role,
             _workers: workers,
+            _tasks: tasks,
         })
     }
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
-use toml::de::DeTable;
+use toml::de::{DeTable, DeValue};
 
 use super::FEED_MOST;
 use super::hook::HookConfig;
@@ -53,13 +53,15 @@ pub struct RedisConfig {
     pub feed_most: usize,
 }
 
-/// A line of `[feed.redis.nodes]`: `r1 = "redis://10.0.0.7:6379"`.
+/// A line of `[feed.redis.nodes]`: `r1 = "redis://10.0.0.7:6379"`, or `r1 = { url = "..", replicas = [".."] }`.
 #[derive(Clone, Debug)]
 pub struct RedisNode {
     /// For messages and metrics.
     pub name: String,
     /// Where it is, and how to log in.
     pub connection: ConnectionInfo,
+    /// Its replicas: they are read while they are in step with it.
+    pub replicas: Vec<ConnectionInfo>,
 }
 
 const LIMIT: Duration = Duration::from_millis(100);
@@ -158,6 +160,7 @@ impl RedisConfig {
             nodes: vec![RedisNode {
                 name: name.to_owned(),
                 connection,
+                replicas: Vec::new(),
             }],
             partitions: Box::new([0; PARTITIONS]),
             limit: LIMIT,
@@ -205,6 +208,32 @@ impl RedisConfig {
 }
 
 fn node<'t>(section: &mut Section<'_, 't>, entry: Entry<'t>) -> Option<RedisNode> {
+    let name = entry.key.to_owned();
+    if !matches!(entry.value.get_ref(), DeValue::Table(_)) {
+        return Some(RedisNode {
+            name,
+            connection: connection(section, entry)?,
+            replicas: Vec::new(),
+        });
+    }
+    let mut section = section.enter(entry);
+    let url = section.need("url", "url = \"redis://127.0.0.1:6379\"");
+    let primary = url.and_then(|url| connection(&mut section, url));
+    let mut replicas = Some(Vec::new());
+    if let Some(list) = section.find("replicas") {
+        let items = section.array(list, "a list of urls");
+        let read = items.into_iter().map(|url| connection(&mut section, url));
+        replicas = read.collect();
+    }
+    section.finish();
+    Some(RedisNode {
+        name,
+        connection: primary?,
+        replicas: replicas?,
+    })
+}
+
+fn connection<'t>(section: &mut Section<'_, 't>, entry: Entry<'t>) -> Option<ConnectionInfo> {
     let url = section.string(entry)?.value;
     // What the parser says of a url may hold its password.
     let connection = match url.as_str().into_connection_info() {
@@ -227,10 +256,7 @@ fn node<'t>(section: &mut Section<'_, 't>, entry: Entry<'t>) -> Option<RedisNode
         return None;
     }
     let tcp = connection.tcp_settings().clone().set_nodelay(true);
-    Some(RedisNode {
-        name: entry.key.to_owned(),
-        connection: connection.set_tcp_settings(tcp),
-    })
+    Some(connection.set_tcp_settings(tcp))
 }
 
 /// The node of each partition. `None` after a fault.
@@ -414,7 +440,7 @@ r2 = "redis://10.0.0.8"
         let statsd = config.statsd.expect("[feed.statsd]");
         assert_eq!((statsd.sample, statsd.tags), (10, true));
         let cases: &[(&str, &str, &[&str])] = &[
-            ("http://10.0.0.9/x", "10.0.0.9/x", &["f:2:7: [feed.hook] url: is neither an http nor an https url"]),
+            ("http://10.0.0.9/x", "10.0.0.9/x", &["f:2:7: [feed.hook] url: is no url -- write as "]),
             ("http://", "ftp://", &["f:2:7: [feed.hook] url: is neither"]),
             ("secret = \"${PW}\"\n", "", &["f:1:1: [feed.hook] secret: is missing -- add secret = "]),
             ("\"${PW}\"", "\"\"", &["f:3:10: [feed.hook] secret: is empty, so anyone could sign"]),
@@ -454,6 +480,16 @@ r2 = "redis://10.0.0.8"
         assert_eq!(first.redis_settings().db(), 2);
         assert!(first.tcp_settings().nodelay());
         assert!(!format!("{config:?}").contains("sesam"));
+        let with = redis(&GOOD.replace(
+            "\"redis://10.0.0.8\"",
+            "{ url = \"redis://10.0.0.8\", replicas = [\"redis://:${PW}@10.0.1.8\", \"redis://10.0.2.8\"] }",
+        ));
+        assert_eq!(
+            (with.nodes[0].replicas.len(), with.nodes[1].replicas.len()),
+            (0, 2)
+        );
+        let first = &with.nodes[1].replicas[0];
+        assert_eq!(first.redis_settings().password(), Some("sesam"));
         // One node needs no map.
         let one = redis("[feed.redis.nodes]\nr1 = \"redis://10.0.0.7\"");
         assert_eq!((one.limit, *one.partitions), (LIMIT, [0; PARTITIONS]));
@@ -470,6 +506,8 @@ r2 = "redis://10.0.0.8"
             ("\"128-255\"", "x", &["f:9:1: [feed.redis.partitions] x: is no range of partitions"]),
             ("redis://10.0.0.8", "rediss://10.0.0.8", &["f:6:6: [feed.redis.nodes] r2: "]),
             ("redis://10.0.0.8", "http://10.0.0.8", &["f:6:6: [feed.redis.nodes] r2: is no url of a Redis"]),
+            ("\"redis://10.0.0.8\"", "{ url = \"redis://a\", replicas = [\"b\"] }", &["f:6:41: [feed.redis.nodes.r2] replicas: is no url of a Redis"]),
+            ("\"redis://10.0.0.8\"", "{ urls = \"redis://a\" }", &["f:6:1: [feed.redis.nodes.r2] url: is missing", "f:6:8: [feed.redis.nodes.r2] urls: unknown key -- did you mean url?"]),
             ("${PW}", "${NO}", &["f:5:6: [feed.redis.nodes] r1: the environment variable NO is not set"]),
             ("limit = \"50ms\"", "limit = \"0ms\"\nlimits = 5", &["f:3:9: [feed.redis] limit: \"0ms\" is no duration", "f:4:1: [feed.redis] limits: unknown key -- did you mean limit?"]),
             ("version = 1", "feed.redi = 1", &["f:1:6: [feed] redi: unknown key"]),

@@ -9,6 +9,7 @@ mod model;
 mod place;
 mod random_reading;
 mod reading;
+mod replicas;
 mod service;
 mod store;
 mod watch;

@@ -1,11 +1,12 @@
 //! The store in Redis: users and objects are hashed to 256 partitions, and these mapped to nodes. Whatever a node loses is only
 //! absent then; of what it brings along from before a restart nothing is believed (see `common.lua`).
 //!
-//! Reads go to the primary: replicas are not made use of yet.
+//! Writes go to a node itself, reads to a replica that is in step, if there is one (see `replicas.rs`).
 
 mod breaker;
 mod keys;
 mod node;
+mod replicas;
 mod scripts;
 
 use std::fmt;
@@ -15,11 +16,12 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
-use redis::cmd;
+use redis::{ConnectionInfo, cmd};
 
 pub(crate) use keys::PARTITIONS;
 
 use self::node::{Lane, Node, Run};
+use self::replicas::Replicas;
 use self::scripts::{Scripts, call};
 use super::{
     Building, Cached, Dump, FEED_LIFE, Ids, OBJECT_LIFE, PUT_WITHIN, Pushed, Span, Store,
@@ -40,7 +42,9 @@ const TOMBSTONE: u8 = b'T';
 
 /// Feeds and objects in one or more Redis nodes.
 pub struct RedisStore {
-    nodes: Vec<Node>,
+    nodes: Vec<Arc<Node>>,
+    /// Of each node those that are read in its place.
+    replicas: Vec<Arc<Replicas>>,
     /// The node of each partition.
     partitions: Box<[u16; PARTITIONS]>,
     scripts: Arc<Scripts>,
@@ -51,20 +55,31 @@ impl RedisStore {
     /// Connects to nothing yet: a node that is down is so at the first call.
     pub fn new(config: &RedisConfig) -> Result<RedisStore, StoreFault> {
         let scripts = Arc::new(Scripts::new());
-        let node = |node: &crate::feed::config::RedisNode| {
+        let made = |name: String, connection: &ConnectionInfo| {
             let made = Node::new(
-                node.name.clone(),
-                node.connection.clone(),
+                name.clone(),
+                connection.clone(),
                 config.limit,
                 scripts.clone(),
             );
             made.map_err(|why| StoreFault::Failed {
-                node: node.name.clone(),
+                node: name,
                 why: why.to_string(),
             })
         };
+        let mut nodes = Vec::with_capacity(config.nodes.len());
+        let mut replicas = Vec::with_capacity(config.nodes.len());
+        for node in &config.nodes {
+            let primary = Arc::new(made(node.name.clone(), &node.connection)?);
+            let of_it = node.replicas.iter().enumerate();
+            let of_it = of_it.map(|(n, at)| made(format!("{} replica {}", node.name, n + 1), at));
+            let of_it = of_it.collect::<Result<_, _>>()?;
+            replicas.push(Replicas::new(primary.clone(), of_it));
+            nodes.push(primary);
+        }
         Ok(RedisStore {
-            nodes: config.nodes.iter().map(node).collect::<Result<_, _>>()?,
+            nodes,
+            replicas,
             partitions: config.partitions.clone(),
             scripts,
             feed_most: config.feed_most,
@@ -79,9 +94,14 @@ impl RedisStore {
         &self.nodes[self.node_number(id)]
     }
 
+    fn replicas_of(&self, id: i64) -> &Arc<Replicas> {
+        &self.replicas[self.node_number(id)]
+    }
+
     /// The places of these ids by the node that has them.
     fn by_node(&self, ids: impl Iterator<Item = i64>) -> Vec<(&Node, Vec<usize>)> {
-        let mut places: Vec<_> = self.nodes.iter().map(|node| (node, Vec::new())).collect();
+        let nodes = self.nodes.iter().map(Arc::as_ref);
+        let mut places: Vec<_> = nodes.map(|node| (node, Vec::new())).collect();
         for (place, id) in ids.enumerate() {
             places[self.node_number(id)].1.push(place);
         }
@@ -131,6 +151,17 @@ impl RedisStore {
             }
             get
         };
+        // Who asks for a single one may be the author, for whom it is gone at once when it is deleted.
+        if let [first, _, ..] = places
+            && let Some((replica, run)) = self.replicas_of(ids[*first]).in_step(ids[*first])
+            && let Ok(values) = replica.call::<Vec<Option<Vec<u8>>>>(Lane::Quick, get).await
+            && let Some((Some(epoch), values)) = values.split_first()
+            && values.len() == places.len()
+            // Else nothing could be cached: the node itself says what the epoch is.
+            && node.epoch().is_some_and(|known| known.value == *epoch)
+        {
+            return Ok(values.iter().map(|v| cached(v.clone(), &run)).collect());
+        }
         let (values, run): (Vec<Option<Vec<u8>>>, Run) = node.call_of_run(Lane::Quick, get).await?;
         let mut values = values.into_iter();
         match values.next().flatten() {
@@ -207,22 +238,23 @@ impl Store for RedisStore {
             Span::After(id) => ("A", id),
         };
         let keys = [keys::feed(feed)];
-        let read = |run: &Run| {
-            let mut call = call(&self.scripts.read, &keys);
+        let read = |script, run: &Run| {
+            let mut call = call(script, &keys);
             call.arg(run).arg(way).arg(&keys::encode(id));
             call.arg(most.min(self.feed_most)).arg(FEED_LIFE.as_secs());
             call
         };
+        // What it does not have its primary may have.
+        if let Some((replica, run)) = self.replicas_of(feed).in_step(feed) {
+            let read = |_: &Run| read(&self.scripts.read_replica, &run);
+            if let Ok(Some(found)) = replica.call(Lane::Quick, read).await {
+                return ids_in(replica, found).map(Some);
+            }
+        }
         let node = self.node(feed);
+        let read = |run: &Run| read(&self.scripts.read, run);
         let found: Option<(u8, Vec<u8>)> = node.call(Lane::Quick, read).await?;
-        let Some((more, ids)) = found else {
-            return Ok(None);
-        };
-        let ids = keys::decode(&ids).ok_or_else(|| node.failed("a feed holds what is no id"))?;
-        Ok(Some(Ids {
-            ids,
-            more: more != 0,
-        }))
+        found.map(|found| ids_in(node, found)).transpose()
     }
 
     async fn begin(&self, feed: UserId) -> Result<Building, StoreFault> {
@@ -376,6 +408,15 @@ impl Store for RedisStore {
             trimmed: from.saturating_sub(1),
         }))
     }
+}
+
+/// What the script for reading says of a feed that is there.
+fn ids_in(node: &Node, (more, ids): (u8, Vec<u8>)) -> Result<Ids, StoreFault> {
+    let ids = keys::decode(&ids).ok_or_else(|| node.failed("a feed holds what is no id"))?;
+    Ok(Ids {
+        ids,
+        more: more != 0,
+    })
 }
 
 /// What the value of an object's key means to the run that said it.

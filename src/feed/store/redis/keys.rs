@@ -10,6 +10,11 @@ pub(crate) const PARTITIONS: usize = 256;
 /// Where the number of a node's epoch is: another one after all was lost.
 pub(super) const EPOCH: &[u8] = b"feed:epoch";
 
+/// Where a process beats (see `replicas.rs`).
+pub(super) fn beat(process: u64) -> Vec<u8> {
+    format!("feed:beat:{process:016x}").into_bytes()
+}
+
 /// The same for all times and processes: two that disagree would write to two nodes.
 pub(super) fn partition(id: i64) -> u8 {
     // The finish of splitmix64: ids that differ in few bits, of users or of time, are spread.

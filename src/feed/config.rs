@@ -43,8 +43,10 @@ pub enum StoreConfig {
 /// `[feed.redis]`.
 #[derive(Clone, Debug)]
 pub struct RedisConfig {
-    /// `[feed.redis.nodes]`, in the order of the file.
+    /// `[feed.redis.nodes]`, in the order of the file; none with a cluster.
     pub nodes: Vec<RedisNode>,
+    /// Some nodes of a Redis Cluster, which says itself who has what; none with `nodes`.
+    pub cluster: Vec<ConnectionInfo>,
     /// `[feed.redis.partitions]`: the node of each, by its number in `nodes`.
     pub partitions: Box<[u16; PARTITIONS]>,
     /// The longest that a call may take.
@@ -162,6 +164,7 @@ impl RedisConfig {
                 connection,
                 replicas: Vec::new(),
             }],
+            cluster: Vec::new(),
             partitions: Box::new([0; PARTITIONS]),
             limit: LIMIT,
             feed_most: FEED_MOST,
@@ -170,6 +173,23 @@ impl RedisConfig {
 
     fn read(mut section: Section<'_, '_>) -> Option<RedisConfig> {
         let limit = section.duration("limit", LIMIT);
+        if let Some(entry) = section.find("cluster") {
+            let cluster = cluster(&mut section, entry);
+            for other in ["nodes", "partitions"] {
+                if let Some(entry) = section.find(other) {
+                    let mend = "take it out, or `cluster`: a cluster says itself who has what";
+                    section.bad(entry, "stands beside cluster", mend);
+                }
+            }
+            section.finish();
+            return Some(RedisConfig {
+                nodes: Vec::new(),
+                cluster: cluster?,
+                partitions: Box::new([0; PARTITIONS]),
+                limit,
+                feed_most: FEED_MOST,
+            });
+        }
         section.need(
             "nodes",
             "[feed.redis.nodes] with r1 = \"redis://127.0.0.1:6379\"",
@@ -200,6 +220,7 @@ impl RedisConfig {
         let whole = nodes.len() == names.len() && !nodes.is_empty();
         Some(RedisConfig {
             nodes: whole.then_some(nodes)?,
+            cluster: Vec::new(),
             partitions: Box::new(partitions?),
             limit,
             feed_most: FEED_MOST,
@@ -231,6 +252,30 @@ fn node<'t>(section: &mut Section<'_, 't>, entry: Entry<'t>) -> Option<RedisNode
         connection: primary?,
         replicas: replicas?,
     })
+}
+
+/// `cluster = ["redis://10.0.0.7:6379", ..]`. `None` after a fault.
+fn cluster<'t>(section: &mut Section<'_, 't>, entry: Entry<'t>) -> Option<Vec<ConnectionInfo>> {
+    let mut seeds = Some(Vec::new());
+    let items = section.array(entry, "a list of urls");
+    if items.is_empty() {
+        let mend = "name some of its nodes, such as [\"redis://10.0.0.7:6379\"]";
+        section.bad(entry, "names no node", mend);
+    }
+    for item in items {
+        let seed = connection(section, item);
+        if let Some(seed) = &seed
+            && (seed.redis_settings().db() != 0 || !matches!(seed.addr(), ConnectionAddr::Tcp(..)))
+        {
+            let mend = "write as \"redis://:PASSWORD@10.0.0.7:6379\"";
+            section.bad(item, "is nothing that a cluster has", mend);
+        }
+        seeds = seeds.zip(seed).map(|(mut seeds, seed)| {
+            seeds.push(seed);
+            seeds
+        });
+    }
+    seeds
 }
 
 fn connection<'t>(section: &mut Section<'_, 't>, entry: Entry<'t>) -> Option<ConnectionInfo> {
@@ -490,6 +535,8 @@ r2 = "redis://10.0.0.8"
         );
         let first = &with.nodes[1].replicas[0];
         assert_eq!(first.redis_settings().password(), Some("sesam"));
+        let of_cluster = redis("[feed.redis]\ncluster = [\"redis://a\", \"redis://b:7000\"]");
+        assert_eq!((of_cluster.cluster.len(), of_cluster.nodes.len()), (2, 0));
         // One node needs no map.
         let one = redis("[feed.redis.nodes]\nr1 = \"redis://10.0.0.7\"");
         assert_eq!((one.limit, *one.partitions), (LIMIT, [0; PARTITIONS]));
@@ -518,6 +565,12 @@ r2 = "redis://10.0.0.8"
             let agree = found.len() == wanted.len() && found.iter().zip(*wanted).all(|(f, w)| f.starts_with(w));
             assert!(agree, "{to}\n found: {found:#?}\nwanted: {wanted:#?}");
         }
+        let both = GOOD.replace("limit = ", "cluster = [\"redis://a/1\"]\nlimit = ");
+        let found = read(&both).expect_err("both").join("\n");
+        for wanted in ["cluster: is nothing that a cluster has", "nodes: stands beside cluster", "partitions: stands beside cluster"] {
+            assert!(found.contains(wanted), "{wanted}: {found}");
+        }
+        assert!(read("[feed.redis]\ncluster = []").expect_err("none")[0].contains("names no node"));
         let found = read("[feed.redis]\n[feed.redis.nodes]\n").expect_err("no node");
         assert!(found[0].starts_with("f:"), "{found:?}");
         assert!(read("[feed.redis]").expect_err("no nodes")[0].contains("nodes: is missing"));

@@ -1,6 +1,7 @@
 //! The feed service.
 
 mod api;
+mod cluster;
 mod command;
 mod graph;
 mod hook;

@@ -21,9 +21,8 @@ struct Pair {
 impl Pair {
     async fn new() -> Pair {
         let primary = Redis::with(&["--repl-diskless-sync-delay", "0"]);
-        let url = primary.url();
-        let port = url.trim_end_matches('/').rsplit(':').next().unwrap();
-        let replica = Redis::with(&["--replicaof", "127.0.0.1", port]);
+        let port = primary.port().to_string();
+        let replica = Redis::with(&["--replicaof", "127.0.0.1", &port]);
         let mut config = primary.config();
         config.limit = Duration::from_millis(500);
         let at = replica.url().into_connection_info().unwrap();

@@ -50,6 +50,11 @@ impl Redis {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
+    /// The same after a restart, too.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// A store that has only this node, with time enough for a loaded machine.
     pub fn config(&self) -> RedisConfig {
         let connection = self.url().into_connection_info().unwrap();

@@ -7,6 +7,7 @@
 #           make state [STATE_CHECKS=100000] [STATE_SEED=1]
 #           make transcript [TRANSCRIPT_STREAMS=10000] [TRANSCRIPT_SEED=1]
 #           make scanner [MUTATIONS=1000000]
+#           make page
 #
 # What a Debian or Ubuntu lacks is installed, what can't be installed is named (.ci/need). Rust comes from rustup.rs.
 
@@ -22,7 +23,7 @@ COMPILED := libpq:libpq-dev php:php-cli php-pgsql:php-pgsql go:golang-go lib-pq:
 	pgx:golang-github-jackc-pgx-v4-dev javac:default-jdk-headless pgjdbc:libpostgresql-jdbc-java
 DRIVERS ?= all
 
-.PHONY: demo test drivers differential transcript leak bank state scanner bench fmt lint
+.PHONY: demo test drivers differential transcript leak bank state scanner page bench fmt lint
 
 demo:
 	@.ci/need $(BASE)
@@ -72,6 +73,11 @@ bank:
 state:
 	@.ci/need $(BASE)
 	cargo test --test tests -- --ignored --exact --nocapture state::two_hundred_clients_see_their_own
+
+# The demo's page as a person uses it, in Chromium, which `make test` does not install. Pictures of it: target/page/*.png
+page:
+	@.ci/need $(BASE) chromium:chromium fonts:fonts-liberation
+	cargo test --test tests -- page::
 
 bench:
 	@.ci/need $(BASE) pgbouncer:pgbouncer

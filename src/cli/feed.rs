@@ -1,22 +1,20 @@
-//! `presplit feed`: the feed service, and its SQL.
+//! `presplit feed`: the feed service, its SQL, and what is asked about its feeds.
+
+mod verify;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, Subcommand, ValueEnum};
-use presplit::feed::SCHEMA;
 use presplit::feed::config::{self, FeedConfig, StoreConfig};
 use presplit::feed::db::DbSettings;
 use presplit::feed::fanout::WorkSettings;
 use presplit::feed::service::{Role, Service, Settings, Watch};
-use presplit::feed::stars::StarSettings;
 use presplit::feed::store::{MemoryStore, RedisStore, Store};
+use presplit::feed::{SCHEMA, TABLES};
 use presplit::shardmap::{Kind, ShardMap, render_faults};
 use tokio_util::sync::CancellationToken;
-
-/// What the feed's tables must be in the map.
-const TABLES: &str = "media = { ids = [\"id\"] }\nstars = { kind = \"reference\" }";
 
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -31,6 +29,30 @@ pub(crate) struct Feed {
 enum What {
     /// Prints the SQL of the feed's tables and what to write into the map.
     Schema,
+    /// Compares the feeds that the store has with what Postgres says they must be. Exit code 1 if any differs.
+    Verify(verify::Verify),
+}
+
+/// Where everything is.
+#[derive(Args)]
+struct Place {
+    /// Where the feed's tables are, as a rule the proxy. Without it: the environment's DATABASE_URL, else the proxy's usual place.
+    #[arg(long, value_name = "URL")]
+    database_url: Option<String>,
+    /// The file whose [feed] says how. Without it: shardmap.toml if there is one.
+    #[arg(long, value_name = "FILE")]
+    map: Option<PathBuf>,
+}
+
+impl Place {
+    fn db(&self) -> DbSettings {
+        let mut db = DbSettings::default();
+        let said = self.database_url.clone();
+        if let Some(url) = said.or_else(|| std::env::var("DATABASE_URL").ok()) {
+            db.url = url;
+        }
+        db
+    }
 }
 
 #[derive(Args)]
@@ -38,12 +60,8 @@ struct Run {
     /// What this process does. Several processes need [feed.redis] in the map; without it feeds are in the one process.
     #[arg(long, value_enum, default_value_t = RoleName::All)]
     role: RoleName,
-    /// Where the feed's tables are, as a rule the proxy. Without it: the environment's DATABASE_URL, else the proxy's usual place.
-    #[arg(long, value_name = "URL")]
-    database_url: Option<String>,
-    /// The file whose [feed] says how. Without it: shardmap.toml if there is one.
-    #[arg(long, value_name = "FILE")]
-    map: Option<PathBuf>,
+    #[command(flatten)]
+    place: Place,
     /// Where to answer HTTP; beats the map's [feed] listen.
     #[arg(long, value_name = "IP:PORT")]
     listen: Option<SocketAddr>,
@@ -58,12 +76,16 @@ enum RoleName {
 
 /// Does what the flags say.
 pub(crate) fn feed(args: Feed) -> Result<(), String> {
-    if let Some(What::Schema) = args.what {
-        println!("{SCHEMA}\n-- In the map:\n-- [tables]");
-        for line in TABLES.lines() {
-            println!("-- {line}");
+    match &args.what {
+        Some(What::Schema) => {
+            println!("{SCHEMA}\n-- In the map:\n-- [tables]");
+            for line in TABLES.lines() {
+                println!("-- {line}");
+            }
+            return Ok(());
         }
-        return Ok(());
+        Some(What::Verify(args)) => return verify::verify(args),
+        None => {}
     }
     super::log_to_stderr();
     let run = args.run;
@@ -72,14 +94,8 @@ pub(crate) fn feed(args: Feed) -> Result<(), String> {
         RoleName::Worker => Role::Worker,
         RoleName::All => Role::All,
     };
-    let url = run
-        .database_url
-        .or_else(|| std::env::var("DATABASE_URL").ok());
-    let mut db = DbSettings::default();
-    if let Some(url) = url {
-        db.url = url;
-    }
-    let config = config(run.map.as_deref())?;
+    let db = run.place.db();
+    let config = config(run.place.map.as_deref())?;
     let store: Arc<dyn Store> = match &config.store {
         StoreConfig::Memory(_) if role != Role::All => {
             return Err("--role api and --role worker are for several processes, which share their feeds in Redis: add [feed.redis] to the map, or run --role all".to_owned());
@@ -95,12 +111,12 @@ pub(crate) fn feed(args: Feed) -> Result<(), String> {
         db,
         store,
         work: WorkSettings::default(),
-        stars: StarSettings::default(),
         hook: config.hook,
         watch: Watch {
             statsd: config.statsd,
             slow: config.slow,
         },
+        stars: config.stars,
     };
     let runtime =
         tokio::runtime::Runtime::new().map_err(|e| format!("can't start the runtime: {e}"))?;

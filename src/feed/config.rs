@@ -10,6 +10,7 @@ use toml::de::{DeTable, DeValue};
 use super::FEED_MOST;
 use super::hook::HookConfig;
 use super::slow::SlowConfig;
+use super::stars::StarSettings;
 use super::statsd::StatsdConfig;
 use super::store::{MemoryLimits, PARTITIONS};
 use crate::shardmap::{At, Entry, Fault, Faults, Secret, Section, nearest};
@@ -29,6 +30,8 @@ pub struct FeedConfig {
     pub statsd: Option<StatsdConfig>,
     /// Where requests that take too long are kept.
     pub slow: Option<SlowConfig>,
+    /// `[feed.stars]`
+    pub stars: StarSettings,
 }
 
 /// Which store, and how.
@@ -116,6 +119,7 @@ impl FeedConfig {
         let hook = HookConfig::read(section.section("hook"));
         let statsd = StatsdConfig::read(section.section("statsd"));
         let slow = SlowConfig::read(section.section("slow"));
+        let stars = stars(section.section("stars"));
         section.finish();
         Some(FeedConfig {
             listen: listen.map(|a| a.value),
@@ -124,6 +128,7 @@ impl FeedConfig {
             hook,
             statsd,
             slow,
+            stars,
         })
     }
 }
@@ -153,6 +158,16 @@ fn memory(mut section: Section<'_, '_>) -> MemoryLimits {
     };
     section.finish();
     limits
+}
+
+fn stars(mut section: Section<'_, '_>) -> StarSettings {
+    let stars = StarSettings {
+        threshold: section.count("followers", 1..=u32::MAX, 100_000).into(),
+        lowest: section.count("lowest", 1..=u32::MAX, 10_000).into(),
+        ..StarSettings::default()
+    };
+    section.finish();
+    stars
 }
 
 impl RedisConfig {
@@ -454,6 +469,11 @@ r2 = "redis://10.0.0.8"
         assert_eq!(
             config.listen,
             Some(SocketAddr::from(([127, 0, 0, 1], 6480)))
+        );
+        let (shown_stars, stars) = (config.stars, StarSettings::default());
+        assert_eq!(
+            (shown_stars.threshold, shown_stars.lowest),
+            (stars.threshold, stars.lowest)
         );
         let StoreConfig::Redis(redis) = config.store else {
             panic!("[feed.redis] is shown: {shown:#?}");

@@ -47,11 +47,15 @@ pub mod stars;
 pub mod statsd;
 pub mod store;
 mod sweep;
+pub mod verify;
 
 pub use objects::Object;
 
 /// The SQL of the feed's tables, for `presplit provision`.
 pub const SCHEMA: &str = include_str!("schema.sql");
+
+/// What `[tables]` of the map says of them.
+pub const TABLES: &str = "media = { ids = [\"id\"] }\nstars = { kind = \"reference\" }";
 
 /// The most ids that a feed holds.
 pub const FEED_MOST: usize = 800;

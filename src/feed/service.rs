@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{IntCounterVec, Opts};
@@ -23,6 +24,7 @@ use super::slow::{SlowConfig, SlowLog};
 use super::stars::{StarSettings, Stars};
 use super::statsd::{Statsd, StatsdConfig};
 use super::store::Store;
+use super::verify::{self, Sampler, Verifier};
 use crate::shardmap::Secret;
 
 /// What a process does.
@@ -140,7 +142,10 @@ impl Service {
                 if let Some(statsd) = statsd {
                     done.lag.tell(statsd);
                 }
-                let counted: [Box<dyn Collector>; 3] = [
+                let sampler = Sampler::new(Verifier::new(calls.clone(), store.clone()));
+                let sampler = sampler.map_err(|e| failed(&e))?;
+                let counted: [Box<dyn Collector>; 4] = [
+                    Box::new(sampler.seen()),
                     Box::new(done.lag.clone()),
                     done.depth.collector(),
                     Box::new(WorkersDone::new(done).map_err(|e| failed(&e))?),
@@ -148,6 +153,7 @@ impl Service {
                 for counted in counted {
                     metrics.registry.register(counted).map_err(|e| failed(&e))?;
                 }
+                tasks.spawn(sampler.run(verify::EVERY));
                 Some(workers)
             }
         };
@@ -182,16 +188,30 @@ impl Service {
         self.listener.local_addr()
     }
 
+    /// What its calls share, for whoever is in the same process.
+    pub fn app(&self) -> &App {
+        &self.app
+    }
+
     /// Answers until it is to stop; calls under way come to their end, rows that workers have taken go to others when their leases
     /// run out.
     ///
     /// # Errors
     /// The listener failed.
     pub async fn run(self) -> std::io::Result<()> {
+        self.run_beside(Router::new()).await
+    }
+
+    /// As [`Service::run`], with other routes beside the API's.
+    ///
+    /// # Errors
+    /// The listener failed.
+    pub async fn run_beside(self, others: Router) -> std::io::Result<()> {
         let router = match self.role {
             Role::Worker => api::open_router(self.app.clone()),
             Role::Api | Role::All => api::router(self.app.clone()),
         };
+        let router = router.merge(others);
         api::serve(router, self.listener, self.app.stop.clone(), DRAIN).await
     }
 }

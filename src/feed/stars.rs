@@ -82,6 +82,15 @@ pub struct Star {
 }
 
 impl Star {
+    /// Readers may have to pull this media: as far as they pull, which is further than the row says.
+    pub(super) fn may_pull(&self, media: MediaId) -> bool {
+        let slack = (SLACK_MS as i64) << (id::SHARD_BITS + id::SEQUENCE_BITS);
+        self.pull_from.saturating_sub(slack) <= media
+            && self
+                .pull_to
+                .is_none_or(|to| media < to.saturating_add(slack))
+    }
+
     fn pulls(&self, media: MediaId) -> bool {
         self.pull_from <= media && self.pull_to.is_none_or(|to| media < to)
     }

@@ -10,6 +10,7 @@ use super::context::{Schema, Scratch, Statement, place};
 use super::errors::Fault;
 use crate::catalog::{SchemaPart, Snapshot, questions};
 use crate::route::Tables;
+use crate::wire::frame;
 
 /// The tables as an open block sees them.
 #[derive(Default)]
@@ -86,6 +87,12 @@ impl Session {
             Some((_, BlockTables::Own(_))) => false,
             _ => self.temporary.is_some() && self.is_own_schema_stale(),
         }
+    }
+
+    /// The same for the message at hand. A portal is what it is; the unnamed one would not outlive the reading.
+    pub(super) fn must_read_tables_for(&self, tag: u8) -> bool {
+        let kind = self.client.inbox.get(self.client.read + frame::HEADER);
+        self.must_read_tables() && !(tag == b'D' && kind == Some(&b'P'))
     }
 
     /// Reads the tables as the open block sees them: on each host that it has written on.

@@ -473,6 +473,9 @@ async fn operators_see_and_steer_it() {
         automatic
     );
     assert_eq!(api.does(200, "GET", "/v1/shed", None), automatic);
+    let equal = json!({ "equal": 1, "absent": 0, "differ": [] });
+    let which = json!({ "users": [user.to_string()] });
+    assert_eq!(api.does(200, "POST", "/v1/verify", Some(which)), equal);
     let metrics = api.with("GET", "/metrics", &[], None).body;
     for line in [
         "presplit_feed_posts_total 60",
@@ -489,6 +492,7 @@ async fn operators_see_and_steer_it() {
         "presplit_feed_outbox_rows_total",
         "presplit_feed_deliveries_total",
         "presplit_feed_build_seconds_count",
+        "presplit_feed_verified_total",
     ] {
         assert!(metrics.contains(name), "no {name} in\n{metrics}");
     }

@@ -1,6 +1,6 @@
 //! HTTP as a program without a library speaks it, the real binary that answers, and what its OpenAPI description says of an answer.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -38,10 +38,19 @@ pub fn call(
     headers: &[(&str, &str)],
     body: Option<&str>,
 ) -> Answer {
-    let mut stream = TcpStream::connect(at).unwrap();
-    stream
-        .set_read_timeout(Some(Duration::from_secs(30)))
-        .unwrap();
+    try_call(at, method, path, headers, body).unwrap_or_else(|e| panic!("{method} {path}: {e}"))
+}
+
+/// [`call`] of a service that may be gone, or go away in the middle.
+pub fn try_call(
+    at: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Option<&str>,
+) -> io::Result<Answer> {
+    let mut stream = TcpStream::connect(at)?;
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
     let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n");
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
@@ -56,15 +65,14 @@ pub fn call(
         head.push_str(&format!("Content-Length: {}\r\n", body.len()));
     }
     head.push_str("\r\n");
-    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(head.as_bytes())?;
     // A body that is too large need not be read to its end by the server.
     let _ = stream.write_all(body.unwrap_or_default().as_bytes());
     let mut bytes = Vec::new();
     let _ = stream.read_to_end(&mut bytes);
     let text = String::from_utf8(bytes).unwrap();
-    let (head, body) = text
-        .split_once("\r\n\r\n")
-        .unwrap_or_else(|| panic!("{method} {path}: no answer: {text:?}"));
+    let cut_off = || io::Error::other(format!("no whole answer: {text:?}"));
+    let (head, body) = text.split_once("\r\n\r\n").ok_or_else(cut_off)?;
     let mut lines = head.lines();
     let status = lines
         .next()
@@ -83,10 +91,12 @@ pub fn call(
         headers,
         body: body.to_owned(),
     };
-    if let Some(length) = answer.header("content-length") {
-        assert_eq!(length.parse(), Ok(body.len()));
+    if let Some(length) = answer.header("content-length")
+        && length.parse() != Ok(body.len())
+    {
+        return Err(cut_off());
     }
-    answer
+    Ok(answer)
 }
 
 /// A real `presplit feed` process.
@@ -136,6 +146,13 @@ impl Service {
             .args([format!("-{name}"), pid])
             .status();
         assert!(sent.unwrap().success());
+    }
+
+    /// Kills it with -9 and returns all that it has said.
+    pub fn kill(mut self) -> String {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.log.lock().unwrap().clone()
     }
 
     /// SIGTERM, and how it ended.

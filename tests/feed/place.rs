@@ -16,7 +16,7 @@ use presplit::feed::page::Page;
 use presplit::feed::post;
 use presplit::feed::read::Reader;
 use presplit::feed::store::{
-    Building, Cached, Dump, Ids, MemoryLimits, MemoryStore, Pushed, Span, Store, StoreFault,
+    Building, Cached, Dump, Ids, MemoryLimits, MemoryStore, Pushed, Span, Store, StoreFault, Walk,
 };
 use presplit::feed::{MediaId, SCHEMA, UserId};
 use presplit::ops::provision::{self, Options};
@@ -209,6 +209,10 @@ impl Store for Faulty {
     async fn tombstone(&self, id: MediaId) -> Result<(), StoreFault> {
         self.called("tombstone").await?;
         self.inner.tombstone(id).await
+    }
+    async fn walk(&self, from: Walk) -> Result<(Vec<UserId>, Option<Walk>), StoreFault> {
+        self.called("walk").await?;
+        self.inner.walk(from).await
     }
     async fn dump(&self, feed: UserId) -> Result<Option<Dump>, StoreFault> {
         self.called("dump").await?;

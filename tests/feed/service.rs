@@ -10,7 +10,7 @@ use presplit::feed::db::{Db, DbSettings};
 use presplit::feed::fanout::{WorkSettings, Workers};
 use presplit::feed::stars::{StarSettings, Stars};
 use presplit::feed::store::{
-    Building, Cached, Dump, Ids, MemoryLimits, MemoryStore, Pushed, Span, Store, StoreFault,
+    Building, Cached, Dump, Ids, MemoryLimits, MemoryStore, Pushed, Span, Store, StoreFault, Walk,
 };
 use presplit::feed::{MediaId, SCHEMA, UserId};
 use presplit::ops::provision::{self, Options};
@@ -227,6 +227,10 @@ impl Store for Trouble {
     async fn tombstone(&self, id: MediaId) -> Result<(), StoreFault> {
         self.check()?;
         self.inner.tombstone(id).await
+    }
+
+    async fn walk(&self, from: Walk) -> Result<(Vec<UserId>, Option<Walk>), StoreFault> {
+        self.inner.walk(from).await
     }
 
     async fn dump(&self, feed: UserId) -> Result<Option<Dump>, StoreFault> {

@@ -8,6 +8,7 @@ mod pages;
 pub mod problem;
 mod service;
 mod types;
+mod verify;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -199,6 +200,7 @@ fn routes() -> Vec<Route> {
             "set_state",
             put(graph::set_state),
         ),
+        (M::POST, "/v1/verify", "verify", post(verify::verify)),
         (M::GET, "/v1/shed", "shed", get(service::shed)),
         (M::PUT, "/v1/shed", "set_shed", put(service::set_shed)),
     ]

@@ -3,7 +3,7 @@
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::{graph, media, pages, service};
+use super::{graph, media, pages, service, verify};
 
 /// All of the API.
 #[derive(OpenApi)]
@@ -19,7 +19,7 @@ use super::{graph, media, pages, service};
         graph::follow, graph::unfollow, graph::accept, graph::decline, graph::block, graph::unblock, graph::mute, graph::unmute,
         graph::follow_all, graph::following, graph::followers, graph::requests, graph::blocked, graph::relations, graph::counts,
         graph::state, graph::set_state,
-        service::health, service::metrics, service::shed, service::set_shed, service::favicon, service::openapi,
+        verify::verify, service::health, service::metrics, service::shed, service::set_shed, service::favicon, service::openapi,
     ),
     modifiers(&Tokens),
     security(("token" = []))

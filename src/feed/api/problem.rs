@@ -39,6 +39,8 @@ pub enum Code {
     Overloaded,
     /// Postgres can't be asked at present.
     PostgresUnavailable,
+    /// The store can't be asked at present, and what is asked is about it.
+    StoreUnavailable,
     /// It took too long.
     Timeout,
     /// A fault of the service.
@@ -99,6 +101,11 @@ impl Code {
                 "overloaded",
                 StatusCode::SERVICE_UNAVAILABLE,
                 "Too many requests are under way",
+            ),
+            Code::StoreUnavailable => (
+                "store_unavailable",
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The store can't be asked at present",
             ),
             Code::PostgresUnavailable => (
                 "postgres_unavailable",

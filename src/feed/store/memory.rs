@@ -12,7 +12,7 @@ use quick_cache::sync::Cache;
 
 use super::{
     Building, Cached, Dump, FEED_LIFE, Ids, OBJECT_LIFE, PUT_WITHIN, Pushed, Span, Store,
-    StoreFault, TOMBSTONE_LIFE,
+    StoreFault, TOMBSTONE_LIFE, Walk,
 };
 use crate::feed::{FEED_MOST, MediaId, UserId};
 
@@ -406,6 +406,16 @@ impl Store for MemoryStore {
             ids: feed.ids.iter().rev().copied().collect(),
             trimmed: feed.trimmed,
         }))
+    }
+
+    async fn walk(&self, from: Walk) -> Result<(Vec<UserId>, Option<Walk>), StoreFault> {
+        let users = match self.parts.get(from.part) {
+            Some(part) => lock(part).feeds.keys().copied().collect(),
+            None => Vec::new(),
+        };
+        let part = from.part + 1;
+        let next = (part < self.parts.len()).then_some(Walk { part, at: 0 });
+        Ok((users, next))
     }
 }
 

@@ -134,6 +134,15 @@ pub struct Dump {
     pub trimmed: MediaId,
 }
 
+/// How far a walk over all feeds has come; the default is its beginning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Walk {
+    /// The part of the store that is walked over.
+    part: usize,
+    /// Where in it.
+    at: u64,
+}
+
 /// Feeds and cached objects. Every method may be repeated after a failure.
 ///
 /// A feed is *absent*, *building* or *complete*. Pushes reach feeds that are building or complete; reads only complete ones. Any
@@ -185,4 +194,8 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// For `feed verify`: a feed, complete or building. `None`: absent.
     async fn dump(&self, feed: UserId) -> Result<Option<Dump>, StoreFault>;
+
+    /// For `feed verify`: some feeds, maybe none, and where the walk goes on; `None`: it is over. A feed that is there from its
+    /// beginning to its end comes up at least once, others may.
+    async fn walk(&self, from: Walk) -> Result<(Vec<UserId>, Option<Walk>), StoreFault>;
 }

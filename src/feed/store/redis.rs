@@ -29,7 +29,7 @@ use self::replicas::Replicas;
 use self::scripts::{Scripts, call};
 use super::{
     Building, Cached, Dump, FEED_LIFE, Ids, OBJECT_LIFE, PUT_WITHIN, Pushed, Span, Store,
-    StoreFault, TOMBSTONE_LIFE,
+    StoreFault, TOMBSTONE_LIFE, Walk,
 };
 use crate::feed::config::RedisConfig;
 use crate::feed::{MediaId, UserId};
@@ -414,6 +414,23 @@ impl Store for RedisStore {
             ids,
             trimmed: from.saturating_sub(1),
         }))
+    }
+
+    async fn walk(&self, from: Walk) -> Result<(Vec<UserId>, Option<Walk>), StoreFault> {
+        let Some(node) = self.nodes.get(from.part) else {
+            return Ok((Vec::new(), None));
+        };
+        let scan = |_: &Run| {
+            let mut scan = cmd("SCAN");
+            scan.arg(from.at).arg("MATCH").arg(keys::FEEDS);
+            scan.arg("COUNT").arg(FEEDS_PER_CALL);
+            scan
+        };
+        let (at, found): (u64, Vec<Vec<u8>>) = node.call(Lane::Quick, scan).await?;
+        let part = from.part + usize::from(at == 0);
+        let users = found.iter().filter_map(|key| keys::user_of(key));
+        let next = (part < self.nodes.len()).then_some(Walk { part, at });
+        Ok((users.collect(), next))
     }
 }
 

@@ -34,6 +34,16 @@ pub(super) fn feed(user: UserId) -> Vec<u8> {
     key('f', user)
 }
 
+/// What SCAN finds all feeds by.
+pub(super) const FEEDS: &str = "f{*}:*";
+
+/// Whose feed it is. `None`: the key is none of ours.
+pub(super) fn user_of(key: &[u8]) -> Option<UserId> {
+    let user = std::str::from_utf8(key).ok()?.rsplit_once(':')?.1;
+    let user = user.parse().ok()?;
+    (feed(user) == key).then_some(user)
+}
+
 /// `o{17}:42`
 pub(super) fn object(id: MediaId) -> Vec<u8> {
     key('o', id)
@@ -70,6 +80,10 @@ mod tests {
         let found: Vec<u8> = users.into_iter().map(partition).collect();
         assert_eq!(found, [0, 229, 138, 37, 34, 248, 189, 123]);
         assert_eq!(feed(-5), format!("f{{{}}}:-5", partition(-5)).into_bytes());
+        assert_eq!(user_of(&feed(-5)), Some(-5));
+        for other in ["o{34}:42", "f{1}:42", "f{34}:x", "feed:epoch", "f{34}:042"] {
+            assert_eq!(user_of(other.as_bytes()), None, "{other}");
+        }
         let mut counts = [0; PARTITIONS];
         for user in 0..256_000 {
             counts[partition(user) as usize] += 1;

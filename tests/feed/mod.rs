@@ -6,6 +6,7 @@ mod command;
 mod graph;
 mod hook;
 pub mod http;
+mod keep;
 mod kill;
 mod model;
 mod place;

@@ -74,6 +74,14 @@ impl Redis {
             .unwrap()
     }
 
+    /// As [`Redis::ask`], whatever it says.
+    pub fn tell(&self, words: &[&str]) {
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        let client = redis::Client::open(self.url()).unwrap();
+        let _: redis::RedisResult<()> = command.query(&mut client.get_connection().unwrap());
+    }
+
     pub fn pid(&self) -> u32 {
         self.server.as_ref().expect("it runs").server.id()
     }

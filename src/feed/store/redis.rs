@@ -417,7 +417,8 @@ impl Store for RedisStore {
     }
 
     async fn walk(&self, from: Walk) -> Result<(Vec<UserId>, Option<Walk>), StoreFault> {
-        let Some(node) = self.nodes.get(from.part) else {
+        let nodes = self.places.nodes().await?;
+        let Some(node) = nodes.get(from.part) else {
             return Ok((Vec::new(), None));
         };
         let scan = |_: &Run| {
@@ -429,7 +430,7 @@ impl Store for RedisStore {
         let (at, found): (u64, Vec<Vec<u8>>) = node.call(Lane::Quick, scan).await?;
         let part = from.part + usize::from(at == 0);
         let users = found.iter().filter_map(|key| keys::user_of(key));
-        let next = (part < self.nodes.len()).then_some(Walk { part, at });
+        let next = (part < nodes.len()).then_some(Walk { part, at });
         Ok((users.collect(), next))
     }
 }

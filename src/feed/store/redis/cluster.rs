@@ -113,6 +113,14 @@ impl Cluster {
             .ok_or_else(|| failed(format!("no node has partition {partition}")))
     }
 
+    /// All that have any partition, by their addresses.
+    pub(super) async fn nodes(&self) -> Result<Vec<Arc<Node>>, StoreFault> {
+        let owners = self.owners().await?;
+        let mut nodes: Vec<_> = owners.nodes.iter().collect();
+        nodes.sort_by_key(|(at, _)| *at);
+        Ok(nodes.into_iter().map(|(_, node)| node.clone()).collect())
+    }
+
     async fn owners(&self) -> Result<Arc<Owners>, StoreFault> {
         let idle = {
             let mut known = self.known();

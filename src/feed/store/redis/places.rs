@@ -41,6 +41,14 @@ impl Places {
         }
     }
 
+    /// Those that hold anything, always in the same order; of a cluster that changes, what was moved is absent in any case.
+    pub(super) async fn nodes(&self) -> Result<Vec<Arc<Node>>, StoreFault> {
+        match self {
+            Places::Written(places, _) => Ok(places.iter().map(|p| p.node.clone()).collect()),
+            Places::Cluster(cluster) => cluster.nodes().await,
+        }
+    }
+
     /// The places of these ids, each with where its ids stand among them.
     pub(super) async fn by_place(
         &self,

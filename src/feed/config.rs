@@ -248,7 +248,7 @@ r2 = "redis://10.0.0.8"
         let cases: &[(&str, &str, &[&str])] = &[
             ("http://10.0.0.9/x", "10.0.0.9/x", &["f:2:7: [feed.hook] url: is no url -- write as "]),
             ("http://", "ftp://", &["f:2:7: [feed.hook] url: is neither"]),
-            ("secret = \"${PW}\"\n", "", &["f:1:1: [feed.hook] secret: is missing -- add secret = "]),
+            ("secret = \"${PW}\"\n", "", &["f:1:7: [feed.hook] secret: is missing -- add secret = "]),
             ("\"${PW}\"", "\"\"", &["f:3:10: [feed.hook] secret: is empty, so anyone could sign"]),
             ("[\"post\"]", "[\"posts\"]", &["f:4:11: [feed.hook] events: there are no events \"posts\" -- write \"post\""]),
             ("localhost:8125", "localhost", &["f:6:11: [feed.statsd] address: \"localhost\" is no address"]),
@@ -314,7 +314,7 @@ r2 = "redis://10.0.0.8"
             ("\"128-255\"", "x", &["f:9:1: [feed.redis.partitions] x: is no range of partitions"]),
             ("redis://10.0.0.8", "rediss://10.0.0.8", &["f:6:6: [feed.redis.nodes] r2: "]),
             ("redis://10.0.0.8", "http://10.0.0.8", &["f:6:6: [feed.redis.nodes] r2: is no url of a Redis"]),
-            ("\"redis://10.0.0.8\"", "{ url = \"redis://a\", replicas = [\"b\"] }", &["f:6:41: [feed.redis.nodes.r2] replicas: is no url of a Redis"]),
+            ("\"redis://10.0.0.8\"", "{ url = \"redis://a\", replicas = [\"b\"] }", &["f:6:39: [feed.redis.nodes.r2] replicas: is no url of a Redis"]),
             ("\"redis://10.0.0.8\"", "{ urls = \"redis://a\" }", &["f:6:1: [feed.redis.nodes.r2] url: is missing", "f:6:8: [feed.redis.nodes.r2] urls: unknown key -- did you mean url?"]),
             ("${PW}", "${NO}", &["f:5:6: [feed.redis.nodes] r1: the environment variable NO is not set"]),
             ("limit = \"50ms\"", "limit = \"0ms\"\nlimits = 5", &["f:3:9: [feed.redis] limit: \"0ms\" is no duration", "f:4:1: [feed.redis] limits: unknown key -- did you mean limit?"]),

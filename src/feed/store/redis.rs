@@ -85,11 +85,10 @@ impl RedisStore {
         }
         let places = match config.cluster.is_empty() {
             true => Places::Written(places, config.partitions.clone()),
-            false => Places::Cluster(Cluster::new(
-                &config.cluster,
-                config.limit,
-                scripts.clone(),
-            )?),
+            false => {
+                let cluster = Cluster::new(&config.cluster, config.limit, scripts.clone())?;
+                Places::Cluster(Box::new(cluster))
+            }
         };
         Ok(RedisStore {
             places,

@@ -23,7 +23,7 @@ pub(super) struct Place {
 pub(super) enum Places {
     /// As the settings say: the nodes, and the node of each partition.
     Written(Vec<Place>, Box<[u16; PARTITIONS]>),
-    Cluster(Cluster),
+    Cluster(Box<Cluster>),
 }
 
 impl Places {

@@ -21,6 +21,7 @@
 //!   `follow_in` is found when the list is built; one that comes behind is pushed.
 
 pub mod ahead;
+mod alone;
 pub mod api;
 mod build;
 pub mod config;
@@ -31,6 +32,7 @@ pub mod fanout;
 mod gate;
 pub mod graph;
 pub mod hook;
+pub mod keep;
 mod lag;
 pub mod metrics;
 mod newest;

@@ -2,15 +2,18 @@
 
 mod ahead;
 mod api;
+mod cluster;
 mod command;
 mod graph;
 mod hook;
 pub mod http;
+mod keep;
 mod kill;
 mod model;
 mod place;
 mod random_reading;
 mod reading;
+mod replicas;
 mod service;
 mod store;
 mod verify;

@@ -152,6 +152,11 @@ pub struct Walk {
 /// that are newer than [`Dump::trimmed`], but for those that were removed.
 #[async_trait::async_trait]
 pub trait Store: Send + Sync + fmt::Debug {
+    /// Other processes see the same feeds.
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     /// Adds the id to these feeds, each at its place, unless it is there; trims each to [`super::FEED_MOST`]. An id that is older than
     /// all of a feed that is or was full is not added: there may have been newer ones that were trimmed, and it would have a gap.
     async fn push(&self, id: MediaId, feeds: &[UserId]) -> Result<Pushed, StoreFault>;

@@ -205,7 +205,7 @@ fn id_of(value: &Value) -> i64 {
     value.as_str().unwrap().parse().unwrap()
 }
 
-fn media_of(page: &Value) -> Vec<(MediaId, UserId)> {
+pub fn media_of(page: &Value) -> Vec<(MediaId, UserId)> {
     let media = page["media"].as_array().unwrap();
     media
         .iter()

@@ -3,6 +3,8 @@
 
 mod clients;
 mod crowd;
+mod emptied;
+mod trouble;
 mod world;
 
 use std::collections::{HashMap, HashSet};
@@ -12,14 +14,12 @@ use std::time::{Duration, Instant};
 
 use presplit::feed::store::RedisStore;
 use presplit::feed::{FEED_MOST, MediaId, UserId};
-use rand::Rng as _;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
-use rand::seq::SliceRandom as _;
 
 use clients::{ACTORS, Actor, App, Book};
 use crowd::Crowd;
-use world::{APIS, BIG, CROWD, Edges, HOSTS, MANY, USERS, WORKERS, World};
+use world::{BIG, CROWD, Edges, MANY, USERS, World};
 
 /// A row of a worker that was killed is free again after 15 seconds; pushing to very many takes its time.
 const QUIET_WITHIN: Duration = Duration::from_secs(300);
@@ -27,114 +27,6 @@ const QUIET_WITHIN: Duration = Duration::from_secs(300);
 const LOOKED_AT: usize = 300;
 /// Feeds verified at a time, of all.
 const VERIFIED: &str = "5000";
-
-#[derive(Clone, Copy, Debug)]
-enum Kind {
-    Api,
-    Worker,
-    AllWorkers,
-    Redis,
-    Host,
-    Proxy,
-    HostAndWorker,
-    RedisAndApi,
-}
-use Kind::*;
-
-/// Redis seldom, and only in the first half: the longer feeds live, the more there is to be wrong with them.
-const DECK: [Kind; 12] = [
-    Api,
-    Api,
-    Worker,
-    Worker,
-    Worker,
-    AllWorkers,
-    Redis,
-    Host,
-    Host,
-    Proxy,
-    HostAndWorker,
-    RedisAndApi,
-];
-
-/// Until the time is up; all is up again behind it.
-fn trouble(world: &mut World, book: &Book, time: Duration, rng: &mut StdRng) {
-    let began = Instant::now();
-    let until = began + time;
-    let mut deck = Vec::new();
-    let pause = |rng: &mut StdRng, most: u64| {
-        std::thread::sleep(Duration::from_millis(rng.random_range(200..most)));
-    };
-    loop {
-        pause(rng, 3000);
-        if Instant::now() >= until || book.is_over() {
-            return;
-        }
-        if deck.is_empty() {
-            deck = DECK.to_vec();
-            deck.shuffle(rng);
-        }
-        let kind = deck.pop().unwrap();
-        if matches!(kind, Redis | RedisAndApi) && began.elapsed() > time / 2 {
-            continue;
-        }
-        book.count(&format!("x {kind:?} killed"));
-        let (api, worker, host) = (
-            rng.random_range(0..APIS),
-            rng.random_range(0..WORKERS),
-            rng.random_range(0..HOSTS),
-        );
-        let down = Duration::from_millis(rng.random_range(0..800));
-        match kind {
-            Api => {
-                world.kill_api(api);
-                std::thread::sleep(down);
-                world.start_api(api);
-            }
-            Worker => {
-                world.kill_worker(worker);
-                std::thread::sleep(down);
-                world.start_worker(worker);
-            }
-            AllWorkers => {
-                (0..WORKERS).for_each(|n| world.kill_worker(n));
-                std::thread::sleep(down);
-                (0..WORKERS).for_each(|n| world.start_worker(n));
-            }
-            Redis => {
-                world.redis.kill();
-                std::thread::sleep(down);
-                world.redis.start();
-            }
-            Host => {
-                world.hosts.clusters[host].kill();
-                std::thread::sleep(down);
-                world.hosts.clusters[host].start();
-            }
-            Proxy => {
-                world.kill_proxy();
-                std::thread::sleep(down);
-                world.start_proxy();
-            }
-            HostAndWorker => {
-                world.hosts.clusters[host].kill();
-                world.kill_worker(worker);
-                std::thread::sleep(down);
-                world.start_worker(worker);
-                pause(rng, 600);
-                world.hosts.clusters[host].start();
-            }
-            RedisAndApi => {
-                world.kill_api(api);
-                world.redis.kill();
-                std::thread::sleep(down);
-                world.start_api(api);
-                pause(rng, 600);
-                world.redis.start();
-            }
-        }
-    }
-}
 
 /// All that was to be done is done: how long that took.
 async fn quiet(world: &World) -> Duration {
@@ -243,8 +135,10 @@ fn run(scale: &Scale) {
     for round in 0..scale.rounds {
         book.stop.store(false, Ordering::Relaxed);
         // The star is one in every other round.
-        let followers = if round % 2 == 0 { MANY } else { 1 };
-        runtime.block_on(world.count_star(followers));
+        match round % 2 {
+            0 => runtime.block_on(world.count_star(MANY)),
+            _ => runtime.block_on(world.end_star()),
+        }
         let seed = scale.seed.wrapping_mul(1000) + u64::from(round) * 100;
         let mut of_actor: Vec<Edges> = vec![Edges::new(); ACTORS];
         for (user, targets) in edges.drain() {
@@ -271,7 +165,7 @@ fn run(scale: &Scale) {
             let build = crowd.build(&book, StdRng::seed_from_u64(seed + 50));
             let handle = runtime.handle();
             scope.spawn(move || handle.block_on(build));
-            trouble(&mut world, &book, scale.time, &mut rng);
+            trouble::make(&mut world, &book, scale.time, &mut rng);
             book.stop.store(true, Ordering::Relaxed);
             for actor in actors {
                 edges.extend(actor.join().unwrap());
@@ -289,6 +183,7 @@ fn run(scale: &Scale) {
             "round {round}: quiet after {took:?}, {:?} since it began",
             began.elapsed()
         );
+        assert_eq!(runtime.block_on(world.has_star()), round % 2 == 0);
         let mut faults = world.faults();
         faults.extend(runtime.block_on(durable(&world, &book)));
         // First what feeds there are, then those that the reads make.

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use presplit::feed::db::{Db, DbSettings};
+use presplit::feed::stars::{StarSettings, Stars};
 use presplit::feed::{SCHEMA, UserId};
 use presplit::ops::cluster::free_port;
 use presplit::ops::provision::{self, Options};
@@ -176,6 +178,7 @@ impl World {
     }
 
     pub fn kill_worker(&mut self, n: usize) {
+        self.thaw_worker(n);
         if let Some(service) = self.workers[n].take() {
             self.note(&service);
             self.read_log(&service.kill());
@@ -185,6 +188,26 @@ impl World {
     pub fn kill_proxy(&mut self) {
         if let Some(proxy) = self.proxy.take() {
             self.read_log(&proxy.kill());
+        }
+    }
+
+    pub fn signal_api(&self, n: usize, signal: &str) {
+        if let Some(service) = &self.apis[n] {
+            service.signal(signal);
+        }
+    }
+
+    /// Until it is thawed, or killed.
+    pub fn freeze_worker(&self, n: usize) {
+        if let Some(service) = &self.workers[n] {
+            service.signal("STOP");
+        }
+    }
+
+    /// No-op if it is not frozen.
+    pub fn thaw_worker(&self, n: usize) {
+        if let Some(service) = &self.workers[n] {
+            service.signal("CONT");
         }
     }
 
@@ -253,6 +276,29 @@ impl World {
             }
         }
         sum
+    }
+
+    /// Whether posts of [`STAR`] are pulled from some time on.
+    pub async fn has_star(&self) -> bool {
+        let sql = format!("SELECT count(*) FROM stars WHERE author = {STAR} AND pull_to IS NULL");
+        let row = self.hosts.client(0).await.query_one(&sql, &[]).await;
+        row.unwrap().get::<_, i64>(0) == 1
+    }
+
+    /// Says that [`STAR`] has hardly a follower, and looks at stars again as workers do that live for longer.
+    pub async fn end_star(&self) {
+        self.count_star(1).await;
+        let settings = DbSettings {
+            url: self.url(),
+            ..DbSettings::default()
+        };
+        let stars = StarSettings {
+            threshold: THRESHOLD as u64,
+            ..StarSettings::default()
+        };
+        let stars = Stars::new(Db::new(&settings).unwrap(), stars);
+        assert_eq!(stars.review().await.unwrap(), 1);
+        assert!(!self.has_star().await);
     }
 
     /// Says how many followers the star has, in the counter that workers go by.

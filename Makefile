@@ -8,6 +8,7 @@
 #           make transcript [TRANSCRIPT_STREAMS=10000] [TRANSCRIPT_SEED=1]
 #           make feedkill [FEED_KILL_SECONDS=180] [FEED_KILL_SEED=1]
 #           make scanner [MUTATIONS=1000000]
+#           make page
 #
 # What a Debian or Ubuntu lacks is installed, what can't be installed is named (.ci/need). Rust comes from rustup.rs.
 
@@ -23,7 +24,7 @@ COMPILED := libpq:libpq-dev php:php-cli php-pgsql:php-pgsql go:golang-go lib-pq:
 	pgx:golang-github-jackc-pgx-v4-dev javac:default-jdk-headless pgjdbc:libpostgresql-jdbc-java
 DRIVERS ?= all
 
-.PHONY: demo test drivers differential transcript leak bank state feedkill scanner bench fmt lint
+.PHONY: demo test drivers differential transcript leak bank state feedkill scanner page bench fmt lint
 
 demo:
 	@.ci/need $(BASE)
@@ -78,6 +79,11 @@ state:
 feedkill:
 	@.ci/need $(BASE) redis-server:redis-server
 	cargo test --test tests -- --ignored --exact --nocapture feed::kill::nothing_is_lost_whatever_is_killed_for_minutes
+
+# The demo's page as a person uses it, in Chromium, which `make test` does not install. Pictures of it: target/page/*.png
+page:
+	@.ci/need $(BASE) chromium:chromium fonts:fonts-liberation
+	cargo test --test tests -- page::
 
 bench:
 	@.ci/need $(BASE) pgbouncer:pgbouncer

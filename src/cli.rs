@@ -1,5 +1,6 @@
 //! Flags and subcommands, and what they print. Exit code 0: done; 1: it could not be done, or a check failed; 2: bad flags.
 
+mod demo;
 mod feed;
 
 use std::io::{IsTerminal, Read, Write};
@@ -8,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use presplit::ops::demo::{self, Demo};
 use presplit::ops::{doctor, explain, health, provision};
 use presplit::proxy::Proxy;
 use presplit::route::Tables;
@@ -42,8 +42,9 @@ enum Command {
     Health(Health),
     /// Runs the feed service until SIGTERM or Ctrl-C: posts over HTTP, feeds of all followers. `feed schema` prints its tables.
     Feed(feed::Feed),
-    /// Starts two private Postgres clusters with a small app's tables and the proxy in front. Ctrl-C stops all of it.
-    Demo(DemoArgs),
+    /// Starts two private Postgres clusters with a small app's tables, the proxy in front, and the feed service with a page to try
+    /// it on. Ctrl-C stops all of it.
+    Demo(demo::DemoArgs),
 }
 
 /// The shard map to work with.
@@ -161,16 +162,6 @@ struct Health {
     url: Option<String>,
 }
 
-#[derive(Args)]
-struct DemoArgs {
-    /// Where map, logs and data go. An earlier demo's are cleared away.
-    #[arg(long, value_name = "DIR", default_value = ".demo")]
-    dir: PathBuf,
-    /// The proxy's port on 127.0.0.1; its HTTP takes the next one, the hosts those 9 and 10 above.
-    #[arg(long, default_value_t = 6432)]
-    port: u16,
-}
-
 /// Reads the flags and does what they say.
 pub(crate) fn main() -> ExitCode {
     let done = match Cli::parse().command {
@@ -186,7 +177,7 @@ pub(crate) fn main() -> ExitCode {
             }
         },
         Command::Feed(args) => feed::feed(args),
-        Command::Demo(args) => demo(args),
+        Command::Demo(args) => demo::demo(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -383,31 +374,6 @@ fn serve(args: &Serve) -> Result<(), String> {
     let stop = CancellationToken::new();
     runtime.spawn(follow_signals(map, stop.clone()));
     runtime.block_on(proxy.run(stop)).map_err(|e| e.to_string())
-}
-
-fn demo(args: DemoArgs) -> Result<(), String> {
-    log_to_stderr();
-    let runtime = runtime()?;
-    let options = demo::Options {
-        dir: args.dir,
-        port: args.port,
-    };
-    // A signal that comes before all is up ends this process, and with it the hosts.
-    let demo = runtime.block_on(Demo::start(options, |step| println!("{step}")))?;
-    let map_file = demo.map_file();
-    let map = MapHandle::open(&map_file).map_err(|faults| unusable(&map_file, &faults))?;
-    let proxy = Proxy::bind(map).map_err(|e| e.to_string())?;
-    println!("listening on {}", proxy.address());
-    println!("{}", demo.what_next());
-    let stop = CancellationToken::new();
-    runtime.spawn(stop_on_signals(stop.clone()));
-    runtime
-        .block_on(proxy.run(stop))
-        .map_err(|e| e.to_string())?;
-    demo.stop()?;
-    // The terminal may be gone by now.
-    let _ = writeln!(std::io::stdout(), "stopped the proxy and both hosts");
-    Ok(())
 }
 
 /// Ctrl-C, SIGTERM and the end of the terminal (SIGHUP) stop the demo or the feed service; a second one leaves at once.

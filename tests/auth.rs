@@ -1,7 +1,5 @@
 //! Who may come in, and as whom we go to the hosts.
 
-use std::time::Duration;
-
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Config, NoTls};
 
@@ -203,7 +201,10 @@ async fn protocol_versions_are_negotiated() {
         Raw::open(proxy.addr(), &cancel(&wrong[..8])).until(|_| false),
         ["EOF"]
     );
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    let sleepers = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+    // An answer is there only when what is to be passed on has been.
+    let asleep: i64 = direct.query_one(sleepers, &[]).await.unwrap().get(0);
+    assert_eq!(asleep, 1);
     assert_eq!(
         Raw::open(proxy.addr(), &cancel(&slow.key)).until(|_| false),
         ["EOF"]

@@ -10,7 +10,7 @@ use presplit::ops::cluster::free_port;
 use crate::support;
 
 /// Starts the demo and waits until it says that it runs. Its ports are `port` and those near it.
-fn start(dir: &Path, port: u16) -> Child {
+pub fn start(dir: &Path, port: u16) -> Child {
     let said = tempfile::NamedTempFile::new().unwrap();
     let mut demo = Command::new(env!("CARGO_BIN_EXE_presplit"))
         .args(["demo", "--port", &port.to_string(), "--dir"])
@@ -47,7 +47,7 @@ async fn photos_on(port: u16, schema: &str) -> i64 {
 /// Waits until nobody listens on the hosts' ports any more.
 fn wait_until_gone(port: u16) {
     let began = Instant::now();
-    while [port, port + 9, port + 10]
+    while [port, port + 9, port + 10, port + 48]
         .iter()
         .any(|port| std::net::TcpStream::connect(("127.0.0.1", *port)).is_ok())
     {

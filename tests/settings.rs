@@ -227,3 +227,33 @@ async fn settings_that_are_undone_with_a_transaction_are_brought_about_anew() {
     }
     assert!(!proxy.log().contains("not what it should be"));
 }
+
+/// What a batch sets for the next transaction is not for its own, also if its connection has been left so by another session.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_does_not_begin_with_what_it_sets_for_the_next_transaction() {
+    let hosts = Hosts::provisioned(2, 2).await;
+    hosts.write_map(&hosts.map_text(1, "").replace("pool = 10", "pool = 1"));
+    let proxy = Proxy::start(&hosts);
+    for (theirs, mine) in [("on", "on"), ("off", "on"), ("on", "off")] {
+        let (mut other, mut me) = (Raw::connect(proxy.addr()), Raw::connect(proxy.addr()));
+        let set = |value| format!("SET default_transaction_read_only = {value}");
+        me.query(&set(if mine == "on" { "off" } else { "on" }));
+        other.query(&set(theirs));
+        // The one host has the SET itself, too.
+        for user in [0, 1] {
+            let see = format!(
+                "SELECT current_setting('transaction_read_only'), count(*) FROM users WHERE id = {user}"
+            );
+            let first = me.query("SHOW default_transaction_read_only")[1].clone();
+            other.query(&see);
+            let batch = [pbe(&set(mine), &[]), pbe(&see, &[]), s()].concat();
+            let answer = me.ask(&batch, 1);
+            let before = format!("{first}|0");
+            assert!(answer.contains(&before), "{theirs} {mine}: {answer:?}");
+            assert_eq!(me.query(&see)[1], format!("D {mine}|0"));
+            assert_eq!(other.query(&see)[1], format!("D {theirs}|0"));
+            let other_way = if mine == "on" { "off" } else { "on" };
+            me.query(&set(other_way));
+        }
+    }
+}

@@ -31,6 +31,7 @@ mod lifecycle;
 mod lost;
 mod migrations;
 mod orm;
+mod page;
 mod pins;
 mod protocol;
 mod provision;

@@ -7,17 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, Subcommand, ValueEnum};
-use presplit::feed::SCHEMA;
 use presplit::feed::config::{self, FeedConfig, StoreConfig};
 use presplit::feed::db::DbSettings;
 use presplit::feed::fanout::WorkSettings;
-use presplit::feed::service::{Role, Service, Settings};
+use presplit::feed::service::{Role, Service, Settings, Watch};
 use presplit::feed::store::{MemoryStore, RedisStore, Store};
+use presplit::feed::{SCHEMA, TABLES};
 use presplit::shardmap::{Kind, ShardMap, render_faults};
 use tokio_util::sync::CancellationToken;
-
-/// What the feed's tables must be in the map.
-const TABLES: &str = "media = { ids = [\"id\"] }\nstars = { kind = \"reference\" }";
 
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -115,6 +112,11 @@ pub(crate) fn feed(args: Feed) -> Result<(), String> {
         store,
         work: WorkSettings::default(),
         stars: config.stars,
+        hook: config.hook,
+        watch: Watch {
+            statsd: config.statsd,
+            slow: config.slow,
+        },
     };
     let runtime =
         tokio::runtime::Runtime::new().map_err(|e| format!("can't start the runtime: {e}"))?;

@@ -10,6 +10,7 @@ use tokio::sync::Mutex as Turn;
 use super::db::{Fault, value};
 use super::page::horizon;
 use super::read::{List, ReadFault, Reader, StoreState};
+use super::slow::waiting;
 use super::store::Span;
 use super::{FEED_MOST, MediaId, UserId};
 
@@ -60,6 +61,7 @@ impl Reader {
         most: usize,
         store: &mut StoreState,
     ) -> Result<Option<List>, ReadFault> {
+        let _built = waiting("build", "the feed that the store does not have");
         let place = self.builds.place(user);
         let _turn = place.turn.lock().await;
         // Whoever had the turn before us may have built it.

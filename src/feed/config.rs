@@ -8,7 +8,10 @@ use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 use toml::de::DeTable;
 
 use super::FEED_MOST;
+use super::hook::HookConfig;
+use super::slow::SlowConfig;
 use super::stars::StarSettings;
+use super::statsd::StatsdConfig;
 use super::store::{MemoryLimits, PARTITIONS};
 use crate::shardmap::{At, Entry, Fault, Faults, Secret, Section, nearest};
 
@@ -23,6 +26,12 @@ pub struct FeedConfig {
     pub store: StoreConfig,
     /// `[feed.stars]`
     pub stars: StarSettings,
+    /// Whom to tell of what is written.
+    pub hook: Option<HookConfig>,
+    /// Whom to tell what is counted.
+    pub statsd: Option<StatsdConfig>,
+    /// Where requests that take too long are kept.
+    pub slow: Option<SlowConfig>,
 }
 
 /// Which store, and how.
@@ -104,12 +113,18 @@ impl FeedConfig {
             None => Some(StoreConfig::Memory(memory)),
         };
         let stars = stars(section.section("stars"));
+        let hook = HookConfig::read(section.section("hook"));
+        let statsd = StatsdConfig::read(section.section("statsd"));
+        let slow = SlowConfig::read(section.section("slow"));
         section.finish();
         Some(FeedConfig {
             listen: listen.map(|a| a.value),
             tokens,
             store: store?,
             stars,
+            hook,
+            statsd,
+            slow,
         })
     }
 }
@@ -394,6 +409,47 @@ r2 = "redis://10.0.0.8"
         };
         assert_eq!(redis.limit, LIMIT);
         assert_eq!((redis.nodes.len(), redis.partitions[255]), (2, 1));
+        let bare = |section: &str, needs: &str| read(&format!("[feed.{section}]\n{needs}"));
+        let statsd = bare("statsd", "address = \"127.0.0.1:8125\"").statsd;
+        assert_eq!((config.statsd.is_some(), &config.statsd), (true, &statsd));
+        let slow = bare("slow", "file = \"/var/log/presplit/slow.jsonl\"").slow;
+        assert_eq!((config.slow.is_some(), &config.slow), (true, &slow));
+        let hook = "url = \"https://search.example/hooks/feed\"\nsecret = \"x\"";
+        let (shown, bare) = (config.hook, bare("hook", hook).hook);
+        assert!(shown.is_some());
+        // The file of certificates is an example only.
+        let without_ca = |hook| format!("{hook:?}").split(" ca: ").next().map(str::to_owned);
+        assert_eq!(without_ca(shown), without_ca(bare));
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn what_is_watched_and_told_is_read() {
+        let good = "[feed.hook]\nurl = \"http://10.0.0.9/x\"\nsecret = \"${PW}\"\nevents = [\"post\"]\n\
+            [feed.statsd]\naddress = \"localhost:8125\"\nsample = 10\nlabels = \"tags\"\n[feed.slow]\nfile = \"slow.jsonl\"\n";
+        let config = read(good).expect("good");
+        assert!(!format!("{:?}", config.hook).contains("sesam"));
+        let events = config.hook.expect("[feed.hook]").events;
+        assert_eq!((events.post, events.delete, events.edge), (true, false, false));
+        let statsd = config.statsd.expect("[feed.statsd]");
+        assert_eq!((statsd.sample, statsd.tags), (10, true));
+        let cases: &[(&str, &str, &[&str])] = &[
+            ("http://10.0.0.9/x", "10.0.0.9/x", &["f:2:7: [feed.hook] url: is neither an http nor an https url"]),
+            ("http://", "ftp://", &["f:2:7: [feed.hook] url: is neither"]),
+            ("secret = \"${PW}\"\n", "", &["f:1:1: [feed.hook] secret: is missing -- add secret = "]),
+            ("\"${PW}\"", "\"\"", &["f:3:10: [feed.hook] secret: is empty, so anyone could sign"]),
+            ("[\"post\"]", "[\"posts\"]", &["f:4:11: [feed.hook] events: there are no events \"posts\" -- write \"post\""]),
+            ("localhost:8125", "localhost", &["f:6:11: [feed.statsd] address: \"localhost\" is no address"]),
+            ("sample = 10", "sample = 0", &["f:7:10: [feed.statsd] sample: 0 is out of range"]),
+            ("\"tags\"", "\"tag\"", &["f:8:10: [feed.statsd] labels: is no way to write labels"]),
+            ("file = \"slow.jsonl\"", "files = \"x\"", &["f:9:1: [feed.slow] file: is missing", "f:10:1: [feed.slow] files: unknown key -- did you mean file?"]),
+        ];
+        for (from, to, wanted) in cases {
+            assert_eq!(good.matches(from).count(), 1, "{from} must stand once");
+            let found = read(&good.replace(from, to)).expect_err(to);
+            let agree = found.len() == wanted.len() && found.iter().zip(*wanted).all(|(f, w)| f.starts_with(w));
+            assert!(agree, "{to}\n found: {found:#?}\nwanted: {wanted:#?}");
+        }
     }
 
     #[test]

@@ -10,6 +10,8 @@ use deadpool_postgres::{
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{NoTls, Row};
 
+use super::slow::waiting;
+
 /// How often a statement that may be repeated is tried.
 const TRIES: u32 = 4;
 
@@ -24,6 +26,8 @@ pub struct DbSettings {
     pub wait: Duration,
     /// How long a statement may take.
     pub statement: Duration,
+    /// The webhook is to hear of edges that are changed.
+    pub tells_edges: bool,
 }
 
 impl Default for DbSettings {
@@ -33,6 +37,7 @@ impl Default for DbSettings {
             connections: 24,
             wait: Duration::from_secs(3),
             statement: Duration::from_secs(10),
+            tells_edges: false,
         }
     }
 }
@@ -113,6 +118,7 @@ fn words(error: &tokio_postgres::Error) -> String {
 pub struct Db {
     pool: Pool,
     statement: Duration,
+    tells_edges: bool,
 }
 
 impl fmt::Debug for Db {
@@ -158,7 +164,13 @@ impl Db {
         Ok(Db {
             pool,
             statement: settings.statement,
+            tells_edges: settings.tells_edges,
         })
+    }
+
+    /// The webhook is to hear of edges that are changed by way of this.
+    pub(super) fn tells_edges(&self) -> bool {
+        self.tells_edges
     }
 
     /// One statement, sent at most once.
@@ -166,6 +178,7 @@ impl Db {
     /// # Errors
     /// Any [`Fault`].
     pub async fn once(&self, sql: &str, values: Values<'_>) -> Result<Vec<Row>, Fault> {
+        let connection = waiting("connection", "");
         let client = self.pool.get().await.map_err(|e| match e {
             PoolError::Backend(e) => match Fault::of(&e) {
                 // Nothing was sent yet.
@@ -177,6 +190,8 @@ impl Db {
                 maybe: false,
             },
         })?;
+        drop(connection);
+        let _statement = waiting("postgres", sql);
         // Prepared is not run, so a loss here is not one in doubt.
         let work = async {
             let statement = client

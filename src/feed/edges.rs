@@ -9,6 +9,7 @@ use tokio_postgres::Row;
 use super::UserId;
 use super::db::{Db, Fault, jitter, value};
 use super::graph::{Outcome, Status};
+use super::outbox;
 use super::store::Store;
 
 /// A call that lost against another as often as this gives up.
@@ -73,8 +74,8 @@ w AS (SELECT target, rev, status, was FROM u UNION ALL SELECT target, rev, statu
 c AS (INSERT INTO counters (user_id, name, value) \
       SELECT $1, 'following', d.n FROM (SELECT sum((status = 'following')::int - (was = 'following')::int) AS n FROM w) AS d WHERE d.n <> 0 \
       ON CONFLICT (user_id, name, slot) DO UPDATE SET value = counters.value + excluded.value), \
-o AS (INSERT INTO outbox (user_id, kind, object, rev, due_at) \
-      SELECT $1, 'edge', w.target, w.rev, now() + $7::float8 * interval '1 second' FROM w RETURNING id, object) \
+o AS (INSERT INTO outbox (user_id, kind, object, rev, due_at, hook_at) \
+      SELECT $1, 'edge', w.target, w.rev, now() + $7::float8 * interval '1 second', CASE WHEN $8::boolean THEN now() END FROM w RETURNING id, object) \
 SELECT want.target, old.status, old.rev, w.status, w.rev, o.id, b.source IS NOT NULL FROM want \
 LEFT JOIN old ON old.target = want.target LEFT JOIN w ON w.target = want.target \
 LEFT JOIN o ON o.object = want.target LEFT JOIN blocks AS b ON b.source = want.target";
@@ -110,6 +111,7 @@ pub(super) async fn turn(
                     &now_us(),
                     &heeds,
                     &SETTLE_AFTER_S,
+                    &db.tells_edges(),
                 ],
             )
             .await?;
@@ -313,11 +315,10 @@ pub(super) async fn settle(
 
 /// These outbox rows have nothing more to say.
 pub(super) async fn settled(db: &Db, source: UserId, rows: &[i64]) -> Result<(), Fault> {
-    const SQL: &str = "DELETE FROM outbox WHERE user_id = $1 AND id = ANY ($2::bigint[])";
     if rows.is_empty() {
         return Ok(());
     }
-    db.ask(SQL, &[&source, &rows]).await.map(drop)
+    outbox::finish_all(db, source, rows).await
 }
 
 /// Which of these are private, in order.

@@ -14,9 +14,11 @@ use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::db::{Db, Fault, jitter, value};
+use super::depth::Depth;
 use super::edges::{self, Unsettled};
 use super::gate::Gate;
-use super::outbox::{self, Kind, Task, Wake};
+use super::lag::{Class, Lag};
+use super::outbox::{self, Events, Kind, Task, Wake};
 use super::stars::Stars;
 use super::store::{Pushed, Store, StoreFault};
 use super::{MediaId, UserId};
@@ -46,8 +48,8 @@ pub struct WorkSettings {
     pub revive: Duration,
     /// How often stars are looked at again.
     pub review: Duration,
-    /// Rows are for the webhook, too.
-    pub hook: bool,
+    /// New rows are for the webhook, too.
+    pub hook: Events,
 }
 
 /// The longest pause between two attempts of a row.
@@ -69,7 +71,7 @@ impl Default for WorkSettings {
             attempts: 20,
             revive: Duration::from_secs(3600),
             review: Duration::from_secs(60),
-            hook: false,
+            hook: Events::default(),
         }
     }
 }
@@ -85,6 +87,10 @@ pub struct Done {
     pub failed: std::sync::atomic::AtomicU64,
     /// Rows set aside.
     pub dead: std::sync::atomic::AtomicU64,
+    /// How long posts took to reach all.
+    pub lag: Lag,
+    /// What waits.
+    pub depth: Depth,
 }
 
 /// The workers of this process. They end when this is dropped, wherever they are: what they had taken is taken by others when the
@@ -150,7 +156,7 @@ pub(super) struct Work {
     store: Arc<dyn Store>,
     pub(super) stars: Arc<Stars>,
     pub(super) settings: WorkSettings,
-    done: Arc<Done>,
+    pub(super) done: Arc<Done>,
     slow: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
     pub(super) postgres: Gate,
@@ -287,7 +293,10 @@ impl Work {
 
     async fn attempt(&self, task: &mut Task, place: OwnedSemaphorePermit) -> Result<(), Stop> {
         match task.kind {
-            Kind::Post => self.fan_out(task, place).await?,
+            Kind::Post => {
+                let class = self.fan_out(task, place).await?;
+                self.done.lag.reached_all(class, task.object);
+            }
             Kind::Delete => {
                 self.lists.open().await;
                 self.store.tombstone(task.object).await?;
@@ -305,10 +314,11 @@ impl Work {
     }
 
     /// A media to all followers of its author, and to the author.
-    async fn fan_out(&self, task: &mut Task, place: OwnedSemaphorePermit) -> Result<(), Stop> {
+    async fn fan_out(&self, task: &mut Task, place: OwnedSemaphorePermit) -> Result<Class, Stop> {
         let (author, media) = (task.user, task.object);
         if self.stars.pulled(author, media).await? {
-            return self.push(media, &[author]).await;
+            self.push(media, &[author]).await?;
+            return Ok(Class::Star);
         }
         let mut lane = Lane::Fast(place);
         if task.done_to.is_some() {
@@ -330,7 +340,12 @@ impl Work {
             };
             let (pushed, next) = tokio::join!(self.push(media, &feeds), next);
             pushed?;
-            let Some(next) = next? else { return Ok(()) };
+            let Some(next) = next? else {
+                return Ok(match task.done_to {
+                    None => Class::Small,
+                    Some(_) => Class::Large,
+                });
+            };
             if !outbox::renew(&self.db, task, last, self.settings.lease).await? {
                 return Err(Stop::Lost);
             }

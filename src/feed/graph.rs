@@ -9,6 +9,7 @@ use futures_util::{StreamExt, stream};
 use super::UserId;
 use super::db::{Db, Fault, value};
 use super::edges::{self, Heed, Turned};
+use super::slow::waiting;
 use super::store::Store;
 
 /// The most targets of one [`follow_all`].
@@ -278,11 +279,13 @@ async fn finish(
         .await;
     let begins = |t: &Turned| t.edge.is_some_and(|e| e.status == Status::Following);
     let dropped = match turned.iter().any(begins) {
-        true => store
-            .drop_feeds(&[source])
-            .await
-            .inspect_err(|f| tracing::warn!("feed {source} is to be dropped: {f}"))
-            .is_ok(),
+        true => {
+            let _dropped = waiting("store", "drop_feeds");
+            let dropped = store.drop_feeds(&[source]).await;
+            dropped
+                .inspect_err(|f| tracing::warn!("feed {source} is to be dropped: {f}"))
+                .is_ok()
+        }
         false => true,
     };
     let settled = |t: &Turned, mirrored: bool| mirrored && (dropped || !begins(t));

@@ -1,6 +1,7 @@
 //! Counters of the feed service, in the Prometheus registry that its `/metrics` prints.
 
 use std::fmt;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use prometheus::{
@@ -8,6 +9,8 @@ use prometheus::{
 };
 
 use super::page::Source;
+use super::slow::SlowLog;
+use super::statsd::Statsd;
 
 /// All counters of one process. Workers register their own beside them, in the same registry.
 pub struct Metrics {
@@ -23,6 +26,8 @@ pub struct Metrics {
     posts: IntCounter,
     shed: IntCounter,
     shed_level: IntGauge,
+    statsd: OnceLock<Statsd>,
+    slow: OnceLock<SlowLog>,
 }
 
 impl fmt::Debug for Metrics {
@@ -109,8 +114,25 @@ impl Metrics {
                 "presplit_feed_shed_total",
                 "Requests turned away because too many were under way",
             )?,
+            statsd: OnceLock::new(),
+            slow: OnceLock::new(),
             registry,
         })
+    }
+
+    /// From now on statsd hears of all times, too.
+    pub(super) fn tell(&self, statsd: Statsd) {
+        drop(self.statsd.set(statsd));
+    }
+
+    /// From now on requests that take too long are kept here.
+    pub(super) fn keep_slow(&self, slow: SlowLog) {
+        drop(self.slow.set(slow));
+    }
+
+    /// Where requests that take too long are kept, if they are.
+    pub(super) fn slow(&self) -> Option<&SlowLog> {
+        self.slow.get()
     }
 
     /// A request was answered.
@@ -121,6 +143,9 @@ impl Metrics {
         self.seconds
             .with_label_values(&[operation])
             .observe(took.as_secs_f64());
+        if let Some(statsd) = self.statsd.get() {
+            statsd.timing("request", &[("operation", operation)], took);
+        }
     }
 
     /// A page was made.
@@ -139,6 +164,9 @@ impl Metrics {
     pub fn build(&self, outcome: &str, took: Duration) {
         self.builds.with_label_values(&[outcome]).inc();
         self.build_seconds.observe(took.as_secs_f64());
+        if let Some(statsd) = self.statsd.get() {
+            statsd.timing("build", &[("outcome", outcome)], took);
+        }
     }
 
     /// The store could not do it.

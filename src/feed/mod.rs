@@ -24,10 +24,13 @@ pub mod api;
 mod build;
 pub mod config;
 pub mod db;
+mod depth;
 mod edges;
 pub mod fanout;
 mod gate;
 pub mod graph;
+pub mod hook;
+mod lag;
 pub mod metrics;
 mod objects;
 pub mod outbox;
@@ -39,7 +42,9 @@ pub mod reconcile;
 pub mod service;
 pub mod shed;
 mod shown;
+pub mod slow;
 pub mod stars;
+pub mod statsd;
 pub mod store;
 mod sweep;
 pub mod verify;
@@ -48,6 +53,9 @@ pub use objects::Object;
 
 /// The SQL of the feed's tables, for `presplit provision`.
 pub const SCHEMA: &str = include_str!("schema.sql");
+
+/// What `[tables]` of the map says of them.
+pub const TABLES: &str = "media = { ids = [\"id\"] }\nstars = { kind = \"reference\" }";
 
 /// The most ids that a feed holds.
 pub const FEED_MOST: usize = 800;

@@ -21,6 +21,49 @@ pub enum Kind {
     Edge,
 }
 
+impl Kind {
+    /// As the table and the webhook have it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Post => "post",
+            Kind::Delete => "delete",
+            Kind::Edge => "edge",
+        }
+    }
+
+    /// Of the table's word.
+    pub(super) fn read(word: &str) -> Result<Kind, Fault> {
+        [Kind::Post, Kind::Delete, Kind::Edge]
+            .into_iter()
+            .find(|k| k.name() == word)
+            .ok_or_else(|| Fault::Wrong(format!("an outbox row of kind {word:?}")))
+    }
+}
+
+/// The kinds of rows that the webhook is to hear of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Events {
+    /// Posts.
+    pub post: bool,
+    /// Deletions.
+    pub delete: bool,
+    /// Changes of edges.
+    pub edge: bool,
+}
+
+impl Events {
+    /// All, or none.
+    #[must_use]
+    pub fn all(all: bool) -> Events {
+        Events {
+            post: all,
+            delete: all,
+            edge: all,
+        }
+    }
+}
+
 /// A row that this process has taken.
 #[derive(Clone, Debug)]
 pub struct Task {
@@ -42,16 +85,10 @@ pub struct Task {
 
 impl Task {
     fn read(row: &PgRow, user: UserId) -> Result<Task, Fault> {
-        let kind = match value(row, 1)? {
-            "post" => Kind::Post,
-            "delete" => Kind::Delete,
-            "edge" => Kind::Edge,
-            kind => return Err(Fault::Wrong(format!("an outbox row of kind {kind:?}"))),
-        };
         Ok(Task {
             id: value(row, 0)?,
             user,
-            kind,
+            kind: Kind::read(value(row, 1)?)?,
             object: value(row, 2)?,
             done_to: value(row, 3)?,
             attempts: value(row, 4)?,
@@ -65,13 +102,20 @@ impl Task {
 pub struct Wake {
     workers: Option<mpsc::Sender<Task>>,
     lease: Duration,
-    hook: bool,
+    hook: Events,
 }
 
 impl Wake {
-    /// There are no workers in this process: those of others find the row when they next look.
+    /// There are no workers in this process: those of others find the row when they next look. `hook`: new rows of all kinds are
+    /// for the webhook, too.
     #[must_use]
     pub fn none(hook: bool) -> Wake {
+        Wake::nobody(Events::all(hook))
+    }
+
+    /// As [`Wake::none`], with the kinds.
+    #[must_use]
+    pub fn nobody(hook: Events) -> Wake {
         Wake {
             workers: None,
             lease: Duration::ZERO,
@@ -79,7 +123,7 @@ impl Wake {
         }
     }
 
-    pub(super) fn new(workers: mpsc::Sender<Task>, lease: Duration, hook: bool) -> Wake {
+    pub(super) fn new(workers: mpsc::Sender<Task>, lease: Duration, hook: Events) -> Wake {
         Wake {
             workers: Some(workers),
             lease,
@@ -87,8 +131,8 @@ impl Wake {
         }
     }
 
-    /// New rows are for the webhook, too.
-    pub(super) fn hook(&self) -> bool {
+    /// Which new rows are for the webhook, too.
+    pub(super) fn hook(&self) -> Events {
         self.hook
     }
 
@@ -195,11 +239,27 @@ pub(super) async fn renew(
     Ok(true)
 }
 
-/// All is done. What the webhook has yet to hear of stays, never due again for anyone else.
+/// All is done.
 pub(super) async fn finish(db: &Db, task: &Task) -> Result<(), Fault> {
-    const SQL: &str = "WITH d AS (DELETE FROM outbox WHERE user_id = $1 AND id = $2 AND NOT hook_due) \
-         UPDATE outbox SET due_at = 'infinity' WHERE user_id = $1 AND id = $2 AND hook_due";
-    db.ask(SQL, &[&task.user, &task.id]).await.map(drop)
+    finish_all(db, task.user, &[task.id]).await
+}
+
+/// All is done for these rows of one user. What the webhook has yet to hear of stays, never due again for anyone else.
+pub(super) async fn finish_all(db: &Db, user: UserId, rows: &[i64]) -> Result<(), Fault> {
+    const TAKE: &str = "DELETE FROM outbox WHERE user_id = $1 AND id = ANY ($2::bigint[]) AND hook_at IS NULL RETURNING id";
+    const LEAVE: &str = "UPDATE outbox SET due_at = 'infinity' WHERE user_id = $1 AND id = ANY ($2::bigint[]) AND hook_at IS NOT NULL RETURNING id";
+    let mut left = rows.to_vec();
+    // The third time for a row that the webhook has heard of between the first two.
+    for sql in [TAKE, LEAVE, TAKE] {
+        for row in db.ask(sql, &[&user, &left]).await? {
+            let id: i64 = value(&row, 0)?;
+            left.retain(|l| *l != id);
+        }
+        if left.is_empty() {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// It did not work: again in `pause`. If the row is to blame it counts as an attempt, and after `most` of them it is set aside.

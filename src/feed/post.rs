@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::db::{Db, Fault, value};
 use super::outbox::{Kind, Task, Wake};
+use super::slow::waiting;
 use super::store::{Store, StoreFault};
 use super::{MediaId, UserId};
 
@@ -21,8 +22,8 @@ pub struct Posted {
 const POST: &str = "\
 WITH m AS (INSERT INTO media (user_id, body, idem_key) VALUES ($1, $2::text::jsonb, $3) \
            ON CONFLICT (user_id, idem_key) DO NOTHING RETURNING id), \
-o AS (INSERT INTO outbox (user_id, kind, object, due_at, hook_due) \
-      SELECT $1, 'post', m.id, now() + $4::float8 * interval '1 second', $5::boolean FROM m RETURNING id, due_at), \
+o AS (INSERT INTO outbox (user_id, kind, object, due_at, hook_at) \
+      SELECT $1, 'post', m.id, now() + $4::float8 * interval '1 second', CASE WHEN $5::boolean THEN now() END FROM m RETURNING id, due_at), \
 c AS (INSERT INTO counters (user_id, name, value) SELECT $1, 'posts', 1 FROM m \
       ON CONFLICT (user_id, name, slot) DO UPDATE SET value = counters.value + excluded.value) \
 SELECT m.id, o.id, o.due_at FROM m, o";
@@ -42,7 +43,7 @@ pub async fn post(
     key: Option<&str>,
 ) -> Result<Posted, Fault> {
     let (place, lease) = wake.reserve();
-    let hook = wake.hook();
+    let hook = wake.hook().post;
     let values: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
         [&author, &body, &key, &lease, &hook];
     let rows = match key {
@@ -87,6 +88,7 @@ async fn earlier(db: &Db, author: UserId, key: Option<&str>) -> Result<Posted, F
 
 /// So that the author sees it on the next read. If the store is away there is no feed to read either, and the worker pushes it, too.
 async fn own_feed(store: &dyn Store, author: UserId, id: MediaId) {
+    let _pushed = waiting("store", "push");
     if let Err(fault) = store.push(id, &[author]).await {
         tracing::debug!("media {id} is not in feed {author} yet: {fault}");
     }
@@ -106,8 +108,8 @@ fn task(user: UserId, kind: Kind, object: i64, id: i64, lease: SystemTime) -> Ta
 
 const DELETE: &str = "\
 WITH m AS (UPDATE media SET deleted_at = now() WHERE user_id = $1 AND id = $2 AND deleted_at IS NULL RETURNING id), \
-o AS (INSERT INTO outbox (user_id, kind, object, due_at, hook_due) \
-      SELECT $1, 'delete', m.id, now() + $3::float8 * interval '1 second', $4::boolean FROM m RETURNING id, due_at), \
+o AS (INSERT INTO outbox (user_id, kind, object, due_at, hook_at) \
+      SELECT $1, 'delete', m.id, now() + $3::float8 * interval '1 second', CASE WHEN $4::boolean THEN now() END FROM m RETURNING id, due_at), \
 c AS (INSERT INTO counters (user_id, name, value) SELECT $1, 'posts', -1 FROM m \
       ON CONFLICT (user_id, name, slot) DO UPDATE SET value = counters.value + excluded.value) \
 SELECT o.id, o.due_at FROM m, o";
@@ -137,12 +139,14 @@ pub async fn delete(
     // The media's shard must be the author's, which the id says too: another's is none of the author's.
     let (place, lease) = wake.reserve();
     let rows = db
-        .ask(DELETE, &[&author, &id, &lease, &wake.hook()])
+        .ask(DELETE, &[&author, &id, &lease, &wake.hook().delete])
         .await?;
     let Some(row) = rows.first() else {
         return again(db, store, author, id).await;
     };
+    let tombstone = waiting("store", "tombstone");
     let done = store.tombstone(id).await;
+    drop(tombstone);
     // The worker does it once more, which is cheap, and takes the row away.
     if let Some(place) = place {
         place.send(task(

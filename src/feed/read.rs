@@ -12,6 +12,7 @@ use super::objects::{COLUMNS, Flights, Object};
 use super::page::{Gathered, Page, Source, Window, cut, horizon};
 use super::profile::Public;
 use super::shown::Shown;
+use super::slow::waiting;
 use super::store::{Ids, Span, Store, StoreFault};
 use super::{MediaId, UserId};
 
@@ -268,6 +269,7 @@ impl Reader {
         if state.down {
             return None;
         }
+        let _answer = waiting("store", call);
         let why = match tokio::time::timeout(self.patience, answer).await {
             Ok(Ok(answer)) => return Some(answer),
             Ok(Err(fault)) => fault.to_string(),

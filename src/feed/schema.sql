@@ -47,7 +47,7 @@ CREATE TABLE counters (
 );
 
 -- What is to be done behind a write, written in the same transaction. A worker takes a row by pushing `due_at` into the future
--- (its lease), and deletes it when all is done.
+-- (its lease), and deletes it when all is done; if the webhook has yet to hear of it, it stays with `due_at` at infinity.
 CREATE TABLE outbox (
     id         bigserial PRIMARY KEY,
     user_id    bigint NOT NULL,                             -- whose shard it is on: the author, the source
@@ -59,10 +59,13 @@ CREATE TABLE outbox (
     attempts   integer NOT NULL DEFAULT 0,
     error      text,                                        -- of the last attempt
     dead_at    timestamptz,                                 -- set aside: it failed too often
-    hook_due   boolean NOT NULL DEFAULT false,              -- the webhook has yet to hear of it
+    hook_at    timestamptz,                                 -- when the webhook is to hear of it; none: it has, or need not
+    hook_tries integer NOT NULL DEFAULT 0,                  -- how often it did not take it
+    hook_error text,                                        -- what it said last
     created_at timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX outbox_due ON outbox (due_at) WHERE dead_at IS NULL;
+CREATE INDEX outbox_hook ON outbox (hook_at) WHERE hook_at IS NOT NULL;
 
 -- Authors with so many followers that their posts are not pushed but pulled when a feed is read: those with
 -- pull_from <= id < pull_to. Boundaries lie some seconds ahead when they are set, so that every reader knows in time.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{IntCounterVec, Opts};
@@ -14,11 +15,14 @@ use tokio_util::sync::CancellationToken;
 use super::api::{self, App, Shared};
 use super::db::{Db, DbSettings};
 use super::fanout::{Done, WorkSettings, Workers};
+use super::hook::{self, HookConfig};
 use super::metrics::Metrics;
 use super::outbox::Wake;
 use super::read::Reader;
 use super::shed::{Shed, UNDER_WAY};
+use super::slow::{SlowConfig, SlowLog};
 use super::stars::{StarSettings, Stars};
+use super::statsd::{Statsd, StatsdConfig};
 use super::store::Store;
 use super::verify::{self, Sampler, Verifier};
 use crate::shardmap::Secret;
@@ -51,6 +55,19 @@ pub struct Settings {
     pub work: WorkSettings,
     /// When an author becomes a star.
     pub stars: StarSettings,
+    /// Whom to tell of what is written.
+    pub hook: Option<HookConfig>,
+    /// Whom else to tell what is counted, and what of single requests to keep.
+    pub watch: Watch,
+}
+
+/// What is watched beside `/metrics`.
+#[derive(Clone, Debug, Default)]
+pub struct Watch {
+    /// Counters, gauges and times by UDP.
+    pub statsd: Option<StatsdConfig>,
+    /// Requests that take too long, in a file.
+    pub slow: Option<SlowConfig>,
 }
 
 /// A process that listens.
@@ -61,7 +78,7 @@ pub struct Service {
     role: Role,
     // They end when it is dropped.
     _workers: Option<Workers>,
-    _behind: JoinSet<()>,
+    _tasks: JoinSet<()>,
 }
 
 impl Service {
@@ -74,11 +91,17 @@ impl Service {
             role,
             listen,
             tokens,
-            db,
+            mut db,
             store,
-            work,
+            mut work,
             stars,
+            hook,
+            watch,
         } = settings;
+        if let Some(hook) = &hook {
+            work.hook = hook.events;
+            db.tells_edges = hook.events.edge;
+        }
         if tokens.is_empty() && !listen.ip().is_loopback() {
             return Err(format!(
                 "{listen} can be reached from elsewhere and [feed] has no tokens: write tokens = [\"${{FEED_TOKEN}}\"], or listen on 127.0.0.1"
@@ -90,27 +113,54 @@ impl Service {
         let failed = |e: &dyn std::fmt::Display| e.to_string();
         let calls = Db::new(&db).map_err(|e| failed(&e))?;
         let metrics = Arc::new(Metrics::new().map_err(|e| failed(&e))?);
-        let mut behind = JoinSet::new();
+        let mut tasks = JoinSet::new();
+        let statsd = match &watch.statsd {
+            None => None,
+            Some(config) => {
+                let statsd = Statsd::start(config, metrics.registry.clone(), &mut tasks).await;
+                Some(statsd.map_err(|e| format!("[feed.statsd]: {e}"))?)
+            }
+        };
+        if let Some(statsd) = &statsd {
+            metrics.tell(statsd.clone());
+        }
+        if let Some(config) = &watch.slow {
+            let log = SlowLog::start(config);
+            metrics.keep_slow(log.map_err(|e| format!("{}: {e}", config.file.display()))?);
+        }
         let workers = match role {
             Role::Api => None,
             Role::Worker | Role::All => {
                 // Connections of their own, so that no call waits for a worker's.
                 let own = Db::new(&db).map_err(|e| failed(&e))?;
                 let stars = Arc::new(Stars::new(own.clone(), stars));
+                if let Some(hook) = hook {
+                    hook::start(hook, own.clone(), work, &metrics.registry, &mut tasks)?;
+                }
                 let workers = Workers::start(own, store.clone(), stars, work);
-                let done = Box::new(WorkersDone::new(workers.done()).map_err(|e| failed(&e))?);
-                metrics.registry.register(done).map_err(|e| failed(&e))?;
+                let done = workers.done();
+                if let Some(statsd) = statsd {
+                    done.lag.tell(statsd);
+                }
+                let counted: [Box<dyn Collector>; 3] = [
+                    Box::new(done.lag.clone()),
+                    done.depth.collector(),
+                    Box::new(WorkersDone::new(done).map_err(|e| failed(&e))?),
+                ];
+                for counted in counted {
+                    metrics.registry.register(counted).map_err(|e| failed(&e))?;
+                }
                 let sampler = Sampler::new(Verifier::new(calls.clone(), store.clone()));
                 let sampler = sampler.map_err(|e| failed(&e))?;
                 let seen = Box::new(sampler.seen());
                 metrics.registry.register(seen).map_err(|e| failed(&e))?;
-                behind.spawn(sampler.run(verify::EVERY));
+                tasks.spawn(sampler.run(verify::EVERY));
                 Some(workers)
             }
         };
         let wake = workers
             .as_ref()
-            .map_or_else(|| Wake::none(work.hook), Workers::wake);
+            .map_or_else(|| Wake::nobody(work.hook), Workers::wake);
         let reader = Reader::new(calls.clone(), store.clone(), metrics.clone());
         let app = App::new(Shared {
             db: calls,
@@ -127,7 +177,7 @@ impl Service {
             app,
             role,
             _workers: workers,
-            _behind: behind,
+            _tasks: tasks,
         })
     }
 
@@ -139,16 +189,30 @@ impl Service {
         self.listener.local_addr()
     }
 
+    /// What its calls share, for whoever is in the same process.
+    pub fn app(&self) -> &App {
+        &self.app
+    }
+
     /// Answers until it is to stop; calls under way come to their end, rows that workers have taken go to others when their leases
     /// run out.
     ///
     /// # Errors
     /// The listener failed.
     pub async fn run(self) -> std::io::Result<()> {
+        self.run_beside(Router::new()).await
+    }
+
+    /// As [`Service::run`], with other routes beside the API's.
+    ///
+    /// # Errors
+    /// The listener failed.
+    pub async fn run_beside(self, others: Router) -> std::io::Result<()> {
         let router = match self.role {
             Role::Worker => api::open_router(self.app.clone()),
             Role::Api | Role::All => api::router(self.app.clone()),
         };
+        let router = router.merge(others);
         api::serve(router, self.listener, self.app.stop.clone(), DRAIN).await
     }
 }

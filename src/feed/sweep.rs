@@ -13,6 +13,8 @@ use super::outbox::{self, Due, Task};
 
 /// Rows of a shard looked for at least when each is asked for itself.
 const OF_SHARD: usize = 16;
+/// Rows are counted at one look in so many.
+const COUNT_EVERY: u32 = 5;
 /// Users whose rows are taken, and shards that are asked, side by side.
 const SIDE_BY_SIDE: usize = 4;
 
@@ -21,6 +23,7 @@ pub(super) async fn run(work: Arc<Work>, workers: mpsc::Sender<Task>) {
     let mut seldom = Seldom {
         revive: Instant::now(),
         review: Instant::now(),
+        count: None,
     };
     loop {
         let more = match look(&work, &workers).await {
@@ -48,8 +51,9 @@ async fn look(work: &Work, workers: &mpsc::Sender<Task>) -> Result<bool, Fault> 
         Err(fault) if fault.is_unavailable() => by_shard(work, rows, fault).await?,
         found => found?,
     };
-    work.stars
-        .set_backlog(users.iter().map(|d| d.since).max().unwrap_or_default());
+    let overdue = users.iter().map(|d| d.since).max().unwrap_or_default();
+    work.stars.set_backlog(overdue);
+    work.done.depth.overdue(overdue);
     let mut took = false;
     let claims = stream::iter(users).map(|due| async move {
         let claimed = outbox::claim(&work.db, &due, work.settings.lease).await;
@@ -99,6 +103,7 @@ async fn by_shard(work: &Work, rows: usize, fault: Fault) -> Result<(Vec<Due>, b
 struct Seldom {
     revive: Instant,
     review: Instant,
+    count: Option<Instant>,
 }
 
 impl Seldom {
@@ -110,6 +115,15 @@ impl Seldom {
                 Ok(0) => {}
                 Ok(n) => tracing::warn!("{n} outbox rows that were set aside get another attempt"),
                 Err(fault) => tracing::debug!("rows set aside: {fault}"),
+            }
+        }
+        if self
+            .count
+            .is_none_or(|c| c.elapsed() >= COUNT_EVERY * settings.sweep)
+        {
+            self.count = Some(Instant::now());
+            if let Err(fault) = work.done.depth.count(&work.db, settings.attempts).await {
+                tracing::debug!("the outbox can't be counted: {fault}");
             }
         }
         if self.review.elapsed() >= settings.review {

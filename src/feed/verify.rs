@@ -207,7 +207,7 @@ impl Verifier {
     async fn made_of(&self, user: UserId) -> Result<Vec<Made>, Fault> {
         // An edge that is not settled yet will drop the feed.
         const FOLLOWEES: &str = "SELECT f.target FROM follow_out f \
-             LEFT JOIN outbox o ON o.user_id = f.user_id AND o.kind = 'edge' AND o.object = f.target \
+             LEFT JOIN outbox o ON o.user_id = f.user_id AND o.kind = 'edge' AND o.object = f.target AND o.due_at < 'infinity' \
              WHERE f.user_id = $1 AND f.status = 'following' AND o.id IS NULL";
         const MADE: &str = "SELECT m.id, m.user_id, o.id IS NOT NULL FROM media m \
              LEFT JOIN outbox o ON o.user_id = m.user_id AND o.kind = 'post' AND o.object = m.id AND o.due_at < 'infinity' \

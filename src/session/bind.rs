@@ -13,7 +13,6 @@ use super::prepare::{Way, bad_hint};
 use super::prepareds::{BindNames, BindParams, server_name};
 use super::replies::{Made, Pass, Reply};
 use super::set_config::{SetConfig, read_set_config};
-use super::simple::bring_for;
 use super::writes::Writing;
 use super::{Now, Session};
 
@@ -63,13 +62,8 @@ impl Session {
         };
         let key = (statement.id, shard.map_or(NO_SHARD, |s| s.0));
         let need = Need {
-            host,
             statement: Some(key),
-            path,
-            writes: statement.prepared.writes(),
-            bring: bring_for(&statement.prepared),
-            state: statement.prepared.session_state(),
-            unpreparable: statement.prepared.is_unpreparable(),
+            ..Need::of(&statement.prepared, host, path)
         };
         let Some(i) = self.link_now(&need)? else {
             return Ok(false);
@@ -121,20 +115,11 @@ impl Session {
         let portal = match way {
             Some(Way::One { host, shard, path }) => {
                 let key = (statement.id, shard.map_or(NO_SHARD, |s| s.0));
-                let writes = statement.prepared.writes();
-                let state = statement.prepared.session_state();
-                let unpreparable = statement.prepared.is_unpreparable();
-                let i = self
-                    .link(Need {
-                        host,
-                        statement: Some(key),
-                        path,
-                        writes,
-                        bring: bring_for(&statement.prepared),
-                        state,
-                        unpreparable,
-                    })
-                    .await?;
+                let need = Need {
+                    statement: Some(key),
+                    ..Need::of(&statement.prepared, host, path)
+                };
+                let i = self.link(need).await?;
                 return self.send_bind(i, &statement, shard, names, set);
             }
             None | Some(Way::Make(_) | Way::Everywhere) => {
@@ -310,12 +295,11 @@ impl Session {
         }
         // Looked up by the bytes in the inbox; copied only if the statement has to be made anew.
         let reading = self.reading();
-        let schema = self.schema_id();
         let known = self
             .statements
             .get(&self.client.inbox[names.statement.clone()]);
         if let Some(known) = known
-            && known.schema == schema
+            && self.is_of_schema(known)
             && known.reading.fits(&reading)
         {
             return Ok(known.clone());

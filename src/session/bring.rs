@@ -42,15 +42,17 @@ impl Session {
         let first = block.is_none() && !link.unsynced;
         // What the batch has set until its end.
         let late = Some(&self.batch.locals).filter(|locals| first && !locals.is_empty());
-        if conn.is_at(wanted) && late.is_none() {
+        // What the batch has set for the next transaction is not for its own, also where the connection has it already.
+        let before = self.batch.before().filter(|_| first);
+        let next = before.is_some_and(|b| for_the_next(&b.settings.difference(wanted, &[])));
+        if conn.is_at(wanted) && late.is_none() && !next {
             return Ok(());
         }
         let mut sets = conn.steps_to(wanted);
         // Behind a snapshot no isolation level can be chosen, which may be what follows.
-        let alone = for_the_next(&sets) || sets.iter().any(|sql| takes_snapshot(sql));
+        let alone = next || for_the_next(&sets) || sets.iter().any(|sql| takes_snapshot(sql));
         if first && (bring == Bring::Before || alone) {
             // What the batch has set since its transaction began elsewhere is set in the one that begins here.
-            let before = self.batch.before();
             let base = before.map_or(wanted, |before| &before.settings);
             push_settings(&mut link.outbox, &mut self.replies, conn, base);
             sets = base.difference(wanted, &[]);

@@ -333,7 +333,7 @@ impl Session {
         Ok(Ended::Committed)
     }
 
-    fn step_limit(&self) -> Duration {
+    pub(super) fn step_limit(&self) -> Duration {
         self.map.proxy.timeouts.cross_host_step
     }
 

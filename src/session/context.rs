@@ -1,8 +1,8 @@
 //! What all sessions of a proxy share: the map, the tables, the caches, the pools, the counters.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use std::time::Duration;
@@ -178,23 +178,24 @@ impl Refresh {
 /// The schema in force.
 pub struct CurrentSchema {
     schema: ArcSwap<Schema>,
-    /// Its number: to see that it is the same still, nobody need take hold of it.
-    id: AtomicU64,
+    /// Where it is: to see that it is the same still, nobody need take hold of it.
+    at: AtomicUsize,
 }
 
 impl CurrentSchema {
     fn new(schema: Schema) -> CurrentSchema {
+        let schema = Arc::new(schema);
         CurrentSchema {
-            id: AtomicU64::new(schema.id),
-            schema: ArcSwap::from_pointee(schema),
+            at: AtomicUsize::new(place(Arc::as_ptr(&schema))),
+            schema: ArcSwap::new(schema),
         }
     }
 
     /// Puts another in force. By one task at a time.
     pub fn store(&self, schema: Arc<Schema>) {
-        let id = schema.id;
+        let at = place(Arc::as_ptr(&schema));
         self.schema.store(schema);
-        self.id.store(id, Ordering::Release);
+        self.at.store(at, Ordering::Release);
     }
 
     /// To look at and let go.
@@ -207,16 +208,20 @@ impl CurrentSchema {
         self.schema.load_full()
     }
 
-    pub(crate) fn id(&self) -> u64 {
-        self.id.load(Ordering::Acquire)
+    /// Its [`place`].
+    pub(crate) fn place(&self) -> usize {
+        self.at.load(Ordering::Acquire)
     }
+}
+
+/// Where a schema is. No other is there as long as somebody holds it, were it by a `Weak`.
+pub(crate) fn place(schema: *const Schema) -> usize {
+    schema.addr()
 }
 
 /// The tables of one look at the catalog under one `[tables]`, with the plans made from it. When either changes, all of
 /// it is replaced at once; a change of `[map]` leaves it alone.
 pub struct Schema {
-    /// No other has it.
-    pub(crate) id: u64,
     /// `None` until a host could be read.
     pub tables: Option<Tables>,
     /// What they were made from.
@@ -236,9 +241,7 @@ impl Schema {
             key_bytes: u64::from(limits.plan_cache) * KEY_BYTES,
             longest_key: LONGEST_KEY,
         };
-        static NEXT: AtomicU64 = AtomicU64::new(1);
         Schema {
-            id: NEXT.fetch_add(1, Ordering::Relaxed),
             tables,
             snapshot,
             plans: Shared::new(limits()),
@@ -325,8 +328,8 @@ pub(crate) struct Statement {
     pub(crate) prepared: Arc<Prepared>,
     /// The settings by which its text is read.
     pub(crate) reading: Arc<Reading>,
-    /// The number of the schema that it was prepared for.
-    pub(crate) schema: u64,
+    /// The tables that it was prepared for.
+    pub(crate) schema: Weak<Schema>,
     /// Some server has parsed it: a later ParseComplete may be made up.
     pub(crate) accepted: AtomicBool,
     /// What some server has said of its parameters and columns.
@@ -422,7 +425,7 @@ impl Statement {
             hint: Ok(None),
             prepared: prepared.clone(),
             reading: Arc::default(),
-            schema: 0,
+            schema: Weak::new(),
             accepted: AtomicBool::new(false),
             described: ArcSwapOption::empty(),
         }

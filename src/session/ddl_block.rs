@@ -6,10 +6,11 @@ use std::sync::Arc;
 use super::Session;
 use super::block::{Block, quoted};
 use super::commit::Ended;
-use super::context::{Schema, Scratch};
+use super::context::{Schema, Scratch, Statement, place};
 use super::errors::Fault;
 use crate::catalog::{SchemaPart, Snapshot, questions};
 use crate::route::Tables;
+use crate::wire::frame;
 
 /// The tables as an open block sees them.
 #[derive(Default)]
@@ -43,17 +44,20 @@ impl Session {
     pub(super) fn schema_at_hand(&self, scratch: &Scratch) -> Arc<Schema> {
         match (self.schema_of_its_own(), &scratch.schema) {
             (Some(own), _) => own.clone(),
-            (None, Some(last)) if last.id == self.context.schema.id() => last.clone(),
+            (None, Some(last)) if place(Arc::as_ptr(last)) == self.context.schema.place() => {
+                last.clone()
+            }
             (None, _) => self.context.schema.load_full(),
         }
     }
 
-    /// The number of [`Session::schema`].
-    pub(super) fn schema_id(&self) -> u64 {
-        match self.schema_of_its_own() {
-            Some(own) => own.id,
-            None => self.context.schema.id(),
-        }
+    /// Whether the statement was prepared for [`Session::schema`].
+    pub(super) fn is_of_schema(&self, statement: &Statement) -> bool {
+        let now = match self.schema_of_its_own() {
+            Some(own) => place(Arc::as_ptr(own)),
+            None => self.context.schema.place(),
+        };
+        place(statement.schema.as_ptr()) == now
     }
 
     /// The tables that the next statement is read by, if they are not everybody's.
@@ -83,6 +87,12 @@ impl Session {
             Some((_, BlockTables::Own(_))) => false,
             _ => self.temporary.is_some() && self.is_own_schema_stale(),
         }
+    }
+
+    /// The same for the message at hand. A portal is what it is; the unnamed one would not outlive the reading.
+    pub(super) fn must_read_tables_for(&self, tag: u8) -> bool {
+        let kind = self.client.inbox.get(self.client.read + frame::HEADER);
+        self.must_read_tables() && !(tag == b'D' && kind == Some(&b'P'))
     }
 
     /// Reads the tables as the open block sees them: on each host that it has written on.

@@ -19,7 +19,6 @@ use super::prepare::{Way, bad_hint};
 use super::prepareds::{BindNames, server_name};
 use super::replies::{Description, Pass, Reply};
 use super::set_config::{SetConfig, read_set_config};
-use super::simple::bring_for;
 use super::writes::Writing;
 use crate::pool::NO_SHARD;
 use crate::route::{Format, Param, Params, Values};
@@ -446,13 +445,8 @@ fn need(
     path: Option<ShardId>,
 ) -> Need {
     Need {
-        host,
         statement: Some((statement.id, shard.map_or(NO_SHARD, |s| s.0))),
-        path,
-        writes: statement.prepared.writes(),
-        bring: bring_for(&statement.prepared),
-        state: statement.prepared.session_state(),
-        unpreparable: statement.prepared.is_unpreparable(),
+        ..Need::of(&statement.prepared, host, path)
     }
 }
 

@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use super::Session;
 use super::bring::{Bring, push_step};
 use super::buffers;
+use super::context::Prepared;
 use super::ends::Link;
 use super::errors::Fault;
 use super::relay::{self, Relayed, Run, Seen};
@@ -58,6 +59,21 @@ impl Need {
     pub(super) fn along(host: HostId) -> Need {
         Need {
             bring: Bring::Along,
+            ..Need::plain(host)
+        }
+    }
+
+    /// One text of the client's on `host`.
+    pub(super) fn of(prepared: &Prepared, host: HostId, path: Option<ShardId>) -> Need {
+        Need {
+            path,
+            writes: prepared.writes(),
+            bring: match prepared.shares_transaction() {
+                true => Bring::Along,
+                false => Bring::Before,
+            },
+            state: prepared.session_state(),
+            unpreparable: prepared.is_unpreparable(),
             ..Need::plain(host)
         }
     }

@@ -239,7 +239,7 @@ impl Session {
             b'Q' | b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'F' if self.batch.skipping() => {
                 Now::Done(Ok(()))
             }
-            b'Q' | b'P' | b'B' | b'D' if self.must_read_tables() => Now::Slowly,
+            b'Q' | b'P' | b'B' | b'D' if self.must_read_tables_for(header.tag) => Now::Slowly,
             b'Q' => self.query_now(header.len),
             b'S' => self.sync_now(header.len),
             b'P' => self.parse_now(header.len),
@@ -282,7 +282,7 @@ impl Session {
             // The COPY that they belong to may not have been asked for its answer yet.
             b'd' | b'c' | b'f' => self.drain_replies().await?,
             b'Q' | b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'F' if self.batch.skipping() => {}
-            b'Q' | b'P' | b'B' | b'D' if self.must_read_tables() => {
+            b'Q' | b'P' | b'B' | b'D' if self.must_read_tables_for(header.tag) => {
                 Box::pin(self.read_block_tables()).await?;
                 return Box::pin(self.dispatch(header)).await;
             }
@@ -490,6 +490,7 @@ impl Session {
                 Box::pin(self.end_message(true)).await?;
                 self.batch = Batch::at(now);
                 if self.block.is_none() {
+                    Box::pin(self.roll_back_kept()).await;
                     self.release_links().await;
                 }
                 self.let_go_of_one().await;

@@ -203,7 +203,7 @@ impl Session {
         let reading = self.reading();
         let statement = self.known_statement(name)?;
         let fits = statement.reading.fits(&reading);
-        if statement.schema == self.schema_id() && fits {
+        if self.is_of_schema(statement) && fits {
             return Ok(statement.clone());
         }
         let old = statement.clone();

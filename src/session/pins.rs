@@ -305,6 +305,29 @@ impl Session {
         }
     }
 
+    /// A Query that is refused ends the transaction of the messages before it, if no Sync has: links that the session keeps are rolled
+    /// back, others closed.
+    pub(super) async fn roll_back_kept(&mut self) {
+        let all = self.map.proxy.pool_mode == PoolMode::Session;
+        let kept = |link: &Link| {
+            link.unsynced && link.conn.is_some() && (all || link.suspect || link.pin.is_some())
+        };
+        let kept: Vec<usize> = (0..self.links.len())
+            .filter(|i| kept(&self.links[*i]))
+            .collect();
+        // That there is no block to be rolled back is not for the client.
+        let quiet = "SET LOCAL client_min_messages = error; ROLLBACK";
+        let asks = kept.iter().map(|i| (*i, quiet.to_owned())).collect();
+        let answers = self.query_links(asks, Some(self.step_limit())).await;
+        for (i, answer) in kept.into_iter().zip(answers) {
+            let link = &mut self.links[i];
+            link.transaction_over(false);
+            if !answer.is_done() {
+                link.discard();
+            }
+        }
+    }
+
     /// Skips all that a link still answers. What is asked last is answered whatever has happened before, by a message that
     /// nothing else is answered with.
     async fn finish(&mut self, i: usize) -> Result<(), Fault> {
@@ -344,7 +367,12 @@ impl Session {
 
     /// Gives up all that the session has in server processes. The session's own transactions have ended.
     pub(super) fn drop_pins(&mut self) {
-        for mut link in self.pins.parked.drain(..) {
+        // The last statement may have been on one of them.
+        let (lent, rest): (Vec<Link>, Vec<Link>) =
+            self.links.drain(..).partition(|link| link.pin.is_some());
+        self.links.extend(rest);
+        self.active = 0;
+        for mut link in self.pins.parked.drain(..).chain(lent) {
             link.pin = None;
             link.discard();
         }

@@ -348,7 +348,7 @@ impl Session {
                 hint: hint::find(text, shape),
                 prepared,
                 reading,
-                schema: schema.id,
+                schema: Arc::downgrade(schema),
                 accepted: AtomicBool::new(false),
                 described: ArcSwapOption::empty(),
             })

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::block::{Acted, aborted};
-use super::bring::Bring;
 use super::buffers;
 use super::context::Prepared;
 use super::control::{declared_cursor, in_block};
@@ -66,16 +65,7 @@ impl Session {
             return Ok(false);
         }
         self.check_failed()?;
-        let need = Need {
-            host,
-            statement: None,
-            path,
-            writes: prepared.writes(),
-            bring: bring_for(&prepared),
-            state: prepared.session_state(),
-            unpreparable: prepared.is_unpreparable(),
-        };
-        let Some(i) = self.link_now(&need)? else {
+        let Some(i) = self.link_now(&Need::of(&prepared, host, path))? else {
             return Ok(false);
         };
         let reply = Reply::Query(Pass::On);
@@ -161,20 +151,8 @@ impl Session {
                 Some(Way::One { host, shard, path }),
             ) => {
                 self.check_failed()?;
-                let (writes, state) = (prepared.writes(), prepared.session_state());
-                let unpreparable = prepared.is_unpreparable();
                 let set = self.set_config_of(prepared, &text)?;
-                let i = self
-                    .link(Need {
-                        host,
-                        statement: None,
-                        path,
-                        writes,
-                        bring: bring_for(prepared),
-                        state,
-                        unpreparable,
-                    })
-                    .await?;
+                let i = self.link(Need::of(prepared, host, path)).await?;
                 let (sets, prepared) = (!set.is_empty(), read.prepared.clone());
                 if sets {
                     self.remember_settings();
@@ -414,13 +392,5 @@ impl Session {
         }
         self.end_implicit(true);
         self.release_now()
-    }
-}
-
-/// How settings are brought about for a statement.
-pub(super) fn bring_for(prepared: &Prepared) -> Bring {
-    match prepared.shares_transaction() {
-        true => Bring::Along,
-        false => Bring::Before,
     }
 }

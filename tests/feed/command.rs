@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use presplit::feed::db::DbSettings;
 use presplit::feed::fanout::WorkSettings;
-use presplit::feed::service::{Role, Settings};
+use presplit::feed::service::{Role, Settings, Watch};
 use presplit::feed::stars::StarSettings;
 use presplit::feed::store::{MemoryLimits, MemoryStore};
 use presplit::shardmap::Secret;
@@ -33,6 +33,8 @@ async fn whoever_has_no_token_stays_outside() {
                 store: Arc::new(MemoryStore::new(MemoryLimits::default())),
                 work: WorkSettings::default(),
                 stars: StarSettings::default(),
+                hook: None,
+                watch: Watch::default(),
             }
         }
     };

@@ -3,7 +3,8 @@
 mod api;
 mod command;
 mod graph;
-mod http;
+mod hook;
+pub mod http;
 mod kill;
 mod model;
 mod place;
@@ -12,5 +13,6 @@ mod reading;
 mod service;
 mod store;
 mod verify;
+mod watch;
 mod workers;
 mod write;

@@ -21,7 +21,7 @@ pub const SHARDS: u32 = 8;
 
 pub struct Service {
     pub hosts: Hosts,
-    _proxy: Proxy,
+    proxy: Proxy,
     pub db: Db,
     pub store: Arc<Trouble>,
 }
@@ -47,10 +47,15 @@ impl Service {
         let store = Arc::new(Trouble::new());
         Service {
             hosts,
-            _proxy: proxy,
+            proxy: proxy,
             db,
             store,
         }
+    }
+
+    /// Where the proxy is.
+    pub fn url(&self) -> String {
+        self.proxy.url()
     }
 
     /// Workers that look often and give up soon.

@@ -173,7 +173,7 @@ async fn without_a_store(service: &Service) {
         .id;
     wait_until("only the webhook is left", || async {
         let left =
-            "SELECT coalesce(max(object), 0) FROM outbox WHERE hook_due AND due_at = 'infinity'";
+            "SELECT coalesce(max(object), 0) FROM outbox WHERE hook_at IS NOT NULL AND due_at = 'infinity'";
         service.number(left).await == id
     })
     .await;

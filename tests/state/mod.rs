@@ -287,7 +287,8 @@ impl Drop for Conductor<'_> {
     }
 }
 
-/// Errors by code, as their words may name a host; what says that the twin is another server.
+/// Errors by code, as their words may name a host; what says that the twin is another server. Parameters that change together are
+/// told in the order in which the server happens to have them on its list (guc.c, `guc_report_list`).
 fn essence(answer: Vec<String>) -> Vec<String> {
     let code = |line: String| match line.starts_with("E ") || line.starts_with("N ") {
         true => {
@@ -296,7 +297,11 @@ fn essence(answer: Vec<String>) -> Vec<String> {
         }
         false => line,
     };
-    answer.into_iter().map(code).collect()
+    let mut answer: Vec<String> = answer.into_iter().map(code).collect();
+    for told in answer.chunk_by_mut(|a, b| a.starts_with("S ") && b.starts_with("S ")) {
+        told.sort();
+    }
+    answer
 }
 
 async fn conduct(hosts: usize, clients: usize, checks: usize, seed: u64) {
@@ -339,14 +344,16 @@ fn number(name: &str, default: u64) -> u64 {
     given.map_or(default, |n| n.parse().unwrap())
 }
 
-/// `make state`.
+/// `make state`; with `STATE_HOSTS=2` the second half alone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes minutes"]
 async fn two_hundred_clients_see_their_own() {
     let checks = number("STATE_CHECKS", 100_000) as usize;
     let seed = number("STATE_SEED", 1);
-    conduct(1, 200, checks / 2, seed).await;
-    conduct(2, 200, checks - checks / 2, seed + 1).await;
+    let only = number("STATE_HOSTS", 0);
+    for hosts in [1, 2].into_iter().filter(|n| only == 0 || *n == only) {
+        conduct(hosts as usize, 200, checks / 2, seed + hosts - 1).await;
+    }
 }
 
 /// A statement of one client runs into its own limit, not into another's.

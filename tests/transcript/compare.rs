@@ -7,14 +7,24 @@ pub fn difference(postgres: &[Answer], presplit: &[Answer]) -> Option<usize> {
     let (postgres, presplit) = (&in_order(postgres), &in_order(presplit));
     let longest = postgres.len().max(presplit.len());
     (0..longest).find(|i| match (postgres.get(*i), presplit.get(*i)) {
-        (Some(a), Some(b)) => same(a) != same(b) && !is_unusable_key(a, b) && !is_lost_portal(a, b),
+        (Some(a), Some(b)) => {
+            same(a) != same(b)
+                && !is_unusable_key(a, b)
+                && !is_lost_portal(a, b)
+                && !is_unknown_table(a, b)
+        }
         _ => true,
     })
 }
 
-/// ParameterStatus messages that come together, by their names.
+/// ParameterStatus messages that come together, by their names; notifications behind all else.
 fn in_order(answers: &[Answer]) -> Vec<Answer> {
-    let mut answers = answers.to_vec();
+    let notified = |answer: &&Answer| matches!(answer, Answer::Message(b'A', _));
+    let others = answers.iter().filter(|answer| !notified(answer));
+    let mut answers: Vec<Answer> = others
+        .chain(answers.iter().filter(notified))
+        .cloned()
+        .collect();
     let status = |answer: &Answer| matches!(answer, Answer::Message(b'S', _));
     for together in answers.chunk_by_mut(|a, b| status(a) && status(b)) {
         together.sort_by_key(|answer| match answer {
@@ -31,6 +41,9 @@ fn in_order(answers: &[Answer]) -> Vec<Answer> {
 /// * in errors and notices the source file, line and routine: an error of presplit's own has none, and they are another
 ///   in each version of Postgres; the schema: that of the shard, and in CONTEXT the shard's for `public`;
 /// * the words about a parameter that is no value of the key's type ([`is_unusable_key`]);
+/// * the words about a table that is not there ([`is_unknown_table`]);
+/// * the process that has sent a notification, and when that comes: Postgres keeps it until the session is idle, which it is not behind
+///   COMMIT AND CHAIN;
 /// * of which of two errors a portal of a failed block is, and that one is none if its Bind failed ([`is_lost_portal`]);
 /// * whether a SERIALIZABLE transaction fails because of what other streams do at the same time: such a stream is run again
 ///   ([`is_beaten`]);
@@ -42,6 +55,7 @@ fn same(answer: &Answer) -> Answer {
     let body = match tag {
         b'T' => columns(body),
         b'E' | b'N' => fields(body),
+        b'A' => body.get(4..).unwrap_or_default().to_vec(),
         _ => body.clone(),
     };
     Answer::Message(*tag, body)
@@ -51,6 +65,12 @@ fn same(answer: &Answer) -> Answer {
 fn is_unusable_key(postgres: &Answer, presplit: &Answer) -> bool {
     let codes = ["22P02", "08P01", "42804"];
     codes.iter().any(|code| is_error(postgres, code)) && is_error(presplit, "SR007")
+}
+
+/// Presplit says so itself, or in which shard.
+fn is_unknown_table(postgres: &Answer, presplit: &Answer) -> bool {
+    let codes = ["42P01", "SR003"];
+    is_error(postgres, "42P01") && codes.iter().any(|code| is_error(presplit, code))
 }
 
 /// Whether a failed block still has a portal: that of a message that the server ignored because of the error, too. If the error

@@ -355,5 +355,59 @@ pub fn streams() -> Vec<(&'static str, Vec<Message>)> {
             ]
             .concat(),
         ),
+        (
+            "the portal of what makes a temporary table is described in a block",
+            [
+                vec![q("BEGIN"), p("", "CREATE TEMP TABLE s AS SELECT 1 AS a")],
+                vec![
+                    b("", "", &[]),
+                    DescribePortal(String::new()),
+                    e("", 0),
+                    Sync,
+                ],
+                vec![q("SELECT a FROM s"), q("COMMIT"), q("SELECT a FROM s")],
+            ]
+            .concat(),
+        ),
+        (
+            "DISCARD ALL closes what is held, also where it resets settings on the way",
+            [
+                vec![
+                    q("SET work_mem = '7MB'"),
+                    q("DECLARE h CURSOR WITH HOLD FOR SELECT 1"),
+                    q("FETCH h"),
+                ],
+                one("DISCARD ALL"),
+                vec![q("FETCH h"), q("SHOW work_mem")],
+            ]
+            .concat(),
+        ),
+        (
+            "a Query that is refused behind what a pinned session was not done with",
+            [
+                vec![
+                    q("SET work_mem = '7MB'"),
+                    q("SELECT pg_advisory_lock(7000)"),
+                    p("", "SHOW application_name"),
+                    b("", "", &[]),
+                    q("DEALLOCATE nosuch"),
+                ],
+                run("INSERT INTO items VALUES ({k}, 77, 7)"),
+                vec![q("DISCARD ALL"), Sync],
+                run("SET application_name = 'undone'"),
+                vec![
+                    q("SAVEPOINT a"),
+                    q("SHOW application_name"),
+                    q("SHOW work_mem"),
+                ],
+                vec![q(
+                    "SELECT count(*) FROM items WHERE user_id = {k} AND id = 77",
+                )],
+                vec![q("SELECT pg_advisory_unlock(7000)")],
+                run("LISTEN ch"),
+                vec![q("SAVEPOINT a"), q("NOTIFY ch")],
+            ]
+            .concat(),
+        ),
     ]
 }

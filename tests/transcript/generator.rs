@@ -1,6 +1,8 @@
 //! Makes streams: what the seed and the stream's number say, and nothing else. Mostly what a driver would send, in phrases;
 //! now and then what only a client would send that has lost its way.
 
+mod pinned;
+
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -33,6 +35,16 @@ pub fn prepared(seed: u64, number: u64, users: [i64; 2]) -> Stream {
     })
 }
 
+/// The same, of what lies in the server process, among others.
+pub fn pinned(seed: u64, number: u64, users: [i64; 2]) -> Stream {
+    made_of(seed, number, users, |maker| {
+        match maker.rng.random_range(0..3) {
+            0 => maker.phrase(),
+            _ => maker.pinned(),
+        }
+    })
+}
+
 fn made_of(seed: u64, number: u64, users: [i64; 2], phrase: fn(&mut Maker)) -> Stream {
     let mut rng = StdRng::seed_from_u64(seed.wrapping_mul(1_000_003).wrapping_add(number));
     let manner = Manner {
@@ -44,6 +56,7 @@ fn made_of(seed: u64, number: u64, users: [i64; 2], phrase: fn(&mut Maker)) -> S
     };
     let mut maker = Maker {
         rng,
+        number,
         users,
         messages: Vec::new(),
         prepared: Vec::new(),
@@ -85,6 +98,7 @@ fn startup(rng: &mut StdRng) -> Vec<(&'static str, &'static str)> {
 
 struct Maker {
     rng: StdRng,
+    number: u64,
     users: [i64; 2],
     messages: Vec<Message>,
     /// Names of statements, and the texts they probably have.
@@ -126,6 +140,7 @@ impl Maker {
     fn fill(&self, sql: &str) -> String {
         sql.replace("{k}", &self.users[0].to_string())
             .replace("{j}", &self.users[1].to_string())
+            .replace("{n}", &self.number.to_string())
     }
 
     fn query(&mut self, sql: &str) {

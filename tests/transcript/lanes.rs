@@ -17,6 +17,7 @@ CREATE TABLE items (
     PRIMARY KEY (user_id, id)
 );
 CREATE TABLE countries (code text PRIMARY KEY, name text NOT NULL);
+CREATE TABLE t (a int, b text);
 ";
 
 /// What both have beside the tables.
@@ -32,6 +33,9 @@ BEGIN
     END IF;
     RETURN how;
 END $$;
+-- Sessions have temporary tables of the same name; of this one nobody may leave anything for others.
+CREATE FUNCTION public.shut() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'not this one'; END $$;
+CREATE TRIGGER shut BEFORE INSERT OR UPDATE OR DELETE ON public.t FOR EACH STATEMENT EXECUTE FUNCTION public.shut();
 CREATE FUNCTION public.slow() RETURNS int LANGUAGE plpgsql AS $$
 BEGIN
     RAISE INFO 'begun';
@@ -152,7 +156,7 @@ fn map_text(hosts: &Hosts, room: &Room) -> String {
     format!(
         "version = 1\n[keyspace]\nshards = 8\nkey = \"user_id\"\nfunction = \"modulo\"\nschema = \"shard_{{:04}}\"\n\
          [hosts.a]\nurl = \"{}\"\npool = {}\n[map]\n\"0-7\" = \"a\"\n\
-         [tables]\nusers = {{ key = \"id\" }}\ncountries = {{ kind = \"reference\" }}\n[users.app]\n\
+         [tables]\nusers = {{ key = \"id\" }}\ncountries = {{ kind = \"reference\" }}\nt = {{ kind = \"reference\" }}\n[users.app]\n\
          [proxy]\nlisten = \"127.0.0.1:0\"\n[proxy.limits]\nstatement_cache_per_connection = {}\n\
          [proxy.timeouts]\ncheckout_wait = \"60s\"\n",
         hosts.clusters[0].url(),

@@ -27,6 +27,8 @@ use self::message::Message;
 const STREAMS: u64 = 300;
 /// Of those with statements prepared by SQL.
 const PREPARED: u64 = 140;
+/// Of those with temporary tables, LISTEN, advisory locks and cursors WITH HOLD.
+const PINNED: u64 = 140;
 /// So many differences are shown; `TRANSCRIPT_SHOWN` says otherwise.
 const SHOWN: u64 = 8;
 
@@ -70,6 +72,14 @@ async fn many_random_streams_are_answered_as_by_postgres() {
 async fn many_random_streams_of_prepared_statements_are_answered_as_by_postgres() {
     let seed = variable("SEED").unwrap_or(1);
     run(generator::prepared, seed, numbers(2000), Pressure::All).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn random_streams_of_pinned_sessions_are_answered_as_by_postgres() {
+    let streams = variable("PINNED").unwrap_or(PINNED);
+    let seed = variable("SEED").unwrap_or(1);
+    // Where connections are few, presplit pins none of the last.
+    run(generator::pinned, seed, numbers(streams), Pressure::None).await;
 }
 
 /// The numbers of the streams to be run.

@@ -14,6 +14,7 @@ use super::pages::{PRIVATE, PUBLIC};
 use super::problem::{Code, Problem};
 use super::types::{Id, InPath, InQuery, Json, Media, ViewerQuery, no_zero};
 use crate::feed::post::{self, Deleted};
+use crate::feed::slow;
 
 /// The longest Idempotency-Key.
 const KEY_MOST: usize = 255;
@@ -57,6 +58,7 @@ pub(super) async fn post(
         .map_err(|e| Problem::bad(format!("body: {e}")))?;
     let key = key(&headers)?;
     let author = new.user_id.0;
+    slow::of_user(author);
     let posted = post::post(&app.db, &*app.store, &app.wake, author, body, key).await?;
     if posted.fresh {
         app.metrics.post();
@@ -149,6 +151,7 @@ pub(super) async fn delete(
     InQuery(query): InQuery<AuthorQuery>,
 ) -> Result<StatusCode, Problem> {
     let author = query.user_id.0;
+    slow::of_user(author);
     match post::delete(&app.db, &*app.store, &app.wake, author, id).await? {
         Deleted::Now => Ok(StatusCode::NO_CONTENT),
         Deleted::ToCome => Ok(StatusCode::ACCEPTED),

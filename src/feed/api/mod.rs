@@ -28,6 +28,7 @@ use super::metrics::Metrics;
 use super::outbox::Wake;
 use super::read::Reader;
 use super::shed::Shed;
+use super::slow::Ended;
 use super::store::Store;
 use crate::shardmap::Secret;
 use problem::{Code, Problem};
@@ -290,11 +291,28 @@ struct Call {
     name: &'static str,
 }
 
-/// Around every call of the API: who calls, whether there is room, how long it takes.
+/// Around every call of the API: what is kept of those that took too long.
 async fn watch(State(call): State<Call>, request: Request, next: Next) -> Response {
+    let (app, operation) = (call.app.clone(), call.name);
+    let Some(slow) = app.metrics.slow() else {
+        return answer(call, request, next).await;
+    };
+    let uri = request.uri().clone();
+    let ended = |response: &Response| Ended {
+        operation,
+        path: uri.path().to_owned(),
+        status: response.status().as_u16(),
+        shed: app.shed.level(),
+    };
+    slow.watched(answer(call, request, next), ended).await
+}
+
+/// Who calls, whether there is room, how long it takes.
+async fn answer(call: Call, request: Request, next: Next) -> Response {
     let Call { app, name } = call;
     let began = Instant::now();
     let level = app.shed.level();
+    app.metrics.shed_level(level);
     let mut response = match admitted(&app, &request) {
         Err(problem) => problem.into_response(),
         Ok(()) => match app.shed.begin() {
@@ -323,6 +341,8 @@ async fn watch(State(call): State<Call>, request: Request, next: Next) -> Respon
         HeaderName::from_static(SHED),
         HeaderValue::from(u16::from(level)),
     );
+    // So that the last one of many tells that it is over.
+    app.metrics.shed_level(app.shed.level());
     app.metrics
         .request(name, response.status().as_u16(), began.elapsed());
     response

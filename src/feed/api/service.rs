@@ -1,6 +1,5 @@
 //! What operators and their tools ask: health, metrics, the shed level, the description of the API.
 
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -114,14 +113,13 @@ pub(super) async fn favicon() -> Response {
 #[utoipa::path(get, path = "/v1/openapi.json", tag = "service", security(()),
     responses((status = 200, body = Object)))]
 pub(super) async fn openapi() -> Response {
-    static TEXT: OnceLock<String> = OnceLock::new();
-    let text = TEXT.get_or_init(|| super::openapi::Api::openapi().to_json().unwrap_or_default());
+    let text = super::openapi::Api::openapi().to_json().unwrap_or_default();
     (
         [
             (CONTENT_TYPE, "application/json"),
             (CACHE_CONTROL, "public, max-age=3600"),
         ],
-        text.as_str(),
+        text,
     )
         .into_response()
 }

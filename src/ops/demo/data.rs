@@ -7,7 +7,7 @@ use tokio_postgres::Client;
 const COUNTRIES: &str = "INSERT INTO public.countries (code, name) VALUES
     ('at', 'Austria'), ('br', 'Brazil'), ('jp', 'Japan'), ('ke', 'Kenya'), ('us', 'United States')";
 
-const NAMES: [&str; 24] = [
+pub(super) const NAMES: [&str; 24] = [
     "ada", "bao", "cem", "dora", "emil", "fay", "gil", "hana", "igor", "june", "kofi", "lena",
     "milo", "nora", "otto", "pia", "quin", "rosa", "sven", "tara", "uma", "vito", "wren", "yuri",
 ];

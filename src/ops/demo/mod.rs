@@ -1,13 +1,16 @@
-//! `presplit demo`: two private Postgres clusters as hosts `a` and `b` with eight shards, the tables of a small app and a
-//! little data. Starts the hosts only; the caller runs the proxy in front of them.
+//! `presplit demo`: two private Postgres clusters as hosts `a` and `b` with eight shards, the tables of a small app and of the
+//! feed service, and a little data. Starts the hosts; the caller runs the proxy in front of them, then [`feed`] with its page.
 
 mod data;
+pub mod feed;
+mod page;
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::feed::{SCHEMA as FEED_SCHEMA, TABLES as FEED_TABLES};
 use crate::ops::cluster::{Programs, Server};
 use crate::ops::provision;
 use crate::shardmap::{ShardMap, render_faults};
@@ -28,7 +31,7 @@ const PORT_PATIENCE: Duration = Duration::from_secs(3);
 pub struct Options {
     /// Where map, logs and data go. Made if it is missing; emptied of an earlier demo's.
     pub dir: PathBuf,
-    /// The proxy's port on 127.0.0.1. HTTP takes the next one, the hosts take those 9 and 10 above.
+    /// The proxy's port on 127.0.0.1. HTTP takes the next one, the hosts take those 9 and 10 above, the feed service that 48 above.
     pub port: u16,
 }
 
@@ -39,6 +42,15 @@ impl Options {
 
     fn host_ports(&self) -> [u16; 2] {
         [self.port + 9, self.port + 10]
+    }
+
+    fn proxy_url(&self) -> String {
+        format!("postgres://app@127.0.0.1:{}/app", self.port)
+    }
+
+    /// From the proxy's usual port it is as far to the feed service's, so that its documents' examples fit.
+    fn feed_port(&self) -> u16 {
+        self.port + 48
     }
 }
 
@@ -54,9 +66,9 @@ pub struct Demo {
 impl Demo {
     /// Starts both hosts afresh, provisions them and loads the data. `say` is told each step before it begins.
     pub async fn start(options: Options, mut say: impl FnMut(&str)) -> Result<Demo, String> {
-        if options.port > u16::MAX - 10 {
+        if options.port == 0 || options.port > u16::MAX - 48 {
             return Err(format!(
-                "--port {} leaves no room for the hosts' ports",
+                "--port {} can't be: N, N+1, N+9, N+10 and N+48 must be ports",
                 options.port
             ));
         }
@@ -89,7 +101,8 @@ impl Demo {
         let map = ShardMap::load(&map_file)
             .map_err(|faults| render_faults(&map_file.display().to_string(), &faults))?;
         say("making the tables in 8 shards, 4 on each host, and loading a little data");
-        let report = provision::run(&map, SCHEMA, provision::Options::default())
+        let schema = format!("{SCHEMA}\n{FEED_SCHEMA}");
+        let report = provision::run(&map, &schema, provision::Options::default())
             .await
             .map_err(|faults| faults.join("\n"))?;
         if !report.is_complete() {
@@ -108,17 +121,19 @@ impl Demo {
     pub fn what_next(&self) -> String {
         let [a, b] = self.options.host_ports();
         let (port, http, map) = (self.options.port, self.options.http_port(), self.map_file());
+        let feed = self.options.feed_port();
         let map = fs::canonicalize(&map).unwrap_or(map);
         format!(
             "
 The demo runs. Ctrl-C here stops all of it.
 
+    in a browser    http://127.0.0.1:{feed}/             post, follow, watch feeds arrive
+    in a terminal   psql postgres://app@127.0.0.1:{port}/app
+
     your app  ->  presplit 127.0.0.1:{port}  ->  host a 127.0.0.1:{a}  shards 0-3
                                            ->  host b 127.0.0.1:{b}  shards 4-7, table invoices
 
-In another terminal:
-
-    psql postgres://app@127.0.0.1:{port}/app
+In psql:
 
     INSERT INTO photos (user_id, caption) VALUES (42, 'x') RETURNING id;
     SELECT * FROM photos WHERE user_id = 42;
@@ -134,7 +149,7 @@ Try  #pool = 20  ->  pool = 5  under [hosts.a], then  \"0-3\" = \"c\" :
 
     {map}
 
-Health and metrics: http://127.0.0.1:{http}/healthz
+Health and metrics: http://127.0.0.1:{http}/healthz; of the feed service: http://127.0.0.1:{feed}/healthz
 ",
             map = map.display()
         )
@@ -196,6 +211,7 @@ fn check_ports(options: &Options) -> Result<(), String> {
         (options.http_port(), "the proxy's HTTP"),
         (a, "host a"),
         (b, "host b"),
+        (options.feed_port(), "the feed service and its page"),
     ];
     let began = Instant::now();
     loop {
@@ -208,7 +224,7 @@ fn check_ports(options: &Options) -> Result<(), String> {
         if began.elapsed() > PORT_PATIENCE {
             return Err(format!(
                 "port {port} on 127.0.0.1, for {whom}, is taken. Stop what listens there, or use other ports: \
-                 `presplit demo --port N` (`make demo PORT=N`) takes N, N+1, N+9 and N+10"
+                 `presplit demo --port N` (`make demo PORT=N`) takes N, N+1, N+9, N+10 and N+48"
             ));
         }
         std::thread::sleep(Duration::from_millis(200));
@@ -251,6 +267,11 @@ fn map_text(options: &Options) -> String {
             &format!("http = \"127.0.0.1:{}\" ", options.http_port()),
         )
         .replace("#drain_grace = \"30s\"", "drain_grace = \"2s\"")
+        .replace("\n#\"*\" ", &format!("\n{FEED_TABLES}\n#\"*\" "))
+        .replace(
+            "#listen = \"127.0.0.1:6480\"",
+            &format!("listen = \"127.0.0.1:{}\"", options.feed_port()),
+        )
 }
 
 #[cfg(test)]
@@ -266,7 +287,8 @@ mod tests {
 
     #[test]
     fn the_example_map_takes_the_demos_ports() {
-        let map = ShardMap::parse(&map_text(&options(Path::new(".demo"))), &|_| None).unwrap();
+        let text = map_text(&options(Path::new(".demo")));
+        let map = ShardMap::parse(&text, &|_| None).unwrap();
         assert_eq!(map.shards(), 8);
         assert_eq!(
             map.hosts.iter().map(|h| h.url.port).collect::<Vec<_>>(),
@@ -277,6 +299,9 @@ mod tests {
             (17_000, Some(17_001))
         );
         assert_eq!(map.proxy.timeouts.drain_grace, Duration::from_secs(2));
+        assert!(map.tables.contains_key("media") && map.tables.contains_key("stars"));
+        let feed = crate::feed::config::parse("", &text, &|_| None).unwrap();
+        assert_eq!(feed.listen.map(|a| a.port()), Some(17_048));
     }
 
     #[test]

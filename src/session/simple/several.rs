@@ -1,5 +1,6 @@
 //! A text of several statements: sent as it is where all of it goes to one host, else one statement after the other.
 
+use super::super::bring::Bring;
 use super::*;
 
 impl Session {
@@ -212,17 +213,7 @@ impl Session {
                     Some(Way::One { host, shard, path }),
                 ) => {
                     self.check_failed()?;
-                    let i = self
-                        .link(Need {
-                            host,
-                            statement: None,
-                            path,
-                            writes: prepared.writes(),
-                            bring: bring_for(prepared),
-                            state: prepared.session_state(),
-                            unpreparable: prepared.is_unpreparable(),
-                        })
-                        .await?;
+                    let i = self.link(Need::of(prepared, host, path)).await?;
                     let set = match prepared.sets_config() {
                         true => set_config_in(text)?,
                         false => Vec::new(),

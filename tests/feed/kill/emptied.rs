@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::clients::{self, App, Book, media_of};
-use super::world::{Edges, USERS, World};
+use super::world::{Edges, USERS, Way, World};
 use crate::feed::http::call;
 use crate::support::wait_until;
 
@@ -131,7 +131,7 @@ impl Load<'_> {
 fn reads_go_on_while_redis_is_emptied_and_while_it_is_frozen() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut rng = StdRng::seed_from_u64(1);
-    let mut world = runtime.block_on(World::new());
+    let mut world = runtime.block_on(World::new(Way::Apart));
     let edges = runtime.block_on(world.fill(100, &mut rng));
     world.start_all();
     let load = Load {
@@ -177,7 +177,7 @@ fn reads_go_on_while_redis_is_emptied_and_while_it_is_frozen() {
     }
     let mut app = App::new(&load.book, &world.addrs, 400);
     let users: Vec<UserId> = (1..=USERS).collect();
-    let mut faults: Vec<String> = super::verify(&world).into_iter().collect();
+    let mut faults: Vec<String> = super::verify(&world, &[]).into_iter().collect();
     faults.extend(super::homes(&mut app, &edges, &users));
     drop(load);
     faults.extend(world.faults());

@@ -17,9 +17,10 @@ use presplit::feed::{FEED_MOST, MediaId, UserId};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
+use crate::feed::http::call;
 use clients::{ACTORS, Actor, App, Book};
 use crowd::Crowd;
-use world::{BIG, CROWD, Edges, MANY, USERS, World};
+use world::{BIG, CROWD, Edges, MANY, USERS, Way, World};
 
 /// A row of a worker that was killed is free again after 15 seconds; pushing to very many takes its time.
 const QUIET_WITHIN: Duration = Duration::from_secs(300);
@@ -108,6 +109,7 @@ fn homes(app: &mut App<'_>, edges: &Edges, users: &[UserId]) -> Vec<String> {
 }
 
 struct Scale {
+    way: Way,
     rounds: u32,
     time: Duration,
     seed: u64,
@@ -120,7 +122,7 @@ fn run(scale: &Scale) {
     let began = Instant::now();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut rng = StdRng::seed_from_u64(scale.seed);
-    let mut world = runtime.block_on(World::new());
+    let mut world = runtime.block_on(World::new(scale.way));
     let mut edges = runtime.block_on(world.fill(scale.crowd, &mut rng));
     eprintln!("filled after {:?}", began.elapsed());
     world.start_all();
@@ -131,6 +133,8 @@ fn run(scale: &Scale) {
         world.hosts.clusters[host_of_big].config(),
         scale.crowd,
     );
+    let users: Vec<UserId> = (1..=USERS).collect();
+    let everybody = [users.as_slice(), &looked_at].concat();
     let book = Book::default();
     for round in 0..scale.rounds {
         book.stop.store(false, Ordering::Relaxed);
@@ -164,7 +168,9 @@ fn run(scale: &Scale) {
             scope.spawn(move || clients::crowd(readers, looked_at));
             let build = crowd.build(&book, StdRng::seed_from_u64(seed + 50));
             let handle = runtime.handle();
-            scope.spawn(move || handle.block_on(build));
+            if scale.way == Way::Apart {
+                scope.spawn(move || handle.block_on(build));
+            }
             trouble::make(&mut world, &book, scale.time, &mut rng);
             book.stop.store(true, Ordering::Relaxed);
             for actor in actors {
@@ -191,12 +197,11 @@ fn run(scale: &Scale) {
         let (there, wrong) = runtime.block_on(crowd.compare(&big));
         eprintln!("{there} feeds of the crowd with {} media each", big.len());
         faults.extend(wrong);
-        faults.extend(verify(&world));
+        faults.extend(verify(&world, &everybody));
         let mut app = App::new(&book, &addrs, seed + 99);
-        let users: Vec<UserId> = (1..=USERS).collect();
         faults.extend(homes(&mut app, &edges, &users));
         faults.extend(homes(&mut app, &edges, &looked_at));
-        faults.extend(verify(&world));
+        faults.extend(verify(&world, &everybody));
         if !faults.is_empty() {
             panic!(
                 "seed {}: {} faults: {:#?}\n{}",
@@ -220,8 +225,11 @@ fn run(scale: &Scale) {
     );
 }
 
-/// `presplit feed verify` over feeds that there are.
-fn verify(world: &World) -> Option<String> {
+/// `presplit feed verify` over feeds that there are; those of these users where only the process itself can look at them.
+fn verify(world: &World, users: &[UserId]) -> Option<String> {
+    if world.way == Way::Together {
+        return verify_by_call(world, users);
+    }
     let done = Command::new(env!("CARGO_BIN_EXE_presplit"))
         .args(["feed", "verify", "--sample", VERIFIED])
         .args(["--database-url", &world.url(), "--map"])
@@ -236,9 +244,40 @@ fn verify(world: &World) -> Option<String> {
     (!done.status.success()).then(|| format!("feed verify: {out}{err}"))
 }
 
+fn verify_by_call(world: &World, users: &[UserId]) -> Option<String> {
+    let at = world.addrs.lock().unwrap()[0].unwrap();
+    let mut counts = [0, 0];
+    for some in users.chunks(100) {
+        let users: Vec<String> = some.iter().map(UserId::to_string).collect();
+        let body = serde_json::json!({ "users": users }).to_string();
+        let answer = call(at, "POST", "/v1/verify", &[], Some(&body));
+        if answer.status != 200 || answer.json()["differ"] != serde_json::json!([]) {
+            return Some(format!("{answer:?}"));
+        }
+        for (count, name) in counts.iter_mut().zip(["equal", "absent"]) {
+            *count += answer.json()[name].as_u64().unwrap();
+        }
+    }
+    eprintln!("verified: {counts:?} equal and absent");
+    None
+}
+
+#[test]
+fn nothing_is_lost_when_the_one_process_is_killed() {
+    run(&Scale {
+        way: Way::Together,
+        rounds: 1,
+        time: Duration::from_secs(10),
+        seed: 1,
+        crowd: 12_000,
+        pause: Duration::from_millis(500),
+    });
+}
+
 #[test]
 fn nothing_is_lost_whatever_is_killed() {
     run(&Scale {
+        way: Way::Apart,
         rounds: 1,
         time: Duration::from_secs(20),
         seed: 1,
@@ -256,6 +295,7 @@ fn nothing_is_lost_whatever_is_killed_for_minutes() {
     let seconds = number("FEED_KILL_SECONDS", 180);
     let rounds = seconds.div_ceil(60).max(1);
     run(&Scale {
+        way: Way::Apart,
         rounds: rounds as u32,
         time: Duration::from_secs(seconds / rounds),
         seed: number("FEED_KILL_SEED", 1),

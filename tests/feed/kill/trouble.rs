@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 
 use super::clients::Book;
-use super::world::{APIS, HOSTS, WORKERS, World};
+use super::world::{HOSTS, WORKERS, Way, World};
 
 #[derive(Clone, Copy, Debug)]
 enum Kind {
@@ -18,6 +18,7 @@ enum Kind {
     HostKilled,
     ProxyKilled,
     HostAndWorkerKilled,
+    HostAndApiKilled,
     RedisAndApiKilled,
     RedisEmptied,
     RedisFrozen,
@@ -49,6 +50,17 @@ const DECK: [Kind; 17] = [
     WorkerFrozen,
 ];
 
+/// Where one process is all of it.
+const DECK_TOGETHER: [Kind; 7] = [
+    ApiKilled,
+    ApiKilled,
+    ApiKilled,
+    HostKilled,
+    HostFrozen,
+    ProxyKilled,
+    HostAndApiKilled,
+];
+
 /// Longer than the lease of a row.
 const PAST_LEASE: Duration = Duration::from_secs(17);
 
@@ -67,7 +79,10 @@ pub fn make(world: &mut World, book: &Book, time: Duration, rng: &mut StdRng) {
             return;
         }
         if deck.is_empty() {
-            deck = DECK.to_vec();
+            deck = match world.way {
+                Way::Apart => DECK.to_vec(),
+                Way::Together => DECK_TOGETHER.to_vec(),
+            };
             deck.shuffle(rng);
         }
         let kind = deck.pop().unwrap();
@@ -95,7 +110,7 @@ fn pause(rng: &mut StdRng, ms: std::ops::Range<u64>) {
 
 fn befall(kind: Kind, world: &mut World, rng: &mut StdRng) {
     let (api, worker, host) = (
-        rng.random_range(0..APIS),
+        rng.random_range(0..world.apis()),
         rng.random_range(0..WORKERS),
         rng.random_range(0..HOSTS),
     );
@@ -135,6 +150,14 @@ fn befall(kind: Kind, world: &mut World, rng: &mut StdRng) {
             world.kill_worker(worker);
             pause(rng, 0..800);
             world.start_worker(worker);
+            pause(rng, 0..600);
+            world.hosts.clusters[host].start();
+        }
+        HostAndApiKilled => {
+            world.hosts.clusters[host].kill();
+            world.kill_api(api);
+            pause(rng, 0..800);
+            world.start_api(api);
             pause(rng, 0..600);
             world.hosts.clusters[host].start();
         }

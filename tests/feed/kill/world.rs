@@ -35,7 +35,7 @@ const STARS_FOLLOWERS: i64 = 11_000;
 /// From so many followers on an author is a star here.
 const THRESHOLD: i64 = 5_000_000;
 
-pub const APIS: usize = 2;
+const APIS: usize = 2;
 pub const WORKERS: usize = 2;
 
 /// How a user stands to a target.
@@ -48,7 +48,17 @@ pub struct Edge {
 /// Of each user, by target. Who is in it has been followed at some time.
 pub type Edges = HashMap<UserId, HashMap<UserId, Edge>>;
 
+/// How the service is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Api processes and workers, feeds in Redis.
+    Apart,
+    /// One process, feeds in its memory: what a newcomer has.
+    Together,
+}
+
 pub struct World {
+    pub way: Way,
     pub hosts: Hosts,
     pub redis: Redis,
     pub proxy: Option<Proxy>,
@@ -65,7 +75,7 @@ pub struct World {
 
 impl World {
     /// Nothing in it but the tables.
-    pub async fn new() -> World {
+    pub async fn new(way: Way) -> World {
         let mut hosts = Hosts::bare(HOSTS, SHARDS);
         for host in &mut hosts.clusters {
             // What is committed outlives kill -9.
@@ -81,14 +91,19 @@ impl World {
             &format!("listen = \"127.0.0.1:{proxy_port}\""),
         );
         let url = redis.url();
+        let store = match way {
+            Way::Apart => format!("[feed.redis.nodes]\nr1 = \"{url}\"\n"),
+            Way::Together => String::new(),
+        };
         hosts.write_map(&format!(
-            "{text}\n[feed.stars]\nfollowers = {THRESHOLD}\nlowest = {THRESHOLD}\n[feed.redis.nodes]\nr1 = \"{url}\"\n"
+            "{text}\n[feed.stars]\nfollowers = {THRESHOLD}\nlowest = {THRESHOLD}\n{store}"
         ));
         let made = provision::run(&hosts.map(), SCHEMA, Options::default()).await;
         let made = made.unwrap_or_else(|e| panic!("{e:#?}"));
         assert!(made.is_complete(), "{made}");
         let none = |n| (0..n).map(|_| None).collect();
         World {
+            way,
             hosts,
             redis,
             proxy: None,
@@ -130,11 +145,11 @@ impl World {
 
     pub fn start_all(&mut self) {
         self.start_proxy();
-        for n in 0..APIS {
+        for n in 0..self.apis() {
             self.start_api(n);
         }
-        for n in 0..WORKERS {
-            self.start_worker(n);
+        if self.way == Way::Apart {
+            (0..WORKERS).for_each(|n| self.start_worker(n));
         }
     }
 
@@ -142,8 +157,20 @@ impl World {
         self.proxy = Some(Proxy::start(&self.hosts));
     }
 
+    /// Processes that answer calls.
+    pub fn apis(&self) -> usize {
+        match self.way {
+            Way::Apart => APIS,
+            Way::Together => 1,
+        }
+    }
+
     pub fn start_api(&mut self, n: usize) {
-        let service = self.service("api");
+        let role = match self.way {
+            Way::Apart => "api",
+            Way::Together => "all",
+        };
+        let service = self.service(role);
         self.addrs.lock().unwrap()[n] = Some(service.at);
         self.apis[n] = Some(service);
     }
@@ -173,6 +200,9 @@ impl World {
     pub fn kill_api(&mut self, n: usize) {
         self.addrs.lock().unwrap()[n] = None;
         if let Some(service) = self.apis[n].take() {
+            if self.way == Way::Together {
+                self.note(&service);
+            }
             self.read_log(&service.kill());
         }
     }
@@ -227,11 +257,13 @@ impl World {
     /// What all workers have delivered so far, by outcome, and what they have verified.
     pub fn delivered(&mut self) -> HashMap<String, u64> {
         let before = self.delivered.clone();
-        for n in 0..WORKERS {
-            if let Some(worker) = self.workers[n].take() {
-                self.note(&worker);
-                self.workers[n] = Some(worker);
-            }
+        let workers = std::mem::take(&mut self.workers);
+        workers.iter().flatten().for_each(|w| self.note(w));
+        self.workers = workers;
+        if self.way == Way::Together {
+            let apis = std::mem::take(&mut self.apis);
+            apis.iter().flatten().for_each(|a| self.note(a));
+            self.apis = apis;
         }
         std::mem::replace(&mut self.delivered, before)
     }

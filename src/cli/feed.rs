@@ -111,12 +111,12 @@ pub(crate) fn feed(args: Feed) -> Result<(), String> {
         db,
         store,
         work: WorkSettings::default(),
-        stars: config.stars,
         hook: config.hook,
         watch: Watch {
             statsd: config.statsd,
             slow: config.slow,
         },
+        stars: config.stars,
     };
     let runtime =
         tokio::runtime::Runtime::new().map_err(|e| format!("can't start the runtime: {e}"))?;

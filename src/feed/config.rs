@@ -24,14 +24,14 @@ pub struct FeedConfig {
     pub tokens: Vec<Secret>,
     /// Where feeds and cached objects are.
     pub store: StoreConfig,
-    /// `[feed.stars]`
-    pub stars: StarSettings,
     /// Whom to tell of what is written.
     pub hook: Option<HookConfig>,
     /// Whom to tell what is counted.
     pub statsd: Option<StatsdConfig>,
     /// Where requests that take too long are kept.
     pub slow: Option<SlowConfig>,
+    /// `[feed.stars]`
+    pub stars: StarSettings,
 }
 
 /// Which store, and how.
@@ -112,19 +112,19 @@ impl FeedConfig {
             Some(entry) => RedisConfig::read(section.enter(entry)).map(StoreConfig::Redis),
             None => Some(StoreConfig::Memory(memory)),
         };
-        let stars = stars(section.section("stars"));
         let hook = HookConfig::read(section.section("hook"));
         let statsd = StatsdConfig::read(section.section("statsd"));
         let slow = SlowConfig::read(section.section("slow"));
+        let stars = stars(section.section("stars"));
         section.finish();
         Some(FeedConfig {
             listen: listen.map(|a| a.value),
             tokens,
             store: store?,
-            stars,
             hook,
             statsd,
             slow,
+            stars,
         })
     }
 }

@@ -142,7 +142,10 @@ impl Service {
                 if let Some(statsd) = statsd {
                     done.lag.tell(statsd);
                 }
-                let counted: [Box<dyn Collector>; 3] = [
+                let sampler = Sampler::new(Verifier::new(calls.clone(), store.clone()));
+                let sampler = sampler.map_err(|e| failed(&e))?;
+                let counted: [Box<dyn Collector>; 4] = [
+                    Box::new(sampler.seen()),
                     Box::new(done.lag.clone()),
                     done.depth.collector(),
                     Box::new(WorkersDone::new(done).map_err(|e| failed(&e))?),
@@ -150,10 +153,6 @@ impl Service {
                 for counted in counted {
                     metrics.registry.register(counted).map_err(|e| failed(&e))?;
                 }
-                let sampler = Sampler::new(Verifier::new(calls.clone(), store.clone()));
-                let sampler = sampler.map_err(|e| failed(&e))?;
-                let seen = Box::new(sampler.seen());
-                metrics.registry.register(seen).map_err(|e| failed(&e))?;
                 tasks.spawn(sampler.run(verify::EVERY));
                 Some(workers)
             }

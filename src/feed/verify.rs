@@ -376,7 +376,7 @@ mod tests {
             trimmed: MediaId::MIN,
         };
         assert_eq!(misplaced(&feed(&[9, 9, 5, 7, 3])), [9, 7]);
-        assert_eq!(misplaced(&feed(&[9, 5])), []);
-        assert_eq!(misplaced(&feed(&[])), []);
+        assert!(misplaced(&feed(&[9, 5])).is_empty());
+        assert!(misplaced(&feed(&[])).is_empty());
     }
 }

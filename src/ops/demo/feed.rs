@@ -11,7 +11,7 @@ use super::{Demo, Options};
 use crate::feed::api::App;
 use crate::feed::db::{DbSettings, Fault};
 use crate::feed::fanout::WorkSettings;
-use crate::feed::service::{Role, Service, Settings};
+use crate::feed::service::{Role, Service, Settings, Watch};
 use crate::feed::stars::StarSettings;
 use crate::feed::store::{MemoryLimits, MemoryStore};
 use crate::feed::{UserId, graph, post};
@@ -91,6 +91,8 @@ fn settings(options: &Options) -> Settings {
         store: Arc::new(MemoryStore::new(MemoryLimits::default())),
         work: WorkSettings::default(),
         stars: StarSettings::default(),
+        hook: None,
+        watch: Watch::default(),
     }
 }
 

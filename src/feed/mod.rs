@@ -48,6 +48,7 @@ pub mod statsd;
 pub mod store;
 mod sweep;
 pub mod verify;
+mod woken;
 
 pub use objects::Object;
 

@@ -147,7 +147,10 @@ impl Verifier {
         let stars = self.stars_of(&lacking, user).await?;
         let pulled = |m: &Made| stars.get(&m.author).is_some_and(|s| s.may_pull(m.id));
         let known: HashSet<MediaId> = made.iter().map(|m| m.id).collect();
-        let others = feed.ids.iter().copied().filter(|id| !known.contains(id));
+        // What is older than any feed shows may have no rows any more.
+        let oldest = horizon();
+        let others = feed.ids.iter().copied();
+        let others = others.filter(|id| !known.contains(id) && *id >= oldest);
         let difference = Difference {
             missing: lacking
                 .iter()

@@ -16,7 +16,7 @@ use crate::support::wait_until;
 
 const READERS: usize = 4;
 /// The machine may be loaded; what a read waits for a frozen Redis is 100 ms.
-const LATEST: Duration = Duration::from_secs(3);
+const LATEST: Duration = Duration::from_secs(5);
 
 /// What was there before the load began, newest first, by user.
 type Known = HashMap<UserId, Vec<MediaId>>;

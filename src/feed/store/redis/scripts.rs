@@ -10,7 +10,8 @@ pub(super) struct Scripts {
     pub(super) remove: Script,
     pub(super) epoch: Script,
     pub(super) put: Script,
-    all: [&'static str; 7],
+    pub(super) wake: Script,
+    all: [&'static str; 8],
 }
 
 const PUSH: &str = concat!(include_str!("common.lua"), include_str!("push.lua"));
@@ -20,6 +21,7 @@ const COMPLETE: &str = concat!(include_str!("common.lua"), include_str!("complet
 const REMOVE: &str = concat!(include_str!("common.lua"), include_str!("remove.lua"));
 const EPOCH: &str = concat!(include_str!("common.lua"), include_str!("epoch.lua"));
 const PUT: &str = concat!(include_str!("common.lua"), include_str!("put.lua"));
+const WAKE: &str = include_str!("wake.lua");
 
 impl Scripts {
     pub(super) fn new() -> Scripts {
@@ -31,7 +33,8 @@ impl Scripts {
             remove: Script::new(REMOVE),
             epoch: Script::new(EPOCH),
             put: Script::new(PUT),
-            all: [PUSH, READ, BEGIN, COMPLETE, REMOVE, EPOCH, PUT],
+            wake: Script::new(WAKE),
+            all: [PUSH, READ, BEGIN, COMPLETE, REMOVE, EPOCH, PUT, WAKE],
         }
     }
 

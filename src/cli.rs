@@ -199,8 +199,9 @@ fn unusable(path: &Path, faults: &[Fault]) -> String {
 
 /// One line an event on standard error; `RUST_LOG` says how much.
 fn log_to_stderr() {
-    let filter =
-        tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    // The feed's pool warns of a connection that ended ("db error") without saying why; whose statement failed by it says more.
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| "info,deadpool.postgres=error".into());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)

@@ -6,6 +6,7 @@
 mod admin;
 mod auth;
 mod bank;
+mod behind_batches;
 mod cancel;
 mod catalog;
 mod commit_steps;

@@ -3,6 +3,7 @@
 mod several;
 
 use std::ops::Range;
+use std::slice;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -137,6 +138,14 @@ impl Session {
             let text = self.client.inbox[text].to_vec();
             return Err(Box::pin(self.syntax_fault(&text, aborted)).await);
         }
+        if self.in_message_block()
+            && matches!(&*read.prepared, Prepared::Query(_) | Prepared::Pass(_))
+        {
+            // What a batch has done is to be committed with it.
+            let whole = 0..text.len();
+            Box::pin(self.several(&text, slice::from_ref(&whole))).await?;
+            return self.client.flush().await.map_err(Fault::client);
+        }
         let way = match read.way {
             Some(Way::Make(make)) => {
                 self.check_failed()?;
@@ -250,35 +259,36 @@ impl Session {
         }
     }
 
-    /// A Query comes without a Sync before it. If it goes on where the batch is, it is part of the same transaction, as in
-    /// Postgres; else the batch ends.
+    /// A Query comes without a Sync before it: it is part of the same transaction, as in Postgres.
     async fn query_in_batch(&mut self, text: &Range<usize>) -> Result<(), Fault> {
         self.settle_unparsed().await?;
         self.settle_replies().await?;
-        let goes_on = match &self.links[..] {
-            [link] if link.unsynced && self.block.is_none() => {
-                match self.read(&self.client.inbox[text.clone()]) {
-                    Ok(Read { prepared, way, .. }) => match (&*prepared, way) {
-                        (
-                            Prepared::Several(_)
-                            | Prepared::Control(Control::Execute { .. } | Control::Prepare { .. }),
-                            _,
-                        ) => {
-                            self.batch_becomes_block().await?;
-                            true
-                        }
-                        (Prepared::Control(_), _) => true,
-                        (_, Some(Way::One { host, .. })) => host == link.host,
-                        _ => false,
-                    },
-                    Err(_) => {
-                        // It fails, and with it the whole of its transaction.
-                        self.run_quietly(0, "ROLLBACK").await?;
-                        self.links[0].unsynced = false;
-                        self.end_implicit(false);
-                        true
-                    }
+        let read = self.read(&self.client.inbox[text.clone()]);
+        let goes_on = match (&self.links[..], read) {
+            (_, Ok(Read { prepared, .. })) if matches!(&*prepared, Prepared::Empty) => false,
+            // On several hosts it is a block of ours already, in which an error undoes all.
+            _ if self.in_message_block() => true,
+            ([link], Ok(Read { prepared, way, .. })) if link.unsynced && self.block.is_none() => {
+                match (&*prepared, way) {
+                    (Prepared::Query(_) | Prepared::Pass(_), Some(Way::One { host, .. }))
+                        if host == link.host => {}
+                    (
+                        Prepared::Query(_)
+                        | Prepared::Pass(_)
+                        | Prepared::Several(_)
+                        | Prepared::Control(Control::Execute { .. } | Control::Prepare { .. }),
+                        _,
+                    ) => self.batch_becomes_block().await?,
+                    _ => {}
                 }
+                true
+            }
+            ([link], Err(_)) if link.unsynced && self.block.is_none() => {
+                // It fails, and with it the whole of its transaction.
+                self.run_quietly(0, "ROLLBACK").await?;
+                self.links[0].unsynced = false;
+                self.end_implicit(false);
+                true
             }
             _ => false,
         };

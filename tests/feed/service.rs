@@ -47,7 +47,7 @@ impl Service {
         let store = Arc::new(Trouble::new());
         Service {
             hosts,
-            proxy: proxy,
+            proxy,
             db,
             store,
         }

@@ -1,0 +1,89 @@
+//! A Query that comes behind messages without a Sync is part of their transaction, on however many hosts: compared with one Postgres.
+
+use crate::protocol::{Script, Step, compare, step, twins};
+use crate::support::Proxy;
+use crate::support::raw::{d, done, pbe, q, s};
+
+/// Users of every shard.
+const USERS: [i64; 4] = [1, 2, 5, 6];
+
+fn insert(user: i64) -> Vec<u8> {
+    pbe(
+        &format!("INSERT INTO photos (user_id, caption) VALUES ({user}, 'behind')"),
+        &[],
+    )
+}
+
+/// What is there, and away with it.
+fn look() -> Vec<Step> {
+    let all = "SELECT user_id, caption FROM photos WHERE caption LIKE 'behind%' ORDER BY user_id, caption";
+    let gone = "DELETE FROM photos WHERE user_id IN (1, 2, 5, 6) AND caption LIKE 'behind%'";
+    vec![step(&[s(), q(all)], 2), step(&[q(gone)], 1)]
+}
+
+fn scripts() -> Vec<Script> {
+    let update = "UPDATE photos SET caption = caption || '!' WHERE user_id IN (1, 2, 5, 6) AND caption = 'behind'";
+    let queries: [(&'static str, Vec<u8>); 9] = [
+        ("a write of all hosts", q(update)),
+        (
+            "a write of all hosts that fails",
+            q(
+                "UPDATE photos SET caption = (1 / (user_id - user_id))::text WHERE user_id IN (1, 2, 5, 6) AND caption = 'behind'",
+            ),
+        ),
+        (
+            "a read of all hosts",
+            q("SELECT count(*) FROM photos WHERE caption = 'behind'"),
+        ),
+        (
+            "a read of all hosts that fails",
+            q("SELECT sum(1 / (user_id - user_id)) FROM photos WHERE caption = 'behind'"),
+        ),
+        (
+            "a read of one user",
+            q("SELECT caption FROM photos WHERE user_id = 6 AND caption = 'behind'"),
+        ),
+        (
+            "a read of one user that fails",
+            q("SELECT 1 / (user_id - 6) FROM photos WHERE user_id = 6"),
+        ),
+        (
+            "a write of another user",
+            q("INSERT INTO photos (user_id, caption) VALUES (6, 'behind it')"),
+        ),
+        (
+            "COPY",
+            [
+                q("COPY photos (user_id, caption) FROM STDIN"),
+                d("1\tbehind that\n2\tbehind that\n6\tbehind that\n"),
+                done(),
+            ]
+            .concat(),
+        ),
+        (
+            "COPY that fails",
+            [
+                q("COPY photos (user_id, caption) FROM STDIN"),
+                d("1\tbehind that\n6\tbehind\tmore\n"),
+                done(),
+            ]
+            .concat(),
+        ),
+    ];
+    let mut scripts = Vec::new();
+    for (name, query) in queries {
+        let mut steps = Vec::new();
+        for batch in [&USERS[..1], &USERS[3..], &USERS[..]] {
+            let batch: Vec<u8> = batch.iter().flat_map(|user| insert(*user)).collect();
+            steps.push(step(&[batch, query.clone()], 1));
+            steps.extend(look());
+        }
+        scripts.push((name, steps));
+    }
+    scripts
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_query_behind_a_batch_is_part_of_its_transaction() {
+    compare(scripts(), &Proxy::start(&twins().await.hosts)).await;
+}

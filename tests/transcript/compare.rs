@@ -17,7 +17,8 @@ pub fn difference(postgres: &[Answer], presplit: &[Answer]) -> Option<usize> {
     })
 }
 
-/// ParameterStatus messages that come together, by their names; notifications behind all else.
+/// ParameterStatus messages that come together, by their names; notifications behind all else; no CommandComplete in front of an error
+/// of the commit.
 fn in_order(answers: &[Answer]) -> Vec<Answer> {
     let notified = |answer: &&Answer| matches!(answer, Answer::Message(b'A', _));
     let others = answers.iter().filter(|answer| !notified(answer));
@@ -25,6 +26,12 @@ fn in_order(answers: &[Answer]) -> Vec<Answer> {
         .chain(answers.iter().filter(notified))
         .cloned()
         .collect();
+    let untimely = |pair: &[Answer]| {
+        matches!(pair[0], Answer::Message(b'C', _)) && is_error(&pair[1], "23503")
+    };
+    while let Some(at) = answers.windows(2).position(untimely) {
+        answers.remove(at);
+    }
     let status = |answer: &Answer| matches!(answer, Answer::Message(b'S', _));
     for together in answers.chunk_by_mut(|a, b| status(a) && status(b)) {
         together.sort_by_key(|answer| match answer {
@@ -40,6 +47,10 @@ fn in_order(answers: &[Answer]) -> Vec<Answer> {
 /// * the OID of a table in RowDescription: each database numbers its own;
 /// * in errors and notices the source file, line and routine: an error of presplit's own has none, and they are another
 ///   in each version of Postgres; the schema: that of the shard, and in CONTEXT the shard's for `public`;
+/// * whether CommandComplete comes in front of an error of the commit (a deferred constraint): of the last statement of a Query it does
+///   not on Postgres, and does through presplit if the session acts on that statement (EXECUTE) in a transaction of its own making;
+/// * the position of an argument of EXECUTE that is of a wrong type: it is found when the server runs it under a name of ours, which may be
+///   longer;
 /// * the words about a parameter that is no value of the key's type ([`is_unusable_key`]);
 /// * the words about a table that is not there ([`is_unknown_table`]);
 /// * the process that has sent a notification, and when that comes: Postgres keeps it until the session is idle, which it is not behind
@@ -108,8 +119,12 @@ fn columns(body: &[u8]) -> Vec<u8> {
 
 fn fields(body: &[u8]) -> Vec<u8> {
     let fields = body.split(|b| *b == 0).filter(|f| !f.is_empty());
-    let cancelled = body.windows(7).any(|w| w == b"\0C57014");
-    let kept = fields.filter(|f| !(b"FLRs".contains(&f[0]) || cancelled && f[0] == b'W'));
+    let has = |text: &[u8]| body.windows(text.len()).any(|w| w == text);
+    let cancelled = has(b"\0C57014");
+    let argument = has(b" cannot be coerced to the expected type ");
+    let kept = fields.filter(|f| {
+        !(b"FLRs".contains(&f[0]) || cancelled && f[0] == b'W' || argument && f[0] == b'P')
+    });
     let mut kept: Vec<Vec<u8>> = kept.map(<[u8]>::to_vec).collect();
     for field in kept.iter_mut().filter(|f| b"Wq".contains(&f[0])) {
         while let Some(at) = field.windows(6).position(|w| w == b"shard_") {

@@ -68,7 +68,7 @@ async fn many_random_streams_are_answered_as_by_postgres() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes a while: make transcript"]
+#[ignore = "takes minutes: make transcript"]
 async fn many_random_streams_of_prepared_statements_are_answered_as_by_postgres() {
     let seed = variable("SEED").unwrap_or(1);
     run(generator::prepared, seed, numbers(2000), Pressure::All).await;
@@ -76,10 +76,16 @@ async fn many_random_streams_of_prepared_statements_are_answered_as_by_postgres(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_streams_of_pinned_sessions_are_answered_as_by_postgres() {
-    let streams = variable("PINNED").unwrap_or(PINNED);
-    let seed = variable("SEED").unwrap_or(1);
     // Where connections are few, presplit pins none of the last.
-    run(generator::pinned, seed, numbers(streams), Pressure::None).await;
+    let seed = variable("SEED").unwrap_or(1);
+    run(generator::pinned, seed, 0..PINNED, Pressure::None).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes: make transcript"]
+async fn many_random_streams_of_pinned_sessions_are_answered_as_by_postgres() {
+    let seed = variable("SEED").unwrap_or(1);
+    run(generator::pinned, seed, numbers(4000), Pressure::None).await;
 }
 
 /// The numbers of the streams to be run.

@@ -1,6 +1,6 @@
--- KEYS: a feed. ARGV: run, N(ewest) | B(efore) | A(fter), an id, the most ids, seconds to live, the most ids of a feed. Says whether
--- there are more, the ids in one string, and the id of which older ones the feed says nothing; nil: not complete, or on a replica,
--- which can't note that it was read: the primary is to be asked.
+-- KEYS: a feed. ARGV: run, N(ewest) | B(efore) | A(fter), an id, the most ids, seconds to live, the most ids of a feed. Says
+-- whether there are more, the ids in one string, and the id of which older ones the feed says nothing; nil: not complete, or on a
+-- replica, which can't note that it was read: the primary is to be asked.
 local feed, way, id, most, life = KEYS[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local mark = mark_of(feed)
 if not mark or string.sub(mark, 1, 1) ~= 'C' then

@@ -1,19 +1,20 @@
 //! What the feed service reads of `shardmap.toml`: the section `[feed]`, which the shard map itself passes over. Every fault is said
 //! at once, each with its place and its mend, as of the map.
 
-use std::net::SocketAddr;
-use std::time::Duration;
+mod redis;
 
-use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
+use std::net::SocketAddr;
+
 use toml::de::DeTable;
 
-use super::FEED_MOST;
 use super::hook::HookConfig;
 use super::slow::SlowConfig;
 use super::stars::StarSettings;
 use super::statsd::StatsdConfig;
-use super::store::{MemoryLimits, PARTITIONS};
-use crate::shardmap::{At, Entry, Fault, Faults, Secret, Section, nearest};
+use super::store::MemoryLimits;
+use crate::shardmap::{Entry, Fault, Faults, Secret, Section};
+
+pub use self::redis::{RedisConfig, RedisNode};
 
 /// `[feed]`.
 #[derive(Clone, Debug)]
@@ -42,30 +43,6 @@ pub enum StoreConfig {
     /// `[feed.redis]`.
     Redis(RedisConfig),
 }
-
-/// `[feed.redis]`.
-#[derive(Clone, Debug)]
-pub struct RedisConfig {
-    /// `[feed.redis.nodes]`, in the order of the file.
-    pub nodes: Vec<RedisNode>,
-    /// `[feed.redis.partitions]`: the node of each, by its number in `nodes`.
-    pub partitions: Box<[u16; PARTITIONS]>,
-    /// The longest that a call may take.
-    pub limit: Duration,
-    /// The most ids of a feed.
-    pub feed_most: usize,
-}
-
-/// A line of `[feed.redis.nodes]`: `r1 = "redis://10.0.0.7:6379"`.
-#[derive(Clone, Debug)]
-pub struct RedisNode {
-    /// For messages and metrics.
-    pub name: String,
-    /// Where it is, and how to log in.
-    pub connection: ConnectionInfo,
-}
-
-const LIMIT: Duration = Duration::from_millis(100);
 
 /// Reads the `[feed]` of a file with this name and text; `env` gives the value of `${VAR}`. A file without one means the defaults.
 pub fn parse(
@@ -166,178 +143,13 @@ fn stars(mut section: Section<'_, '_>) -> StarSettings {
     stars
 }
 
-impl RedisConfig {
-    /// All partitions on one node.
-    pub fn one(name: &str, connection: ConnectionInfo) -> RedisConfig {
-        RedisConfig {
-            nodes: vec![RedisNode {
-                name: name.to_owned(),
-                connection,
-            }],
-            partitions: Box::new([0; PARTITIONS]),
-            limit: LIMIT,
-            feed_most: FEED_MOST,
-        }
-    }
-
-    fn read(mut section: Section<'_, '_>) -> Option<RedisConfig> {
-        let limit = section.duration("limit", LIMIT);
-        section.need(
-            "nodes",
-            "[feed.redis.nodes] with r1 = \"redis://127.0.0.1:6379\"",
-        );
-        let mut written = section.section("nodes");
-        let mut nodes = Vec::new();
-        let mut names = Vec::new();
-        for entry in written.entries() {
-            names.push(entry.key.to_owned());
-            nodes.extend(node(&mut written, entry));
-        }
-        if names.is_empty() && section.find("nodes").is_some() {
-            let at = section.at;
-            section.faults.add(
-                at,
-                "[feed.redis.nodes]",
-                "names no node",
-                "add r1 = \"redis://127.0.0.1:6379\"",
-            );
-        }
-        let written = section.find("partitions").is_some();
-        let partitions = match written || names.len() > 1 {
-            true => partitions(section.section("partitions"), &names),
-            // There is only one way to map them to one node.
-            false => Some([0; PARTITIONS]),
-        };
-        section.finish();
-        let whole = nodes.len() == names.len() && !nodes.is_empty();
-        Some(RedisConfig {
-            nodes: whole.then_some(nodes)?,
-            partitions: Box::new(partitions?),
-            limit,
-            feed_most: FEED_MOST,
-        })
-    }
-}
-
-fn node<'t>(section: &mut Section<'_, 't>, entry: Entry<'t>) -> Option<RedisNode> {
-    let url = section.string(entry)?.value;
-    // What the parser says of a url may hold its password.
-    let connection = match url.as_str().into_connection_info() {
-        Ok(connection) => connection,
-        Err(_) => {
-            section.bad(
-                entry,
-                "is no url of a Redis",
-                "write as \"redis://:PASSWORD@10.0.0.7:6379/0\" or \"unix:///run/redis/redis.sock\"; percent-encode what is special in a password",
-            );
-            return None;
-        }
-    };
-    if matches!(connection.addr(), ConnectionAddr::TcpTls { .. }) {
-        section.bad(
-            entry,
-            "asks for TLS, which is not there yet",
-            "write redis:// and use a network that is safe, or a tunnel",
-        );
-        return None;
-    }
-    let tcp = connection.tcp_settings().clone().set_nodelay(true);
-    Some(RedisNode {
-        name: entry.key.to_owned(),
-        connection: connection.set_tcp_settings(tcp),
-    })
-}
-
-/// The node of each partition. `None` after a fault.
-fn partitions(mut section: Section<'_, '_>, names: &[String]) -> Option<[u16; PARTITIONS]> {
-    let mut owners = [None; PARTITIONS];
-    let mut sound = true;
-    for entry in section.entries() {
-        let owner = owner(&mut section, entry, names);
-        let range = range(&mut section, entry);
-        sound &= owner.is_some() && range.is_some();
-        // Those of a line with a fault count as given, so that the fault is said once.
-        for slot in range.into_iter().flatten() {
-            if owners[slot].replace(owner.unwrap_or(0)).is_some() {
-                sound = false;
-                section.faults.add(
-                    entry.key_at,
-                    section.key(entry.key),
-                    format!("partition {slot} is in an earlier line already"),
-                    "give each partition to one node: shorten one of the two ranges",
-                );
-                break;
-            }
-        }
-    }
-    let mut whole = [0; PARTITIONS];
-    for (number, (owner, whole)) in owners.into_iter().zip(&mut whole).enumerate() {
-        let Some(owner) = owner else {
-            // Those of a line that can't be read are without an owner, too.
-            if sound {
-                let example = names.first().map_or("r1", String::as_str);
-                let name = "[feed.redis.partitions]";
-                section.faults.add(
-                    section.at,
-                    name,
-                    format!("partition {number} is without a node"),
-                    format!(
-                        "there are 0-{}; write such as \"0-127\" = {example:?}",
-                        PARTITIONS - 1
-                    ),
-                );
-            }
-            return None;
-        };
-        *whole = owner;
-    }
-    sound.then_some(whole)
-}
-
-fn owner<'t>(section: &mut Section<'_, 't>, entry: Entry<'t>, names: &[String]) -> Option<u16> {
-    let At { value: name, .. } = section.string(entry)?;
-    let found = names.iter().position(|known| *known == name);
-    if found.is_none() {
-        let mend = match nearest(&name, names.iter().map(String::as_str)) {
-            Some(meant) => format!("did you mean {meant}?"),
-            None => format!("name one of {}", names.join(", ")),
-        };
-        section.bad(entry, format!("unknown node {name:?}"), mend);
-    }
-    found.and_then(|number| u16::try_from(number).ok())
-}
-
-/// `0-127` or `7`.
-fn range<'t>(
-    section: &mut Section<'_, 't>,
-    entry: Entry<'t>,
-) -> Option<std::ops::RangeInclusive<usize>> {
-    let number = |text: &str| {
-        let digits = text.trim();
-        let plain = digits.bytes().all(|b| b.is_ascii_digit());
-        plain.then(|| digits.parse::<usize>().ok()).flatten()
-    };
-    let (first, last) = entry.key.split_once('-').unwrap_or((entry.key, entry.key));
-    match (number(first), number(last)) {
-        (Some(first), Some(last)) if first <= last && last < PARTITIONS => Some(first..=last),
-        _ => {
-            section.faults.add(
-                entry.key_at,
-                section.key(entry.key),
-                "is no range of partitions",
-                format!(
-                    "write \"FIRST-LAST\" within 0-{}, such as \"0-127\"",
-                    PARTITIONS - 1
-                ),
-            );
-            None
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use super::redis::LIMIT;
     use super::*;
+    use crate::feed::store::PARTITIONS;
 
     fn read(text: &str) -> Result<FeedConfig, Vec<String>> {
         let env = |name: &str| (name == "PW").then(|| "sesam".to_owned());
@@ -434,9 +246,9 @@ r2 = "redis://10.0.0.8"
         let statsd = config.statsd.expect("[feed.statsd]");
         assert_eq!((statsd.sample, statsd.tags), (10, true));
         let cases: &[(&str, &str, &[&str])] = &[
-            ("http://10.0.0.9/x", "10.0.0.9/x", &["f:2:7: [feed.hook] url: is neither an http nor an https url"]),
+            ("http://10.0.0.9/x", "10.0.0.9/x", &["f:2:7: [feed.hook] url: is no url -- write as "]),
             ("http://", "ftp://", &["f:2:7: [feed.hook] url: is neither"]),
-            ("secret = \"${PW}\"\n", "", &["f:1:1: [feed.hook] secret: is missing -- add secret = "]),
+            ("secret = \"${PW}\"\n", "", &["f:1:7: [feed.hook] secret: is missing -- add secret = "]),
             ("\"${PW}\"", "\"\"", &["f:3:10: [feed.hook] secret: is empty, so anyone could sign"]),
             ("[\"post\"]", "[\"posts\"]", &["f:4:11: [feed.hook] events: there are no events \"posts\" -- write \"post\""]),
             ("localhost:8125", "localhost", &["f:6:11: [feed.statsd] address: \"localhost\" is no address"]),
@@ -474,6 +286,18 @@ r2 = "redis://10.0.0.8"
         assert_eq!(first.redis_settings().db(), 2);
         assert!(first.tcp_settings().nodelay());
         assert!(!format!("{config:?}").contains("sesam"));
+        let with = redis(&GOOD.replace(
+            "\"redis://10.0.0.8\"",
+            "{ url = \"redis://10.0.0.8\", replicas = [\"redis://:${PW}@10.0.1.8\", \"redis://10.0.2.8\"] }",
+        ));
+        assert_eq!(
+            (with.nodes[0].replicas.len(), with.nodes[1].replicas.len()),
+            (0, 2)
+        );
+        let first = &with.nodes[1].replicas[0];
+        assert_eq!(first.redis_settings().password(), Some("sesam"));
+        let of_cluster = redis("[feed.redis]\ncluster = [\"redis://a\", \"redis://b:7000\"]");
+        assert_eq!((of_cluster.cluster.len(), of_cluster.nodes.len()), (2, 0));
         // One node needs no map.
         let one = redis("[feed.redis.nodes]\nr1 = \"redis://10.0.0.7\"");
         assert_eq!((one.limit, *one.partitions), (LIMIT, [0; PARTITIONS]));
@@ -490,6 +314,8 @@ r2 = "redis://10.0.0.8"
             ("\"128-255\"", "x", &["f:9:1: [feed.redis.partitions] x: is no range of partitions"]),
             ("redis://10.0.0.8", "rediss://10.0.0.8", &["f:6:6: [feed.redis.nodes] r2: "]),
             ("redis://10.0.0.8", "http://10.0.0.8", &["f:6:6: [feed.redis.nodes] r2: is no url of a Redis"]),
+            ("\"redis://10.0.0.8\"", "{ url = \"redis://a\", replicas = [\"b\"] }", &["f:6:39: [feed.redis.nodes.r2] replicas: is no url of a Redis"]),
+            ("\"redis://10.0.0.8\"", "{ urls = \"redis://a\" }", &["f:6:1: [feed.redis.nodes.r2] url: is missing", "f:6:8: [feed.redis.nodes.r2] urls: unknown key -- did you mean url?"]),
             ("${PW}", "${NO}", &["f:5:6: [feed.redis.nodes] r1: the environment variable NO is not set"]),
             ("limit = \"50ms\"", "limit = \"0ms\"\nlimits = 5", &["f:3:9: [feed.redis] limit: \"0ms\" is no duration", "f:4:1: [feed.redis] limits: unknown key -- did you mean limit?"]),
             ("version = 1", "feed.redi = 1", &["f:1:6: [feed] redi: unknown key"]),
@@ -500,6 +326,12 @@ r2 = "redis://10.0.0.8"
             let agree = found.len() == wanted.len() && found.iter().zip(*wanted).all(|(f, w)| f.starts_with(w));
             assert!(agree, "{to}\n found: {found:#?}\nwanted: {wanted:#?}");
         }
+        let both = GOOD.replace("limit = ", "cluster = [\"redis://a/1\"]\nlimit = ");
+        let found = read(&both).expect_err("both").join("\n");
+        for wanted in ["cluster: is nothing that a cluster has", "nodes: stands beside cluster", "partitions: stands beside cluster"] {
+            assert!(found.contains(wanted), "{wanted}: {found}");
+        }
+        assert!(read("[feed.redis]\ncluster = []").expect_err("none")[0].contains("names no node"));
         let found = read("[feed.redis]\n[feed.redis.nodes]\n").expect_err("no node");
         assert!(found[0].starts_with("f:"), "{found:?}");
         assert!(read("[feed.redis]").expect_err("no nodes")[0].contains("nodes: is missing"));

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use deadpool_postgres::{
-    Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
+    ClientWrapper, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
 };
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{NoTls, Row};
@@ -126,6 +126,15 @@ impl fmt::Debug for Db {
         f.debug_struct("Db")
             .field("pool", &self.pool.status())
             .finish_non_exhaustive()
+    }
+}
+
+/// A lock that is held as long as this is there and its connection lives.
+pub(super) struct Lock(ClientWrapper);
+
+impl Lock {
+    pub(super) fn is_lost(&self) -> bool {
+        self.0.is_closed()
     }
 }
 
@@ -264,6 +273,27 @@ impl Db {
                 })
             }
         }
+    }
+
+    /// An advisory lock of the session, on a connection of its own that is none of the pool's any more. `None`: another has it.
+    ///
+    /// # Errors
+    /// Any [`Fault`].
+    pub(super) async fn lock(&self, key: i64) -> Result<Option<Lock>, Fault> {
+        let client = self.pool.get().await.map_err(|e| Fault::Unavailable {
+            why: e.to_string(),
+            maybe: false,
+        })?;
+        let client = Object::take(client);
+        let sql = format!("SELECT pg_try_advisory_lock({key})");
+        let Ok(rows) = tokio::time::timeout(self.statement, client.query_typed(&sql, &[])).await
+        else {
+            let why = format!("no answer within {:?}", self.statement);
+            return Err(Fault::Unavailable { why, maybe: false });
+        };
+        let rows = rows.map_err(|e| Fault::of(&e))?;
+        let held = rows.first().map_or(Ok(false), |row| value(row, 0))?;
+        Ok(held.then_some(Lock(client)))
     }
 
     /// How many shards the proxy has; 1 where there is none.

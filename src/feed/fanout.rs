@@ -17,6 +17,7 @@ use super::db::{Db, Fault, jitter, value};
 use super::depth::Depth;
 use super::edges::{self, Unsettled};
 use super::gate::Gate;
+use super::keep::KeepSettings;
 use super::lag::{Class, Lag};
 use super::outbox::{self, Events, Kind, Task, Wake};
 use super::stars::Stars;
@@ -50,6 +51,8 @@ pub struct WorkSettings {
     pub review: Duration,
     /// New rows are for the webhook, too.
     pub hook: Events,
+    /// What is done beside.
+    pub keep: KeepSettings,
 }
 
 /// The longest pause between two attempts of a row.
@@ -72,6 +75,7 @@ impl Default for WorkSettings {
             revive: Duration::from_secs(3600),
             review: Duration::from_secs(60),
             hook: Events::default(),
+            keep: KeepSettings::default(),
         }
     }
 }

@@ -20,6 +20,7 @@
 //! * An edge begins: `follow_out` committed, then `follow_in`, then the reader's list is dropped. A post that was fanned out before
 //!   `follow_in` is found when the list is built; one that comes behind is pushed.
 
+mod alone;
 pub mod api;
 mod build;
 pub mod config;
@@ -30,6 +31,7 @@ pub mod fanout;
 mod gate;
 pub mod graph;
 pub mod hook;
+pub mod keep;
 mod lag;
 pub mod metrics;
 mod objects;

@@ -12,6 +12,7 @@ CREATE TABLE media (
     UNIQUE (user_id, idem_key)
 );
 CREATE INDEX media_of_user ON media (user_id, id DESC) WHERE deleted_at IS NULL;
+CREATE INDEX media_deleted ON media (deleted_at) WHERE deleted_at IS NOT NULL;
 
 CREATE TABLE follow_out (
     user_id    bigint NOT NULL,                             -- the source: who follows
@@ -22,6 +23,7 @@ CREATE TABLE follow_out (
     changed_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (user_id, target)
 );
+CREATE INDEX follow_out_gone ON follow_out (changed_at) WHERE status = 'gone';
 
 CREATE TABLE follow_in (
     user_id    bigint NOT NULL,                             -- the target: who is followed

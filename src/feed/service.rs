@@ -12,10 +12,12 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::alone::Alone;
 use super::api::{self, App, Shared};
 use super::db::{Db, DbSettings};
 use super::fanout::{Done, WorkSettings, Workers};
 use super::hook::{self, HookConfig};
+use super::keep::Keeper;
 use super::metrics::Metrics;
 use super::outbox::Wake;
 use super::read::Reader;
@@ -136,6 +138,12 @@ impl Service {
                 let stars = Arc::new(Stars::new(own.clone(), stars));
                 if let Some(hook) = hook {
                     hook::start(hook, own.clone(), work, &metrics.registry, &mut tasks)?;
+                }
+                let keeper = Keeper::new(own.clone(), work.keep, &metrics.registry);
+                tasks.spawn(keeper.map_err(|e| failed(&e))?.run());
+                if !store.is_shared() {
+                    let alone = Alone::new(calls.clone(), &metrics.registry);
+                    tasks.spawn(alone.map_err(|e| failed(&e))?.run());
                 }
                 let workers = Workers::start(own, store.clone(), stars, work);
                 let done = workers.done();

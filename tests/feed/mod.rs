@@ -1,15 +1,18 @@
 //! The feed service.
 
 mod api;
+mod cluster;
 mod command;
 mod graph;
 mod hook;
 pub mod http;
+mod keep;
 mod kill;
 mod model;
 mod place;
 mod random_reading;
 mod reading;
+mod replicas;
 mod service;
 mod store;
 mod verify;

@@ -18,19 +18,19 @@ use super::model::{Domain, Step, Twin, Upset, steps};
 use crate::support::{Redis, wait_until};
 
 /// Feeds so short that everything happens in a few steps, and as long as they are.
-const SHORT: Domain = Domain {
+pub(super) const SHORT: Domain = Domain {
     most: 5,
     ids: 24,
     steps: 80,
 };
-const LONG: Domain = Domain {
+pub(super) const LONG: Domain = Domain {
     most: FEED_MOST,
     ids: 3 * FEED_MOST as i64,
     steps: 25,
 };
 
 /// A store that is made anew for each case, and what may happen to it.
-trait Bench {
+pub(super) trait Bench {
     fn new_store(&self, most: usize) -> Box<dyn Store>;
     /// Whether it has lost everything.
     fn upset(&self, upset: Upset) -> bool;
@@ -108,7 +108,7 @@ fn store_on(nodes: &[Redis], most: usize, limit: Duration) -> RedisStore {
 }
 
 /// Random steps, each done to a store and to the model.
-fn agrees(bench: &dyn Bench, domain: Domain, cases: u32) {
+pub(super) fn agrees(bench: &dyn Bench, domain: Domain, cases: u32) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let config = Config {
         cases,

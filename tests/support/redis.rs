@@ -50,6 +50,11 @@ impl Redis {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
+    /// The same after a restart, too.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// A store that has only this node, with time enough for a loaded machine.
     pub fn config(&self) -> RedisConfig {
         let connection = self.url().into_connection_info().unwrap();
@@ -67,6 +72,14 @@ impl Redis {
         command
             .query(&mut client.get_connection().unwrap())
             .unwrap()
+    }
+
+    /// As [`Redis::ask`], whatever it says.
+    pub fn tell(&self, words: &[&str]) {
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        let client = redis::Client::open(self.url()).unwrap();
+        let _: redis::RedisResult<()> = command.query(&mut client.get_connection().unwrap());
     }
 
     pub fn pid(&self) -> u32 {

@@ -272,6 +272,10 @@ impl Tombstones {
 
 #[async_trait::async_trait]
 impl Store for MemoryStore {
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     async fn push(&self, id: MediaId, feeds: &[UserId]) -> Result<Pushed, StoreFault> {
         let now = self.now();
         let mut pushed = Pushed::default();

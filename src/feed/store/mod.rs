@@ -150,6 +150,11 @@ pub struct Walk {
 /// that are newer than [`Dump::trimmed`], but for those that were removed.
 #[async_trait::async_trait]
 pub trait Store: Send + Sync + fmt::Debug {
+    /// Other processes see the same feeds.
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     /// Adds the id to these feeds, each at its place, unless it is there; trims each to [`super::FEED_MOST`]. An id that is older than
     /// all of a feed that is or was full is not added: there may have been newer ones that were trimmed, and it would have a gap.
     async fn push(&self, id: MediaId, feeds: &[UserId]) -> Result<Pushed, StoreFault>;
@@ -198,11 +203,6 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// For `feed verify`: some feeds, maybe none, and where the walk goes on; `None`: it is over. A feed that is there from its
     /// beginning to its end comes up at least once, others may.
     async fn walk(&self, from: Walk) -> Result<(Vec<UserId>, Option<Walk>), StoreFault>;
-
-    /// Other processes can have the same feeds.
-    fn is_shared(&self) -> bool {
-        false
-    }
 
     /// Tells a worker, of whatever process, of an outbox row of this user that is due. It may be lost on the way.
     async fn wake(&self, _user: UserId, _row: i64) -> Result<(), StoreFault> {

@@ -1,11 +1,14 @@
-//! The store in Redis: users and objects are hashed to 256 partitions, and these mapped to nodes. Whatever a node loses is only
+//! The store in Redis: users and objects are hashed to 256 partitions, and these mapped to nodes, or by a cluster to its own. Whatever a node loses is only
 //! absent then; of what it brings along from before a restart nothing is believed (see `common.lua`).
 //!
-//! Reads go to the primary: replicas are not made use of yet.
+//! Writes go to a node itself, reads to a replica that is in step, if there is one (see `replicas.rs`).
 
 mod breaker;
+mod cluster;
 mod keys;
 mod node;
+mod places;
+mod replicas;
 mod scripts;
 
 use std::fmt;
@@ -15,11 +18,14 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
-use redis::cmd;
+use redis::{ConnectionInfo, cmd};
 
 pub(crate) use keys::PARTITIONS;
 
+use self::cluster::Cluster;
 use self::node::{Lane, Node, Run};
+use self::places::{Place, Places};
+use self::replicas::Replicas;
 use self::scripts::{Scripts, call};
 use super::{
     Building, Cached, Dump, FEED_LIFE, Ids, OBJECT_LIFE, PUT_WITHIN, Pushed, Span, Store,
@@ -44,9 +50,7 @@ const TOMBSTONE: u8 = b'T';
 
 /// Feeds and objects in one or more Redis nodes.
 pub struct RedisStore {
-    nodes: Vec<Node>,
-    /// The node of each partition.
-    partitions: Box<[u16; PARTITIONS]>,
+    places: Places,
     scripts: Arc<Scripts>,
     feed_most: usize,
 }
@@ -55,47 +59,51 @@ impl RedisStore {
     /// Connects to nothing yet: a node that is down is so at the first call.
     pub fn new(config: &RedisConfig) -> Result<RedisStore, StoreFault> {
         let scripts = Arc::new(Scripts::new());
-        let node = |node: &crate::feed::config::RedisNode| {
+        let made = |name: String, connection: &ConnectionInfo| {
             let made = Node::new(
-                node.name.clone(),
-                node.connection.clone(),
+                name.clone(),
+                connection.clone(),
                 config.limit,
                 scripts.clone(),
             );
             made.map_err(|why| StoreFault::Failed {
-                node: node.name.clone(),
+                node: name,
                 why: why.to_string(),
             })
         };
+        let mut places = Vec::with_capacity(config.nodes.len());
+        for node in &config.nodes {
+            let primary = Arc::new(made(node.name.clone(), &node.connection)?);
+            let of_it = node.replicas.iter().enumerate();
+            let of_it = of_it.map(|(n, at)| made(format!("{} replica {}", node.name, n + 1), at));
+            let of_it: Vec<Node> = of_it.collect::<Result<_, _>>()?;
+            let replicas = match of_it.is_empty() {
+                true => None,
+                false => Some(Replicas::new(primary.clone(), of_it)),
+            };
+            places.push(Place {
+                node: primary,
+                replicas,
+                partition: None,
+            });
+        }
+        let places = match config.cluster.is_empty() {
+            true => Places::Written(places, config.partitions.clone()),
+            false => {
+                let cluster = Cluster::new(&config.cluster, config.limit, scripts.clone())?;
+                Places::Cluster(Box::new(cluster))
+            }
+        };
         Ok(RedisStore {
-            nodes: config.nodes.iter().map(node).collect::<Result<_, _>>()?,
-            partitions: config.partitions.clone(),
+            places,
             scripts,
             feed_most: config.feed_most,
         })
     }
 
-    fn node_number(&self, id: i64) -> usize {
-        usize::from(self.partitions[usize::from(keys::partition(id))])
-    }
-
-    fn node(&self, id: i64) -> &Node {
-        &self.nodes[self.node_number(id)]
-    }
-
-    /// The places of these ids by the node that has them.
-    fn by_node(&self, ids: impl Iterator<Item = i64>) -> Vec<(&Node, Vec<usize>)> {
-        let mut places: Vec<_> = self.nodes.iter().map(|node| (node, Vec::new())).collect();
-        for (place, id) in ids.enumerate() {
-            places[self.node_number(id)].1.push(place);
-        }
-        places.retain(|(_, places)| !places.is_empty());
-        places
-    }
-
     async fn push_to(
         &self,
-        node: &Node,
+        place: &Place,
         id: MediaId,
         feeds: &[UserId],
         places: &[usize],
@@ -107,7 +115,7 @@ impl RedisStore {
                 call.arg(run).arg(&keys::encode(id)).arg(self.feed_most);
                 call
             };
-            let (new, duplicate, absent) = node.call(Lane::Bulk, push).await?;
+            let (new, duplicate, absent) = place.node.call(Lane::Bulk, push).await?;
             Ok(Pushed {
                 new,
                 duplicate,
@@ -123,24 +131,36 @@ impl RedisStore {
 
     async fn objects_of(
         &self,
-        node: &Node,
+        place: &Place,
         ids: &[MediaId],
         places: &[usize],
     ) -> Result<Vec<Cached>, StoreFault> {
+        let node = &place.node;
         let get = |_: &Run| {
             let mut get = cmd("MGET");
-            get.arg(keys::EPOCH);
+            get.arg(keys::epoch(place.partition));
             for place in places {
                 get.arg(keys::object(ids[*place]));
             }
             get
         };
+        // Who asks for a single one may be the author, for whom it is gone at once when it is deleted.
+        if let [first, _, ..] = places
+            && let Some((replica, run)) = in_step(place, ids[*first])
+            && let Ok(values) = replica.call::<Vec<Option<Vec<u8>>>>(Lane::Quick, get).await
+            && let Some((Some(epoch), values)) = values.split_first()
+            && values.len() == places.len()
+            // Else nothing could be cached: the node itself says what the epoch is.
+            && node.epoch(place.partition).is_some_and(|known| known.value == *epoch)
+        {
+            return Ok(values.iter().map(|v| cached(v.clone(), &run)).collect());
+        }
         let (values, run): (Vec<Option<Vec<u8>>>, Run) = node.call_of_run(Lane::Quick, get).await?;
         let mut values = values.into_iter();
         match values.next().flatten() {
-            Some(epoch) if epoch.starts_with(&run) => node.saw_epoch(&epoch),
+            Some(epoch) if epoch.starts_with(&run) => node.saw_epoch(place.partition, &epoch),
             // Only the caching of what is read next depends on it.
-            _ => drop(self.begin_epoch(node).await),
+            _ => drop(self.begin_epoch(place).await),
         }
         let found: Vec<Cached> = values.map(|value| cached(value, &run)).collect();
         if found.len() != places.len() {
@@ -149,33 +169,34 @@ impl RedisStore {
         Ok(found)
     }
 
-    async fn begin_epoch(&self, node: &Node) -> Result<(), StoreFault> {
+    async fn begin_epoch(&self, place: &Place) -> Result<(), StoreFault> {
         let new: [u8; 8] = rand::random();
         let begin = |run: &Run| {
-            let mut call = call(&self.scripts.epoch, &[keys::EPOCH.to_vec()]);
+            let mut call = call(&self.scripts.epoch, &[keys::epoch(place.partition)]);
             call.arg(run).arg([*run, new].concat());
             call
         };
-        let epoch: Vec<u8> = node.call(Lane::Quick, begin).await?;
-        node.saw_epoch(&epoch);
+        let epoch: Vec<u8> = place.node.call(Lane::Quick, begin).await?;
+        place.node.saw_epoch(place.partition, &epoch);
         Ok(())
     }
 
     async fn put_to(
         &self,
-        node: &Node,
+        place: &Place,
         objects: &[(MediaId, Bytes)],
         places: &[usize],
         read_at: Instant,
     ) -> Result<(), StoreFault> {
-        let Some(epoch) = node.epoch().filter(|epoch| epoch.since <= read_at) else {
+        let epoch = place.node.epoch(place.partition);
+        let Some(epoch) = epoch.filter(|epoch| epoch.since <= read_at) else {
             return Ok(());
         };
         for places in places.chunks(FEEDS_PER_CALL) {
             if read_at.elapsed() >= PUT_WITHIN {
                 break;
             }
-            let mut keys = vec![keys::EPOCH.to_vec()];
+            let mut keys = vec![keys::epoch(place.partition)];
             keys.extend(places.iter().map(|p| keys::object(objects[*p].0)));
             let put = |run: &Run| {
                 let mut call = call(&self.scripts.put, &keys);
@@ -185,7 +206,7 @@ impl RedisStore {
                 }
                 call
             };
-            let _put: u64 = node.call(Lane::Quick, put).await?;
+            let _put: u64 = place.node.call(Lane::Quick, put).await?;
         }
         Ok(())
     }
@@ -194,10 +215,10 @@ impl RedisStore {
 #[async_trait::async_trait]
 impl Store for RedisStore {
     async fn push(&self, id: MediaId, feeds: &[UserId]) -> Result<Pushed, StoreFault> {
-        let by_node = self.by_node(feeds.iter().copied());
-        let pushes = by_node
+        let by_place = self.places.by_place(feeds.iter().copied()).await?;
+        let pushes = by_place
             .iter()
-            .map(|(node, places)| self.push_to(node, id, feeds, places));
+            .map(|(place, places)| self.push_to(place, id, feeds, places));
         // All go on to their ends, so that what waits for one node is done on the others.
         let done = join_all(pushes.collect::<Vec<_>>()).await;
         done.into_iter()
@@ -211,22 +232,24 @@ impl Store for RedisStore {
             Span::After(id) => ("A", id),
         };
         let keys = [keys::feed(feed)];
-        let read = |run: &Run| {
-            let mut call = call(&self.scripts.read, &keys);
+        let read = |script, run: &Run| {
+            let mut call = call(script, &keys);
             call.arg(run).arg(way).arg(&keys::encode(id));
             call.arg(most.min(self.feed_most)).arg(FEED_LIFE.as_secs());
             call
         };
-        let node = self.node(feed);
+        // What it does not have its primary may have.
+        let place = self.places.of(feed).await?;
+        if let Some((replica, run)) = in_step(&place, feed) {
+            let read = |_: &Run| read(&self.scripts.read_replica, &run);
+            if let Ok(Some(found)) = replica.call(Lane::Quick, read).await {
+                return ids_in(replica, found).map(Some);
+            }
+        }
+        let node = &*place.node;
+        let read = |run: &Run| read(&self.scripts.read, run);
         let found: Option<(u8, Vec<u8>)> = node.call(Lane::Quick, read).await?;
-        let Some((more, ids)) = found else {
-            return Ok(None);
-        };
-        let ids = keys::decode(&ids).ok_or_else(|| node.failed("a feed holds what is no id"))?;
-        Ok(Some(Ids {
-            ids,
-            more: more != 0,
-        }))
+        found.map(|found| ids_in(node, found)).transpose()
     }
 
     async fn begin(&self, feed: UserId) -> Result<Building, StoreFault> {
@@ -239,7 +262,7 @@ impl Store for RedisStore {
                 .arg(FEED_LIFE.as_secs());
             call
         };
-        let node = self.node(feed);
+        let node = self.places.of(feed).await?.node;
         let token: Vec<u8> = node.call(Lane::Quick, begin).await?;
         let token = token
             .try_into()
@@ -269,13 +292,19 @@ impl Store for RedisStore {
                 .arg(&given);
             call
         };
-        let done: u8 = self.node(feed).call(Lane::Quick, complete).await?;
+        let done: u8 = self
+            .places
+            .of(feed)
+            .await?
+            .node
+            .call(Lane::Quick, complete)
+            .await?;
         Ok(done == 1)
     }
 
     async fn drop_feeds(&self, feeds: &[UserId]) -> Result<(), StoreFault> {
-        let by_node = self.by_node(feeds.iter().copied());
-        let drops = by_node.iter().map(|(node, places)| async move {
+        let by_place = self.places.by_place(feeds.iter().copied()).await?;
+        let drops = by_place.iter().map(|(place, places)| async move {
             for places in places.chunks(FEEDS_PER_CALL) {
                 let unlink = |_: &Run| {
                     let mut unlink = cmd("UNLINK");
@@ -284,7 +313,7 @@ impl Store for RedisStore {
                     }
                     unlink
                 };
-                let _gone: u64 = node.call(Lane::Quick, unlink).await?;
+                let _gone: u64 = place.node.call(Lane::Quick, unlink).await?;
             }
             Ok(())
         });
@@ -305,19 +334,25 @@ impl Store for RedisStore {
                 }
                 call
             };
-            let _removed: u64 = self.node(feed).call(Lane::Quick, remove).await?;
+            let _removed: u64 = self
+                .places
+                .of(feed)
+                .await?
+                .node
+                .call(Lane::Quick, remove)
+                .await?;
         }
         Ok(())
     }
 
     async fn objects(&self, ids: &[MediaId]) -> Result<Vec<Cached>, StoreFault> {
-        let by_node = self.by_node(ids.iter().copied());
-        let gets = by_node
+        let by_place = self.places.by_place(ids.iter().copied()).await?;
+        let gets = by_place
             .iter()
-            .map(|(node, places)| self.objects_of(node, ids, places));
+            .map(|(place, places)| self.objects_of(place, ids, places));
         let answers = join_all(gets.collect::<Vec<_>>()).await;
         let mut found = vec![Cached::Absent; ids.len()];
-        for ((_, places), answer) in by_node.iter().zip(answers) {
+        for ((_, places), answer) in by_place.iter().zip(answers) {
             for (place, cached) in places.iter().zip(answer?) {
                 found[*place] = cached;
             }
@@ -330,10 +365,13 @@ impl Store for RedisStore {
         objects: &[(MediaId, Bytes)],
         read_at: Instant,
     ) -> Result<(), StoreFault> {
-        let by_node = self.by_node(objects.iter().map(|(id, _)| *id));
-        let puts = by_node
+        let by_place = self
+            .places
+            .by_place(objects.iter().map(|(id, _)| *id))
+            .await?;
+        let puts = by_place
             .iter()
-            .map(|(node, places)| self.put_to(node, objects, places, read_at));
+            .map(|(place, places)| self.put_to(place, objects, places, read_at));
         join_all(puts.collect::<Vec<_>>())
             .await
             .into_iter()
@@ -348,11 +386,11 @@ impl Store for RedisStore {
             set.arg("EX").arg(TOMBSTONE_LIFE.as_secs());
             set
         };
-        self.node(id).call(Lane::Quick, set).await
+        self.places.of(id).await?.node.call(Lane::Quick, set).await
     }
 
     async fn dump(&self, feed: UserId) -> Result<Option<Dump>, StoreFault> {
-        let node = self.node(feed);
+        let node = self.places.of(feed).await?.node;
         let range = |_: &Run| {
             let mut range = cmd("LRANGE");
             range.arg(keys::feed(feed)).arg(0).arg(-1);
@@ -382,7 +420,8 @@ impl Store for RedisStore {
     }
 
     async fn walk(&self, from: Walk) -> Result<(Vec<UserId>, Option<Walk>), StoreFault> {
-        let Some(node) = self.nodes.get(from.part) else {
+        let nodes = self.places.nodes().await?;
+        let Some(node) = nodes.get(from.part) else {
             return Ok((Vec::new(), None));
         };
         let scan = |_: &Run| {
@@ -394,12 +433,8 @@ impl Store for RedisStore {
         let (at, found): (u64, Vec<Vec<u8>>) = node.call(Lane::Quick, scan).await?;
         let part = from.part + usize::from(at == 0);
         let users = found.iter().filter_map(|key| keys::user_of(key));
-        let next = (part < self.nodes.len()).then_some(Walk { part, at });
+        let next = (part < nodes.len()).then_some(Walk { part, at });
         Ok((users.collect(), next))
-    }
-
-    fn is_shared(&self) -> bool {
-        true
     }
 
     async fn wake(&self, user: UserId, row: i64) -> Result<(), StoreFault> {
@@ -409,7 +444,8 @@ impl Store for RedisStore {
             call.arg(run).arg(&row).arg(WOKEN_MOST).arg(WOKEN_LIFE);
             call
         };
-        self.node(keys::WOKEN).call(Lane::Quick, wake).await
+        let node = self.places.of(keys::WOKEN).await?.node;
+        node.call(Lane::Quick, wake).await
     }
 
     async fn woken(&self, most: usize) -> Result<Vec<(UserId, i64)>, StoreFault> {
@@ -418,7 +454,7 @@ impl Store for RedisStore {
             pop.arg(keys::woken()).arg(most);
             pop
         };
-        let node = self.node(keys::WOKEN);
+        let node = self.places.of(keys::WOKEN).await?.node;
         let rows: Option<Vec<Vec<u8>>> = node.call(Lane::Quick, pop).await?;
         let row = |row: Vec<u8>| match keys::decode(&row).as_deref() {
             Some([user, row]) => Ok((*user, *row)),
@@ -426,6 +462,20 @@ impl Store for RedisStore {
         };
         rows.unwrap_or_default().into_iter().map(row).collect()
     }
+}
+
+/// The replica that is to be read for this id.
+fn in_step(place: &Place, id: i64) -> Option<(&Node, Run)> {
+    place.replicas.as_ref()?.in_step(id)
+}
+
+/// What the script for reading says of a feed that is there.
+fn ids_in(node: &Node, (more, ids): (u8, Vec<u8>)) -> Result<Ids, StoreFault> {
+    let ids = keys::decode(&ids).ok_or_else(|| node.failed("a feed holds what is no id"))?;
+    Ok(Ids {
+        ids,
+        more: more != 0,
+    })
 }
 
 /// What the value of an object's key means to the run that said it.
@@ -444,7 +494,7 @@ fn cached(value: Option<Vec<u8>>, run: &Run) -> Cached {
 impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisStore")
-            .field("nodes", &self.nodes)
+            .field("places", &self.places)
             .finish_non_exhaustive()
     }
 }

@@ -17,7 +17,10 @@ local function is_ours(feed, mark)
   if not mark or string.sub(mark, 2, 9) == RUN then
     return mark
   end
-  redis.call('DEL', feed)
+  -- A replica can't be written to.
+  if not REPLICA then
+    redis.call('DEL', feed)
+  end
   return false
 end
 

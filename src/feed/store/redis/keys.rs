@@ -7,8 +7,18 @@ use crate::feed::{MediaId, UserId};
 /// Users and objects are hashed to so many logical partitions, and partitions mapped to nodes, as shards are to hosts.
 pub(crate) const PARTITIONS: usize = 256;
 
-/// Where the number of a node's epoch is: another one after all was lost.
-pub(super) const EPOCH: &[u8] = b"feed:epoch";
+/// Where the number of a node's epoch is (in a cluster, of a partition's): another one after all was lost.
+pub(super) fn epoch(partition: Option<u8>) -> Vec<u8> {
+    match partition {
+        None => b"feed:epoch".to_vec(),
+        Some(partition) => format!("feed:epoch{{{partition}}}").into_bytes(),
+    }
+}
+
+/// Where a process beats (see `replicas.rs`).
+pub(super) fn beat(process: u64) -> Vec<u8> {
+    format!("feed:beat:{process:016x}").into_bytes()
+}
 
 /// The same for all times and processes: two that disagree would write to two nodes.
 pub(super) fn partition(id: i64) -> u8 {

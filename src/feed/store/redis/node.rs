@@ -1,12 +1,14 @@
 //! One Redis: its connections, made when they are needed and anew when they break, and a time limit for every call.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, RedisError, RedisResult, Value};
-use redis::{ConnectionInfo, FromRedisValue, ServerErrorKind};
+use redis::{ConnectionAddr, ConnectionInfo, FromRedisValue, ServerErrorKind};
 use tokio::sync::Semaphore;
 
 use super::breaker::Breaker;
@@ -35,7 +37,10 @@ pub(super) struct Node {
     bulk: Line,
     bulk_calls: Semaphore,
     breaker: Breaker,
-    epoch: Mutex<Option<Epoch>>,
+    /// By the partition, where each has its own.
+    epochs: Mutex<HashMap<Option<u8>, Epoch>>,
+    /// It is one of a cluster, which wants to know when a call fails.
+    cluster: Option<Arc<AtomicBool>>,
 }
 
 /// The state of a node between two losses of all its data, as far as this process knows.
@@ -75,8 +80,23 @@ impl Node {
             bulk: Line::default(),
             bulk_calls: Semaphore::new(BULK_CALLS),
             breaker: Breaker::new(),
-            epoch: Mutex::default(),
+            epochs: Mutex::default(),
+            cluster: None,
         })
+    }
+
+    /// As one of a cluster, which is told by this when a call fails.
+    pub(super) fn of_cluster(mut self, failed: Arc<AtomicBool>) -> Node {
+        self.cluster = Some(failed);
+        self
+    }
+
+    /// By which name it is connected to.
+    pub(super) fn host(&self) -> &str {
+        match self.client.get_connection_info().addr() {
+            ConnectionAddr::Tcp(host, _) => host,
+            _ => "127.0.0.1",
+        }
     }
 
     /// Sends what `command` makes for the server's run, and waits for the answer. It may be sent twice, or come to the server long after
@@ -91,6 +111,18 @@ impl Node {
 
     /// As [`Node::call`]; says also which run answered.
     pub(super) async fn call_of_run<T: FromRedisValue>(
+        &self,
+        lane: Lane,
+        command: impl Fn(&Run) -> Cmd,
+    ) -> Result<(T, Run), StoreFault> {
+        let answer = self.limited(lane, command).await;
+        if let (Err(_), Some(failed)) = (&answer, &self.cluster) {
+            failed.store(true, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    async fn limited<T: FromRedisValue>(
         &self,
         lane: Lane,
         command: impl Fn(&Run) -> Cmd,
@@ -200,33 +232,32 @@ impl Node {
             .get_multiplexed_async_connection_with_config(&config)
             .await?;
         let mut hello = self.scripts.load();
-        hello.cmd("INFO").arg("server");
+        hello.cmd("INFO");
         let (info,): (String,) = hello.query_async(&mut connection).await?;
-        let run = run_in(&info).ok_or((
-            ErrorKind::UnexpectedReturnType,
-            "INFO server says no run_id",
-        ))?;
+        let run = run_in(&info, self.cluster.is_some())
+            .ok_or((ErrorKind::UnexpectedReturnType, "INFO says no run_id"))?;
         Ok(Link { connection, run })
     }
 
     /// The epoch, if this process has seen it.
-    pub(super) fn epoch(&self) -> Option<Epoch> {
-        self.lock_epoch().clone()
+    pub(super) fn epoch(&self, partition: Option<u8>) -> Option<Epoch> {
+        self.lock_epochs().get(&partition).cloned()
     }
 
     /// Notes the epoch that the node has said just now.
-    pub(super) fn saw_epoch(&self, value: &[u8]) {
-        let mut known = self.lock_epoch();
-        if known.as_ref().is_none_or(|known| known.value != value) {
-            *known = Some(Epoch {
+    pub(super) fn saw_epoch(&self, partition: Option<u8>, value: &[u8]) {
+        let mut known = self.lock_epochs();
+        if known.get(&partition).is_none_or(|k| k.value != value) {
+            let epoch = Epoch {
                 value: value.to_vec(),
                 since: Instant::now(),
-            });
+            };
+            known.insert(partition, epoch);
         }
     }
 
-    fn lock_epoch(&self) -> MutexGuard<'_, Option<Epoch>> {
-        self.epoch.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_epochs(&self) -> MutexGuard<'_, HashMap<Option<u8>, Epoch>> {
+        self.epochs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn failed(&self, why: impl fmt::Display) -> StoreFault {
@@ -264,11 +295,19 @@ impl fmt::Debug for Node {
     }
 }
 
-/// The first half of `run_id:` in what INFO says: 40 hexadecimal digits.
-fn run_in(info: &str) -> Option<Run> {
-    let id = info.lines().find_map(|line| line.strip_prefix("run_id:"))?;
-    let half = id.trim().get(..16)?;
-    Some(u64::from_str_radix(half, 16).ok()?.to_be_bytes())
+/// The first half of `run_id:` in what INFO says: 40 hexadecimal digits. In a cluster a node can cease to be a primary and become one
+/// again without a restart: `master_replid:` is another one then.
+fn run_in(info: &str, in_cluster: bool) -> Option<Run> {
+    let half = |name: &str| {
+        let id = info.lines().find_map(|line| line.strip_prefix(name))?;
+        u64::from_str_radix(id.trim().get(..16)?, 16).ok()
+    };
+    let reign = if in_cluster {
+        half("master_replid:")?
+    } else {
+        0
+    };
+    Some((half("run_id:")? ^ reign).to_be_bytes())
 }
 
 #[cfg(test)]
@@ -279,9 +318,12 @@ mod tests {
     fn the_run_is_read_from_info() {
         let info = "# Server\r\nredis_version:7.0.15\r\nrun_id:00ff11ee22dd33cc44bb55aa6699778800ff11ee\r\ntcp_port:1\r\n";
         let run = [0x00, 0xff, 0x11, 0xee, 0x22, 0xdd, 0x33, 0xcc];
-        assert_eq!(run_in(info), Some(run));
-        assert_eq!(run_in("run_id:12\r\n"), None);
-        assert_eq!(run_in("run_id:zzzzzzzzzzzzzzzzzzzz\r\n"), None);
-        assert_eq!(run_in(""), None);
+        assert_eq!(run_in(info, false), Some(run));
+        assert_eq!(run_in(info, true), None);
+        let both = format!("{info}master_replid:00ff11ee22dd33cd44bb55aa6699778800ff11ee\r\n");
+        assert_eq!(run_in(&both, true), Some([0, 0, 0, 0, 0, 0, 0, 1]));
+        assert_eq!(run_in("run_id:12\r\n", false), None);
+        assert_eq!(run_in("run_id:zzzzzzzzzzzzzzzzzzzz\r\n", false), None);
+        assert_eq!(run_in("", false), None);
     }
 }

@@ -1,5 +1,5 @@
 -- KEYS: a feed. ARGV: run, N(ewest) | B(efore) | A(fter), an id, the most ids, seconds to live. Says whether there are more, and the
--- ids in one string; nil: not complete.
+-- ids in one string; nil: not complete, or on a replica, which can't note that it was read: the primary is to be asked.
 local feed, way, id, most, life = KEYS[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local mark = mark_of(feed)
 if not mark or string.sub(mark, 1, 1) ~= 'C' then
@@ -8,6 +8,9 @@ end
 
 -- Not at every read: it is a write, which goes to a replica and into a log.
 if redis.call('TTL', feed) < life * 0.97 then
+  if REPLICA then
+    return false
+  end
   redis.call('EXPIRE', feed, life)
 end
 

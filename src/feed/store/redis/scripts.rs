@@ -5,22 +5,57 @@ use redis::{Cmd, Pipeline, Script, cmd};
 pub(super) struct Scripts {
     pub(super) push: Script,
     pub(super) read: Script,
+    /// The same, writing nothing.
+    pub(super) read_replica: Script,
     pub(super) begin: Script,
     pub(super) complete: Script,
     pub(super) remove: Script,
     pub(super) epoch: Script,
     pub(super) put: Script,
     pub(super) wake: Script,
-    all: [&'static str; 8],
+    all: [&'static str; 9],
 }
 
-const PUSH: &str = concat!(include_str!("common.lua"), include_str!("push.lua"));
-const READ: &str = concat!(include_str!("common.lua"), include_str!("read.lua"));
-const BEGIN: &str = concat!(include_str!("common.lua"), include_str!("begin.lua"));
-const COMPLETE: &str = concat!(include_str!("common.lua"), include_str!("complete.lua"));
-const REMOVE: &str = concat!(include_str!("common.lua"), include_str!("remove.lua"));
-const EPOCH: &str = concat!(include_str!("common.lua"), include_str!("epoch.lua"));
-const PUT: &str = concat!(include_str!("common.lua"), include_str!("put.lua"));
+const PUSH: &str = concat!(
+    "local REPLICA = false\n",
+    include_str!("common.lua"),
+    include_str!("push.lua")
+);
+const READ: &str = concat!(
+    "local REPLICA = false\n",
+    include_str!("common.lua"),
+    include_str!("read.lua")
+);
+const READ_REPLICA: &str = concat!(
+    "local REPLICA = true\n",
+    include_str!("common.lua"),
+    include_str!("read.lua")
+);
+const BEGIN: &str = concat!(
+    "local REPLICA = false\n",
+    include_str!("common.lua"),
+    include_str!("begin.lua")
+);
+const COMPLETE: &str = concat!(
+    "local REPLICA = false\n",
+    include_str!("common.lua"),
+    include_str!("complete.lua")
+);
+const REMOVE: &str = concat!(
+    "local REPLICA = false\n",
+    include_str!("common.lua"),
+    include_str!("remove.lua")
+);
+const EPOCH: &str = concat!(
+    "local REPLICA = false\n",
+    include_str!("common.lua"),
+    include_str!("epoch.lua")
+);
+const PUT: &str = concat!(
+    "local REPLICA = false\n",
+    include_str!("common.lua"),
+    include_str!("put.lua")
+);
 const WAKE: &str = include_str!("wake.lua");
 
 impl Scripts {
@@ -28,13 +63,24 @@ impl Scripts {
         Scripts {
             push: Script::new(PUSH),
             read: Script::new(READ),
+            read_replica: Script::new(READ_REPLICA),
             begin: Script::new(BEGIN),
             complete: Script::new(COMPLETE),
             remove: Script::new(REMOVE),
             epoch: Script::new(EPOCH),
             put: Script::new(PUT),
             wake: Script::new(WAKE),
-            all: [PUSH, READ, BEGIN, COMPLETE, REMOVE, EPOCH, PUT, WAKE],
+            all: [
+                PUSH,
+                READ,
+                READ_REPLICA,
+                BEGIN,
+                COMPLETE,
+                REMOVE,
+                EPOCH,
+                PUT,
+                WAKE,
+            ],
         }
     }
 

@@ -203,15 +203,16 @@ async fn what_a_node_got_of_another_is_not_believed() {
     // came between.
     cluster.take_over(3).await;
     // One of the feeds is asked for, so that the store sees it.
-    let mut seen = false;
-    for user in &users {
-        let read = store.read(*user, Span::Newest, 10).await;
-        seen = read.is_ok_and(|found| found.is_none());
-        if seen {
-            break;
+    wait_until("the store sees it", || async {
+        for user in &users {
+            let read = store.read(*user, Span::Newest, 10).await;
+            if read.is_ok_and(|found| found.is_none()) {
+                return true;
+            }
         }
-    }
-    assert!(seen);
+        false
+    })
+    .await;
     cluster.take_over(0).await;
     assert_eq!(absent_behind(&store, &users, 6).await, held);
 }

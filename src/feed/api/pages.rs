@@ -18,8 +18,19 @@ use crate::feed::store::Span;
 pub const SOURCE: &str = "presplit-source";
 
 /// What others than the reader may see may be kept by caches, for as long as a delete may take to be seen.
-pub(super) const PUBLIC: HeaderValue = HeaderValue::from_static("public, max-age=1");
+const PUBLIC: HeaderValue = HeaderValue::from_static("public, max-age=1");
+/// The same where a token is asked for: a cache that many share may not give it to those who have none (RFC 9111, 3.5).
+const GUARDED: HeaderValue = HeaderValue::from_static("private, max-age=1");
 pub(super) const PRIVATE: HeaderValue = HeaderValue::from_static("private, no-store");
+
+/// How long an answer may be kept that is for everybody, or for this viewer.
+pub(super) fn cached(app: &App, viewer: Option<i64>) -> HeaderValue {
+    match viewer {
+        Some(_) => PRIVATE,
+        None if app.tokens.is_empty() => PUBLIC,
+        None => GUARDED,
+    }
+}
 
 /// The home timeline of a user.
 ///
@@ -85,11 +96,7 @@ pub(super) async fn profile(
         .reader
         .profile(user, viewer, span, app.shed.page(limit))
         .await?;
-    Ok(answer(
-        &page,
-        span,
-        if viewer.is_none() { PUBLIC } else { PRIVATE },
-    ))
+    Ok(answer(&page, span, cached(&app, viewer)))
 }
 
 /// The newest media of all users who are not private.
@@ -101,7 +108,7 @@ pub(super) async fn public(
 ) -> Result<Response, Problem> {
     let (span, limit) = query.span(PAGE, PAGE_MOST)?;
     let page = app.reader.public(span, app.shed.page(limit)).await?;
-    Ok(answer(&page, span, PUBLIC))
+    Ok(answer(&page, span, cached(&app, None)))
 }
 
 /// A [`MediaPage`], of objects that are JSON already.

@@ -1,5 +1,7 @@
 //! `presplit feed`: the feed service, its SQL, and what is asked about its feeds.
 
+mod ahead;
+mod plan;
 mod verify;
 
 use std::net::SocketAddr;
@@ -29,6 +31,12 @@ pub(crate) struct Feed {
 enum What {
     /// Prints the SQL of the feed's tables and what to write into the map.
     Schema,
+    /// Builds the feeds of users who were active lately, before they are read: after Redis has lost them.
+    Warm(ahead::Warm),
+    /// Drops feeds and builds them from Postgres.
+    Rebuild(ahead::Rebuild),
+    /// Says what a load will take: bytes of Redis, deliveries a second, processes.
+    Plan(plan::Plan),
     /// Compares the feeds that the store has with what Postgres says they must be. Exit code 1 if any differs.
     Verify(verify::Verify),
 }
@@ -76,19 +84,24 @@ enum RoleName {
 
 /// Does what the flags say.
 pub(crate) fn feed(args: Feed) -> Result<(), String> {
-    match &args.what {
+    match args.what {
+        None => serve(args.run),
         Some(What::Schema) => {
             println!("{SCHEMA}\n-- In the map:\n-- [tables]");
             for line in TABLES.lines() {
                 println!("-- {line}");
             }
-            return Ok(());
+            Ok(())
         }
-        Some(What::Verify(args)) => return verify::verify(args),
-        None => {}
+        Some(What::Warm(args)) => ahead::warm(&args),
+        Some(What::Rebuild(args)) => ahead::rebuild(&args),
+        Some(What::Plan(args)) => plan::plan(&args),
+        Some(What::Verify(args)) => verify::verify(&args),
     }
+}
+
+fn serve(run: Run) -> Result<(), String> {
     super::log_to_stderr();
-    let run = args.run;
     let role = match run.role {
         RoleName::Api => Role::Api,
         RoleName::Worker => Role::Worker,

@@ -7,8 +7,7 @@ use std::time::Instant;
 
 use tokio::sync::Mutex as Turn;
 
-use super::db::{Fault, value};
-use super::page::horizon;
+use super::page::{Window, horizon};
 use super::read::{List, ReadFault, Reader, StoreState};
 use super::slow::waiting;
 use super::store::Span;
@@ -100,16 +99,8 @@ impl Reader {
     async fn newest_of_followees(&self, user: UserId) -> Result<Vec<MediaId>, ReadFault> {
         let mut authors = self.followees(user).await?;
         authors.push(user);
-        // user_id is there for whoever reads the log of a host.
-        let text = "SELECT id, user_id FROM media WHERE user_id = ANY($1) AND id >= $2 AND deleted_at IS NULL \
-             ORDER BY id DESC LIMIT $3";
-        let most = FEED_MOST as i64;
-        let rows = self.db.ask(text, &[&authors, &horizon(), &most]).await?;
-        let ids = rows
-            .iter()
-            .map(|row| value(row, 0))
-            .collect::<Result<_, Fault>>()?;
-        Ok(ids)
+        let window = Window::all(Span::Newest, horizon());
+        self.ids_of(&authors, &window, FEED_MOST).await
     }
 }
 

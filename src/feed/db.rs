@@ -7,9 +7,11 @@ use std::time::Duration;
 use deadpool_postgres::{
     ClientWrapper, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
 };
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{NoTls, Row};
 
+use super::UserId;
 use super::slow::waiting;
 
 /// How often a statement that may be repeated is tried.
@@ -301,12 +303,27 @@ impl Db {
     /// # Errors
     /// Any [`Fault`].
     pub async fn shards(&self) -> Result<u32, Fault> {
+        let shards = self.route("SELECT id FROM outbox", "Shards: ").await?;
+        Ok(shards.unwrap_or(1))
+    }
+
+    /// The shard of a user; `None` where there is no proxy, or only one shard.
+    ///
+    /// # Errors
+    /// Any [`Fault`].
+    pub async fn shard_of(&self, user: UserId) -> Result<Option<u32>, Fault> {
+        let sql = format!("SELECT id FROM outbox WHERE user_id = '{user}'::bigint");
+        self.route(&sql, "Shard: ").await
+    }
+
+    /// The number behind this word in what the proxy says of a statement's way.
+    async fn route(&self, sql: &str, word: &str) -> Result<Option<u32>, Fault> {
         let client = self.pool.get().await.map_err(|e| Fault::Unavailable {
             why: e.to_string(),
             maybe: false,
         })?;
-        let asked = client.simple_query("EXPLAIN (ROUTE) SELECT id FROM outbox");
-        let said = match tokio::time::timeout(self.statement, asked).await {
+        let sql = format!("EXPLAIN (ROUTE) {sql}");
+        let said = match tokio::time::timeout(self.statement, client.simple_query(&sql)).await {
             Ok(Ok(said)) => said,
             Err(_) => {
                 drop(Object::take(client));
@@ -314,10 +331,10 @@ impl Db {
                 return Err(Fault::Unavailable { why, maybe: false });
             }
             Ok(Err(e)) => {
-                return match Fault::of(&e) {
+                return match (Fault::of(&e), e.code()) {
                     // One Postgres does not know the word.
-                    Fault::Wrong(_) => Ok(1),
-                    fault => Err(fault),
+                    (Fault::Wrong(_), Some(&SqlState::SYNTAX_ERROR)) => Ok(None),
+                    (fault, _) => Err(fault),
                 };
             }
         };
@@ -325,16 +342,17 @@ impl Db {
             if let tokio_postgres::SimpleQueryMessage::Row(row) = message {
                 let rest = (0..row.len())
                     .filter_map(|i| row.get(i))
-                    .find_map(|line| line.trim().strip_prefix("Shards: "));
+                    .find_map(|line| line.trim().strip_prefix(word));
                 if let Some(rest) = rest {
                     let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
-                    return digits.parse().map_err(|_| {
-                        Fault::Wrong(format!("a number of shards was expected: {rest}"))
-                    });
+                    let number = digits.parse();
+                    return number
+                        .map(Some)
+                        .map_err(|_| Fault::Wrong(format!("a number was expected: {word}{rest}")));
                 }
             }
         }
-        Ok(1)
+        Ok(None)
     }
 }
 

@@ -328,34 +328,37 @@ impl Work {
         if task.done_to.is_some() {
             lane = self.slow_lane(task, lane).await?;
         }
-        let mut feeds = self.followers(author, task.done_to).await?;
+        let mut page = self.followers(author, task.done_to).await?;
+        if task.done_to.is_none() {
+            page.feeds.push(author);
+        }
         let mut pages = 0;
+        // The page before is done up to here, and the row says less yet.
+        let mut done = None;
         loop {
-            let last = feeds.last().copied();
-            let full = feeds.len() >= self.settings.page;
-            if task.done_to.is_none() {
-                feeds.push(author);
-            }
+            // While a page is pushed the next one is read and the one before is noted: only pushes wait for each other.
             let next = async {
-                match last {
-                    Some(last) if full => self.followers(author, Some(last)).await.map(Some),
-                    _ => Ok(None),
+                match page.more_behind {
+                    Some(last) => self.followers(author, Some(last)).await.map(Some),
+                    None => Ok(None),
                 }
             };
-            let (pushed, next) = tokio::join!(self.push(media, &feeds), next);
+            let noted = self.note(task, done);
+            let (pushed, next, noted) = tokio::join!(self.push(media, &page.feeds), next, noted);
+            noted?;
             pushed?;
             let Some(next) = next? else {
-                return Ok(match task.done_to {
-                    None => Class::Small,
-                    Some(_) => Class::Large,
+                return Ok(match pages == 0 && task.done_to.is_none() {
+                    true => Class::Small,
+                    false => Class::Large,
                 });
             };
-            if !outbox::renew(&self.db, task, last, self.settings.lease).await? {
-                return Err(Stop::Lost);
-            }
-            feeds = next;
+            done = page.more_behind;
+            page = next;
             pages += 1;
             if pages >= self.settings.fast_pages && matches!(lane, Lane::Fast(_)) {
+                // It may have to wait for long.
+                self.note(task, done.take()).await?;
                 // The next post of an author with so many followers may go another way.
                 if let Err(fault) = self.stars.consider(author).await {
                     tracing::debug!("author {author}: {fault}");
@@ -387,16 +390,29 @@ impl Work {
         }
     }
 
+    /// Writes into the row how far it is done, if that is new.
+    async fn note(&self, task: &mut Task, done: Option<UserId>) -> Result<(), Stop> {
+        if done.is_none() || outbox::renew(&self.db, task, done, self.settings.lease).await? {
+            return Ok(());
+        }
+        Err(Stop::Lost)
+    }
+
     /// A page of followers, in order, behind the one who had it last.
-    async fn followers(&self, author: UserId, after: Option<UserId>) -> Result<Vec<UserId>, Stop> {
+    async fn followers(&self, author: UserId, after: Option<UserId>) -> Result<Followers, Stop> {
         const SQL: &str = "SELECT source FROM follow_in WHERE user_id = $1 AND status = 'following' AND source > $2 ORDER BY source LIMIT $3";
         let most = i64::try_from(self.settings.page.max(1)).unwrap_or(i64::MAX);
         let after = after.unwrap_or(UserId::MIN);
         let rows = self.db.ask(SQL, &[&author, &after, &most]).await?;
-        Ok(rows
+        let feeds: Vec<UserId> = rows
             .iter()
             .map(|row| value(row, 0))
-            .collect::<Result<_, Fault>>()?)
+            .collect::<Result<_, Fault>>()?;
+        let full = feeds.len() >= self.settings.page.max(1);
+        Ok(Followers {
+            more_behind: feeds.last().copied().filter(|_| full),
+            feeds,
+        })
     }
 
     /// The store takes other writes to some of these feeds: if so, a push that fails is to blame, and not the store.
@@ -426,6 +442,14 @@ impl Work {
         }
         Ok(())
     }
+}
+
+/// A page of followers.
+#[derive(Debug)]
+struct Followers {
+    feeds: Vec<UserId>,
+    /// The last of them, if there may be more.
+    more_behind: Option<UserId>,
 }
 
 /// A media id that none has.

@@ -20,6 +20,7 @@
 //! * An edge begins: `follow_out` committed, then `follow_in`, then the reader's list is dropped. A post that was fanned out before
 //!   `follow_in` is found when the list is built; one that comes behind is pushed.
 
+pub mod ahead;
 mod alone;
 pub mod api;
 mod build;
@@ -34,11 +35,14 @@ pub mod hook;
 pub mod keep;
 mod lag;
 pub mod metrics;
+mod newest;
 mod objects;
 pub mod outbox;
 pub mod page;
+pub mod plan;
 pub mod post;
 mod profile;
+mod pulled;
 pub mod read;
 pub mod reconcile;
 pub mod service;

@@ -236,7 +236,10 @@ impl Reader {
     }
 
     /// The rows that are not deleted. The ids carry their shards: one statement, of which each shard gets its part.
-    async fn rows_of(&self, ids: &[MediaId]) -> Result<HashMap<MediaId, Object>, ReadFault> {
+    pub(super) async fn rows_of(
+        &self,
+        ids: &[MediaId],
+    ) -> Result<HashMap<MediaId, Object>, ReadFault> {
         let text = format!("SELECT {COLUMNS} FROM media WHERE id = ANY($1) AND deleted_at IS NULL");
         let rows = self.db.ask(&text, &[&ids]).await?;
         let mut objects = HashMap::with_capacity(rows.len());

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::objects::Object;
 use super::store::{Ids, Span};
-use super::{FEED_AGE_MS, MediaId};
+use super::{FEED_AGE_MS, FEED_MOST, MediaId};
 use crate::shardmap::{ShardId, id};
 
 /// The media of a page if nobody says how many.
@@ -218,9 +218,15 @@ pub(super) fn cut(ids: &[MediaId], span: Span, most: usize) -> Ids {
         Span::After(_) => &all[all.len().saturating_sub(most)..],
         _ => &all[..all.len().min(most)],
     };
+    // As a feed's: what was built is the newest of all, up to the most that a feed holds.
+    let trimmed = match ids.last() {
+        Some(oldest) if ids.len() >= FEED_MOST => oldest.saturating_sub(1),
+        _ => MediaId::MIN,
+    };
     Ids {
         ids: some.to_vec(),
         more,
+        trimmed,
     }
 }
 
@@ -232,6 +238,7 @@ mod tests {
         Ids {
             ids: ids.to_vec(),
             more,
+            trimmed: MediaId::MIN,
         }
     }
 

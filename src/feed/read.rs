@@ -8,9 +8,11 @@ use std::time::Duration;
 use super::build::Builds;
 use super::db::{Db, Fault};
 use super::metrics::Metrics;
-use super::objects::{COLUMNS, Flights, Object};
+use super::newest::Placing;
+use super::objects::{Flights, Object};
 use super::page::{Gathered, Page, Source, Window, cut, horizon};
 use super::profile::Public;
+use super::pulled::Pulled;
 use super::shown::Shown;
 use super::slow::waiting;
 use super::store::{Ids, Span, Store, StoreFault};
@@ -48,6 +50,8 @@ pub struct Reader {
     pub(super) flights: Flights,
     pub(super) builds: Builds,
     pub(super) public: Public,
+    pub(super) pulled: Pulled,
+    pub(super) placing: Placing,
     patience: Duration,
 }
 
@@ -70,6 +74,8 @@ impl Reader {
             flights: Flights::default(),
             builds: Builds::default(),
             public: Public::default(),
+            pulled: Pulled::default(),
+            placing: Placing::default(),
             patience: PATIENCE,
         }
     }
@@ -78,6 +84,13 @@ impl Reader {
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Reader {
         self.patience = patience;
+        self
+    }
+
+    /// Keeps the `newest` media of each star for so long.
+    #[must_use]
+    pub fn keep_stars(mut self, kept_for: Duration, newest: usize) -> Reader {
+        self.pulled = Pulled::new(kept_for, newest);
         self
     }
 
@@ -191,7 +204,7 @@ impl Reader {
             .map(|s| s.author)
             .collect();
         if !stars.is_empty() {
-            let pulled = self.media_of(&stars, &window, chunk).await?;
+            let pulled = self.pulled(&stars, &window, chunk).await?;
             let pulled_ids: Vec<MediaId> = pulled.iter().map(|o| o.id).collect();
             window.shrink(&pulled_ids, chunk);
             objects.extend(pulled.into_iter().map(|o| (o.id, o)));
@@ -202,13 +215,9 @@ impl Reader {
             .collect();
         // Behind what was trimmed there would be gaps.
         let list_ends_above = |oldest| ids.ids.last().is_none_or(|last| oldest < last);
-        if window.older
-            && !ids.more
-            && objects.keys().next().is_some_and(list_ends_above)
-            && let Some(Some(dump)) = self.ask(store, "dump", self.store.dump(reader)).await
-        {
-            objects.retain(|id, _| *id > dump.trimmed);
-            window.last |= window.low <= dump.trimmed;
+        if window.older && !ids.more && objects.keys().next().is_some_and(list_ends_above) {
+            objects.retain(|id, _| *id > ids.trimmed);
+            window.last |= window.low <= ids.trimmed;
         }
         page.take(objects, &window);
         if !dropped.is_empty() && !store.down {
@@ -233,30 +242,6 @@ impl Reader {
         let window = Window::all(span, horizon());
         let media = self.media_of(&authors, &window, most).await?;
         Ok(Gathered::page_of(media, most, &window, Source::Degraded))
-    }
-
-    /// The media of these authors within a window, in its direction: one more than `most`, so that the caller knows of more.
-    pub(super) async fn media_of(
-        &self,
-        authors: &[UserId],
-        window: &Window,
-        most: usize,
-    ) -> Result<Vec<Object>, ReadFault> {
-        let text = format!(
-            "SELECT {COLUMNS} FROM media WHERE user_id = ANY($1) AND id >= $2 AND id < $3 AND deleted_at IS NULL \
-             ORDER BY id {} LIMIT $4",
-            window.order()
-        );
-        let limit = most as i64 + 1;
-        let rows = self
-            .db
-            .ask(&text, &[&authors, &window.low, &window.high, &limit])
-            .await?;
-        let objects = rows
-            .iter()
-            .map(Object::from_row)
-            .collect::<Result<_, Fault>>()?;
-        Ok(objects)
     }
 
     /// Asks the store, if it has answered so far. `None`: it could not, or came too late.

@@ -15,6 +15,7 @@ use prometheus::{IntCounterVec, Opts};
 use rand::seq::{IndexedRandom as _, SliceRandom as _};
 
 use super::db::{Db, Fault, jitter, value};
+use super::newest::Placing;
 use super::page::horizon;
 use super::stars::Star;
 use super::store::{Dump, Store, StoreFault, Walk};
@@ -114,6 +115,7 @@ pub enum Unseen {
 pub struct Verifier {
     db: Db,
     store: Arc<dyn Store>,
+    placing: Arc<Placing>,
 }
 
 /// A media that a feed is made of.
@@ -128,7 +130,11 @@ impl Verifier {
     /// Over these.
     #[must_use]
     pub fn new(db: Db, store: Arc<dyn Store>) -> Verifier {
-        Verifier { db, store }
+        Verifier {
+            db,
+            store,
+            placing: Arc::default(),
+        }
     }
 
     /// Looks at one feed.
@@ -216,16 +222,21 @@ impl Verifier {
         let mut authors = self.users(FOLLOWEES, &[&user]).await?;
         authors.push(user);
         let most = i64::try_from(FEED_MOST).unwrap_or(i64::MAX);
-        let rows = self.db.ask(MADE, &[&authors, &horizon(), &most]).await?;
-        rows.iter()
-            .map(|row| {
-                Ok(Made {
+        let mut made = Vec::new();
+        // One shard after the other: nobody waits for it.
+        for authors in self.placing.groups(&self.db, &authors).await? {
+            let rows = self.db.ask(MADE, &[&authors, &horizon(), &most]).await?;
+            for row in &rows {
+                made.push(Made {
                     id: value(row, 0)?,
                     author: value(row, 1)?,
                     under_way: value(row, 2)?,
-                })
-            })
-            .collect()
+                });
+            }
+        }
+        made.sort_unstable_by_key(|m| std::cmp::Reverse(m.id));
+        made.truncate(FEED_MOST);
+        Ok(made)
     }
 
     /// Of the authors of what is lacking, those whose media may be pulled. Nobody pulls its own.

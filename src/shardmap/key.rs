@@ -71,7 +71,7 @@ impl KeyValue<'_> {
 
 impl Function {
     /// The shard of `key` among `shards` (at least 1).
-    pub(super) fn shard(self, key: &KeyValue<'_>, shards: u32) -> Result<ShardId, KeyFault> {
+    pub(crate) fn shard(self, key: &KeyValue<'_>, shards: u32) -> Result<ShardId, KeyFault> {
         match (self, *key) {
             // The remainder is in 0..shards, so it fits.
             (Function::Modulo, KeyValue::Int(key)) => {

@@ -1,5 +1,6 @@
 //! The feed service.
 
+mod ahead;
 mod api;
 mod cluster;
 mod command;

@@ -138,7 +138,11 @@ impl Feed {
             Span::After(_) => drop(fit.drain(..fit.len().saturating_sub(most))),
             Span::Newest | Span::Before(_) => fit.truncate(most),
         }
-        Ids { ids: fit, more }
+        Ids {
+            ids: fit,
+            more,
+            trimmed: self.trimmed,
+        }
     }
 }
 

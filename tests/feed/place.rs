@@ -236,10 +236,16 @@ impl Bench {
 
     /// That waits so long for the store.
     pub async fn patient(patience: Duration) -> Bench {
+        // Nothing is kept of stars for another page, and so little for one that the older ones have to be asked for.
+        Bench::keeping(patience, Duration::ZERO, 8).await
+    }
+
+    /// That keeps so many media of stars for so long.
+    pub async fn keeping(patience: Duration, stars_for: Duration, newest: usize) -> Bench {
         let (db, store) = (db().await, Faulty::new());
         let metrics = Arc::new(Metrics::new().unwrap());
-        let reader = Reader::new(db.clone(), store.clone(), metrics.clone()).patience(patience);
-        let reader = Arc::new(reader);
+        let reader = Reader::new(db.clone(), store.clone(), metrics.clone());
+        let reader = Arc::new(reader.patience(patience).keep_stars(stars_for, newest));
         Bench {
             db,
             store,

@@ -301,6 +301,42 @@ async fn the_media_of_stars_are_pulled_and_merged() {
 }
 
 #[tokio::test]
+async fn what_is_kept_of_a_star_is_for_all_readers() {
+    let kept = Duration::from_secs(3600);
+    let bench = Bench::keeping(Duration::from_secs(20), kept, 5).await;
+    let [first, second, star] = users(3)[..] else {
+        unreachable!()
+    };
+    let sql = "INSERT INTO stars (author, pull_from) VALUES ($1, 0)";
+    bench.db.once(sql, &[&star]).await.unwrap();
+    let mut all = Vec::new();
+    for reader in [first, second] {
+        bench.follow(reader, &[star]).await;
+    }
+    for _ in 0..12 {
+        all.push(bench.post(star, &[]).await);
+    }
+    let all = newest_first(all);
+    for reader in [first, second] {
+        let page = bench.home(reader, Span::Newest, 3).await;
+        assert_eq!(ids(&page), all[..3]);
+    }
+    // Not asked for again, whoever reads; what is older than that is.
+    let newer = bench.post(star, &[]).await;
+    bench.delete(star, all[1]).await;
+    let page = bench.home(second, Span::Newest, 3).await;
+    assert_eq!(ids(&page), all[..3]);
+    let page = bench.home(second, Span::Before(all[3]), 50).await;
+    assert_eq!(ids(&page), all[4..]);
+    let page = bench.home(second, Span::After(all[8]), 50).await;
+    let mut now = vec![newer];
+    now.extend(all[..8].iter().filter(|id| **id != all[1]));
+    assert_eq!(ids(&page), now);
+    let sql = "DELETE FROM stars WHERE author = $1";
+    bench.db.once(sql, &[&star]).await.unwrap();
+}
+
+#[tokio::test]
 async fn readers_of_one_object_ask_postgres_once() {
     let bench = Bench::new().await;
     let [reader, a] = users(2)[..] else {

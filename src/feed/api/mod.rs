@@ -20,6 +20,7 @@ use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post, put};
+use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -270,6 +271,12 @@ pub async fn serve(
     drain: Duration,
 ) -> std::io::Result<()> {
     let stopped = stop.clone().cancelled_owned();
+    // An answer is written at once: its last part is not to wait until the client has confirmed the ones before.
+    let listener = listener.tap_io(|stream| {
+        if let Err(fault) = stream.set_nodelay(true) {
+            tracing::debug!("TCP_NODELAY: {fault}");
+        }
+    });
     let served = axum::serve(listener, router).with_graceful_shutdown(stopped);
     let patience = async {
         stop.cancelled().await;

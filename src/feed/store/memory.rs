@@ -236,6 +236,7 @@ impl Feed {
                 Span::After(_) => to < len,
                 Span::Newest | Span::Before(_) => from > 0,
             },
+            trimmed: self.trimmed,
         }
     }
 

@@ -81,6 +81,8 @@ pub struct Ids {
     pub ids: Vec<MediaId>,
     /// There are more in the direction of the span.
     pub more: bool,
+    /// As [`Dump::trimmed`] of the same moment.
+    pub trimmed: MediaId,
 }
 
 /// The right to fill a feed that [`Store::begin`] created.

@@ -104,6 +104,11 @@ impl RedisStore {
         feeds: &[UserId],
         places: &[usize],
     ) -> Result<Pushed, StoreFault> {
+        // A post waits for its author's own feed.
+        let lane = match feeds {
+            [_] => Lane::Quick,
+            _ => Lane::Bulk,
+        };
         let calls = places.chunks(FEEDS_PER_CALL).map(|places| async move {
             let keys: Vec<_> = places.iter().map(|p| keys::feed(feeds[*p])).collect();
             let push = |run: &Run| {
@@ -111,7 +116,7 @@ impl RedisStore {
                 call.arg(run).arg(&keys::encode(id)).arg(self.feed_most);
                 call
             };
-            let (new, duplicate, absent) = place.node.call(Lane::Bulk, push).await?;
+            let (new, duplicate, absent) = place.node.call(lane, push).await?;
             Ok(Pushed {
                 new,
                 duplicate,
@@ -232,6 +237,7 @@ impl Store for RedisStore {
             let mut call = call(script, &keys);
             call.arg(run).arg(way).arg(&keys::encode(id));
             call.arg(most.min(self.feed_most)).arg(FEED_LIFE.as_secs());
+            call.arg(self.feed_most);
             call
         };
         // What it does not have its primary may have.
@@ -244,7 +250,7 @@ impl Store for RedisStore {
         }
         let node = &*place.node;
         let read = |run: &Run| read(&self.scripts.read, run);
-        let found: Option<(u8, Vec<u8>)> = node.call(Lane::Quick, read).await?;
+        let found: Option<Found> = node.call(Lane::Quick, read).await?;
         found.map(|found| ids_in(node, found)).transpose()
     }
 
@@ -439,12 +445,19 @@ fn in_step(place: &Place, id: i64) -> Option<(&Node, Run)> {
     place.replicas.as_ref()?.in_step(id)
 }
 
+/// What read.lua says: more, ids, the id of which older ones it says nothing.
+type Found = (u8, Vec<u8>, Vec<u8>);
+
 /// What the script for reading says of a feed that is there.
-fn ids_in(node: &Node, (more, ids): (u8, Vec<u8>)) -> Result<Ids, StoreFault> {
-    let ids = keys::decode(&ids).ok_or_else(|| node.failed("a feed holds what is no id"))?;
+fn ids_in(node: &Node, (more, ids, from): Found) -> Result<Ids, StoreFault> {
+    let no_id = || node.failed("a feed holds what is no id");
+    let ids = keys::decode(&ids).ok_or_else(no_id)?;
+    let from = keys::decode(&from).filter(|from| from.len() == 1);
+    let from = from.ok_or_else(no_id)?[0];
     Ok(Ids {
         ids,
         more: more != 0,
+        trimmed: from.saturating_sub(1),
     })
 }
 

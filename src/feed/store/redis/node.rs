@@ -18,6 +18,13 @@ use crate::feed::store::StoreFault;
 /// So many bulk calls are on their way to a node at a time: what waits behind them on the connection is still in time.
 const BULK_CALLS: usize = 32;
 
+/// Nobody waits for a bulk call: it may take so many times the limit. On a node that has too much to do, work that is given up and done
+/// again would only grow.
+const BULK_PATIENCE: u32 = 20;
+
+/// So often scripts are loaded for one call.
+const LOADS: usize = 3;
+
 /// Which start of a server it is: another one after each restart. In front of all that we write.
 pub(super) type Run = [u8; 8];
 
@@ -134,7 +141,11 @@ impl Node {
         let Some(permit) = self.breaker.admit() else {
             return Err(self.failed("it was too late several times; it is asked again in a second"));
         };
-        match tokio::time::timeout(self.limit, self.attempt(lane, &command)).await {
+        let limit = match lane {
+            Lane::Quick => self.limit,
+            Lane::Bulk => self.limit * BULK_PATIENCE,
+        };
+        match tokio::time::timeout(limit, self.attempt(lane, &command)).await {
             Ok(Ok((answer, run))) => {
                 permit.answered();
                 let answer = redis::from_redis_value(answer).map_err(|why| self.failed(why))?;
@@ -156,7 +167,7 @@ impl Node {
                 }
                 Err(StoreFault::Late {
                     node: self.name.clone(),
-                    limit: self.limit,
+                    limit,
                 })
             }
         }
@@ -196,14 +207,17 @@ impl Node {
     async fn send(&self, link: &Link, command: &impl Fn(&Run) -> Cmd) -> RedisResult<(Value, Run)> {
         let mut connection = link.connection.clone();
         let command = command(&link.run);
-        let answer = match command.query_async(&mut connection).await {
-            Err(fault) if fault.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                let load = self.scripts.load();
-                load.exec_async(&mut connection).await?;
-                command.query_async(&mut connection).await
+        let is_unknown =
+            |fault: &RedisError| fault.kind() == ErrorKind::Server(ServerErrorKind::NoScript);
+        let mut answer = command.query_async(&mut connection).await;
+        // They may be forgotten again before they are called.
+        for _ in 0..LOADS {
+            if !answer.as_ref().is_err_and(is_unknown) {
+                break;
             }
-            answer => answer,
-        };
+            self.scripts.load().exec_async(&mut connection).await?;
+            answer = command.query_async(&mut connection).await;
+        }
         Ok((answer?, link.run))
     }
 

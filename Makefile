@@ -6,6 +6,7 @@
 #           make bank [BANK_SECONDS=300] [BANK_SEED=2]
 #           make state [STATE_CHECKS=100000] [STATE_SEED=1]
 #           make transcript [TRANSCRIPT_STREAMS=10000] [TRANSCRIPT_SEED=1]
+#           make feedkill [FEED_KILL_SECONDS=180] [FEED_KILL_SEED=1]
 #           make scanner [MUTATIONS=1000000]
 #           make page
 #
@@ -23,7 +24,7 @@ COMPILED := libpq:libpq-dev php:php-cli php-pgsql:php-pgsql go:golang-go lib-pq:
 	pgx:golang-github-jackc-pgx-v4-dev javac:default-jdk-headless pgjdbc:libpostgresql-jdbc-java
 DRIVERS ?= all
 
-.PHONY: demo test drivers differential transcript leak bank state scanner page bench fmt lint
+.PHONY: demo test drivers differential transcript leak bank state feedkill scanner page bench fmt lint
 
 demo:
 	@.ci/need $(BASE)
@@ -73,6 +74,11 @@ bank:
 state:
 	@.ci/need $(BASE)
 	cargo test --test tests -- --ignored --exact --nocapture state::two_hundred_clients_see_their_own
+
+# Everything of the feed service is killed with -9, at random, while apps post: every post must reach every follower once, in order.
+feedkill:
+	@.ci/need $(BASE) redis-server:redis-server
+	cargo test --test tests -- --ignored --exact --nocapture feed::kill::nothing_is_lost_whatever_is_killed_for_minutes
 
 # The demo's page as a person uses it, in Chromium, which `make test` does not install. Pictures of it: target/page/*.png
 page:

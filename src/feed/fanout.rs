@@ -132,6 +132,9 @@ impl Workers {
         let wake = Wake::new(send.clone(), settings.lease, settings.hook);
         let mut tasks = JoinSet::new();
         tasks.spawn(work.clone().serve(woken));
+        if work.store.is_shared() {
+            tasks.spawn(super::woken::run(work.clone(), send.clone()));
+        }
         tasks.spawn(super::sweep::run(work, send));
         Workers {
             wake,
@@ -157,7 +160,7 @@ impl Workers {
 #[derive(Debug)]
 pub(super) struct Work {
     pub(super) db: Db,
-    store: Arc<dyn Store>,
+    pub(super) store: Arc<dyn Store>,
     pub(super) stars: Arc<Stars>,
     pub(super) settings: WorkSettings,
     pub(super) done: Arc<Done>,

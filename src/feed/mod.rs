@@ -54,6 +54,7 @@ pub mod statsd;
 pub mod store;
 mod sweep;
 pub mod verify;
+mod woken;
 
 pub use objects::Object;
 

@@ -59,10 +59,17 @@ pub async fn post(
         return Ok(posted);
     };
     let id = value(row, 0)?;
-    if let Some(place) = place {
-        place.send(task(author, Kind::Post, id, value(row, 1)?, value(row, 2)?));
+    let outbox = value(row, 1)?;
+    match place {
+        Some(place) => {
+            place.send(task(author, Kind::Post, id, outbox, value(row, 2)?));
+            own_feed(store, author, id).await;
+        }
+        None => drop(tokio::join!(
+            own_feed(store, author, id),
+            others(store, author, outbox)
+        )),
     }
-    own_feed(store, author, id).await;
     Ok(Posted {
         id,
         fresh: true,
@@ -91,6 +98,13 @@ async fn own_feed(store: &dyn Store, author: UserId, id: MediaId) {
     let _pushed = waiting("store", "push");
     if let Err(fault) = store.push(id, &[author]).await {
         tracing::debug!("media {id} is not in feed {author} yet: {fault}");
+    }
+}
+
+/// Tells the workers of other processes, which find the row by themselves in a second or two.
+async fn others(store: &dyn Store, author: UserId, row: i64) {
+    if let Err(fault) = store.wake(author, row).await {
+        tracing::debug!("no worker hears of outbox row {row} of {author}: {fault}");
     }
 }
 

@@ -54,6 +54,17 @@ async fn look(work: &Work, workers: &mpsc::Sender<Task>) -> Result<bool, Fault> 
     let overdue = users.iter().map(|d| d.since).max().unwrap_or_default();
     work.stars.set_backlog(overdue);
     work.done.depth.overdue(overdue);
+    // If all that was found is beyond our reach, looking at once again would only spin.
+    let took = take(work, users, workers).await.unwrap_or(false);
+    Ok(more && took)
+}
+
+/// Takes those of these rows that are due, for the workers of this process: whether there were any. `None`: the workers have ended.
+pub(super) async fn take(
+    work: &Work,
+    users: Vec<Due>,
+    workers: &mpsc::Sender<Task>,
+) -> Option<bool> {
     let mut took = false;
     let claims = stream::iter(users).map(|due| async move {
         let claimed = outbox::claim(&work.db, &due, work.settings.lease).await;
@@ -68,13 +79,10 @@ async fn look(work: &Work, workers: &mpsc::Sender<Task>) -> Result<bool, Fault> 
         took |= !tasks.is_empty();
         for task in tasks {
             // Waits while the workers have enough to do.
-            if workers.send(task).await.is_err() {
-                return Ok(false);
-            }
+            workers.send(task).await.ok()?;
         }
     }
-    // If all that was found is beyond our reach, looking at once again would only spin.
-    Ok(more && took)
+    Some(took)
 }
 
 /// When one host is away the read over all fails: then each shard is asked for itself, and those that answer do.

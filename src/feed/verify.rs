@@ -153,7 +153,10 @@ impl Verifier {
         let stars = self.stars_of(&lacking, user).await?;
         let pulled = |m: &Made| stars.get(&m.author).is_some_and(|s| s.may_pull(m.id));
         let known: HashSet<MediaId> = made.iter().map(|m| m.id).collect();
-        let others = feed.ids.iter().copied().filter(|id| !known.contains(id));
+        // What is older than any feed shows may have no rows any more.
+        let oldest = horizon();
+        let others = feed.ids.iter().copied();
+        let others = others.filter(|id| !known.contains(id) && *id >= oldest);
         let difference = Difference {
             missing: lacking
                 .iter()
@@ -213,7 +216,7 @@ impl Verifier {
     async fn made_of(&self, user: UserId) -> Result<Vec<Made>, Fault> {
         // An edge that is not settled yet will drop the feed.
         const FOLLOWEES: &str = "SELECT f.target FROM follow_out f \
-             LEFT JOIN outbox o ON o.user_id = f.user_id AND o.kind = 'edge' AND o.object = f.target \
+             LEFT JOIN outbox o ON o.user_id = f.user_id AND o.kind = 'edge' AND o.object = f.target AND o.due_at < 'infinity' \
              WHERE f.user_id = $1 AND f.status = 'following' AND o.id IS NULL";
         const MADE: &str = "SELECT m.id, m.user_id, o.id IS NOT NULL FROM media m \
              LEFT JOIN outbox o ON o.user_id = m.user_id AND o.kind = 'post' AND o.object = m.id AND o.due_at < 'infinity' \

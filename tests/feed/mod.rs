@@ -18,5 +18,6 @@ mod service;
 mod store;
 mod verify;
 mod watch;
+mod woken;
 mod workers;
 mod write;

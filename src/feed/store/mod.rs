@@ -205,4 +205,14 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// For `feed verify`: some feeds, maybe none, and where the walk goes on; `None`: it is over. A feed that is there from its
     /// beginning to its end comes up at least once, others may.
     async fn walk(&self, from: Walk) -> Result<(Vec<UserId>, Option<Walk>), StoreFault>;
+
+    /// Tells a worker, of whatever process, of an outbox row of this user that is due. It may be lost on the way.
+    async fn wake(&self, _user: UserId, _row: i64) -> Result<(), StoreFault> {
+        Ok(())
+    }
+
+    /// Rows of [`Store::wake`] that nobody else has heard of.
+    async fn woken(&self, _most: usize) -> Result<Vec<(UserId, i64)>, StoreFault> {
+        Ok(Vec::new())
+    }
 }

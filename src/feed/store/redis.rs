@@ -40,6 +40,10 @@ const FEEDS_PER_CALL: usize = 100;
 /// Calls of one push that are on their way to a node at a time.
 const CALLS_AHEAD: usize = 16;
 
+/// Rows that workers have yet to hear of: so many at most, and for so many seconds. They look for them in any case.
+const WOKEN_MOST: usize = 10_000;
+const WOKEN_LIFE: u64 = 10;
+
 /// What follows the run in the value of an object, and of a tombstone.
 const OBJECT: u8 = b'O';
 const TOMBSTONE: u8 = b'T';
@@ -437,6 +441,32 @@ impl Store for RedisStore {
         let users = found.iter().filter_map(|key| keys::user_of(key));
         let next = (part < nodes.len()).then_some(Walk { part, at });
         Ok((users.collect(), next))
+    }
+
+    async fn wake(&self, user: UserId, row: i64) -> Result<(), StoreFault> {
+        let row = [keys::encode(user), keys::encode(row)].concat();
+        let wake = |run: &Run| {
+            let mut call = call(&self.scripts.wake, &[keys::woken()]);
+            call.arg(run).arg(&row).arg(WOKEN_MOST).arg(WOKEN_LIFE);
+            call
+        };
+        let node = self.places.of(keys::WOKEN).await?.node;
+        node.call(Lane::Quick, wake).await
+    }
+
+    async fn woken(&self, most: usize) -> Result<Vec<(UserId, i64)>, StoreFault> {
+        let pop = |_: &Run| {
+            let mut pop = cmd("LPOP");
+            pop.arg(keys::woken()).arg(most);
+            pop
+        };
+        let node = self.places.of(keys::WOKEN).await?.node;
+        let rows: Option<Vec<Vec<u8>>> = node.call(Lane::Quick, pop).await?;
+        let row = |row: Vec<u8>| match keys::decode(&row).as_deref() {
+            Some([user, row]) => Ok((*user, *row)),
+            _ => Err(node.failed("a row that a worker is to hear of is none")),
+        };
+        rows.unwrap_or_default().into_iter().map(row).collect()
     }
 }
 

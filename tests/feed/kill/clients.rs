@@ -1,7 +1,7 @@
 //! Apps: they post, delete, follow, mute and read over HTTP while all goes down around them, repeat what failed, and know what they
 //! were told.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,6 +18,8 @@ use crate::feed::http::{Answer, try_call};
 
 /// A call is repeated for so long; nothing is away for longer than that.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Media of a page of the newest.
+const NEWEST: usize = 40;
 /// Threads that act for users; each for its own, so that each knows what its users have done.
 pub const ACTORS: usize = 6;
 
@@ -165,7 +167,7 @@ impl<'a> App<'a> {
     pub fn newest(&mut self, user: UserId) -> Option<Vec<(MediaId, UserId)>> {
         let answer = self.once(
             "GET",
-            &format!("/v1/users/{user}/home?limit=40"),
+            &format!("/v1/users/{user}/home?limit={NEWEST}"),
             None,
             None,
         )?;
@@ -205,7 +207,7 @@ fn id_of(value: &Value) -> i64 {
     value.as_str().unwrap().parse().unwrap()
 }
 
-fn media_of(page: &Value) -> Vec<(MediaId, UserId)> {
+pub fn media_of(page: &Value) -> Vec<(MediaId, UserId)> {
     let media = page["media"].as_array().unwrap();
     media
         .iter()
@@ -350,14 +352,28 @@ pub fn authors(mut app: App<'_>, pause: Duration) {
     }
 }
 
-/// Reads homes of those in the crowd whose feeds are looked at in the end, so that they are there to be pushed to.
+/// Reads homes of those in the crowd whose feeds are looked at in the end, so that they are there to be pushed to. What a reader has
+/// seen it sees again.
 pub fn crowd(mut app: App<'_>, crowd: &[UserId]) {
+    let mut seen: HashMap<UserId, BTreeSet<MediaId>> = HashMap::new();
     while !app.book.is_over() {
         let user = *crowd.choose(&mut app.rng).unwrap();
-        if let Some(page) = app.newest(user)
-            && page.iter().any(|(_, author)| *author != BIG)
-        {
-            app.book.fault(format!("{user} sees {page:?}"));
+        if let Some(page) = app.newest(user) {
+            if page.iter().any(|(_, author)| *author != BIG) {
+                app.book.fault(format!("{user} sees {page:?}"));
+            }
+            let ids: BTreeSet<MediaId> = page.iter().map(|(id, _)| *id).collect();
+            let seen = seen.entry(user).or_default();
+            let from = match page.len() {
+                NEWEST => page[NEWEST - 1].0,
+                _ => MediaId::MIN,
+            };
+            let lost: Vec<_> = seen.range(from..).filter(|id| !ids.contains(id)).collect();
+            if !lost.is_empty() {
+                app.book
+                    .fault(format!("{user} does not see {lost:?} again: {page:?}"));
+            }
+            seen.extend(ids);
         }
         std::thread::sleep(Duration::from_millis(app.rng.random_range(5..60)));
     }

@@ -3,6 +3,8 @@
 
 mod clients;
 mod crowd;
+mod emptied;
+mod trouble;
 mod world;
 
 use std::collections::{HashMap, HashSet};
@@ -12,14 +14,13 @@ use std::time::{Duration, Instant};
 
 use presplit::feed::store::RedisStore;
 use presplit::feed::{FEED_MOST, MediaId, UserId};
-use rand::Rng as _;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
-use rand::seq::SliceRandom as _;
 
+use crate::feed::http::call;
 use clients::{ACTORS, Actor, App, Book};
 use crowd::Crowd;
-use world::{APIS, BIG, CROWD, Edges, HOSTS, MANY, USERS, WORKERS, World};
+use world::{BIG, CROWD, Edges, MANY, USERS, Way, World};
 
 /// A row of a worker that was killed is free again after 15 seconds; pushing to very many takes its time.
 const QUIET_WITHIN: Duration = Duration::from_secs(300);
@@ -27,114 +28,6 @@ const QUIET_WITHIN: Duration = Duration::from_secs(300);
 const LOOKED_AT: usize = 300;
 /// Feeds verified at a time, of all.
 const VERIFIED: &str = "5000";
-
-#[derive(Clone, Copy, Debug)]
-enum Kind {
-    Api,
-    Worker,
-    AllWorkers,
-    Redis,
-    Host,
-    Proxy,
-    HostAndWorker,
-    RedisAndApi,
-}
-use Kind::*;
-
-/// Redis seldom, and only in the first half: the longer feeds live, the more there is to be wrong with them.
-const DECK: [Kind; 12] = [
-    Api,
-    Api,
-    Worker,
-    Worker,
-    Worker,
-    AllWorkers,
-    Redis,
-    Host,
-    Host,
-    Proxy,
-    HostAndWorker,
-    RedisAndApi,
-];
-
-/// Until the time is up; all is up again behind it.
-fn trouble(world: &mut World, book: &Book, time: Duration, rng: &mut StdRng) {
-    let began = Instant::now();
-    let until = began + time;
-    let mut deck = Vec::new();
-    let pause = |rng: &mut StdRng, most: u64| {
-        std::thread::sleep(Duration::from_millis(rng.random_range(200..most)));
-    };
-    loop {
-        pause(rng, 3000);
-        if Instant::now() >= until || book.is_over() {
-            return;
-        }
-        if deck.is_empty() {
-            deck = DECK.to_vec();
-            deck.shuffle(rng);
-        }
-        let kind = deck.pop().unwrap();
-        if matches!(kind, Redis | RedisAndApi) && began.elapsed() > time / 2 {
-            continue;
-        }
-        book.count(&format!("x {kind:?} killed"));
-        let (api, worker, host) = (
-            rng.random_range(0..APIS),
-            rng.random_range(0..WORKERS),
-            rng.random_range(0..HOSTS),
-        );
-        let down = Duration::from_millis(rng.random_range(0..800));
-        match kind {
-            Api => {
-                world.kill_api(api);
-                std::thread::sleep(down);
-                world.start_api(api);
-            }
-            Worker => {
-                world.kill_worker(worker);
-                std::thread::sleep(down);
-                world.start_worker(worker);
-            }
-            AllWorkers => {
-                (0..WORKERS).for_each(|n| world.kill_worker(n));
-                std::thread::sleep(down);
-                (0..WORKERS).for_each(|n| world.start_worker(n));
-            }
-            Redis => {
-                world.redis.kill();
-                std::thread::sleep(down);
-                world.redis.start();
-            }
-            Host => {
-                world.hosts.clusters[host].kill();
-                std::thread::sleep(down);
-                world.hosts.clusters[host].start();
-            }
-            Proxy => {
-                world.kill_proxy();
-                std::thread::sleep(down);
-                world.start_proxy();
-            }
-            HostAndWorker => {
-                world.hosts.clusters[host].kill();
-                world.kill_worker(worker);
-                std::thread::sleep(down);
-                world.start_worker(worker);
-                pause(rng, 600);
-                world.hosts.clusters[host].start();
-            }
-            RedisAndApi => {
-                world.kill_api(api);
-                world.redis.kill();
-                std::thread::sleep(down);
-                world.start_api(api);
-                pause(rng, 600);
-                world.redis.start();
-            }
-        }
-    }
-}
 
 /// All that was to be done is done: how long that took.
 async fn quiet(world: &World) -> Duration {
@@ -216,6 +109,7 @@ fn homes(app: &mut App<'_>, edges: &Edges, users: &[UserId]) -> Vec<String> {
 }
 
 struct Scale {
+    way: Way,
     rounds: u32,
     time: Duration,
     seed: u64,
@@ -228,7 +122,7 @@ fn run(scale: &Scale) {
     let began = Instant::now();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut rng = StdRng::seed_from_u64(scale.seed);
-    let mut world = runtime.block_on(World::new());
+    let mut world = runtime.block_on(World::new(scale.way));
     let mut edges = runtime.block_on(world.fill(scale.crowd, &mut rng));
     eprintln!("filled after {:?}", began.elapsed());
     world.start_all();
@@ -239,12 +133,16 @@ fn run(scale: &Scale) {
         world.hosts.clusters[host_of_big].config(),
         scale.crowd,
     );
+    let users: Vec<UserId> = (1..=USERS).collect();
+    let everybody = [users.as_slice(), &looked_at].concat();
     let book = Book::default();
     for round in 0..scale.rounds {
         book.stop.store(false, Ordering::Relaxed);
         // The star is one in every other round.
-        let followers = if round % 2 == 0 { MANY } else { 1 };
-        runtime.block_on(world.count_star(followers));
+        match round % 2 {
+            0 => runtime.block_on(world.count_star(MANY)),
+            _ => runtime.block_on(world.end_star()),
+        }
         let seed = scale.seed.wrapping_mul(1000) + u64::from(round) * 100;
         let mut of_actor: Vec<Edges> = vec![Edges::new(); ACTORS];
         for (user, targets) in edges.drain() {
@@ -270,8 +168,10 @@ fn run(scale: &Scale) {
             scope.spawn(move || clients::crowd(readers, looked_at));
             let build = crowd.build(&book, StdRng::seed_from_u64(seed + 50));
             let handle = runtime.handle();
-            scope.spawn(move || handle.block_on(build));
-            trouble(&mut world, &book, scale.time, &mut rng);
+            if scale.way == Way::Apart {
+                scope.spawn(move || handle.block_on(build));
+            }
+            trouble::make(&mut world, &book, scale.time, &mut rng);
             book.stop.store(true, Ordering::Relaxed);
             for actor in actors {
                 edges.extend(actor.join().unwrap());
@@ -289,6 +189,7 @@ fn run(scale: &Scale) {
             "round {round}: quiet after {took:?}, {:?} since it began",
             began.elapsed()
         );
+        assert_eq!(runtime.block_on(world.has_star()), round % 2 == 0);
         let mut faults = world.faults();
         faults.extend(runtime.block_on(durable(&world, &book)));
         // First what feeds there are, then those that the reads make.
@@ -296,12 +197,11 @@ fn run(scale: &Scale) {
         let (there, wrong) = runtime.block_on(crowd.compare(&big));
         eprintln!("{there} feeds of the crowd with {} media each", big.len());
         faults.extend(wrong);
-        faults.extend(verify(&world));
+        faults.extend(verify(&world, &everybody));
         let mut app = App::new(&book, &addrs, seed + 99);
-        let users: Vec<UserId> = (1..=USERS).collect();
         faults.extend(homes(&mut app, &edges, &users));
         faults.extend(homes(&mut app, &edges, &looked_at));
-        faults.extend(verify(&world));
+        faults.extend(verify(&world, &everybody));
         if !faults.is_empty() {
             panic!(
                 "seed {}: {} faults: {:#?}\n{}",
@@ -325,8 +225,11 @@ fn run(scale: &Scale) {
     );
 }
 
-/// `presplit feed verify` over feeds that there are.
-fn verify(world: &World) -> Option<String> {
+/// `presplit feed verify` over feeds that there are; those of these users where only the process itself can look at them.
+fn verify(world: &World, users: &[UserId]) -> Option<String> {
+    if world.way == Way::Together {
+        return verify_by_call(world, users);
+    }
     let done = Command::new(env!("CARGO_BIN_EXE_presplit"))
         .args(["feed", "verify", "--sample", VERIFIED])
         .args(["--database-url", &world.url(), "--map"])
@@ -341,9 +244,40 @@ fn verify(world: &World) -> Option<String> {
     (!done.status.success()).then(|| format!("feed verify: {out}{err}"))
 }
 
+fn verify_by_call(world: &World, users: &[UserId]) -> Option<String> {
+    let at = world.addrs.lock().unwrap()[0].unwrap();
+    let mut counts = [0, 0];
+    for some in users.chunks(100) {
+        let users: Vec<String> = some.iter().map(UserId::to_string).collect();
+        let body = serde_json::json!({ "users": users }).to_string();
+        let answer = call(at, "POST", "/v1/verify", &[], Some(&body));
+        if answer.status != 200 || answer.json()["differ"] != serde_json::json!([]) {
+            return Some(format!("{answer:?}"));
+        }
+        for (count, name) in counts.iter_mut().zip(["equal", "absent"]) {
+            *count += answer.json()[name].as_u64().unwrap();
+        }
+    }
+    eprintln!("verified: {counts:?} equal and absent");
+    None
+}
+
+#[test]
+fn nothing_is_lost_when_the_one_process_is_killed() {
+    run(&Scale {
+        way: Way::Together,
+        rounds: 1,
+        time: Duration::from_secs(10),
+        seed: 1,
+        crowd: 12_000,
+        pause: Duration::from_millis(500),
+    });
+}
+
 #[test]
 fn nothing_is_lost_whatever_is_killed() {
     run(&Scale {
+        way: Way::Apart,
         rounds: 1,
         time: Duration::from_secs(20),
         seed: 1,
@@ -361,6 +295,7 @@ fn nothing_is_lost_whatever_is_killed_for_minutes() {
     let seconds = number("FEED_KILL_SECONDS", 180);
     let rounds = seconds.div_ceil(60).max(1);
     run(&Scale {
+        way: Way::Apart,
         rounds: rounds as u32,
         time: Duration::from_secs(seconds / rounds),
         seed: number("FEED_KILL_SEED", 1),

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use presplit::feed::db::{Db, DbSettings};
+use presplit::feed::stars::{StarSettings, Stars};
 use presplit::feed::{SCHEMA, UserId};
 use presplit::ops::cluster::free_port;
 use presplit::ops::provision::{self, Options};
@@ -33,7 +35,7 @@ const STARS_FOLLOWERS: i64 = 11_000;
 /// From so many followers on an author is a star here.
 const THRESHOLD: i64 = 5_000_000;
 
-pub const APIS: usize = 2;
+const APIS: usize = 2;
 pub const WORKERS: usize = 2;
 
 /// How a user stands to a target.
@@ -46,7 +48,17 @@ pub struct Edge {
 /// Of each user, by target. Who is in it has been followed at some time.
 pub type Edges = HashMap<UserId, HashMap<UserId, Edge>>;
 
+/// How the service is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Api processes and workers, feeds in Redis.
+    Apart,
+    /// One process, feeds in its memory: what a newcomer has.
+    Together,
+}
+
 pub struct World {
+    pub way: Way,
     pub hosts: Hosts,
     pub redis: Redis,
     pub proxy: Option<Proxy>,
@@ -63,7 +75,7 @@ pub struct World {
 
 impl World {
     /// Nothing in it but the tables.
-    pub async fn new() -> World {
+    pub async fn new(way: Way) -> World {
         let mut hosts = Hosts::bare(HOSTS, SHARDS);
         for host in &mut hosts.clusters {
             // What is committed outlives kill -9.
@@ -79,14 +91,19 @@ impl World {
             &format!("listen = \"127.0.0.1:{proxy_port}\""),
         );
         let url = redis.url();
+        let store = match way {
+            Way::Apart => format!("[feed.redis.nodes]\nr1 = \"{url}\"\n"),
+            Way::Together => String::new(),
+        };
         hosts.write_map(&format!(
-            "{text}\n[feed.stars]\nfollowers = {THRESHOLD}\nlowest = {THRESHOLD}\n[feed.redis.nodes]\nr1 = \"{url}\"\n"
+            "{text}\n[feed.stars]\nfollowers = {THRESHOLD}\nlowest = {THRESHOLD}\n{store}"
         ));
         let made = provision::run(&hosts.map(), SCHEMA, Options::default()).await;
         let made = made.unwrap_or_else(|e| panic!("{e:#?}"));
         assert!(made.is_complete(), "{made}");
         let none = |n| (0..n).map(|_| None).collect();
         World {
+            way,
             hosts,
             redis,
             proxy: None,
@@ -128,11 +145,11 @@ impl World {
 
     pub fn start_all(&mut self) {
         self.start_proxy();
-        for n in 0..APIS {
+        for n in 0..self.apis() {
             self.start_api(n);
         }
-        for n in 0..WORKERS {
-            self.start_worker(n);
+        if self.way == Way::Apart {
+            (0..WORKERS).for_each(|n| self.start_worker(n));
         }
     }
 
@@ -140,8 +157,20 @@ impl World {
         self.proxy = Some(Proxy::start(&self.hosts));
     }
 
+    /// Processes that answer calls.
+    pub fn apis(&self) -> usize {
+        match self.way {
+            Way::Apart => APIS,
+            Way::Together => 1,
+        }
+    }
+
     pub fn start_api(&mut self, n: usize) {
-        let service = self.service("api");
+        let role = match self.way {
+            Way::Apart => "api",
+            Way::Together => "all",
+        };
+        let service = self.service(role);
         self.addrs.lock().unwrap()[n] = Some(service.at);
         self.apis[n] = Some(service);
     }
@@ -171,11 +200,15 @@ impl World {
     pub fn kill_api(&mut self, n: usize) {
         self.addrs.lock().unwrap()[n] = None;
         if let Some(service) = self.apis[n].take() {
+            if self.way == Way::Together {
+                self.note(&service);
+            }
             self.read_log(&service.kill());
         }
     }
 
     pub fn kill_worker(&mut self, n: usize) {
+        self.thaw_worker(n);
         if let Some(service) = self.workers[n].take() {
             self.note(&service);
             self.read_log(&service.kill());
@@ -185,6 +218,26 @@ impl World {
     pub fn kill_proxy(&mut self) {
         if let Some(proxy) = self.proxy.take() {
             self.read_log(&proxy.kill());
+        }
+    }
+
+    pub fn signal_api(&self, n: usize, signal: &str) {
+        if let Some(service) = &self.apis[n] {
+            service.signal(signal);
+        }
+    }
+
+    /// Until it is thawed, or killed.
+    pub fn freeze_worker(&self, n: usize) {
+        if let Some(service) = &self.workers[n] {
+            service.signal("STOP");
+        }
+    }
+
+    /// No-op if it is not frozen.
+    pub fn thaw_worker(&self, n: usize) {
+        if let Some(service) = &self.workers[n] {
+            service.signal("CONT");
         }
     }
 
@@ -204,11 +257,13 @@ impl World {
     /// What all workers have delivered so far, by outcome, and what they have verified.
     pub fn delivered(&mut self) -> HashMap<String, u64> {
         let before = self.delivered.clone();
-        for n in 0..WORKERS {
-            if let Some(worker) = self.workers[n].take() {
-                self.note(&worker);
-                self.workers[n] = Some(worker);
-            }
+        let workers = std::mem::take(&mut self.workers);
+        workers.iter().flatten().for_each(|w| self.note(w));
+        self.workers = workers;
+        if self.way == Way::Together {
+            let apis = std::mem::take(&mut self.apis);
+            apis.iter().flatten().for_each(|a| self.note(a));
+            self.apis = apis;
         }
         std::mem::replace(&mut self.delivered, before)
     }
@@ -253,6 +308,29 @@ impl World {
             }
         }
         sum
+    }
+
+    /// Whether posts of [`STAR`] are pulled from some time on.
+    pub async fn has_star(&self) -> bool {
+        let sql = format!("SELECT count(*) FROM stars WHERE author = {STAR} AND pull_to IS NULL");
+        let row = self.hosts.client(0).await.query_one(&sql, &[]).await;
+        row.unwrap().get::<_, i64>(0) == 1
+    }
+
+    /// Says that [`STAR`] has hardly a follower, and looks at stars again as workers do that live for longer.
+    pub async fn end_star(&self) {
+        self.count_star(1).await;
+        let settings = DbSettings {
+            url: self.url(),
+            ..DbSettings::default()
+        };
+        let stars = StarSettings {
+            threshold: THRESHOLD as u64,
+            ..StarSettings::default()
+        };
+        let stars = Stars::new(Db::new(&settings).unwrap(), stars);
+        assert_eq!(stars.review().await.unwrap(), 1);
+        assert!(!self.has_star().await);
     }
 
     /// Says how many followers the star has, in the counter that workers go by.

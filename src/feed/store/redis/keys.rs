@@ -49,6 +49,14 @@ pub(super) fn object(id: MediaId) -> Vec<u8> {
     key('o', id)
 }
 
+/// Where the rows are that workers are to hear of: on the node of this id.
+pub(super) const WOKEN: i64 = 0;
+
+/// `w{0}:0`
+pub(super) fn woken() -> Vec<u8> {
+    key('w', WOKEN)
+}
+
 fn key(kind: char, id: i64) -> Vec<u8> {
     let mut key = Vec::with_capacity(27);
     // Writing to a Vec can't fail.

@@ -12,7 +12,8 @@ pub(super) struct Scripts {
     pub(super) remove: Script,
     pub(super) epoch: Script,
     pub(super) put: Script,
-    all: [&'static str; 8],
+    pub(super) wake: Script,
+    all: [&'static str; 9],
 }
 
 const PUSH: &str = concat!(
@@ -55,6 +56,7 @@ const PUT: &str = concat!(
     include_str!("common.lua"),
     include_str!("put.lua")
 );
+const WAKE: &str = include_str!("wake.lua");
 
 impl Scripts {
     pub(super) fn new() -> Scripts {
@@ -67,6 +69,7 @@ impl Scripts {
             remove: Script::new(REMOVE),
             epoch: Script::new(EPOCH),
             put: Script::new(PUT),
+            wake: Script::new(WAKE),
             all: [
                 PUSH,
                 READ,
@@ -76,6 +79,7 @@ impl Scripts {
                 REMOVE,
                 EPOCH,
                 PUT,
+                WAKE,
             ],
         }
     }

@@ -1,0 +1,191 @@
+//! What befalls the processes: they are killed with -9 and started again, some are frozen for a while, Redis is emptied.
+
+use std::time::{Duration, Instant};
+
+use rand::Rng as _;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom as _;
+
+use super::clients::Book;
+use super::world::{HOSTS, WORKERS, Way, World};
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    ApiKilled,
+    WorkerKilled,
+    WorkersKilled,
+    RedisKilled,
+    HostKilled,
+    ProxyKilled,
+    HostAndWorkerKilled,
+    HostAndApiKilled,
+    RedisAndApiKilled,
+    RedisEmptied,
+    RedisFrozen,
+    HostFrozen,
+    ApiFrozen,
+    /// For longer than its leases: another goes on with its rows, and then it wakes up.
+    WorkerFrozen,
+}
+use Kind::*;
+
+/// Redis seldom, and what it loses only in the first half: the longer feeds live, the more there is to be wrong with them.
+const DECK: [Kind; 17] = [
+    ApiKilled,
+    ApiKilled,
+    WorkerKilled,
+    WorkerKilled,
+    WorkerKilled,
+    WorkersKilled,
+    RedisKilled,
+    HostKilled,
+    HostKilled,
+    ProxyKilled,
+    HostAndWorkerKilled,
+    RedisAndApiKilled,
+    RedisEmptied,
+    RedisFrozen,
+    HostFrozen,
+    ApiFrozen,
+    WorkerFrozen,
+];
+
+/// Where one process is all of it.
+const DECK_TOGETHER: [Kind; 7] = [
+    ApiKilled,
+    ApiKilled,
+    ApiKilled,
+    HostKilled,
+    HostFrozen,
+    ProxyKilled,
+    HostAndApiKilled,
+];
+
+/// Longer than the lease of a row.
+const PAST_LEASE: Duration = Duration::from_secs(17);
+
+/// For so long, or until the book says stop; all is up again behind it.
+pub fn make(world: &mut World, book: &Book, time: Duration, rng: &mut StdRng) {
+    let began = Instant::now();
+    let mut deck = Vec::new();
+    let mut frozen: Option<(usize, Instant)> = None;
+    loop {
+        pause(rng, 200..1800);
+        let is_over = began.elapsed() >= time || book.is_over();
+        if let Some((worker, _)) = frozen.take_if(|(_, at)| is_over || at.elapsed() > PAST_LEASE) {
+            world.thaw_worker(worker);
+        }
+        if is_over {
+            return;
+        }
+        if deck.is_empty() {
+            deck = match world.way {
+                Way::Apart => DECK.to_vec(),
+                Way::Together => DECK_TOGETHER.to_vec(),
+            };
+            deck.shuffle(rng);
+        }
+        let kind = deck.pop().unwrap();
+        if matches!(kind, RedisKilled | RedisAndApiKilled | RedisEmptied)
+            && began.elapsed() > time / 2
+        {
+            continue;
+        }
+        book.count(&format!("x {kind:?}"));
+        match kind {
+            WorkerFrozen if frozen.is_none() => {
+                let worker = rng.random_range(0..WORKERS);
+                world.freeze_worker(worker);
+                frozen = Some((worker, Instant::now()));
+            }
+            WorkerFrozen => {}
+            kind => befall(kind, world, rng),
+        }
+    }
+}
+
+fn pause(rng: &mut StdRng, ms: std::ops::Range<u64>) {
+    std::thread::sleep(Duration::from_millis(rng.random_range(ms)));
+}
+
+fn befall(kind: Kind, world: &mut World, rng: &mut StdRng) {
+    let (api, worker, host) = (
+        rng.random_range(0..world.apis()),
+        rng.random_range(0..WORKERS),
+        rng.random_range(0..HOSTS),
+    );
+    match kind {
+        ApiKilled => {
+            world.kill_api(api);
+            pause(rng, 0..800);
+            world.start_api(api);
+        }
+        WorkerKilled => {
+            world.kill_worker(worker);
+            pause(rng, 0..800);
+            world.start_worker(worker);
+        }
+        WorkersKilled => {
+            (0..WORKERS).for_each(|n| world.kill_worker(n));
+            pause(rng, 0..800);
+            (0..WORKERS).for_each(|n| world.start_worker(n));
+        }
+        RedisKilled => {
+            world.redis.kill();
+            pause(rng, 0..800);
+            world.redis.start();
+        }
+        HostKilled => {
+            world.hosts.clusters[host].kill();
+            pause(rng, 0..800);
+            world.hosts.clusters[host].start();
+        }
+        ProxyKilled => {
+            world.kill_proxy();
+            pause(rng, 0..800);
+            world.start_proxy();
+        }
+        HostAndWorkerKilled => {
+            world.hosts.clusters[host].kill();
+            world.kill_worker(worker);
+            pause(rng, 0..800);
+            world.start_worker(worker);
+            pause(rng, 0..600);
+            world.hosts.clusters[host].start();
+        }
+        HostAndApiKilled => {
+            world.hosts.clusters[host].kill();
+            world.kill_api(api);
+            pause(rng, 0..800);
+            world.start_api(api);
+            pause(rng, 0..600);
+            world.hosts.clusters[host].start();
+        }
+        RedisAndApiKilled => {
+            world.kill_api(api);
+            world.redis.kill();
+            pause(rng, 0..800);
+            world.start_api(api);
+            pause(rng, 0..600);
+            world.redis.start();
+        }
+        RedisEmptied => world.redis.ask(&["FLUSHALL"]),
+        RedisFrozen => {
+            world.redis.freeze();
+            pause(rng, 300..3000);
+            world.redis.thaw();
+        }
+        HostFrozen => {
+            world.hosts.clusters[host].freeze();
+            pause(rng, 300..3000);
+            world.hosts.clusters[host].thaw();
+        }
+        ApiFrozen => {
+            world.signal_api(api, "STOP");
+            pause(rng, 300..3000);
+            world.signal_api(api, "CONT");
+        }
+        // In the loop above.
+        WorkerFrozen => {}
+    }
+}

@@ -178,9 +178,6 @@ enum Stop {
     Db(#[from] Fault),
     #[error(transparent)]
     Store(#[from] StoreFault),
-    /// The store is there, but does not take this.
-    #[error("refused: {0}")]
-    Refused(StoreFault),
     /// Another has it.
     #[error("the lease ran out")]
     Lost,
@@ -418,25 +415,10 @@ impl Work {
         })
     }
 
-    /// The store takes other writes to some of these feeds: if so, a push that fails is to blame, and not the store.
-    async fn is_there(&self, feeds: &[UserId]) -> bool {
-        let some = feeds.iter().step_by(feeds.len().div_ceil(LOOKED_AT).max(1));
-        let looks = some.map(|feed| self.store.remove(*feed, &[NO_MEDIA]));
-        futures_util::future::join_all(looks)
-            .await
-            .iter()
-            .all(Result::is_ok)
-    }
-
+    /// If it fails that is never for the row: feeds that are there and can't take it are dropped by the store.
     async fn push(&self, media: MediaId, feeds: &[UserId]) -> Result<(), Stop> {
         self.lists.open().await;
-        let pushed = match self.store.push(media, feeds).await {
-            Ok(pushed) => pushed,
-            Err(fault @ StoreFault::Failed { .. }) if self.is_there(feeds).await => {
-                return Err(Stop::Refused(fault));
-            }
-            Err(fault) => return Err(fault.into()),
-        };
+        let pushed = self.store.push(media, feeds).await?;
         self.lists.worked();
         if let Ok(mut sum) = self.done.pushed.lock() {
             sum.new += pushed.new;
@@ -454,11 +436,6 @@ struct Followers {
     /// The last of them, if there may be more.
     more_behind: Option<UserId>,
 }
-
-/// A media id that none has.
-const NO_MEDIA: MediaId = 0;
-/// Feeds that are looked at to tell whether the store is there.
-const LOOKED_AT: usize = 16;
 
 /// A place in one of the lanes, held as long as the row is worked on.
 #[derive(Debug)]

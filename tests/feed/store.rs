@@ -617,7 +617,10 @@ async fn a_full_redis_keeps_or_drops_whole_feeds() {
     redis.ask::<()>(&["CONFIG", "SET", "maxmemory", "1mb"]);
     // A feed that can't take it goes: it would lack it.
     let pushed = store.push(502, &users).await.unwrap();
-    assert!(pushed.absent > 0 && pushed.new + pushed.absent == 1500, "{pushed:?}");
+    assert!(
+        pushed.absent > 0 && pushed.new + pushed.absent == 1500,
+        "{pushed:?}"
+    );
     for user in &users {
         if let Some(found) = newest(&store, *user).await.unwrap() {
             assert_eq!(found[0], 502, "feed {user}");

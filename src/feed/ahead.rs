@@ -1,15 +1,21 @@
 //! Feeds built ahead of their reading, or dropped and built anew: of users that are named, of those who were active lately.
 
+use std::time::Duration;
+
 use futures_util::stream::{self, StreamExt};
 
 use super::UserId;
-use super::db::{Db, Fault, value};
+use super::db::{Db, Fault, jitter, value};
 use super::read::{ReadFault, Reader, StoreState};
 use super::stars::first_id;
 use super::store::Span;
 
 /// Users of a shard that are asked for at a time.
 const USERS: usize = 1000;
+
+/// So often a feed is tried again, the first time after this pause, which is doubled each time.
+const TRIES: u32 = 4;
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What to do with a user's feed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +48,15 @@ pub enum AheadFault {
     Store(String),
 }
 
+impl AheadFault {
+    fn may_pass(&self) -> bool {
+        match self {
+            AheadFault::Db(fault) => fault.is_unavailable(),
+            AheadFault::Store(_) => true,
+        }
+    }
+}
+
 impl From<ReadFault> for AheadFault {
     fn from(fault: ReadFault) -> AheadFault {
         match fault {
@@ -63,8 +78,17 @@ impl Reader {
         side_by_side: usize,
     ) -> Result<Done, (UserId, AheadFault)> {
         let built = stream::iter(users).map(|user| async move {
-            let built = self.ahead_of(*user, aim).await;
-            built.map_err(|fault| (*user, fault))
+            let mut pause = PAUSE;
+            loop {
+                match self.ahead_of(*user, aim).await {
+                    // A busy store is late now and then.
+                    Err(fault) if fault.may_pass() && pause < PAUSE * (1 << TRIES) => {
+                        tokio::time::sleep(jitter(pause)).await;
+                        pause *= 2;
+                    }
+                    built => return built.map_err(|fault| (*user, fault)),
+                }
+            }
         });
         let mut built = std::pin::pin!(built.buffer_unordered(side_by_side.max(1)));
         let mut done = Done::default();

@@ -254,7 +254,7 @@ r2 = "redis://10.0.0.8"
             ("localhost:8125", "localhost", &["f:6:11: [feed.statsd] address: \"localhost\" is no address"]),
             ("sample = 10", "sample = 0", &["f:7:10: [feed.statsd] sample: 0 is out of range"]),
             ("\"tags\"", "\"tag\"", &["f:8:10: [feed.statsd] labels: is no way to write labels"]),
-            ("file = \"slow.jsonl\"", "files = \"x\"", &["f:9:1: [feed.slow] file: is missing", "f:10:1: [feed.slow] files: unknown key -- did you mean file?"]),
+            ("file = \"slow.jsonl\"", "files = \"x\"", &["f:9:7: [feed.slow] file: is missing", "f:10:1: [feed.slow] files: unknown key -- did you mean file?"]),
         ];
         for (from, to, wanted) in cases {
             assert_eq!(good.matches(from).count(), 1, "{from} must stand once");

@@ -336,7 +336,7 @@ impl Work {
         }
         let mut pages = 0;
         // The page before is done up to here, and the row says less yet.
-        let mut done = None;
+        let (mut done, mut reached, mut considered) = (None, 0, false);
         loop {
             // While a page is pushed the next one is read and the one before is noted: only pushes wait for each other.
             let next = async {
@@ -349,6 +349,11 @@ impl Work {
             let (pushed, next, noted) = tokio::join!(self.push(media, &page.feeds), next, noted);
             noted?;
             pushed?;
+            reached += page.feeds.len() as u64;
+            if !considered && reached >= self.stars.threshold() {
+                considered = true;
+                self.consider(author).await;
+            }
             let Some(next) = next? else {
                 return Ok(match pages == 0 && task.done_to.is_none() {
                     true => Class::Small,
@@ -361,12 +366,19 @@ impl Work {
             if pages >= self.settings.fast_pages && matches!(lane, Lane::Fast(_)) {
                 // It may have to wait for long.
                 self.note(task, done.take()).await?;
-                // The next post of an author with so many followers may go another way.
-                if let Err(fault) = self.stars.consider(author).await {
-                    tracing::debug!("author {author}: {fault}");
+                if !considered {
+                    considered = true;
+                    self.consider(author).await;
                 }
                 lane = self.side_lane(task, lane, &self.slow).await?;
             }
+        }
+    }
+
+    /// The next post of an author with so many followers may go another way.
+    async fn consider(&self, author: UserId) {
+        if let Err(fault) = self.stars.consider(author).await {
+            tracing::debug!("author {author}: {fault}");
         }
     }
 

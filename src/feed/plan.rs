@@ -6,6 +6,8 @@ use super::FEED_MOST;
 
 /// Seconds of the time that a feed reaches back.
 const FEED_SECONDS: f64 = super::FEED_AGE_MS as f64 / 1000.0;
+/// What Redis keeps of an entry: eight bytes and a list's two. The rest of what was measured is the feed's: key, mark, the time it lives to.
+const ENTRY_BYTES: f64 = 10.0;
 /// How busy a core may be at the peak: above this answers wait for each other.
 const BUSY: f64 = 0.6;
 /// How full a node's memory may be: the allocator and the buffers of clients need the rest.
@@ -86,9 +88,6 @@ pub struct Figures {
     pub cold: Cpu,
 }
 
-/// What a feed takes in Redis beside its entries: key, mark, the time it lives to.
-const FEED_BYTES: f64 = 200.0;
-
 impl Figures {
     /// Those of bench/README.md.
     #[must_use]
@@ -96,17 +95,32 @@ impl Figures {
         Figures {
             source: "bench/README.md, bench/feed.py of 2026-11-22 on 2 cores of an AMD EPYC"
                 .to_owned(),
-            entry_bytes: 10.6,
-            object_bytes: 450.0,
+            entry_bytes: 10.5,
+            object_bytes: 440.0,
             delivery: Cpu {
-                service: 3.0,
-                redis: 5.0,
-                postgres: 1.0,
-                proxy: 0.2,
+                service: 0.9,
+                redis: 4.7,
+                postgres: 0.6,
+                proxy: 0.1,
             },
-            post: Cpu::default(),
-            warm: Cpu::default(),
-            cold: Cpu::default(),
+            post: Cpu {
+                service: 140.0,
+                redis: 40.0,
+                postgres: 480.0,
+                proxy: 85.0,
+            },
+            warm: Cpu {
+                service: 480.0,
+                redis: 295.0,
+                postgres: 435.0,
+                proxy: 105.0,
+            },
+            cold: Cpu {
+                service: 2600.0,
+                redis: 1050.0,
+                postgres: 10_700.0,
+                proxy: 1550.0,
+            },
         }
     }
 
@@ -191,7 +205,8 @@ pub fn need(load: &Load, figures: &Figures) -> Need {
     let entries = posts_of_a_feed.min(FEED_MOST as f64);
     let feeds = load.users * load.active;
     let deliveries = load.posts * load.follows * load.active;
-    let feed_bytes = feeds * (entries * figures.entry_bytes + FEED_BYTES);
+    let beside = (figures.entry_bytes - ENTRY_BYTES).max(0.0) * FEED_MOST as f64;
+    let feed_bytes = feeds * (entries * ENTRY_BYTES + beside);
     let object_bytes = load.objects * figures.object_bytes;
     let cpu = figures
         .delivery
@@ -232,7 +247,7 @@ mod tests {
         };
         let figures = Figures {
             source: String::new(),
-            entry_bytes: 10.0,
+            entry_bytes: 10.5,
             object_bytes: 500.0,
             delivery: one(2.0, 4.0),
             post: one(100.0, 0.0),
@@ -253,7 +268,7 @@ mod tests {
         let need = need(&load, &figures);
         // More than 800 posts in 30 days.
         assert_eq!((need.entries, need.feeds), (800.0, 500_000.0));
-        assert_eq!(need.feed_bytes, 500_000.0 * (8000.0 + FEED_BYTES));
+        assert_eq!(need.feed_bytes, 500_000.0 * 8400.0);
         assert_eq!(need.object_bytes, 5e8);
         assert_eq!(need.deliveries, 50_000.0);
         // 0.1 for deliveries, 0.1 for posts, 1.98 and 0.2 for reads.

@@ -99,6 +99,19 @@ impl Reader {
         let object = self.objects(&[id], &mut store).await?.remove(&id);
         let object = object.ok_or(ReadFault::NotFound)?;
         self.may_see(object.author, viewer).await?;
+        // What the author has deleted it does not see again, whatever caches hold.
+        const THERE: &str =
+            "SELECT 1 FROM media WHERE user_id = $1 AND id = $2 AND deleted_at IS NULL";
+        let own = viewer == Some(object.author);
+        if own
+            && self
+                .db
+                .ask_one(THERE, &[&object.author, &id])
+                .await?
+                .is_none()
+        {
+            return Err(ReadFault::NotFound);
+        }
         Ok(object)
     }
 

@@ -70,10 +70,11 @@ impl Shed {
         self.by_hand.load(Ordering::Relaxed) != AUTOMATIC
     }
 
-    /// How long a page is that was to be this long.
+    /// How long a page is that was to be this long, and the level that it is for.
     #[must_use]
-    pub fn page(&self, most: usize) -> usize {
-        (most >> self.level()).max(most.min(PAGE_LEAST))
+    pub fn page(&self, most: usize) -> (usize, u8) {
+        let level = self.level();
+        ((most >> level).max(most.min(PAGE_LEAST)), level)
     }
 }
 
@@ -90,7 +91,7 @@ mod tests {
     #[test]
     fn pages_get_shorter_and_in_the_end_requests_wait_outside() {
         let shed = Shed::new(4);
-        let page = |shed: &Shed| (shed.level(), shed.page(100), shed.page(5));
+        let page = |shed: &Shed| (shed.level(), shed.page(100).0, shed.page(5).0);
         let first = shed.begin().unwrap();
         assert_eq!(page(&shed), (0, 100, 5));
         let second = shed.begin().unwrap();

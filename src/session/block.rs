@@ -61,6 +61,8 @@ pub(super) struct Block {
     pub(super) before: Box<Before>,
     /// The tables as it sees them.
     pub(super) tables: BlockTables,
+    /// A portal that changes them is bound and not executed yet.
+    pub(super) changing: bool,
     /// To Postgres it has a snapshot, by what no server has seen of it perhaps: its isolation level is fixed.
     snapshot: bool,
     /// It has changed tables other than temporary ones.
@@ -405,6 +407,7 @@ impl Session {
             before,
             local_hint: None,
             tables: BlockTables::Same,
+            changing: false,
             snapshot: self.batch.parsed,
             changed_for_all: false,
         }));

@@ -243,6 +243,7 @@ impl Session {
                 self.replies.push(Reply::Execute(Pass::On));
                 self.batch.executed = true;
                 self.batch.limited |= execute.max_rows > 0;
+                self.note_executed();
                 Now::Done(Ok(()))
             }
             _ => Now::Slowly,
@@ -274,6 +275,7 @@ impl Session {
             _ => true,
         };
         self.execute_slowly(&name, max_rows).await?;
+        self.note_executed();
         self.batch.executed = executed;
         self.batch.limited |= max_rows > 0;
         Ok(())

@@ -52,9 +52,23 @@ impl Session {
         temporary.schemas = Some((base, own.into_own()));
     }
 
-    /// The next statement makes, changes or drops a temporary table.
+    /// The next statement, or the portal that is about to be bound, makes, changes or drops a temporary table.
     pub(super) fn temporary_changes(&mut self) {
-        if let Some(block) = &mut self.block {
+        let bound = self.batch.now == b'B';
+        match &mut self.block {
+            Some(block) if bound => block.changing = true,
+            Some(block) => block.tables = BlockTables::Changed,
+            None => {}
+        }
+    }
+
+    /// A portal is executed: if it was one that changes tables, they must be read before the next statement is.
+    #[inline]
+    pub(super) fn note_executed(&mut self) {
+        if let Some(block) = &mut self.block
+            && block.changing
+        {
+            block.changing = false;
             block.tables = BlockTables::Changed;
         }
     }

@@ -1,13 +1,16 @@
 //! Feeds built ahead of their reading, and anew.
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use presplit::feed::UserId;
 use presplit::feed::ahead::{Active, Aim, Done};
-use presplit::feed::store::Store;
+use presplit::feed::store::{RedisStore, Store};
 
-use super::place::{Bench, newest_first, users};
+use super::place::{Bench, Mood, newest_first, place, users};
+use crate::support::Redis;
 
 async fn feed(bench: &Bench, user: UserId) -> Option<Vec<i64>> {
     let dump = bench.store.inner.dump(user).await.unwrap();
@@ -96,10 +99,108 @@ async fn a_store_that_fails_is_said() {
     let bench = Bench::new().await;
     let user = users(1)[0];
     for call in ["read", "begin", "complete"] {
-        bench.store.set(super::place::Mood::Fails, Some(call));
+        bench.store.set(Mood::Fails, Some(call));
         let (whose, why) = bench.reader.ahead(&[user], Aim::Warm, 1).await.unwrap_err();
         assert_eq!(whose, user);
         assert!(why.to_string().starts_with("the store"), "{call}: {why}");
-        bench.store.set(super::place::Mood::Good, None);
+        bench.store.set(Mood::Good, None);
     }
+}
+
+/// `presplit feed`, with this as its standard input: whether it was content, and what it said.
+fn feed_command(args: &[&str], input: &str) -> (bool, String) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_presplit"))
+        .arg("feed")
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // One that refuses its flags does not read it.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let done = child.wait_with_output().unwrap();
+    let said =
+        String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr);
+    (done.status.success(), said)
+}
+
+#[tokio::test]
+async fn by_command() {
+    let bench = Bench::new().await;
+    let [reader, author] = users(2)[..] else {
+        unreachable!()
+    };
+    bench.follow(reader, &[author]).await;
+    let id = bench.post(author, &[]).await;
+    let redis = Redis::new();
+    let dir = tempfile::tempdir().unwrap();
+    let map = dir.path().join("feed.toml");
+    std::fs::write(
+        &map,
+        format!("[feed.redis.nodes]\nr1 = \"{}\"\n", redis.url()),
+    )
+    .unwrap();
+    let url = place().await.proxy.url();
+    let place = ["--database-url", &url, "--map", map.to_str().unwrap()];
+    let run = |args: &[&str], input: &str| feed_command(&[args, &place].concat(), input);
+    let store = RedisStore::new(&redis.config()).unwrap();
+    let ids = async || {
+        store
+            .dump(reader)
+            .await
+            .unwrap()
+            .map(|d| (d.complete, d.ids))
+    };
+
+    let (good, said) = run(&["warm", "--stdin"], &format!("{reader}\n{author}\n"));
+    assert!(good && said.starts_with("2 feeds built, 0 left"), "{said}");
+    assert_eq!(ids().await, Some((true, vec![id])));
+    let (good, said) = run(&["warm", "--stdin"], "1\nx\n");
+    assert!(!good && said.contains("line 2"), "{said}");
+    store.push(77, &[reader]).await.unwrap();
+    let (good, said) = run(&["rebuild", "--user", &reader.to_string()], "");
+    assert!(good && said.starts_with("1 feeds built"), "{said}");
+    assert_eq!(ids().await, Some((true, vec![id])));
+    store.push(77, &[reader]).await.unwrap();
+    let (good, said) = run(&["rebuild", "--all"], "");
+    assert!(good && said.contains("feeds built"), "{said}");
+    assert_eq!(ids().await, Some((true, vec![id])));
+    store.drop_feeds(&[reader]).await.unwrap();
+    let (good, said) = run(&["warm", "--days", "1"], "");
+    assert!(good, "{said}");
+    assert_eq!(ids().await, Some((true, vec![id])));
+    let (good, said) = run(&["rebuild"], "");
+    assert!(!good && said.contains("--all"), "{said}");
+    std::fs::write(&map, "").unwrap();
+    let (good, said) = run(&["rebuild", "--all"], "");
+    assert!(!good && said.contains("[feed.redis]"), "{said}");
+}
+
+#[test]
+fn the_plan_says_what_a_load_takes_and_where_that_is_from() {
+    let load = [
+        "plan",
+        "--users",
+        "30M",
+        "--follows",
+        "150",
+        "--posts",
+        "100",
+        "--reads",
+        "5k",
+    ];
+    let (good, said) = feed_command(&load, "");
+    assert!(good, "{said}");
+    for part in [
+        "Feeds in Redis",
+        "15.0M of 800 entries",
+        "Deliveries a second",
+        "Redis nodes",
+        "From bench/README.md",
+    ] {
+        assert!(said.contains(part), "{part} in\n{said}");
+    }
+    let (good, said) = feed_command(&[&load[..], &["--active", "0x"]].concat(), "");
+    assert!(!good && said.contains("0 to 100"), "{said}");
 }

@@ -1,5 +1,6 @@
 //! Redis Cluster as the store's engine: real nodes, a node that falls and is replaced, slots that move.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use presplit::feed::store::{RedisStore, Span, Store};
@@ -203,15 +204,13 @@ async fn what_a_node_got_of_another_is_not_believed() {
     // came between.
     cluster.take_over(3).await;
     // One of the feeds is asked for, so that the store sees it.
-    let mut seen = false;
-    for user in &users {
-        let read = store.read(*user, Span::Newest, 10).await;
-        seen = read.is_ok_and(|found| found.is_none());
-        if seen {
-            break;
-        }
-    }
-    assert!(seen);
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    wait_until("that is seen", || async {
+        let user = users[next.fetch_add(1, Ordering::Relaxed) % users.len()];
+        let read = store.read(user, Span::Newest, 10).await;
+        read.is_ok_and(|found| found.is_none())
+    })
+    .await;
     cluster.take_over(0).await;
     assert_eq!(absent_behind(&store, &users, 6).await, held);
 }

@@ -212,12 +212,11 @@ impl Browser {
     }
 
     pub fn focus(&mut self, element: &str) {
-        self.eval(&format!("{element}.focus()"));
-        assert_eq!(
-            self.eval(&format!("document.activeElement === {element}")),
-            true,
-            "{element} takes the focus"
+        // The page may have put another element in its place in between.
+        let focused = format!(
+            "(() => {{ {element}.focus(); return document.activeElement === {element}; }})()"
         );
+        assert_eq!(self.eval(&focused), true, "{element} takes the focus");
     }
 
     /// Goes there by the tabulator alone.

@@ -409,5 +409,20 @@ pub fn streams() -> Vec<(&'static str, Vec<Message>)> {
             ]
             .concat(),
         ),
+        (
+            "a Parse between Bind and Execute of what makes a temporary table",
+            vec![
+                q("BEGIN"),
+                p("", "CREATE TEMP TABLE s AS SELECT 1 AS a"),
+                b("", "", &[]),
+                p("later", "SELECT 1"),
+                e("", 0),
+                p("", "SELECT a FROM s"),
+                b("", "", &[]),
+                e("", 0),
+                Sync,
+                q("ROLLBACK"),
+            ],
+        ),
     ]
 }

@@ -10,9 +10,9 @@ use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
 use super::App;
-use super::pages::{PRIVATE, PUBLIC};
+use super::pages::cached;
 use super::problem::{Code, Problem};
-use super::types::{Id, InPath, InQuery, Json, Media, ViewerQuery, no_zero};
+use super::types::{Id, InPath, InQuery, Json, Media, ViewerQuery, no_vast_number, no_zero};
 use crate::feed::post::{self, Deleted};
 use crate::feed::slow;
 
@@ -55,6 +55,7 @@ pub(super) async fn post(
     let body = new.body.get();
     serde_json::from_str(body)
         .and_then(|value| no_zero(&value))
+        .and_then(|()| no_vast_number(body))
         .map_err(|e| Problem::bad(format!("body: {e}")))?;
     let key = key(&headers)?;
     let author = new.user_id.0;
@@ -121,10 +122,7 @@ pub(super) async fn get(
     let mut response = Response::new(Body::from(object.json));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(
-        CACHE_CONTROL,
-        if viewer.is_none() { PUBLIC } else { PRIVATE },
-    );
+    headers.insert(CACHE_CONTROL, cached(&app, viewer));
     Ok(response)
 }
 

@@ -345,11 +345,9 @@ async fn answer(call: Call, request: Request, next: Next) -> Response {
             },
         },
     };
-    let headers = response.headers_mut();
-    headers.insert(
-        HeaderName::from_static(SHED),
-        HeaderValue::from(u16::from(level)),
-    );
+    // A page has said itself which level it is for: it may have been another one by then.
+    let shed = response.headers_mut().entry(HeaderName::from_static(SHED));
+    shed.or_insert(HeaderValue::from(u16::from(level)));
     // So that the last one of many tells that it is over.
     app.metrics.shed_level(app.shed.level());
     app.metrics

@@ -8,9 +8,9 @@ use axum::response::Response;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::App;
 use super::problem::Problem;
 use super::types::{Id, InPath, InQuery, MediaPage, PageQuery};
+use super::{App, SHED};
 use crate::feed::page::{PAGE, PAGE_MOST, Page};
 use crate::feed::store::Span;
 
@@ -18,8 +18,19 @@ use crate::feed::store::Span;
 pub const SOURCE: &str = "presplit-source";
 
 /// What others than the reader may see may be kept by caches, for as long as a delete may take to be seen.
-pub(super) const PUBLIC: HeaderValue = HeaderValue::from_static("public, max-age=1");
+const PUBLIC: HeaderValue = HeaderValue::from_static("public, max-age=1");
+/// The same where a token is asked for: a cache that many share may not give it to those who have none (RFC 9111, 3.5).
+const GUARDED: HeaderValue = HeaderValue::from_static("private, max-age=1");
 pub(super) const PRIVATE: HeaderValue = HeaderValue::from_static("private, no-store");
+
+/// How long an answer may be kept that is for everybody, or for this viewer.
+pub(super) fn cached(app: &App, viewer: Option<i64>) -> HeaderValue {
+    match viewer {
+        Some(_) => PRIVATE,
+        None if app.tokens.is_empty() => PUBLIC,
+        None => GUARDED,
+    }
+}
 
 /// The home timeline of a user.
 ///
@@ -36,8 +47,9 @@ pub(super) async fn home(
     InQuery(query): InQuery<PageQuery>,
 ) -> Result<Response, Problem> {
     let (span, limit) = query.span(PAGE, PAGE_MOST)?;
-    let page = app.reader.home(user, span, app.shed.page(limit)).await?;
-    Ok(answer(&page, span, PRIVATE))
+    let (most, level) = app.shed.page(limit);
+    let page = app.reader.home(user, span, most).await?;
+    Ok(answer(&page, span, PRIVATE, level))
 }
 
 /// Which page of an author's media.
@@ -81,15 +93,9 @@ pub(super) async fn profile(
     };
     let (span, limit) = page.span(PAGE, PAGE_MOST)?;
     let viewer = viewer.map(|v| v.0);
-    let page = app
-        .reader
-        .profile(user, viewer, span, app.shed.page(limit))
-        .await?;
-    Ok(answer(
-        &page,
-        span,
-        if viewer.is_none() { PUBLIC } else { PRIVATE },
-    ))
+    let (most, level) = app.shed.page(limit);
+    let page = app.reader.profile(user, viewer, span, most).await?;
+    Ok(answer(&page, span, cached(&app, viewer), level))
 }
 
 /// The newest media of all users who are not private.
@@ -100,12 +106,13 @@ pub(super) async fn public(
     InQuery(query): InQuery<PageQuery>,
 ) -> Result<Response, Problem> {
     let (span, limit) = query.span(PAGE, PAGE_MOST)?;
-    let page = app.reader.public(span, app.shed.page(limit)).await?;
-    Ok(answer(&page, span, PUBLIC))
+    let (most, level) = app.shed.page(limit);
+    let page = app.reader.public(span, most).await?;
+    Ok(answer(&page, span, cached(&app, None), level))
 }
 
 /// A [`MediaPage`], of objects that are JSON already.
-fn answer(page: &Page, span: Span, cache: HeaderValue) -> Response {
+fn answer(page: &Page, span: Span, cache: HeaderValue, level: u8) -> Response {
     let (first, last) = (
         page.media.first().map(|o| o.id),
         page.media.last().map(|o| o.id),
@@ -142,5 +149,6 @@ fn answer(page: &Page, span: Span, cache: HeaderValue) -> Response {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, cache);
     headers.insert(SOURCE, HeaderValue::from_static(page.source.name()));
+    headers.insert(SHED, HeaderValue::from(u16::from(level)));
     response
 }

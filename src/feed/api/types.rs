@@ -237,6 +237,38 @@ pub(super) fn no_zero(value: &serde_json::Value) -> Result<(), serde_json::Error
     }
 }
 
+/// The largest exponent of a number: Postgres writes 1e9999 out in all its digits, so that few bytes of a body could become many.
+const EXPONENT_MOST: usize = 40;
+
+/// Whether all numbers of this JSON text can be stored in about as many bytes as they are written in.
+pub(super) fn no_vast_number(json: &str) -> Result<(), serde_json::Error> {
+    let bytes = json.as_bytes();
+    let (mut at, mut quoted) = (0, false);
+    while let Some(byte) = bytes.get(at) {
+        at += match (quoted, byte) {
+            (true, b'\\') => 2,
+            (_, b'"') => {
+                quoted = !quoted;
+                1
+            }
+            // Behind a digit: not that of true or false.
+            (false, b'e' | b'E') if at > 0 && bytes[at - 1].is_ascii_digit() => {
+                let exponent = json[at + 1..].trim_start_matches(['+', '-']);
+                let digits = exponent.bytes().take_while(u8::is_ascii_digit).count();
+                let value = exponent[..digits].trim_start_matches('0');
+                if value.len() > 2 || value.parse().unwrap_or(0) > EXPONENT_MOST {
+                    return Err(serde_json::Error::custom(format!(
+                        "a number has an exponent above {EXPONENT_MOST}: write it as a string"
+                    )));
+                }
+                1
+            }
+            _ => 1,
+        };
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -259,6 +291,22 @@ mod tests {
             assert_eq!(read(wrong), None, "{wrong}");
         }
         assert_eq!(serde_json::to_string(&Id(7)).unwrap(), "\"7\"");
+    }
+
+    #[test]
+    fn numbers_that_would_be_written_out_in_many_digits_are_found() {
+        for good in [
+            "1e40",
+            "[true, false, null, -1.5E-040, 0.1]",
+            "{\"e9999\": \"1e9999\", \"a\\\\\\\"1e9999\": 2}",
+            "[12345678901234567890]",
+        ] {
+            assert!(serde_json::from_str::<serde_json::Value>(good).is_ok());
+            assert!(no_vast_number(good).is_ok(), "{good}");
+        }
+        for bad in ["1e41", "[0, 1e-16383]", "{\"a\\\\\": 1E+100}", "1e00099"] {
+            assert!(no_vast_number(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

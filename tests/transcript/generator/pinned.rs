@@ -12,7 +12,7 @@ const TABLES: &[&str] = &[
     "CREATE TEMPORARY TABLE IF NOT EXISTS t (a int PRIMARY KEY, b text)",
     "CREATE TEMP TABLE t (a int, b text) ON COMMIT DROP",
     "CREATE TEMP TABLE t (a int, b text) ON COMMIT DELETE ROWS",
-    "CREATE TEMP TABLE t AS SELECT id AS a, note AS b FROM items WHERE user_id = {k}",
+    "CREATE TEMP TABLE t AS SELECT id AS a, note AS b FROM items WHERE user_id = {k} ORDER BY id",
     "INSERT INTO t VALUES (1, 'x'), (2, 'y')",
     "INSERT INTO t (a, b) SELECT g, repeat('g', g) FROM generate_series(1, 3) g",
     "SELECT a, b FROM t ORDER BY a, b",
@@ -20,8 +20,8 @@ const TABLES: &[&str] = &[
     "SELECT t.a, i.note FROM t JOIN items i ON i.id = t.a WHERE i.user_id = {k} ORDER BY 1, 2",
     "UPDATE t SET b = 'z' WHERE a = 1",
     "DELETE FROM t WHERE a = 2 RETURNING a",
-    "SELECT 1 / (a - 1) FROM t",
-    "COPY t TO STDOUT",
+    "SELECT 1 / (a - 1) FROM t ORDER BY a",
+    "COPY (SELECT a, b FROM t ORDER BY a, b) TO STDOUT",
     "DISCARD TEMP",
 ];
 

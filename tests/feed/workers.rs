@@ -117,7 +117,7 @@ async fn away(service: &Service, how: fn(&Trouble) -> &AtomicBool) {
     });
     let mut posts = Vec::new();
     for _ in 0..10 {
-        posts.push(say(&service, &workers.wake(), 7).await);
+        posts.push(say(service, &workers.wake(), 7).await);
     }
     let before = service.store.pushes.load(Ordering::SeqCst);
     wait_until("it is tried some times", || async {

@@ -7,13 +7,14 @@ mod verify;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use presplit::feed::config::{self, FeedConfig, StoreConfig};
 use presplit::feed::db::DbSettings;
 use presplit::feed::fanout::WorkSettings;
 use presplit::feed::service::{Role, Service, Settings, Watch};
-use presplit::feed::store::{MemoryStore, RedisStore, Store};
+use presplit::feed::store::{self, Store};
 use presplit::feed::{SCHEMA, TABLES};
 use presplit::shardmap::{Kind, ShardMap, render_faults};
 use tokio_util::sync::CancellationToken;
@@ -109,13 +110,11 @@ fn serve(run: Run) -> Result<(), String> {
     };
     let db = run.place.db();
     let config = config(run.place.map.as_deref())?;
-    let store: Arc<dyn Store> = match &config.store {
-        StoreConfig::Memory(_) if role != Role::All => {
-            return Err("--role api and --role worker are for several processes, which share their feeds in Redis: add [feed.redis] to the map, or run --role all".to_owned());
-        }
-        StoreConfig::Memory(limits) => Arc::new(MemoryStore::new(*limits)),
-        StoreConfig::Redis(redis) => Arc::new(RedisStore::new(redis).map_err(|e| e.to_string())?),
-    };
+    let in_memory = matches!(config.store, StoreConfig::Memory(_));
+    if in_memory && role != Role::All {
+        return Err("--role api and --role worker are for several processes, which share their feeds in Redis: add [feed.redis] to the map, or run --role all".to_owned());
+    }
+    let store = store::open(&config.store).map_err(|e| e.to_string())?;
     let listen = run.listen.or(config.listen);
     let settings = Settings {
         role,
@@ -159,6 +158,14 @@ fn config(path: Option<&Path>) -> Result<FeedConfig, String> {
             render_faults(&name, &faults)
         )
     })
+}
+
+/// The store, for a command that nobody waits for as for a page: it gives up later.
+fn patient_store(config: &mut StoreConfig) -> Result<Arc<dyn Store>, String> {
+    if let StoreConfig::Redis(redis) = config {
+        redis.limit = redis.limit.max(Duration::from_secs(5));
+    }
+    store::open(config).map_err(|e| e.to_string())
 }
 
 /// The app's tables and the feed's, for `provision --feed`.

@@ -11,7 +11,7 @@ use presplit::feed::config::StoreConfig;
 use presplit::feed::db::{Db, DbSettings};
 use presplit::feed::metrics::Metrics;
 use presplit::feed::read::Reader;
-use presplit::feed::store::{self, Walk};
+use presplit::feed::store::Walk;
 
 use super::Place;
 
@@ -103,7 +103,7 @@ enum From {
 
 fn run(how: &How, from: From, aim: Aim) -> Result<(), String> {
     super::super::log_to_stderr();
-    let config = super::config(how.place.map.as_deref())?;
+    let mut config = super::config(how.place.map.as_deref())?;
     if let StoreConfig::Memory(_) = config.store {
         return Err("the map has no [feed.redis]: feeds are in the memory of the process that serves them, which alone can build them, and does when they are read".to_owned());
     }
@@ -113,7 +113,7 @@ fn run(how: &How, from: From, aim: Aim) -> Result<(), String> {
         ..how.place.db()
     };
     let db = Db::new(&settings).map_err(|e| e.to_string())?;
-    let store = store::open(&config.store).map_err(|e| e.to_string())?;
+    let store = super::patient_store(&mut config.store)?;
     let metrics = Arc::new(Metrics::new().map_err(|e| e.to_string())?);
     let reader = Reader::new(db.clone(), store.clone(), metrics).patience(PATIENCE);
     let runtime =

@@ -7,7 +7,7 @@ use futures_util::{StreamExt, stream};
 use presplit::feed::UserId;
 use presplit::feed::config::StoreConfig;
 use presplit::feed::db::Db;
-use presplit::feed::store::{self, Store};
+use presplit::feed::store::Store;
 use presplit::feed::verify::{Unseen, Verdict, Verifier};
 
 use super::Place;
@@ -36,11 +36,11 @@ struct Sum {
 
 /// Says what differs, and fails if anything does.
 pub(super) fn verify(args: &Verify) -> Result<(), String> {
-    let config = super::config(args.place.map.as_deref())?;
+    let mut config = super::config(args.place.map.as_deref())?;
     if let StoreConfig::Memory(_) = config.store {
         return Err("without [feed.redis] feeds are in the service's process, which alone can look at them: curl -X POST -H 'Content-Type: application/json' -d '{\"sample\": 200}' http://127.0.0.1:6480/v1/verify".to_owned());
     }
-    let store = store::open(&config.store).map_err(|e| e.to_string())?;
+    let store = super::patient_store(&mut config.store)?;
     let db = Db::new(&args.place.db()).map_err(|e| e.to_string())?;
     let runtime =
         tokio::runtime::Runtime::new().map_err(|e| format!("can't start the runtime: {e}"))?;

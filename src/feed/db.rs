@@ -2,7 +2,7 @@
 //! connection, a time limit on each, and faults that say what to do.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use deadpool_postgres::{
     ClientWrapper, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
@@ -224,27 +224,33 @@ impl Db {
             tokio::spawn(tokio::time::timeout(self.statement, async move {
                 cancel.cancel_query(NoTls).await
             }));
-            let why = format!("no answer within {:?}", self.statement);
-            return Err(Fault::Unavailable { why, maybe: true });
+            return Err(late(self.statement));
         };
         answer
     }
 
     /// One statement that may be carried out twice without harm: repeated at once when it lost against another, or lost its
-    /// connection.
+    /// connection. A loss that took its time is not: a host that does not answer would hold up several times as long whoever waits.
     ///
     /// # Errors
     /// Any [`Fault`], the last one.
     pub async fn ask(&self, sql: &str, values: Values<'_>) -> Result<Vec<Row>, Fault> {
+        let began = Instant::now();
         let mut tried = 1;
         loop {
-            match self.once(sql, values).await {
-                Err(Fault::Retry(_) | Fault::Unavailable { maybe: true, .. }) if tried < TRIES => {
-                    tokio::time::sleep(jitter(Duration::from_millis(5 << tried))).await;
-                    tried += 1;
+            let answer = self.once(sql, values).await;
+            let again = match &answer {
+                Err(Fault::Retry(_)) => true,
+                Err(Fault::Unavailable { maybe: true, .. }) => {
+                    began.elapsed() < self.statement / TRIES
                 }
-                answer => return answer,
+                _ => false,
+            };
+            if !again || tried >= TRIES {
+                return answer;
             }
+            tokio::time::sleep(jitter(Duration::from_millis(5 << tried))).await;
+            tried += 1;
         }
     }
 
@@ -261,18 +267,47 @@ impl Db {
     /// # Errors
     /// Any [`Fault`].
     pub async fn unprepared(&self, sql: &str) -> Result<Vec<Row>, Fault> {
+        self.unprepared_within(sql, self.statement).await
+    }
+
+    /// [`Db::unprepared`] with a limit of its own.
+    pub(super) async fn unprepared_within(
+        &self,
+        sql: &str,
+        limit: Duration,
+    ) -> Result<Vec<Row>, Fault> {
         let client = self.pool.get().await.map_err(|e| Fault::Unavailable {
             why: e.to_string(),
             maybe: false,
         })?;
-        match tokio::time::timeout(self.statement, client.query_typed(sql, &[])).await {
+        match tokio::time::timeout(limit, client.query_typed(sql, &[])).await {
             Ok(answer) => answer.map_err(|e| Fault::of(&e)),
             Err(_) => {
                 drop(Object::take(client));
-                Err(Fault::Unavailable {
-                    why: format!("no answer within {:?}", self.statement),
-                    maybe: true,
-                })
+                Err(late(limit))
+            }
+        }
+    }
+
+    /// Whether the proxy, or Postgres, answers: with what a proxy says by itself, so that one host of many that is away does not
+    /// count.
+    ///
+    /// # Errors
+    /// Any [`Fault`].
+    pub async fn ping(&self) -> Result<(), Fault> {
+        let client = self.pool.get().await.map_err(|e| Fault::Unavailable {
+            why: e.to_string(),
+            maybe: false,
+        })?;
+        let asked = async {
+            client.batch_execute("BEGIN").await?;
+            client.batch_execute("ROLLBACK").await
+        };
+        match tokio::time::timeout(self.statement, asked).await {
+            Ok(answer) => answer.map_err(|e| Fault::of(&e)),
+            Err(_) => {
+                drop(Object::take(client));
+                Err(late(self.statement))
             }
         }
     }
@@ -353,6 +388,14 @@ impl Db {
             }
         }
         Ok(None)
+    }
+}
+
+/// No answer came in time. Nobody knows what became of the statement.
+fn late(limit: Duration) -> Fault {
+    Fault::Unavailable {
+        why: format!("no answer within {limit:?}"),
+        maybe: true,
     }
 }
 

@@ -1,7 +1,7 @@
 //! The workers: take rows of the outbox and do what they say. A post reaches the followers a page at a time, by key range from the
 //! author's own shard; how far it has come is kept in the row, so that whoever is killed leaves the rest to the next.
 //!
-//! * Two lanes: a row that has taken some pages gives its place to the others and goes on in the slow lane.
+//! * Lanes: a row that has taken some pages gives its place to the others and goes on in the slow lane; edges have one of their own.
 //! * A row that fails waits longer each time and is set aside in the end; the others go on. While store or Postgres are away no row
 //!   is to blame, and all wait.
 
@@ -29,7 +29,7 @@ use super::{MediaId, UserId};
 pub struct WorkSettings {
     /// Rows worked on side by side in the fast lane.
     pub fast: usize,
-    /// Rows worked on side by side in the slow lane.
+    /// Rows worked on side by side in the slow lane, and in that of the edges.
     pub slow: usize,
     /// Followers of a page.
     pub page: usize,
@@ -57,7 +57,7 @@ pub struct WorkSettings {
 
 /// The longest pause between two attempts of a row.
 pub const BACK_OFF_MOST: Duration = Duration::from_secs(300);
-/// Rows that may wait for a place in the slow lane, for each of its places.
+/// Rows that may wait for a place in a lane beside the fast one, for each of its places.
 const SLOW_WAIT: usize = 64;
 
 impl Default for WorkSettings {
@@ -122,8 +122,8 @@ impl Workers {
             stars,
             settings,
             done: Arc::default(),
-            slow: Arc::new(Semaphore::new(settings.slow.max(1))),
-            waiting: Arc::new(Semaphore::new(settings.slow.max(1) * SLOW_WAIT)),
+            slow: Side::new(settings.slow.max(1)),
+            edges: Side::new(settings.slow.max(1)),
             postgres: Gate::default(),
             lists: Gate::default(),
             shards: OnceCell::new(),
@@ -164,8 +164,9 @@ pub(super) struct Work {
     pub(super) stars: Arc<Stars>,
     pub(super) settings: WorkSettings,
     pub(super) done: Arc<Done>,
-    slow: Arc<Semaphore>,
-    waiting: Arc<Semaphore>,
+    slow: Side,
+    /// Edges have a lane of their own: each needs its target's host, and posts don't wait behind those whose host does not answer.
+    edges: Side,
     pub(super) postgres: Gate,
     lists: Gate,
     shards: OnceCell<u32>,
@@ -178,14 +179,11 @@ enum Stop {
     Db(#[from] Fault),
     #[error(transparent)]
     Store(#[from] StoreFault),
-    /// The store is there, but does not take this.
-    #[error("refused: {0}")]
-    Refused(StoreFault),
     /// Another has it.
     #[error("the lease ran out")]
     Lost,
-    /// The slow lane has enough.
-    #[error("the slow lane is full")]
+    /// The lane that it needs has enough.
+    #[error("its lane is full")]
     Full,
 }
 
@@ -237,7 +235,7 @@ impl Work {
             }
             Ok(Err(Stop::Lost)) => return,
             Ok(Err(Stop::Full)) => (
-                "the slow lane is full".to_owned(),
+                "its lane is full".to_owned(),
                 false,
                 self.settings.lease / 4,
             ),
@@ -301,7 +299,7 @@ impl Work {
     async fn attempt(&self, task: &mut Task, place: OwnedSemaphorePermit) -> Result<(), Stop> {
         match task.kind {
             Kind::Post => {
-                let class = self.fan_out(task, place).await?;
+                let class = self.fan_out(task, Lane::Fast(place)).await?;
                 self.done.lag.reached_all(class, task.object);
             }
             Kind::Delete => {
@@ -310,6 +308,8 @@ impl Work {
                 self.lists.worked();
             }
             Kind::Edge => {
+                let fast = Lane::Fast(place);
+                let _place = self.side_lane(task, fast, &self.edges).await?;
                 self.lists.open().await;
                 edges::settle(&self.db, &*self.store, task.user, task.object).await?;
                 self.lists.worked();
@@ -321,15 +321,14 @@ impl Work {
     }
 
     /// A media to all followers of its author, and to the author.
-    async fn fan_out(&self, task: &mut Task, place: OwnedSemaphorePermit) -> Result<Class, Stop> {
+    async fn fan_out(&self, task: &mut Task, mut lane: Lane) -> Result<Class, Stop> {
         let (author, media) = (task.user, task.object);
         if self.stars.pulled(author, media).await? {
             self.push(media, &[author]).await?;
             return Ok(Class::Star);
         }
-        let mut lane = Lane::Fast(place);
         if task.done_to.is_some() {
-            lane = self.slow_lane(task, lane).await?;
+            lane = self.side_lane(task, lane, &self.slow).await?;
         }
         let mut page = self.followers(author, task.done_to).await?;
         if task.done_to.is_none() {
@@ -371,7 +370,7 @@ impl Work {
                     considered = true;
                     self.consider(author).await;
                 }
-                lane = self.slow_lane(task, lane).await?;
+                lane = self.side_lane(task, lane, &self.slow).await?;
             }
         }
     }
@@ -383,19 +382,16 @@ impl Work {
         }
     }
 
-    /// Leaves the fast lane's place to another row and waits for one in the slow lane, without losing the row.
-    async fn slow_lane(&self, task: &mut Task, lane: Lane) -> Result<Lane, Stop> {
-        let _waits = self
-            .waiting
-            .clone()
-            .try_acquire_owned()
-            .map_err(|_| Stop::Full)?;
+    /// Leaves the fast lane's place to another row and waits for one in this lane, without losing the row.
+    async fn side_lane(&self, task: &mut Task, lane: Lane, to: &Side) -> Result<Lane, Stop> {
+        let waits = to.waiting.clone().try_acquire_owned();
+        let _waits = waits.map_err(|_| Stop::Full)?;
         drop(lane);
-        let place = self.slow.clone().acquire_owned();
+        let place = to.places.clone().acquire_owned();
         tokio::pin!(place);
         loop {
             tokio::select! {
-                place = &mut place => return place.map(Lane::Slow).map_err(|_| Stop::Full),
+                place = &mut place => return place.map(Lane::Side).map_err(|_| Stop::Full),
                 () = tokio::time::sleep(self.settings.lease / 3) => {}
             }
             let done_to = task.done_to;
@@ -430,25 +426,10 @@ impl Work {
         })
     }
 
-    /// The store takes other writes to some of these feeds: if so, a push that fails is to blame, and not the store.
-    async fn is_there(&self, feeds: &[UserId]) -> bool {
-        let some = feeds.iter().step_by(feeds.len().div_ceil(LOOKED_AT).max(1));
-        let looks = some.map(|feed| self.store.remove(*feed, &[NO_MEDIA]));
-        futures_util::future::join_all(looks)
-            .await
-            .iter()
-            .all(Result::is_ok)
-    }
-
+    /// If it fails that is never for the row: feeds that are there and can't take it are dropped by the store.
     async fn push(&self, media: MediaId, feeds: &[UserId]) -> Result<(), Stop> {
         self.lists.open().await;
-        let pushed = match self.store.push(media, feeds).await {
-            Ok(pushed) => pushed,
-            Err(fault @ StoreFault::Failed { .. }) if self.is_there(feeds).await => {
-                return Err(Stop::Refused(fault));
-            }
-            Err(fault) => return Err(fault.into()),
-        };
+        let pushed = self.store.push(media, feeds).await?;
         self.lists.worked();
         if let Ok(mut sum) = self.done.pushed.lock() {
             sum.new += pushed.new;
@@ -467,14 +448,26 @@ struct Followers {
     more_behind: Option<UserId>,
 }
 
-/// A media id that none has.
-const NO_MEDIA: MediaId = 0;
-/// Feeds that are looked at to tell whether the store is there.
-const LOOKED_AT: usize = 16;
-
 /// A place in one of the lanes, held as long as the row is worked on.
 #[derive(Debug)]
 enum Lane {
     Fast(#[expect(dead_code, reason = "held")] OwnedSemaphorePermit),
-    Slow(#[expect(dead_code, reason = "held")] OwnedSemaphorePermit),
+    Side(#[expect(dead_code, reason = "held")] OwnedSemaphorePermit),
+}
+
+/// A lane beside the fast one.
+#[derive(Debug)]
+struct Side {
+    places: Arc<Semaphore>,
+    /// Rows that may wait for a place.
+    waiting: Arc<Semaphore>,
+}
+
+impl Side {
+    fn new(places: usize) -> Side {
+        Side {
+            places: Arc::new(Semaphore::new(places)),
+            waiting: Arc::new(Semaphore::new(places * SLOW_WAIT)),
+        }
+    }
 }

@@ -22,6 +22,7 @@
 
 pub mod ahead;
 mod alone;
+mod apart;
 pub mod api;
 mod build;
 pub mod config;

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio_postgres::Row as PgRow;
 
 use super::UserId;
+use super::apart;
 use super::db::{Db, Fault, value};
 
 /// What is to be done.
@@ -163,18 +164,17 @@ pub(super) async fn due(db: &Db, most: usize) -> Result<(Vec<Due>, bool), Fault>
     read_due(&db.ask(SQL, &[&limit]).await?, most)
 }
 
-/// [`due`] of one shard: where a host is away, the others' rows are still found.
+/// [`due`] of one shard.
 pub(super) async fn due_in_shard(
     db: &Db,
     shard: u32,
     most: usize,
 ) -> Result<(Vec<Due>, bool), Fault> {
-    // As many texts as shards, so not one of them is kept as prepared.
     let sql = format!(
-        "/* presplit: shard={shard} */ SELECT user_id, id, extract(epoch FROM now() - due_at)::float8 AS since FROM outbox \
+        "SELECT user_id, id, extract(epoch FROM now() - due_at)::float8 AS since FROM outbox \
          WHERE due_at <= now() AND dead_at IS NULL ORDER BY due_at LIMIT {most}"
     );
-    read_due(&db.unprepared(&sql).await?, most)
+    read_due(&apart::of_shard(db, shard, &sql).await?, most)
 }
 
 /// Users in the order of their oldest rows.

@@ -114,6 +114,13 @@ impl Service {
             .map_err(|e| format!("can't listen on {listen}: {e}"))?;
         let failed = |e: &dyn std::fmt::Display| e.to_string();
         let calls = Db::new(&db).map_err(|e| failed(&e))?;
+        let health = Db::new(&DbSettings {
+            connections: 1,
+            wait: HEALTHY_WITHIN,
+            statement: HEALTHY_WITHIN,
+            ..db.clone()
+        });
+        let health = health.map_err(|e| failed(&e))?;
         let metrics = Arc::new(Metrics::new().map_err(|e| failed(&e))?);
         let mut tasks = JoinSet::new();
         let statsd = match &watch.statsd {
@@ -171,6 +178,7 @@ impl Service {
         let reader = Reader::new(calls.clone(), store.clone(), metrics.clone());
         let app = App::new(Shared {
             db: calls,
+            health,
             store,
             reader,
             wake,
@@ -223,6 +231,9 @@ impl Service {
         api::serve(router, self.listener, self.app.stop.clone(), DRAIN).await
     }
 }
+
+/// How long Postgres may take to say that it is there.
+const HEALTHY_WITHIN: Duration = Duration::from_secs(2);
 
 /// How long calls under way may go on once the service is to stop.
 const DRAIN: Duration = Duration::from_secs(10);

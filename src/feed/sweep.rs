@@ -2,11 +2,13 @@
 //! for, and takes them for the workers of this process. Also what is to be done seldom: rows set aside, stars.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
 use tokio::sync::mpsc;
 
+use super::apart::{self, Apart};
 use super::db::{Fault, jitter};
 use super::fanout::Work;
 use super::outbox::{self, Due, Task};
@@ -15,7 +17,7 @@ use super::outbox::{self, Due, Task};
 const OF_SHARD: usize = 16;
 /// Rows are counted at one look in so many.
 const COUNT_EVERY: u32 = 5;
-/// Users whose rows are taken, and shards that are asked, side by side.
+/// Users whose rows are taken side by side.
 const SIDE_BY_SIDE: usize = 4;
 
 /// Until the workers end.
@@ -25,8 +27,9 @@ pub(super) async fn run(work: Arc<Work>, workers: mpsc::Sender<Task>) {
         review: Instant::now(),
         count: None,
     };
+    let mut apart = Apart::default();
     loop {
-        let more = match look(&work, &workers).await {
+        let more = match look(&work, &workers, &mut apart).await {
             Ok(more) => more,
             Err(fault) => {
                 tracing::warn!("can't look for rows that are due: {fault}");
@@ -34,7 +37,9 @@ pub(super) async fn run(work: Arc<Work>, workers: mpsc::Sender<Task>) {
                 false
             }
         };
-        seldom.see_to(&work).await;
+        if !apart.is_late() {
+            seldom.see_to(&work).await;
+        }
         if !more {
             tokio::time::sleep(jitter(work.settings.sweep)).await;
         }
@@ -45,61 +50,88 @@ pub(super) async fn run(work: Arc<Work>, workers: mpsc::Sender<Task>) {
 }
 
 /// `true`: there are more.
-async fn look(work: &Work, workers: &mpsc::Sender<Task>) -> Result<bool, Fault> {
+async fn look(work: &Work, workers: &mpsc::Sender<Task>, apart: &mut Apart) -> Result<bool, Fault> {
     let rows = work.settings.sweep_rows.max(1);
-    let (users, more) = match outbox::due(&work.db, rows).await {
-        Err(fault) if fault.is_unavailable() => by_shard(work, rows, fault).await?,
-        found => found?,
+    let was_apart = apart.is_on();
+    let (users, more) = match was_apart {
+        true => by_shard(work, rows, apart).await?,
+        false => match outbox::due(&work.db, rows).await {
+            Err(fault) if fault.is_unavailable() => {
+                apart.begin();
+                by_shard(work, rows, apart).await.map_err(|_| fault)?
+            }
+            found => found?,
+        },
     };
     let overdue = users.iter().map(|d| d.since).max().unwrap_or_default();
     work.stars.set_backlog(overdue);
     work.done.depth.overdue(overdue);
+    let taken = take(work, users, workers).await.unwrap_or_default();
+    // What can't be taken may be in front of what can.
+    if !apart.is_on() && (taken.late || taken.failed && more) {
+        apart.begin();
+        return Ok(true);
+    }
     // If all that was found is beyond our reach, looking at once again would only spin.
-    let took = take(work, users, workers).await.unwrap_or(false);
-    Ok(more && took)
+    Ok(more && taken.some)
 }
 
-/// Takes those of these rows that are due, for the workers of this process: whether there were any. `None`: the workers have ended.
+/// What became of rows that were to be taken.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Taken {
+    /// Some were taken.
+    some: bool,
+    /// Some can't be taken at present.
+    failed: bool,
+    /// A host did not answer in time; of the others not all were asked for.
+    late: bool,
+}
+
+/// Takes those of these rows that are due, for the workers of this process. `None`: the workers have ended.
 pub(super) async fn take(
     work: &Work,
     users: Vec<Due>,
     workers: &mpsc::Sender<Task>,
-) -> Option<bool> {
-    let mut took = false;
+) -> Option<Taken> {
+    let mut some = false;
+    let (failed, late) = (&AtomicBool::new(false), &AtomicBool::new(false));
     let claims = stream::iter(users).map(|due| async move {
+        // Each further one might take as long.
+        if late.load(Relaxed) {
+            return Vec::new();
+        }
+        let began = Instant::now();
         let claimed = outbox::claim(&work.db, &due, work.settings.lease).await;
         // Its host may be away, and the others' not.
         claimed.unwrap_or_else(|fault| {
             tracing::debug!("rows of {}: {fault}", due.user);
+            failed.store(true, Relaxed);
+            late.fetch_or(began.elapsed() >= apart::WITHIN, Relaxed);
             Vec::new()
         })
     });
     let mut claims = std::pin::pin!(claims.buffered(SIDE_BY_SIDE));
     while let Some(tasks) = claims.next().await {
-        took |= !tasks.is_empty();
+        some |= !tasks.is_empty();
         for task in tasks {
             // Waits while the workers have enough to do.
             workers.send(task).await.ok()?;
         }
     }
-    Some(took)
+    Some(Taken {
+        some,
+        failed: failed.load(Relaxed),
+        late: late.load(Relaxed),
+    })
 }
 
-/// When one host is away the read over all fails: then each shard is asked for itself, and those that answer do.
-async fn by_shard(work: &Work, rows: usize, fault: Fault) -> Result<(Vec<Due>, bool), Fault> {
-    let shards = work.shards().await.map_err(|_| fault.clone())?;
+async fn by_shard(work: &Work, rows: usize, apart: &mut Apart) -> Result<(Vec<Due>, bool), Fault> {
+    let shards = work.shards().await?;
     let each = rows.div_ceil(shards.max(1) as usize).max(OF_SHARD);
-    let found: Vec<_> = stream::iter(0..shards)
-        .map(|shard| outbox::due_in_shard(&work.db, shard, each))
-        .buffer_unordered(SIDE_BY_SIDE)
-        .collect()
-        .await;
-    if found.iter().all(Result::is_err) {
-        return Err(fault);
-    }
+    let ask = |shard| outbox::due_in_shard(&work.db, shard, each);
     let mut users = Vec::new();
     let mut more = false;
-    for (some, full) in found.into_iter().flatten() {
+    for (some, full) in apart.ask(shards, ask).await? {
         users.extend(some);
         more |= full;
     }

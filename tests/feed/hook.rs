@@ -40,7 +40,7 @@ enum Does {
 type Mood = Box<dyn Fn(&Value) -> Does + Send>;
 
 /// An HTTP server of a test's own.
-struct Webhook {
+pub struct Webhook {
     at: SocketAddr,
     shared: Arc<Shared>,
     stopped: Arc<AtomicBool>,
@@ -56,7 +56,7 @@ struct Shared {
 }
 
 impl Webhook {
-    fn start() -> Webhook {
+    pub fn start() -> Webhook {
         let shared = Arc::new(Shared {
             mood: Mutex::new(Box::new(|_| Does::Says(204))),
             heard: Mutex::default(),
@@ -120,7 +120,7 @@ impl Webhook {
     }
 
     /// Objects of this kind that it has taken.
-    fn heard(&self, kind: &str) -> BTreeSet<i64> {
+    pub fn heard(&self, kind: &str) -> BTreeSet<i64> {
         let heard = self.shared.heard.lock().unwrap();
         let of_kind = heard.values().filter(|(e, _)| e["kind"] == kind);
         of_kind
@@ -218,13 +218,13 @@ fn signed(header: &str, body: &[u8]) {
 }
 
 /// The relay of one worker process, until it is dropped, which is as if it were killed.
-struct Relay {
+pub struct Relay {
     registry: Registry,
     _tasks: JoinSet<()>,
 }
 
 impl Relay {
-    fn start(service: &Service, hook: &Webhook, work: WorkSettings) -> Relay {
+    pub fn start(service: &Service, hook: &Webhook, work: WorkSettings) -> Relay {
         let text = format!(
             "[feed.hook]\nurl = \"http://{}/hooks?from=feed\"\nsecret = \"{SECRET}\"\ntimeout = \"200ms\"\nat_once = 4",
             hook.at

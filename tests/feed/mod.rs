@@ -15,6 +15,7 @@ mod random_reading;
 mod reading;
 mod replicas;
 mod service;
+mod sick;
 mod store;
 mod verify;
 mod watch;

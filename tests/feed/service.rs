@@ -133,10 +133,12 @@ impl Service {
 #[derive(Debug)]
 pub struct Trouble {
     inner: MemoryStore,
-    /// Media that it can't take.
+    /// Media at which it panics.
     pub poison: Mutex<HashSet<MediaId>>,
     /// It is away.
     pub away: AtomicBool,
+    /// It takes no pushes, all else it does.
+    pub refuses: AtomicBool,
     /// What a push of many takes, in milliseconds.
     pub slow_ms: AtomicU64,
     /// Pushes, failed or not.
@@ -149,6 +151,7 @@ impl Trouble {
             inner: MemoryStore::new(MemoryLimits::default()),
             poison: Mutex::default(),
             away: AtomicBool::new(false),
+            refuses: AtomicBool::new(false),
             slow_ms: AtomicU64::new(0),
             pushes: AtomicU64::new(0),
         }
@@ -177,9 +180,12 @@ impl Store for Trouble {
             tokio::time::sleep(Duration::from_millis(ms)).await;
         }
         if self.poison.lock().unwrap().contains(&id) {
-            return Err(StoreFault::Failed {
+            panic!("poison");
+        }
+        if self.refuses.load(Ordering::SeqCst) {
+            return Err(StoreFault::Refused {
                 node: "here".to_owned(),
-                why: "poison".to_owned(),
+                why: "READONLY".to_owned(),
             });
         }
         self.inner.push(id, feeds).await

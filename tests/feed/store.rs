@@ -615,17 +615,62 @@ async fn a_full_redis_keeps_or_drops_whole_feeds() {
 
     redis.ask::<()>(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
     redis.ask::<()>(&["CONFIG", "SET", "maxmemory", "1mb"]);
-    let fault = store.push(502, &users).await.unwrap_err();
-    assert!(fault.to_string().contains("maxmemory"), "{fault}");
-    let mut readable = users.iter();
-    let user = loop {
-        let user = readable.next().unwrap();
-        if newest(&store, *user).await.unwrap().is_some() {
-            break *user;
+    // A feed that can't take it goes: it would lack it.
+    let pushed = store.push(502, &users).await.unwrap();
+    assert!(
+        pushed.absent > 0 && pushed.new + pushed.absent == 1500,
+        "{pushed:?}"
+    );
+    for user in &users {
+        if let Some(found) = newest(&store, *user).await.unwrap() {
+            assert_eq!(found[0], 502, "feed {user}");
         }
+    }
+}
+
+/// A full server takes no tombstone: then the object goes, and who has read it before can't put it back.
+#[tokio::test]
+async fn what_is_deleted_is_gone_from_a_full_redis() {
+    let redis = Redis::new();
+    let store = redis_store(&redis);
+    let other = redis_store(&redis);
+    let put = async |store: &RedisStore, at| {
+        let five = [(5, Bytes::from_static(b"five"))];
+        store.put_objects(&five, at).await.unwrap();
+        store.objects(&[5]).await.unwrap()
     };
-    store.drop_feeds(&[user]).await.unwrap();
-    assert_eq!(newest(&store, user).await.unwrap(), None);
+    store.objects(&[5]).await.unwrap();
+    other.objects(&[5]).await.unwrap();
+    let before = Instant::now();
+    let [Cached::Object(_)] = put(&store, before).await[..] else {
+        panic!("it is not cached")
+    };
+    redis.ask::<()>(&["CONFIG", "SET", "maxmemory", "1"]);
+    store.tombstone(5).await.unwrap();
+    assert_eq!(store.objects(&[5]).await.unwrap(), [Cached::Absent]);
+    redis.ask::<()>(&["CONFIG", "SET", "maxmemory", "0"]);
+    // A new epoch begins, and what is read in it can be put.
+    for store in [&store, &other, &store] {
+        assert_eq!(put(store, before).await, [Cached::Absent]);
+    }
+    let now = put(&store, Instant::now()).await;
+    assert!(matches!(now[..], [Cached::Object(_)]), "{now:?}");
+}
+
+#[tokio::test]
+async fn a_redis_that_is_read_only_has_failed() {
+    let redis = Redis::new();
+    let store = redis_store(&redis);
+    fill(&store, 7, &[1, 2]).await;
+    redis.ask::<()>(&["REPLICAOF", "127.0.0.1", "1"]);
+    for fault in [
+        store.push(3, &[7]).await.unwrap_err(),
+        store.tombstone(5).await.unwrap_err(),
+    ] {
+        assert!(matches!(fault, StoreFault::Refused { .. }), "{fault}");
+    }
+    redis.ask::<()>(&["REPLICAOF", "NO", "ONE"]);
+    assert_eq!(store.push(3, &[7]).await.unwrap().new, 1);
 }
 
 /// An id from the layout of ids, some ms later than the one before.

@@ -185,6 +185,7 @@ async fn under_load_pages_get_shorter_and_say_so() {
     let stop = CancellationToken::new();
     let app = App::new(Shared {
         reader: Reader::new(db.clone(), store.clone(), metrics.clone()),
+        health: db.clone(),
         db,
         store,
         wake: Wake::none(false),

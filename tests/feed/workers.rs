@@ -1,6 +1,6 @@
 //! Fan-out: every follower gets every post once, whatever dies; poison and stars stand in nobody's way.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use presplit::feed::fanout::WorkSettings;
@@ -9,7 +9,7 @@ use presplit::feed::post::post;
 use presplit::feed::stars::StarSettings;
 use presplit::feed::{MediaId, UserId};
 
-use super::service::Service;
+use super::service::{Service, Trouble};
 use crate::support::wait_until;
 
 async fn say(service: &Service, wake: &Wake, author: UserId) -> MediaId {
@@ -72,7 +72,7 @@ async fn poison_is_set_aside_and_comes_back_when_it_is_mended() {
     // The first may have been quicker than we.
     let mut good = Vec::new();
     wait_until("it is set aside", || async {
-        service.number("SELECT count(*) FROM outbox WHERE dead_at IS NOT NULL AND attempts = 4 AND error LIKE '%poison%'").await >= 1 || {
+        service.number("SELECT count(*) FROM outbox WHERE dead_at IS NOT NULL AND attempts = 4 AND error LIKE '%panicked%'").await >= 1 || {
             let id = say(&service, &wake, 8).await;
             wait_until("others are not held up", || async { service.feed(2049).await.contains(&id) }).await;
             false
@@ -104,14 +104,20 @@ async fn poison_is_set_aside_and_comes_back_when_it_is_mended() {
 async fn a_store_that_is_away_blames_no_row_and_is_left_alone() {
     let service = Service::new().await;
     service.followers(7, 1000..1050).await;
-    service.store.away.store(true, Ordering::SeqCst);
+    away(&service, |store| &store.away).await;
+    // It answers, but as one that is read-only.
+    away(&service, |store| &store.refuses).await;
+}
+
+async fn away(service: &Service, how: fn(&Trouble) -> &AtomicBool) {
+    how(&service.store).store(true, Ordering::SeqCst);
     let workers = service.workers(WorkSettings {
         attempts: 2,
         ..Service::work()
     });
     let mut posts = Vec::new();
     for _ in 0..10 {
-        posts.push(say(&service, &workers.wake(), 7).await);
+        posts.push(say(service, &workers.wake(), 7).await);
     }
     let before = service.store.pushes.load(Ordering::SeqCst);
     wait_until("it is tried some times", || async {
@@ -127,10 +133,10 @@ async fn a_store_that_is_away_blames_no_row_and_is_left_alone() {
             .await,
         0
     );
-    service.store.away.store(false, Ordering::SeqCst);
+    how(&service.store).store(false, Ordering::SeqCst);
     service.quiet().await;
     posts.reverse();
-    assert_eq!(service.feed(1049).await, posts);
+    assert_eq!(service.feed(1049).await[..posts.len()], posts);
 }
 
 #[tokio::test(flavor = "multi_thread")]

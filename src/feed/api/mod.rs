@@ -54,6 +54,8 @@ pub struct App(Arc<Shared>);
 pub struct Shared {
     /// Postgres.
     pub db: Db,
+    /// Postgres for those who ask whether it is there: they don't wait for the calls' connections.
+    pub health: Db,
     /// Feeds and cached objects.
     pub store: Arc<dyn Store>,
     /// Reads pages from both.

@@ -25,6 +25,7 @@ use tokio::task::JoinSet;
 use self::client::{Answer, Client, Target};
 use self::rows::{Due, Row};
 use super::UserId;
+use super::apart::{self, Apart};
 use super::db::{Db, Fault, jitter};
 use super::fanout::{BACK_OFF_MOST, WorkSettings};
 use super::outbox::Events;
@@ -34,9 +35,8 @@ use crate::shardmap::{Secret, Section};
 pub const SIGNATURE: &str = "presplit-signature";
 /// Rows looked for at a time.
 const ROWS: usize = 500;
-/// Rows of a shard looked for when each is asked for itself, and how many are asked side by side.
+/// Rows of a shard looked for when each is asked for itself.
 const OF_SHARD: usize = 16;
-const SIDE_BY_SIDE: usize = 4;
 /// The longest that a webhook that is away is left alone, and if it asks for that.
 const AWAY_MOST: Duration = Duration::from_secs(5);
 const ASKED_MOST: Duration = Duration::from_secs(60);
@@ -178,6 +178,10 @@ struct Look {
     leave: AtomicU64,
     /// Rows that were taken.
     taken: AtomicU64,
+    /// There are rows that can't be taken at present.
+    failed: AtomicBool,
+    /// A host did not answer in time: the others need not be taken now.
+    late: AtomicBool,
 }
 
 struct Relay {
@@ -228,9 +232,11 @@ impl Relay {
     async fn run(self: Arc<Self>) {
         // Looks behind one another for which nobody was there.
         let mut away = 0u32;
+        let mut apart = Apart::default();
         loop {
             let look = Look::default();
-            let more = self.look(&look, away > 0).await.unwrap_or_else(|fault| {
+            let more = self.look(&look, away > 0, &mut apart).await;
+            let more = more.unwrap_or_else(|fault| {
                 tracing::warn!("can't look for events that the webhook is to hear of: {fault}");
                 false
             });
@@ -245,6 +251,12 @@ impl Relay {
             if look.told.into_inner() > 0 {
                 away = 0;
             }
+            // What can't be taken may be in front of what can.
+            let (failed, late) = (look.failed.into_inner(), look.late.into_inner());
+            if !apart.is_on() && (late || failed && more) {
+                apart.begin();
+                continue;
+            }
             // If all that was found is others' by now, looking at once again would only spin.
             if !more || look.taken.into_inner() == 0 {
                 tokio::time::sleep(jitter(self.work.sweep)).await;
@@ -253,10 +265,16 @@ impl Relay {
     }
 
     /// `true`: there is more. `cautious`: the first one alone shows whether the others are to be said.
-    async fn look(&self, look: &Look, cautious: bool) -> Result<bool, Fault> {
-        let (due, more) = match rows::due(&self.db, ROWS).await {
-            Err(fault) if fault.is_unavailable() => self.by_shard(fault).await?,
-            found => found?,
+    async fn look(&self, look: &Look, cautious: bool, apart: &mut Apart) -> Result<bool, Fault> {
+        let (due, more) = match apart.is_on() {
+            true => self.by_shard(apart).await?,
+            false => match rows::due(&self.db, ROWS).await {
+                Err(fault) if fault.is_unavailable() => {
+                    apart.begin();
+                    self.by_shard(apart).await.map_err(|_| fault)?
+                }
+                found => found?,
+            },
         };
         let mut due = due.into_iter();
         while cautious && look.told.load(Ordering::Relaxed) == 0 {
@@ -271,20 +289,12 @@ impl Relay {
         Ok(more)
     }
 
-    /// When one host is away the read over all fails: then each shard is asked for itself, and those that answer do.
-    async fn by_shard(&self, fault: Fault) -> Result<(Vec<Due>, bool), Fault> {
-        let shards = self.db.shards().await.map_err(|_| fault.clone())?;
-        let found: Vec<_> = stream::iter(0..shards)
-            .map(|shard| rows::due_in_shard(&self.db, shard, OF_SHARD))
-            .buffer_unordered(SIDE_BY_SIDE)
-            .collect()
-            .await;
-        if found.iter().all(Result::is_err) {
-            return Err(fault);
-        }
+    async fn by_shard(&self, apart: &mut Apart) -> Result<(Vec<Due>, bool), Fault> {
+        let shards = self.db.shards().await?;
+        let ask = |shard| rows::due_in_shard(&self.db, shard, OF_SHARD);
         let mut due = Vec::new();
         let mut more = false;
-        for (some, full) in found.into_iter().flatten() {
+        for (some, full) in apart.ask(shards, ask).await? {
             due.extend(some);
             more |= full;
         }
@@ -293,7 +303,7 @@ impl Relay {
 
     /// One row, whatever becomes of it.
     async fn tell(&self, due: Due, look: &Look) {
-        if look.away.load(Ordering::Relaxed) {
+        if look.away.load(Ordering::Relaxed) || look.late.load(Ordering::Relaxed) {
             return;
         }
         if let Err(fault) = self.try_tell(due, look).await {
@@ -304,7 +314,13 @@ impl Relay {
 
     async fn try_tell(&self, due: Due, look: &Look) -> Result<(), Fault> {
         let taken_at = Instant::now();
-        let Some(row) = rows::claim(&self.db, due, self.config.lease()).await? else {
+        let claimed = rows::claim(&self.db, due, self.config.lease()).await;
+        let Some(row) = claimed.inspect_err(|_| {
+            look.failed.store(true, Ordering::Relaxed);
+            let late = taken_at.elapsed() >= apart::WITHIN;
+            look.late.fetch_or(late, Ordering::Relaxed);
+        })?
+        else {
             return Ok(());
         };
         look.taken.fetch_add(1, Ordering::Relaxed);

@@ -4,6 +4,7 @@
 use std::time::{Duration, SystemTime};
 
 use crate::feed::UserId;
+use crate::feed::apart;
 use crate::feed::db::{Db, Fault, value};
 use crate::feed::outbox::Kind;
 
@@ -39,16 +40,16 @@ pub(super) async fn due(db: &Db, most: usize) -> Result<(Vec<Due>, bool), Fault>
     read(&db.ask(SQL, &[&limit]).await?, most)
 }
 
-/// [`due`] of one shard: where a host is away, the others' rows are still found.
+/// [`due`] of one shard.
 pub(super) async fn due_in_shard(
     db: &Db,
     shard: u32,
     most: usize,
 ) -> Result<(Vec<Due>, bool), Fault> {
     let sql = format!(
-        "/* presplit: shard={shard} */ SELECT user_id, id FROM outbox WHERE hook_at <= now() ORDER BY hook_at LIMIT {most}"
+        "SELECT user_id, id FROM outbox WHERE hook_at <= now() ORDER BY hook_at LIMIT {most}"
     );
-    read(&db.unprepared(&sql).await?, most)
+    read(&apart::of_shard(db, shard, &sql).await?, most)
 }
 
 fn read(rows: &[tokio_postgres::Row], most: usize) -> Result<(Vec<Due>, bool), Fault> {

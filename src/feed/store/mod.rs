@@ -48,7 +48,8 @@ pub struct Pushed {
     pub new: u64,
     /// Feeds that had it already: a push may be repeated.
     pub duplicate: u64,
-    /// Feeds that are not there, or so full of newer ids that it was trimmed at once: nothing to do.
+    /// Feeds that are not there, or so full of newer ids that it was trimmed at once: nothing to do. Also feeds that could not take it
+    /// and were dropped for that.
     pub absent: u64,
 }
 
@@ -114,9 +115,17 @@ pub enum StoreFault {
         /// The limit.
         limit: Duration,
     },
-    /// It answered with an error, or the connection failed.
+    /// The connection failed, or it is not asked at present.
     #[error("{node}: {why}")]
     Failed {
+        /// Which node.
+        node: String,
+        /// What it said.
+        why: String,
+    },
+    /// It answered, with an error: it is full, say, or takes no writes.
+    #[error("{node}: {why}")]
+    Refused {
         /// Which node.
         node: String,
         /// What it said.
@@ -158,7 +167,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     }
 
     /// Adds the id to these feeds, each at its place, unless it is there; trims each to [`super::FEED_MOST`]. An id that is older than
-    /// all of a feed that is or was full is not added: there may have been newer ones that were trimmed, and it would have a gap.
+    /// all of a feed that is or was full is not added: there may have been newer ones that were trimmed, and it would have a gap. Feeds
+    /// that are there and can't take it (no memory is left) are dropped: without the id they would be wrong.
     async fn push(&self, id: MediaId, feeds: &[UserId]) -> Result<Pushed, StoreFault>;
 
     /// Up to `most` ids of a complete feed; `None`: it is absent or being built.
@@ -195,8 +205,8 @@ pub trait Store: Send + Sync + fmt::Debug {
         read_at: Instant,
     ) -> Result<(), StoreFault>;
 
-    /// The object is gone: whoever asks is told so, and whoever has read it before can't put it back. To be called when the
-    /// deletion is committed. Lasts for [`TOMBSTONE_LIFE`].
+    /// The object is gone: whoever asks is told so, or that it is not known here, and whoever has read it before can't put it back. To
+    /// be called when the deletion is committed. Lasts for [`TOMBSTONE_LIFE`].
     async fn tombstone(&self, id: MediaId) -> Result<(), StoreFault>;
 
     /// For `feed verify`: a feed, complete or building. `None`: absent.

@@ -120,11 +120,23 @@ impl RedisStore {
                 call.arg(run).arg(&keys::encode(id)).arg(self.feed_most);
                 call
             };
-            let (new, duplicate, absent) = place.node.call(lane, push).await?;
+            let refused = match place.node.call(lane, push).await {
+                Ok((new, duplicate, absent)) => {
+                    return Ok(Pushed {
+                        new,
+                        duplicate,
+                        absent,
+                    });
+                }
+                Err(fault @ StoreFault::Refused { .. }) => fault,
+                Err(fault) => return Err(fault),
+            };
+            // A full server refuses what may take memory, and lets go of what it has. If it does not even do that the push has failed.
+            let dropped = unlink(&place.node, lane, &keys).await;
+            dropped.map_err(|_| refused)?;
             Ok(Pushed {
-                new,
-                duplicate,
-                absent,
+                absent: places.len() as u64,
+                ..Pushed::default()
             })
         });
         // Collected: a lazy iterator of futures that borrow is more than the compiler can follow here.
@@ -312,14 +324,8 @@ impl Store for RedisStore {
         let by_place = self.places.by_place(feeds.iter().copied()).await?;
         let drops = by_place.iter().map(|(place, places)| async move {
             for places in places.chunks(FEEDS_PER_CALL) {
-                let unlink = |_: &Run| {
-                    let mut unlink = cmd("UNLINK");
-                    for place in places {
-                        unlink.arg(keys::feed(feeds[*place]));
-                    }
-                    unlink
-                };
-                let _gone: u64 = place.node.call(Lane::Quick, unlink).await?;
+                let keys: Vec<_> = places.iter().map(|p| keys::feed(feeds[*p])).collect();
+                unlink(&place.node, Lane::Quick, &keys).await?;
             }
             Ok(())
         });
@@ -392,7 +398,16 @@ impl Store for RedisStore {
             set.arg("EX").arg(TOMBSTONE_LIFE.as_secs());
             set
         };
-        self.places.of(id).await?.node.call(Lane::Quick, set).await
+        let place = self.places.of(id).await?;
+        match place.node.call(Lane::Quick, set).await {
+            // Without the epoch nobody can put what was read before: see `put.lua`. The next epoch begins behind the deletion.
+            Err(refused @ StoreFault::Refused { .. }) => {
+                let gone = [keys::object(id), keys::epoch(place.partition)];
+                let unlinked = unlink(&place.node, Lane::Quick, &gone).await;
+                unlinked.map_err(|_| refused)
+            }
+            answer => answer,
+        }
     }
 
     async fn dump(&self, feed: UserId) -> Result<Option<Dump>, StoreFault> {
@@ -468,6 +483,16 @@ impl Store for RedisStore {
         };
         rows.unwrap_or_default().into_iter().map(row).collect()
     }
+}
+
+async fn unlink(node: &Node, lane: Lane, keys: &[Vec<u8>]) -> Result<(), StoreFault> {
+    let unlink = |_: &Run| {
+        let mut unlink = cmd("UNLINK");
+        unlink.arg(keys);
+        unlink
+    };
+    let _unlinked: u64 = node.call(lane, unlink).await?;
+    Ok(())
 }
 
 /// The replica that is to be read for this id.

@@ -157,7 +157,13 @@ impl Node {
                 } else {
                     permit.answered();
                 }
-                Err(self.failed(fault))
+                Err(match fault.kind() {
+                    ErrorKind::Server(_) | ErrorKind::Extension => StoreFault::Refused {
+                        node: self.name.clone(),
+                        why: fault.to_string(),
+                    },
+                    _ => self.failed(fault),
+                })
             }
             Err(_) => {
                 // A peer that is gone without a word is known only by this. The probe gets a new connection.

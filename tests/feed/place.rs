@@ -99,10 +99,10 @@ pub enum Mood {
     Hangs,
 }
 
-/// The store in the process, which fails or hangs when told to: all calls, or one of them; or waits before one of them.
+/// A store, as a rule the one in the process, which fails or hangs when told to: all calls, or one of them; or waits before one of them.
 #[derive(Debug)]
 pub struct Faulty {
-    pub inner: MemoryStore,
+    pub inner: Arc<dyn Store>,
     mood: AtomicU8,
     only: std::sync::Mutex<Option<&'static str>>,
     gate: std::sync::Mutex<Option<(&'static str, Arc<Gate>)>>,
@@ -116,9 +116,9 @@ pub struct Gate {
 }
 
 impl Faulty {
-    pub fn new() -> Arc<Faulty> {
+    pub fn over(inner: Arc<dyn Store>) -> Arc<Faulty> {
         Arc::new(Faulty {
-            inner: MemoryStore::new(MemoryLimits::default()),
+            inner,
             mood: AtomicU8::new(Mood::Good as u8),
             only: std::sync::Mutex::default(),
             gate: std::sync::Mutex::default(),
@@ -240,9 +240,24 @@ impl Bench {
         Bench::keeping(patience, Duration::ZERO, 8).await
     }
 
+    /// The same over this store.
+    pub async fn over(store: Arc<dyn Store>) -> Bench {
+        Bench::of(store, Duration::from_secs(20), Duration::ZERO, 8).await
+    }
+
     /// That keeps so many media of stars for so long.
     pub async fn keeping(patience: Duration, stars_for: Duration, newest: usize) -> Bench {
-        let (db, store) = (db().await, Faulty::new());
+        let store = Arc::new(MemoryStore::new(MemoryLimits::default()));
+        Bench::of(store, patience, stars_for, newest).await
+    }
+
+    async fn of(
+        store: Arc<dyn Store>,
+        patience: Duration,
+        stars_for: Duration,
+        newest: usize,
+    ) -> Bench {
+        let (db, store) = (db().await, Faulty::over(store));
         let metrics = Arc::new(Metrics::new().unwrap());
         let reader = Reader::new(db.clone(), store.clone(), metrics.clone());
         let reader = Arc::new(reader.patience(patience).keep_stars(stars_for, newest));

@@ -2,15 +2,16 @@
 //! has lost or refuses to say.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::sync::Arc;
 
 use presplit::feed::graph;
-use presplit::feed::store::{Span, Store};
+use presplit::feed::store::{RedisStore, Span};
 use presplit::feed::{MediaId, UserId};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::place::{Bench, Mood, ids, users};
+use crate::support::Redis;
 
 /// What must be.
 #[derive(Default)]
@@ -60,12 +61,23 @@ impl Model {
 
 #[tokio::test]
 async fn every_page_is_as_edges_and_media_say() {
+    pages(Bench::new().await, &|| {}).await;
+}
+
+/// Over a Redis that loses everything now and then.
+#[tokio::test]
+async fn every_page_is_as_edges_and_media_say_over_redis() {
+    let redis = Redis::new();
+    let store = Arc::new(RedisStore::new(&redis.config()).unwrap());
+    pages(Bench::over(store).await, &|| redis.tell(&["FLUSHALL"])).await;
+}
+
+async fn pages(bench: Bench, lose_all: &dyn Fn()) {
     let seed = std::env::var("FEED_SEED")
         .ok()
         .and_then(|s| s.parse().ok())
         .unwrap_or(6);
     let mut random = StdRng::seed_from_u64(seed);
-    let bench = Bench::patient(Duration::from_secs(20)).await;
     let all = users(6);
     let star = all[5];
     bench
@@ -136,6 +148,7 @@ async fn every_page_is_as_edges_and_media_say() {
                     model.blocks.remove(&edge);
                 }
             }
+            11 if random.random_ratio(1, 4) => lose_all(),
             11 => bench.store.inner.drop_feeds(&[a]).await.unwrap(),
             _ => {
                 let most = random.random_range(1..12);

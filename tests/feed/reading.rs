@@ -6,7 +6,7 @@ use std::time::Duration;
 use presplit::feed::graph::{self, Outcome, Status};
 use presplit::feed::page::Source;
 use presplit::feed::read::ReadFault;
-use presplit::feed::store::{Span, Store};
+use presplit::feed::store::Span;
 
 use super::place::{Bench, Mood, ids, newest_first, users};
 

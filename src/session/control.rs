@@ -131,7 +131,7 @@ impl Session {
                     return Err(in_block("DISCARD ALL"));
                 }
                 let discarded = self.discard_all().await?;
-                self.drop_pins();
+                self.drop_pins().await;
                 Ok(discarded)
             }
             // What these throw away is never kept from one transaction to the next.

@@ -366,15 +366,23 @@ impl Session {
     }
 
     /// Gives up all that the session has in server processes. The session's own transactions have ended.
-    pub(super) fn drop_pins(&mut self) {
+    /// The locks are free when this is over; those of a connection that is closed only once its server process has ended.
+    pub(super) async fn drop_pins(&mut self) {
         // The last statement may have been on one of them.
         let (lent, rest): (Vec<Link>, Vec<Link>) =
             self.links.drain(..).partition(|link| link.pin.is_some());
         self.links.extend(rest);
         self.active = 0;
-        for mut link in self.pins.parked.drain(..).chain(lent) {
+        let parked: Vec<Link> = self.pins.parked.drain(..).chain(lent).collect();
+        for mut link in parked {
             link.pin = None;
-            link.discard();
+            match link.conn.take() {
+                Some(conn) if link.status == b'I' && !link.unsynced && link.outbox.is_empty() => {
+                    link.pool.renew(conn).await;
+                }
+                Some(conn) => link.pool.discard(conn),
+                None => {}
+            }
         }
         self.temporary = None;
         self.show_pins();

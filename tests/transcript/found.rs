@@ -410,6 +410,18 @@ pub fn streams() -> Vec<(&'static str, Vec<Message>)> {
             .concat(),
         ),
         (
+            "DISCARD ALL lets locks go before it is answered",
+            (0..20)
+                .flat_map(|_| {
+                    [
+                        q("SELECT pg_try_advisory_lock(7001)"),
+                        q("SELECT pg_try_advisory_lock(7, 7002)"),
+                        q("DISCARD ALL"),
+                    ]
+                })
+                .collect(),
+        ),
+        (
             "a Parse between Bind and Execute of what makes a temporary table",
             vec![
                 q("BEGIN"),

@@ -1,8 +1,10 @@
 //! A Query that comes behind messages without a Sync is part of their transaction, on however many hosts: compared with one Postgres.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use crate::protocol::{Script, Step, compare, step, twins};
-use crate::support::Proxy;
 use crate::support::raw::{d, done, pbe, q, s};
+use crate::support::{Hosts, Proxy, Raw, wait_until};
 
 /// Users of every shard.
 const USERS: [i64; 4] = [1, 2, 5, 6];
@@ -86,4 +88,29 @@ fn scripts() -> Vec<Script> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_query_behind_a_batch_is_part_of_its_transaction() {
     compare(scripts(), &Proxy::start(&twins().await.hosts)).await;
+}
+
+/// A table that the proxy has yet to hear of is no error, and the batch stays.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_is_new_does_not_undo_what_was_done_before() {
+    let hosts = Hosts::provisioned(1, 2).await;
+    let proxy = Proxy::start(&hosts);
+    let direct = hosts.client(0).await;
+    let made = AtomicUsize::new(0);
+    // The catalog is not read twice in a moment: then the table is unknown indeed, and the batch is undone with the Query.
+    wait_until("a new table is known when it is named", || async {
+        let table = format!("later_{}", made.fetch_add(1, Ordering::Relaxed));
+        for shard in 0..2 {
+            let sql = format!("CREATE TABLE shard_{shard:04}.{table} (user_id bigint)");
+            direct.batch_execute(&sql).await.unwrap();
+        }
+        let mut raw = Raw::connect(proxy.addr());
+        let read = q(&format!("SELECT count(*) FROM {table} WHERE user_id = 1"));
+        let answer = raw.ask(&[insert(1), read].concat(), 1);
+        let known = answer.contains(&"D 0".to_owned());
+        let there = raw.query("SELECT caption FROM photos WHERE user_id = 1");
+        assert_eq!(there.contains(&"D behind".to_owned()), known, "{answer:?}");
+        known
+    })
+    .await;
 }

@@ -263,6 +263,11 @@ impl Session {
     async fn query_in_batch(&mut self, text: &Range<usize>) -> Result<(), Fault> {
         self.settle_unparsed().await?;
         self.settle_replies().await?;
+        // What fails undoes the batch, and so does nothing that only has to be read again.
+        if matches!(self.read(&self.client.inbox[text.clone()]), Err(fault) if self.wants_refresh(&fault))
+        {
+            Box::pin(self.refresh_tables()).await;
+        }
         let read = self.read(&self.client.inbox[text.clone()]);
         let goes_on = match (&self.links[..], read) {
             (_, Ok(Read { prepared, .. })) if matches!(&*prepared, Prepared::Empty) => false,

@@ -436,5 +436,36 @@ pub fn streams() -> Vec<(&'static str, Vec<Message>)> {
                 q("ROLLBACK"),
             ],
         ),
+        (
+            "a temporary table in a batch, in front of one of the same name",
+            [
+                run("CREATE TEMP TABLE t (a int, b text)"),
+                run("INSERT INTO t VALUES (1, 'x')"),
+                vec![p("", "SELECT a, b FROM t"), b("", "", &[])],
+                vec![
+                    DescribePortal(String::new()),
+                    e("", 0),
+                    Sync,
+                    q("SELECT a FROM t"),
+                ],
+                run("INSERT INTO items VALUES ({k}, 78, 7)"),
+                run("CREATE TEMP TABLE s (a int)"),
+                run("INSERT INTO s VALUES (2)"),
+                run("SELECT a FROM s"),
+                vec![
+                    q("SELECT a, id FROM s, items WHERE user_id = {k} AND id = 78"),
+                    Sync,
+                ],
+                run("INSERT INTO items VALUES ({k}, 79, 7)"),
+                run("CREATE TEMP TABLE gone AS SELECT 1 AS a"),
+                run("SELECT a FROM gone"),
+                one("SELECT 1/0"),
+                vec![q("CREATE TEMP TABLE gone (a int)"), q("SELECT a FROM gone")],
+                vec![q("SELECT id FROM items WHERE user_id = {k} AND id > 77")],
+                one("DROP TABLE s"),
+                one("DISCARD ALL"),
+            ]
+            .concat(),
+        ),
     ]
 }

@@ -183,7 +183,7 @@ impl Store for Trouble {
             panic!("poison");
         }
         if self.refuses.load(Ordering::SeqCst) {
-            return Err(StoreFault::Refused {
+            return Err(StoreFault::Failed {
                 node: "here".to_owned(),
                 why: "READONLY".to_owned(),
             });

@@ -667,7 +667,7 @@ async fn a_redis_that_is_read_only_has_failed() {
         store.push(3, &[7]).await.unwrap_err(),
         store.tombstone(5).await.unwrap_err(),
     ] {
-        assert!(matches!(fault, StoreFault::Refused { .. }), "{fault}");
+        assert!(matches!(fault, StoreFault::Failed { .. }), "{fault}");
     }
     redis.ask::<()>(&["REPLICAOF", "NO", "ONE"]);
     assert_eq!(store.push(3, &[7]).await.unwrap().new, 1);

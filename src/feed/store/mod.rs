@@ -123,9 +123,9 @@ pub enum StoreFault {
         /// What it said.
         why: String,
     },
-    /// It answered, with an error: it is full, say, or takes no writes.
+    /// It has no room for what the call might add. What takes none is done.
     #[error("{node}: {why}")]
-    Refused {
+    Full {
         /// Which node.
         node: String,
         /// What it said.

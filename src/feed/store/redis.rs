@@ -120,7 +120,7 @@ impl RedisStore {
                 call.arg(run).arg(&keys::encode(id)).arg(self.feed_most);
                 call
             };
-            let refused = match place.node.call(lane, push).await {
+            let full = match place.node.call(lane, push).await {
                 Ok((new, duplicate, absent)) => {
                     return Ok(Pushed {
                         new,
@@ -128,12 +128,12 @@ impl RedisStore {
                         absent,
                     });
                 }
-                Err(fault @ StoreFault::Refused { .. }) => fault,
+                Err(full @ StoreFault::Full { .. }) => full,
                 Err(fault) => return Err(fault),
             };
-            // A full server refuses what may take memory, and lets go of what it has. If it does not even do that the push has failed.
+            // It lets go of what it has. If it does not even do that the push has failed.
             let dropped = unlink(&place.node, lane, &keys).await;
-            dropped.map_err(|_| refused)?;
+            dropped.map_err(|_| full)?;
             Ok(Pushed {
                 absent: places.len() as u64,
                 ..Pushed::default()
@@ -401,10 +401,10 @@ impl Store for RedisStore {
         let place = self.places.of(id).await?;
         match place.node.call(Lane::Quick, set).await {
             // Without the epoch nobody can put what was read before: see `put.lua`. The next epoch begins behind the deletion.
-            Err(refused @ StoreFault::Refused { .. }) => {
+            Err(full @ StoreFault::Full { .. }) => {
                 let gone = [keys::object(id), keys::epoch(place.partition)];
                 let unlinked = unlink(&place.node, Lane::Quick, &gone).await;
-                unlinked.map_err(|_| refused)
+                unlinked.map_err(|_| full)
             }
             answer => answer,
         }

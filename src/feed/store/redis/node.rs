@@ -157,8 +157,8 @@ impl Node {
                 } else {
                     permit.answered();
                 }
-                Err(match fault.kind() {
-                    ErrorKind::Server(_) | ErrorKind::Extension => StoreFault::Refused {
+                Err(match fault.code() {
+                    Some("OOM") => StoreFault::Full {
                         node: self.name.clone(),
                         why: fault.to_string(),
                     },

@@ -28,6 +28,8 @@ pub(super) struct Batch {
     pub(super) executed: bool,
     /// A portal was executed for some of its rows.
     pub(super) limited: bool,
+    /// It has made, changed or dropped a temporary table outside of a block: what follows is read in one, of ours.
+    pub(super) tables_changed: bool,
     /// The host that the implicit transaction has written on.
     pub(super) writer: Option<HostId>,
     /// A Parse that no server has confirmed: the message after it says which server shall.
@@ -102,6 +104,7 @@ impl Batch {
             parsed,
             executed,
             limited,
+            tables_changed,
             writer,
             unparsed,
             changes,
@@ -112,6 +115,7 @@ impl Batch {
         } = self;
         (*now, *skip, *writer) = (0, Skip::No, None);
         (*parsed, *executed, *limited, *has_set) = (false, false, false, false);
+        *tables_changed = false;
         *options = BeginOptions::default();
         (*unparsed, *before) = (None, None);
         changes.clear();

@@ -17,7 +17,7 @@ use super::writes::Writing;
 use super::{Now, Session};
 
 use crate::pool::NO_SHARD;
-use crate::route::{SessionState, Values};
+use crate::route::Values;
 use crate::shardmap::ShardId;
 use crate::sql::control::Control;
 use crate::wire::error::{ErrorFields, SqlState};
@@ -65,20 +65,11 @@ impl Session {
             statement: Some(key),
             ..Need::of(&statement.prepared, host, path)
         };
-        if self.must_open_block(&need) {
-            return Ok(false);
-        }
         let Some(i) = self.link_now(&need)? else {
             return Ok(false);
         };
         self.send_bind(i, &statement, shard, names, set)?;
         Ok(true)
-    }
-
-    /// What makes, changes or drops temporary tables is part of a block, of ours if there is no other: what comes behind it in the
-    /// batch must be read by the tables that there are then, which are read within the block.
-    fn must_open_block(&self, need: &Need) -> bool {
-        need.state == SessionState::Temporary && self.block.is_none()
     }
 
     /// Bind: the values say which shard.
@@ -128,11 +119,6 @@ impl Session {
                     statement: Some(key),
                     ..Need::of(&statement.prepared, host, path)
                 };
-                if self.must_open_block(&need) {
-                    self.settle_unparsed().await?;
-                    self.settle_replies().await?;
-                    Box::pin(self.batch_becomes_block()).await?;
-                }
                 let i = self.link(need).await?;
                 return self.send_bind(i, &statement, shard, names, set);
             }

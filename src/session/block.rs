@@ -61,8 +61,6 @@ pub(super) struct Block {
     pub(super) before: Box<Before>,
     /// The tables as it sees them.
     pub(super) tables: BlockTables,
-    /// A portal that changes them is bound and not executed yet.
-    pub(super) changing: bool,
     /// To Postgres it has a snapshot, by what no server has seen of it perhaps: its isolation level is fixed.
     snapshot: bool,
     /// It has changed tables other than temporary ones.
@@ -391,6 +389,10 @@ impl Session {
         let replay = sets.chain(local).map(Replayed::Set).collect();
         let options = std::mem::take(&mut self.batch.options).and_then(&options);
         let options = with_defaults(options, &before.settings);
+        let tables = match std::mem::take(&mut self.batch.tables_changed) {
+            true => BlockTables::Changed,
+            false => BlockTables::Same,
+        };
         self.block = Some(Box::new(Block {
             begin: options,
             options,
@@ -406,8 +408,7 @@ impl Session {
             cursors: HashMap::new(),
             before,
             local_hint: None,
-            tables: BlockTables::Same,
-            changing: false,
+            tables,
             snapshot: self.batch.parsed,
             changed_for_all: false,
         }));

@@ -127,7 +127,7 @@ impl Session {
     async fn discard(&mut self, what: Discard, text: &str) -> Result<Acted, Fault> {
         match what {
             Discard::All => {
-                if self.block.is_some() {
+                if self.block.is_some() && !self.in_message_block() {
                     return Err(in_block("DISCARD ALL"));
                 }
                 let discarded = self.discard_all().await?;

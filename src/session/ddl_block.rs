@@ -6,10 +6,12 @@ use std::sync::Arc;
 use super::Session;
 use super::block::{Block, quoted};
 use super::commit::Ended;
-use super::context::{Schema, Scratch, Statement, place};
+use super::context::{Prepared, Schema, Scratch, Statement, place};
 use super::errors::Fault;
 use crate::catalog::{SchemaPart, Snapshot, questions};
 use crate::route::Tables;
+use crate::sql::control;
+use crate::sql::shape::Shape;
 use crate::wire::frame;
 
 /// The tables as an open block sees them.
@@ -85,6 +87,7 @@ impl Session {
         {
             Some((failed, BlockTables::Changed)) => !failed,
             Some((_, BlockTables::Own(_))) => false,
+            None if self.batch.tables_changed => true,
             _ => self.temporary.is_some() && self.is_own_schema_stale(),
         }
     }
@@ -92,11 +95,41 @@ impl Session {
     /// The same for the message at hand. A portal is what it is; the unnamed one would not outlive the reading.
     pub(super) fn must_read_tables_for(&self, tag: u8) -> bool {
         let kind = self.client.inbox.get(self.client.read + frame::HEADER);
-        self.must_read_tables() && !(tag == b'D' && kind == Some(&b'P'))
+        self.must_read_tables()
+            && !(tag == b'D' && kind == Some(&b'P'))
+            && !(self.block.is_none() && self.goes_by_no_table(tag).unwrap_or(false))
+    }
+
+    /// The message is of a statement that is the same whatever tables there are. Outside of a block Postgres treats some otherwise than
+    /// within, and to read the tables takes one.
+    fn goes_by_no_table(&self, tag: u8) -> Option<bool> {
+        let from = self.client.read + frame::HEADER;
+        let mut strings = self.client.inbox.get(from..)?.split(|byte| *byte == 0);
+        let name = match tag {
+            // Of a statement; that of a portal is not asked for.
+            b'D' => strings.next()?.get(1..)?,
+            b'B' => strings.nth(1)?,
+            _ => {
+                let text = strings.nth(usize::from(tag == b'P'))?;
+                let mut shape = Shape::default();
+                shape.scan(text).ok()?;
+                return Some(!control::parse(text, &shape)?.goes_by_tables());
+            }
+        };
+        let statement = self.statements.get(name)?;
+        match &*statement.prepared {
+            Prepared::Control(control) => Some(!control.goes_by_tables()),
+            _ => None,
+        }
     }
 
     /// Reads the tables as the open block sees them: on each host that it has written on.
     pub(super) async fn read_block_tables(&mut self) -> Result<(), Fault> {
+        if self.block.is_none() && self.batch.tables_changed {
+            self.settle_unparsed().await?;
+            self.settle_replies().await?;
+            self.batch_becomes_block().await?;
+        }
         let changed = |block: &Block| !matches!(block.tables, BlockTables::Same);
         if !self.block.as_deref().is_some_and(changed) {
             self.make_own_schema();

@@ -98,6 +98,8 @@ pub(super) struct Pins {
     lost: Option<Arc<AtomicBool>>,
     /// A change of the map has taken the place of what it has: why the session can't go on.
     ousted: Option<String>,
+    /// A portal that makes, changes or drops a temporary table is bound and not executed yet.
+    pub(super) changing: bool,
 }
 
 impl Pins {

@@ -329,7 +329,7 @@ impl Session {
 
     /// `DISCARD ALL` of a session outside of a block.
     pub(super) async fn discard_all(&mut self) -> Result<Acted, Fault> {
-        if self.batch.executed {
+        if self.batch.executed || self.block.is_some() {
             return Err(Fault::statement(ErrorFields::error(
                 SqlState::ACTIVE_TRANSACTION,
                 "DISCARD ALL cannot be executed within a pipeline",

@@ -54,10 +54,10 @@ impl Session {
 
     /// The next statement, or the portal that is about to be bound, makes, changes or drops a temporary table.
     pub(super) fn temporary_changes(&mut self) {
-        let bound = self.batch.now == b'B';
         match &mut self.block {
-            Some(block) if bound => block.changing = true,
+            _ if self.batch.now == b'B' => self.pins.changing = true,
             Some(block) => block.tables = BlockTables::Changed,
+            // The transaction ends with the message.
             None => {}
         }
     }
@@ -65,11 +65,11 @@ impl Session {
     /// A portal is executed: if it was one that changes tables, they must be read before the next statement is.
     #[inline]
     pub(super) fn note_executed(&mut self) {
-        if let Some(block) = &mut self.block
-            && block.changing
-        {
-            block.changing = false;
-            block.tables = BlockTables::Changed;
+        if std::mem::take(&mut self.pins.changing) {
+            match &mut self.block {
+                Some(block) => block.tables = BlockTables::Changed,
+                None => self.batch.tables_changed = true,
+            }
         }
     }
 

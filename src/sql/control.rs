@@ -265,6 +265,18 @@ impl Control {
             _ => false,
         }
     }
+
+    /// What it does outside of a block depends on the tables that there are. (A cursor without `HOLD` can't be declared there.)
+    pub fn goes_by_tables(&self) -> bool {
+        matches!(
+            self,
+            Control::Prepare { .. }
+                | Control::Execute { .. }
+                | Control::Declare { hold: true, .. }
+                | Control::Lock
+                | Control::ExplainRoute { .. }
+        )
+    }
 }
 
 /// Whether a text in which [`parse`] finds no control statement might be one with other literals. That it is none may

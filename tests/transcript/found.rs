@@ -467,5 +467,22 @@ pub fn streams() -> Vec<(&'static str, Vec<Message>)> {
             ]
             .concat(),
         ),
+        (
+            "what names no table, behind a temporary table in a batch",
+            [
+                run("CREATE TEMP TABLE t (a int, b text)"),
+                vec![q("SET LOCAL work_mem = '9MB'"), q("SELECT b FROM t")],
+                run("CREATE TEMP TABLE s (a int)"),
+                run("SET CONSTRAINTS ALL DEFERRED"),
+                run("SELECT a FROM s"),
+                vec![Sync, q("SHOW work_mem")],
+                run("CREATE TEMP TABLE u (a int)"),
+                vec![q("DECLARE c CURSOR FOR SELECT 1 AS a"), Sync],
+                run("CREATE TEMP TABLE v (a int)"),
+                vec![q("BEGIN"), q("SELECT a FROM v"), q("COMMIT")],
+                one("DISCARD ALL"),
+            ]
+            .concat(),
+        ),
     ]
 }

@@ -114,3 +114,34 @@ async fn a_table_that_is_new_does_not_undo_what_was_done_before() {
     })
     .await;
 }
+
+/// What the batch has written is committed with the block that it becomes part of, or not at all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_block_behind_a_batch_is_committed_with_it_or_not_at_all() {
+    let hosts = Hosts::provisioned(2, 8).await;
+    for shard in 0..8 {
+        let late = format!(
+            "SET search_path = shard_{shard:04};
+             ALTER TABLE follows ADD CONSTRAINT late UNIQUE (target_id) DEFERRABLE INITIALLY DEFERRED"
+        );
+        let client = hosts.client(hosts.owner(shard)).await;
+        client.batch_execute(&late).await.unwrap();
+    }
+    let proxy = Proxy::start(&hosts);
+    // Users of either host: what fails does so when its host commits, be it the first or the last.
+    let [here, there] = [0, 1].map(|host| (1..8).find(|u| hosts.owner(*u) == host).unwrap());
+    for (first, then) in [(here, there), (there, here)] {
+        let mut raw = Raw::connect(proxy.addr());
+        let follow = |user: i64| pbe(&format!("INSERT INTO follows VALUES ({user}, 9)"), &[]);
+        let batch = [follow(first.into()), follow(first as i64 + 8), q("BEGIN")].concat();
+        let began = raw.ask(&batch, 1);
+        assert!(began.contains(&"C BEGIN".to_owned()), "{began:?}");
+        raw.query(&format!("INSERT INTO follows VALUES ({then}, 8)"));
+        let ended = raw.query("COMMIT");
+        assert!(ended[0].contains("23505"), "{ended:?}");
+        let there = raw.query(&format!(
+            "SELECT source_id FROM follows WHERE source_id IN ({first}, {then})"
+        ));
+        assert!(there.iter().all(|line| !line.starts_with('D')), "{there:?}");
+    }
+}

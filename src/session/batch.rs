@@ -92,6 +92,8 @@ impl Batch {
             has_set: self.has_set,
             executed: self.executed,
             parsed: self.parsed,
+            tables_changed: self.tables_changed,
+            writer: self.writer,
             ..Batch::at(b'Q')
         };
     }

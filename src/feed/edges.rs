@@ -2,12 +2,12 @@
 //! its counter. Each counts by what it has changed itself, so that counters are right whatever runs side by side.
 
 use std::collections::HashMap;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio_postgres::Row;
 
 use super::UserId;
-use super::db::{Db, Fault, jitter, value};
+use super::clock::since_1970;
+use super::db::{Db, Fault, column, jitter, value};
 use super::graph::{Outcome, Status};
 use super::outbox;
 use super::store::Store;
@@ -33,6 +33,16 @@ const FROM_CUT: &[&str] = &["none", "gone", "requested", "following"];
 pub(super) struct Edge {
     pub(super) status: Status,
     pub(super) rev: i64,
+}
+
+impl Edge {
+    /// Of a row that has the status here, and `rev` behind it.
+    pub(super) fn read(row: &Row, at: usize) -> Result<Edge, Fault> {
+        Ok(Edge {
+            status: Status::read(value(row, at)?)?,
+            rev: value(row, at + 1)?,
+        })
+    }
 }
 
 /// What became of an edge that was to be turned.
@@ -172,10 +182,7 @@ fn read(row: &Row, target: UserId, wanted: Status, from: &[&str]) -> Result<Opti
 
 /// A number that goes up with time, for edges that are new; one that is there goes up in any case.
 fn now_us() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+    i64::try_from(since_1970().as_micros()).unwrap_or(i64::MAX)
 }
 
 /// `old` is locked and so the newest, whatever the snapshot says; the update meets the same row. A target with very many followers
@@ -259,13 +266,7 @@ pub(super) async fn standing(
 ) -> Result<Option<Edge>, Fault> {
     const SQL: &str = "SELECT status, rev FROM follow_out WHERE user_id = $1 AND target = $2";
     let row = db.ask_one(SQL, &[&source, &target]).await?;
-    row.map(|row| {
-        Ok(Edge {
-            status: Status::read(value(&row, 0)?)?,
-            rev: value(&row, 1)?,
-        })
-    })
-    .transpose()
+    row.map(|row| Edge::read(&row, 0)).transpose()
 }
 
 /// Gives an edge, as it is, a `rev` above this one; an edge that is not there becomes one that is gone. `None`: it is above already.
@@ -278,13 +279,7 @@ pub(super) async fn raise(
     const SQL: &str = "INSERT INTO follow_out AS f (user_id, target, status, rev) VALUES ($1, $2, 'gone', $3::bigint + 1) \
          ON CONFLICT (user_id, target) DO UPDATE SET rev = excluded.rev WHERE f.rev < excluded.rev RETURNING status, rev";
     let row = db.ask_one(SQL, &[&source, &target, &above]).await?;
-    row.map(|row| {
-        Ok(Edge {
-            status: Status::read(value(&row, 0)?)?,
-            rev: value(&row, 1)?,
-        })
-    })
-    .transpose()
+    row.map(|row| Edge::read(&row, 0)).transpose()
 }
 
 /// Why an edge could not be settled.
@@ -328,11 +323,7 @@ pub(super) async fn private(db: &Db, users: &[UserId]) -> Result<Vec<UserId>, Fa
     if users.is_empty() {
         return Ok(Vec::new());
     }
-    let rows = db.ask(SQL, &[&users]).await?;
-    let mut private = rows
-        .iter()
-        .map(|row| value(row, 0))
-        .collect::<Result<Vec<UserId>, Fault>>()?;
+    let mut private: Vec<UserId> = column(&db.ask(SQL, &[&users]).await?)?;
     private.sort_unstable();
     Ok(private)
 }

@@ -1,12 +1,12 @@
 //! What a page is, and how it is gathered: windows of ids, read from one end, that several sources fill together.
 
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::clock::now_ms;
 use super::objects::Object;
+use super::stars::first_id;
 use super::store::{Ids, Span};
 use super::{FEED_AGE_MS, FEED_MOST, MediaId};
-use crate::shardmap::{ShardId, id};
 
 /// The media of a page if nobody says how many.
 pub const PAGE: usize = 100;
@@ -53,16 +53,7 @@ pub struct Page {
 
 /// The lowest id that a feed may show now.
 pub(super) fn horizon() -> MediaId {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_millis() as u64);
-    let unix_ms = now.saturating_sub(FEED_AGE_MS).max(id::EPOCH_MS);
-    id::make(id::Parts {
-        unix_ms,
-        shard: ShardId(0),
-        sequence: 0,
-    })
-    .unwrap_or(0)
+    first_id(now_ms().saturating_sub(FEED_AGE_MS))
 }
 
 /// A run of ids, read from one end.

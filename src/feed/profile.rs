@@ -83,11 +83,7 @@ impl Reader {
             .db
             .ask(&text, &[&window.low, &window.high, &limit])
             .await?;
-        let objects = rows
-            .iter()
-            .map(Object::from_row)
-            .collect::<Result<_, Fault>>()?;
-        Ok(objects)
+        Ok(Object::from_rows(&rows)?)
     }
 
     /// One media, on behalf of a viewer.

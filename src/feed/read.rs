@@ -200,8 +200,8 @@ impl Reader {
         objects.extend(self.objects(&unseen, store).await?);
         let stars: Vec<UserId> = stars
             .iter()
-            .filter(|s| s.pulled_within(&window))
-            .map(|s| s.author)
+            .filter(|(_, star)| star.may_pull(window.low..window.high))
+            .map(|(author, _)| *author)
             .collect();
         if !stars.is_empty() {
             let pulled = self.pulled(&stars, &window, chunk).await?;

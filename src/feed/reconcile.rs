@@ -6,7 +6,6 @@ use std::collections::HashMap;
 use super::UserId;
 use super::db::{Db, Fault, value};
 use super::edges::{self, Edge};
-use super::graph::Status;
 
 /// Which table a round goes through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,11 +72,7 @@ impl Reconciler {
         );
         let mut found = Vec::new();
         for row in self.db.unprepared(&sql).await? {
-            let edge = Edge {
-                status: Status::read(value(&row, 2)?)?,
-                rev: value(&row, 3)?,
-            };
-            found.push(((value(&row, 0)?, value(&row, 1)?), edge));
+            found.push(((value(&row, 0)?, value(&row, 1)?), Edge::read(&row, 2)?));
         }
         let mended = match self.walk {
             Walk::Truth => self.truth(&found).await?,
@@ -149,11 +144,7 @@ impl Reconciler {
             return Ok(found);
         }
         for row in self.db.ask(sql, &[&keys, &others]).await? {
-            let edge = Edge {
-                status: Status::read(value(&row, 2)?)?,
-                rev: value(&row, 3)?,
-            };
-            found.insert((value(&row, 0)?, value(&row, 1)?), edge);
+            found.insert((value(&row, 0)?, value(&row, 1)?), Edge::read(&row, 2)?);
         }
         Ok(found)
     }

@@ -53,6 +53,8 @@ pub(super) struct Turned {
     pub(super) edge: Option<Edge>,
     /// The row that says that it is to be settled; `None`: it was so before.
     pub(super) outbox: Option<i64>,
+    /// As the row has it: see [`outbox::Task`].
+    pub(super) cut: Option<i64>,
     /// It can't because one of both blocks the other.
     pub(super) blocked: bool,
 }
@@ -65,7 +67,8 @@ pub(super) enum Heed {
 }
 
 /// `old` is locked, so newer than the statement's snapshot if another has changed it meanwhile: then nothing is done, and the caller
-/// looks again with all that the other has seen.
+/// looks again with all that the other has seen. `cut` is the `rev` of the block, also when that is undone: the other side may not have
+/// heard of it.
 const TURN: &str = "\
 WITH want AS (SELECT w.target, w.status FROM unnest($2::bigint[], $3::text[]) AS w (target, status)), \
 blocks AS (SELECT source FROM follow_in WHERE user_id = $1 AND source = ANY ($2::bigint[]) AND status = 'blocking' AND $6::boolean), \
@@ -73,20 +76,21 @@ old AS (SELECT target, status, rev FROM follow_out WHERE user_id = $1 AND target
 u AS (UPDATE follow_out AS f SET status = want.status, rev = greatest(old.rev + 1, $5), changed_at = now(), \
         muted = f.muted AND old.status IN ('following', 'requested') \
       FROM old, want WHERE f.user_id = $1 AND f.target = old.target AND want.target = old.target \
-        AND old.status = ANY ($4::text[]) AND old.target NOT IN (SELECT source FROM blocks) \
+        AND old.status = ANY ($4::text[]) AND old.rev < $9 AND old.target NOT IN (SELECT source FROM blocks) \
         AND old.rev = (SELECT s.rev FROM follow_out AS s WHERE s.user_id = $1 AND s.target = old.target) \
-      RETURNING f.target, f.rev, f.status, old.status AS was), \
+      RETURNING f.target, f.rev, f.status, old.status AS was, \
+        CASE WHEN f.status = 'blocking' THEN f.rev WHEN old.status = 'blocking' THEN old.rev END AS cut), \
 i AS (INSERT INTO follow_out (user_id, target, status, rev) SELECT $1, want.target, want.status, $5 FROM want \
       WHERE 'none' = ANY ($4::text[]) AND want.target NOT IN (SELECT source FROM blocks) \
         AND want.target NOT IN (SELECT old.target FROM old) ORDER BY want.target \
-      ON CONFLICT (user_id, target) DO NOTHING RETURNING target, rev, status), \
-w AS (SELECT target, rev, status, was FROM u UNION ALL SELECT target, rev, status, 'none' FROM i), \
+      ON CONFLICT (user_id, target) DO NOTHING RETURNING target, rev, status, CASE WHEN status = 'blocking' THEN rev END AS cut), \
+w AS (SELECT target, rev, status, was, cut FROM u UNION ALL SELECT target, rev, status, 'none', cut FROM i), \
 c AS (INSERT INTO counters (user_id, name, value) \
       SELECT $1, 'following', d.n FROM (SELECT sum((status = 'following')::int - (was = 'following')::int) AS n FROM w) AS d WHERE d.n <> 0 \
       ON CONFLICT (user_id, name, slot) DO UPDATE SET value = counters.value + excluded.value), \
-o AS (INSERT INTO outbox (user_id, kind, object, rev, due_at, hook_at) \
-      SELECT $1, 'edge', w.target, w.rev, now() + $7::float8 * interval '1 second', CASE WHEN $8::boolean THEN now() END FROM w RETURNING id, object) \
-SELECT want.target, old.status, old.rev, w.status, w.rev, o.id, b.source IS NOT NULL FROM want \
+o AS (INSERT INTO outbox (user_id, kind, object, rev, cut, due_at, hook_at) \
+      SELECT $1, 'edge', w.target, w.rev, w.cut, now() + $7::float8 * interval '1 second', CASE WHEN $8::boolean THEN now() END FROM w RETURNING id, object) \
+SELECT want.target, old.status, old.rev, w.status, w.rev, o.id, b.source IS NOT NULL, w.cut FROM want \
 LEFT JOIN old ON old.target = want.target LEFT JOIN w ON w.target = want.target \
 LEFT JOIN o ON o.object = want.target LEFT JOIN blocks AS b ON b.source = want.target";
 
@@ -96,6 +100,18 @@ pub(super) async fn turn(
     source: UserId,
     want: &[(UserId, Status)],
     from: &[&str],
+    heed: Heed,
+) -> Result<Vec<Turned>, Fault> {
+    turn_older(db, source, want, from, i64::MAX, heed).await
+}
+
+/// [`turn`] of edges that have been what they are since before this `rev`.
+async fn turn_older(
+    db: &Db,
+    source: UserId,
+    want: &[(UserId, Status)],
+    from: &[&str],
+    than: i64,
     heed: Heed,
 ) -> Result<Vec<Turned>, Fault> {
     let mut left: HashMap<UserId, Status> = want.iter().copied().collect();
@@ -122,13 +138,14 @@ pub(super) async fn turn(
                     &heeds,
                     &SETTLE_AFTER_S,
                     &db.tells_edges(),
+                    &than,
                 ],
             )
             .await?;
         for row in &rows {
             let target = value(row, 0)?;
             let wanted = left.get(&target).copied().unwrap_or(Status::Gone);
-            if let Some(turned) = read(row, target, wanted, from)? {
+            if let Some(turned) = read(row, target, wanted, from, than)? {
                 left.remove(&target);
                 done.push(turned);
             }
@@ -140,7 +157,13 @@ pub(super) async fn turn(
 }
 
 /// What a row of [`TURN`] says; `None`: another was faster.
-fn read(row: &Row, target: UserId, wanted: Status, from: &[&str]) -> Result<Option<Turned>, Fault> {
+fn read(
+    row: &Row,
+    target: UserId,
+    wanted: Status,
+    from: &[&str],
+    than: i64,
+) -> Result<Option<Turned>, Fault> {
     let edge = |status: Option<&str>, rev: Option<i64>| match (status, rev) {
         (Some(status), Some(rev)) => Status::read(status).map(|status| Some(Edge { status, rev })),
         _ => Ok(None),
@@ -149,12 +172,13 @@ fn read(row: &Row, target: UserId, wanted: Status, from: &[&str]) -> Result<Opti
         edge(value(row, 1)?, value(row, 2)?)?,
         edge(value(row, 3)?, value(row, 4)?)?,
     );
-    let blocked = value(row, 6)?;
+    let (blocked, cut) = (value(row, 6)?, value(row, 7)?);
     let turned = |edge, outbox, blocked| {
         Ok(Some(Turned {
             target,
             edge,
             outbox,
+            cut,
             blocked,
         }))
     };
@@ -164,7 +188,8 @@ fn read(row: &Row, target: UserId, wanted: Status, from: &[&str]) -> Result<Opti
     if blocked {
         return turned(None, None, true);
     }
-    let may = from.contains(&was.map_or("none", |e| e.status.as_str()));
+    let may = from.contains(&was.map_or("none", |e| e.status.as_str()))
+        && was.is_none_or(|e| e.rev < than);
     match was {
         Some(old) if old.status == wanted && !may => turned(Some(old), None, false),
         // One that follows already need not ask.
@@ -229,26 +254,25 @@ pub(super) async fn mirror(
     )))
 }
 
-/// The other side of an edge: its mirror, and if it is a block the end of the edge in the other direction.
+/// The other side of an edge: its mirror, and if it is a block, or was one when `cut` was noted, the end of the edge in the other
+/// direction.
 pub(super) async fn mirror_and_cut(
     db: &Db,
     source: UserId,
     target: UserId,
     edge: Edge,
+    cut: Option<i64>,
 ) -> Result<(), Fault> {
     // The mirror first: who follows from now on sees the block. Who has followed before is cut.
     mirror(db, source, target, edge).await?;
-    if edge.status != Status::Blocking {
-        return Ok(());
-    }
-    let cut = turn(
-        db,
-        target,
-        &[(source, Status::Gone)],
-        FROM_CUT,
-        Heed::Nothing,
-    )
-    .await?;
+    let (from, than) = match (edge.status, cut) {
+        (Status::Blocking, _) => (FROM_CUT, i64::MAX),
+        // Undone by now: who has followed since may. By the clocks of those who have written the edges, as every `rev` is.
+        (_, Some(rev)) => (FROM_UNFOLLOW, rev),
+        (_, None) => return Ok(()),
+    };
+    let gone = [(source, Status::Gone)];
+    let cut = turn_older(db, target, &gone, from, than, Heed::Nothing).await?;
     for turned in &cut {
         if let Some(back) = turned.edge {
             mirror(db, target, source, back).await?;
@@ -284,9 +308,11 @@ pub(super) async fn raise(
 
 /// Why an edge could not be settled.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Unsettled {
+pub enum Unsettled {
+    /// Postgres could not do it.
     #[error(transparent)]
     Db(#[from] Fault),
+    /// The store could not do it.
     #[error(transparent)]
     Store(#[from] super::store::StoreFault),
 }
@@ -297,11 +323,12 @@ pub(super) async fn settle(
     store: &dyn Store,
     source: UserId,
     target: UserId,
+    cut: Option<i64>,
 ) -> Result<(), Unsettled> {
     let Some(edge) = standing(db, source, target).await? else {
         return Ok(());
     };
-    mirror_and_cut(db, source, target, edge).await?;
+    mirror_and_cut(db, source, target, edge, cut).await?;
     if edge.status == Status::Following {
         store.drop_feeds(&[source]).await?;
     }

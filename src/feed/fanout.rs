@@ -300,7 +300,7 @@ impl Work {
                 let fast = Lane::Fast(place);
                 let _place = self.side_lane(task, fast, &self.edges).await?;
                 self.lists.open().await;
-                edges::settle(&self.db, &*self.store, task.user, task.object).await?;
+                edges::settle(&self.db, &*self.store, task.user, task.object, task.cut).await?;
                 self.lists.worked();
             }
         }

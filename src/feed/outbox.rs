@@ -76,6 +76,8 @@ pub struct Task {
     pub kind: Kind,
     /// The media id, or the edge's target.
     pub object: i64,
+    /// The edge blocks, or did: an edge back that is older than this `rev` is to end.
+    pub cut: Option<i64>,
     /// The last follower who has it.
     pub done_to: Option<UserId>,
     /// Attempts that failed since it last got on.
@@ -94,6 +96,7 @@ impl Task {
             done_to: value(row, 3)?,
             attempts: value(row, 4)?,
             lease: value(row, 5)?,
+            cut: value(row, 6)?,
         })
     }
 }
@@ -186,7 +189,7 @@ pub(super) fn read_due(rows: &[PgRow]) -> Result<Vec<Due>, Fault> {
 pub(super) async fn claim(db: &Db, due: &Due, lease: Duration) -> Result<Vec<Task>, Fault> {
     const SQL: &str = "UPDATE outbox SET due_at = now() + $2::float8 * interval '1 second' WHERE user_id = $1 AND id IN \
          (SELECT id FROM outbox WHERE user_id = $1 AND id = ANY ($3::bigint[]) AND due_at <= now() AND dead_at IS NULL FOR UPDATE SKIP LOCKED) \
-         RETURNING id, kind, object, done_to, attempts, due_at";
+         RETURNING id, kind, object, done_to, attempts, due_at, cut";
     // Sent once: what was taken and not heard of is free again when the lease has run out.
     let rows = db
         .once(SQL, &[&due.user, &lease.as_secs_f64(), &due.rows])

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use presplit::feed::api::Connections;
 use presplit::feed::db::DbSettings;
 use presplit::feed::graph;
 use presplit::feed::keep::{KeepSettings, Keeper};
@@ -58,7 +59,7 @@ async fn mirrors_are_mended_and_what_is_long_gone_is_swept() {
         ..KeepSettings::default()
     };
     let registry = Registry::new();
-    let keeper = Keeper::new(db.clone(), settings, &registry).unwrap();
+    let keeper = Keeper::new(db.clone(), service.store.clone(), settings, &registry).unwrap();
     let keeping = tokio::spawn(keeper.run());
     let count = async |from: &str| {
         service
@@ -95,6 +96,7 @@ async fn two_processes_with_feeds_in_their_memory_are_told_of() {
         let settings = Settings {
             role: Role::All,
             listen: "127.0.0.1:0".parse().unwrap(),
+            connections: Connections::default(),
             tokens: Vec::new(),
             db: DbSettings {
                 url: service.url(),

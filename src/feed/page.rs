@@ -97,6 +97,14 @@ impl Window {
         window
     }
 
+    /// Of what is asked for from the oldest on, that of which the feed says nothing because it is older than its end.
+    pub(super) fn below(span: Span, ids: &Ids, horizon: MediaId) -> Option<Window> {
+        let mut window = Window::all(span, horizon);
+        window.high = ids.trimmed.saturating_add(1);
+        window.last = false;
+        (!window.older && window.low < window.high).then_some(window)
+    }
+
     /// If there are more than `most` ids, nothing is known of what is behind them.
     pub(super) fn shrink(&mut self, ids: &[MediaId], most: usize) {
         if ids.len() > most {
@@ -256,6 +264,22 @@ mod tests {
         assert_eq!(range(&w), (21, 24, false));
         let w = Window::of(Span::After(MediaId::MAX), &ids(&[], false), 10);
         assert!(!w.covers(MediaId::MAX));
+    }
+
+    #[test]
+    fn below_its_end_a_feed_says_nothing() {
+        let trimmed = Ids {
+            trimmed: 25,
+            ..ids(&[40, 30], false)
+        };
+        let below = |span, horizon| Window::below(span, &trimmed, horizon).map(|w| range(&w));
+        assert_eq!(below(Span::After(20), 10), Some((21, 26, false)));
+        assert_eq!(below(Span::After(3), 10), Some((10, 26, false)));
+        assert_eq!(below(Span::After(25), 10), None);
+        assert_eq!(below(Span::After(20), 26), None);
+        assert_eq!(below(Span::Before(20), 10), None);
+        let whole = ids(&[40, 30], false);
+        assert!(Window::below(Span::After(0), &whole, 0).is_none());
     }
 
     #[test]

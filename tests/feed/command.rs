@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use presplit::feed::api::Connections;
 use presplit::feed::db::DbSettings;
 use presplit::feed::fanout::WorkSettings;
 use presplit::feed::service::{Role, Settings, Watch};
@@ -25,6 +26,7 @@ async fn whoever_has_no_token_stays_outside() {
             Settings {
                 role: Role::Api,
                 listen,
+                connections: Connections::default(),
                 tokens,
                 db: DbSettings {
                     url,

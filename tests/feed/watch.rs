@@ -5,7 +5,7 @@ use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::Duration;
 
-use presplit::feed::api::{self, App, Shared};
+use presplit::feed::api::{self, App, Connections, Shared};
 use presplit::feed::config;
 use presplit::feed::db::DbSettings;
 use presplit::feed::metrics::Metrics;
@@ -63,6 +63,7 @@ async fn metrics_statsd_and_slow_requests_say_what_goes_on() {
     let settings = Settings {
         role: Role::All,
         listen: "127.0.0.1:0".parse().unwrap(),
+        connections: Connections::default(),
         tokens: Vec::new(),
         db: DbSettings {
             url: service.url(),
@@ -197,12 +198,11 @@ async fn under_load_pages_get_shorter_and_say_so() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
     let second = Duration::from_secs(1);
-    let serving = tokio::spawn(api::serve(
-        api::router(app.clone()),
-        listener,
-        stop.clone(),
-        second,
-    ));
+    let serving = tokio::spawn({
+        let app = app.clone();
+        let router = api::router(app.clone());
+        async move { api::serve(router, &app, listener, Connections::default(), second).await }
+    });
     for _ in 0..20 {
         let posted = post(
             &service.db,

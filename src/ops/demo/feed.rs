@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::page;
 use super::{Demo, Options};
-use crate::feed::api::App;
+use crate::feed::api::{App, Connections};
 use crate::feed::db::{DbSettings, Fault};
 use crate::feed::fanout::WorkSettings;
 use crate::feed::service::{Role, Service, Settings, Watch};
@@ -83,6 +83,7 @@ fn settings(options: &Options) -> Settings {
     Settings {
         role: Role::All,
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, options.feed_port())),
+        connections: Connections::default(),
         tokens: Vec::new(),
         db: DbSettings {
             url: options.proxy_url(),

@@ -1183,7 +1183,7 @@ pub async fn same_or_refused(twins: &Twins, list: &str) -> Sameness {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_same_as_one_postgres_or_refused() {
     let twins = Twins::new().await;
-    let list = include_str!("fixtures/differential.sql");
+    let list = include_str!("../fixtures/differential.sql");
     let Sameness { equal, .. } = same_or_refused(&twins, list).await;
     assert!(equal > 250, "{equal} equal");
 }

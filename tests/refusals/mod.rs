@@ -743,11 +743,11 @@ const NEVER: &[(&str, &str)] = &[
     ),
     (
         "copied_null",
-        "it is about a row of the data: see tests/copy.rs",
+        "it is about a row of the data: see tests/copy/refused.rs",
     ),
     (
         "row_of_another_shard",
-        "it is about a row of the data: see tests/copy.rs",
+        "it is about a row of the data: see tests/copy/refused.rs",
     ),
     (
         "unknown_host",
@@ -1242,7 +1242,7 @@ async fn every_limit_is_named() {
 
 #[test]
 fn every_refusal_has_a_case() {
-    let words = include_str!("../src/route/words.rs");
+    let words = include_str!("../../src/route/words.rs");
     let all: BTreeSet<&str> = words
         .lines()
         .filter_map(|l| l.strip_prefix("pub(super) fn ")?.split('(').next())

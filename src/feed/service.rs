@@ -1,6 +1,6 @@
 //! The feed service as one process: its parts put together, run until it is to stop.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,6 +63,27 @@ pub struct Settings {
     pub hook: Option<HookConfig>,
     /// Whom else to tell what is counted, and what of single requests to keep.
     pub watch: Watch,
+}
+
+impl Settings {
+    /// All of it in one process, on any free port of loopback, nothing else said.
+    pub fn new(url: String, store: Arc<dyn Store>) -> Settings {
+        Settings {
+            role: Role::All,
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            connections: Connections::default(),
+            tokens: Vec::new(),
+            db: DbSettings {
+                url,
+                ..DbSettings::default()
+            },
+            store,
+            work: WorkSettings::default(),
+            stars: StarSettings::default(),
+            hook: None,
+            watch: Watch::default(),
+        }
+    }
 }
 
 /// What is watched beside `/metrics`.

@@ -7,14 +7,12 @@ use std::time::Duration;
 
 use presplit::feed::api::{self, App, Connections, Shared};
 use presplit::feed::config;
-use presplit::feed::db::DbSettings;
 use presplit::feed::metrics::Metrics;
 use presplit::feed::outbox::Wake;
 use presplit::feed::post::post;
 use presplit::feed::read::Reader;
-use presplit::feed::service::{Role, Service as Process, Settings, Watch};
+use presplit::feed::service::{Service as Process, Settings, Watch};
 use presplit::feed::shed::Shed;
-use presplit::feed::stars::StarSettings;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -61,22 +59,12 @@ async fn metrics_statsd_and_slow_requests_say_what_goes_on() {
     );
     let config = config::parse("f", &text, &|_| None).unwrap();
     let settings = Settings {
-        role: Role::All,
-        listen: "127.0.0.1:0".parse().unwrap(),
-        connections: Connections::default(),
-        tokens: Vec::new(),
-        db: DbSettings {
-            url: service.url(),
-            ..DbSettings::default()
-        },
-        store: service.store.clone(),
         work: Service::work(),
-        stars: StarSettings::default(),
-        hook: None,
         watch: Watch {
             statsd: config.statsd,
             slow: config.slow,
         },
+        ..Settings::new(service.url(), service.store.clone())
     };
     let stop = CancellationToken::new();
     let process = Process::start(settings, stop.clone()).await.unwrap();

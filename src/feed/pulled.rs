@@ -18,6 +18,8 @@ use super::read::{ReadFault, Reader};
 const KEPT_FOR: Duration = Duration::from_millis(500);
 /// So many of each star: the largest page, and what is read beyond it.
 const NEWEST: usize = PAGE_MOST + PAGE_MOST / 4;
+/// Bytes of them that are kept at most: of the largest media that are four, and the others come from Postgres for whoever asks.
+const NEWEST_BYTES: usize = 1024 * 1024;
 /// Beyond so many stars those that nobody has asked for lately are let go.
 const STARS: usize = 1000;
 
@@ -82,6 +84,23 @@ impl Known {
 }
 
 impl Newest {
+    /// Of all that was read then, newest first, where so many were asked for.
+    fn of(read_at: Instant, mut media: Vec<Object>, asked: usize) -> Newest {
+        let mut bytes = 0;
+        let fits = |object: &&Object| {
+            bytes += object.json.len();
+            bytes <= NEWEST_BYTES
+        };
+        let kept = media.iter().take_while(fits).count();
+        let all = kept == media.len() && kept < asked;
+        media.truncate(kept);
+        Newest {
+            read_at,
+            media: media.into(),
+            all,
+        }
+    }
+
     /// The window's media, if they are here: in the window's order at least as many as are asked for, one more if there are.
     fn within(&self, window: &Window, most: usize) -> Option<impl Iterator<Item = &Object>> {
         let reaches = self.all || self.media.last().is_some_and(|o| o.id <= window.low);
@@ -138,18 +157,14 @@ impl Reader {
         let read_at = Instant::now();
         let limit = self.pulled.newest as i64;
         let rows = self.db.ask(&text, &[&star, &horizon(), &limit]).await;
-        let media: Arc<[Object]> = match rows.and_then(|rows| Object::from_rows(&rows)) {
+        let media: Vec<Object> = match rows.and_then(|rows| Object::from_rows(&rows)) {
             Ok(media) => media,
             Err(fault) => {
                 *known = Known::Fault(read_at, fault.clone());
                 return Err(fault.into());
             }
         };
-        let newest = Newest {
-            read_at,
-            all: media.len() < self.pulled.newest,
-            media,
-        };
+        let newest = Newest::of(read_at, media, self.pulled.newest);
         *known = Known::Media(newest.clone());
         Ok(newest)
     }
@@ -159,6 +174,25 @@ impl Reader {
 mod tests {
     use super::*;
     use crate::feed::store::Span;
+
+    #[test]
+    fn so_much_is_kept_of_a_star_and_no_more() {
+        let media = |count: i64, size: usize| -> Vec<Object> {
+            let body = format!("\"{}\"", "x".repeat(size));
+            let ids = (1..=count).rev();
+            ids.map(|id| Object::new(id, 1, &body, "")).collect()
+        };
+        let kept = |media: Vec<Object>| {
+            let newest = Newest::of(Instant::now(), media, 20);
+            let window = Window::all(Span::Newest, 0);
+            let whole = newest.within(&window, 20);
+            (newest.media.len(), newest.all, whole.map(Iterator::count))
+        };
+        assert_eq!(kept(media(19, 100)), (19, true, Some(19)));
+        assert_eq!(kept(media(20, 100)), (20, false, None));
+        assert_eq!(kept(media(19, 100_000)), (10, false, None));
+        assert_eq!(kept(media(1, 2_000_000)), (0, false, None));
+    }
 
     #[test]
     fn what_is_kept_answers_only_for_windows_that_it_covers() {

@@ -386,7 +386,7 @@ impl Session {
 
     /// The implicit transaction failed on one host, or was refused by us: what hosts have done of it and not yet
     /// committed is rolled back. (The host that refused does so by itself at Sync.)
-    async fn undo_batch(&mut self) {
+    pub(super) async fn undo_batch(&mut self) {
         let refuser = (self.batch.skip == Skip::Server).then_some(self.active);
         let active = self.links.get(self.active).map(|l| l.host);
         for i in (0..self.links.len()).filter(|i| Some(*i) != refuser) {

@@ -317,13 +317,11 @@ impl Session {
         max_rows: i32,
     ) -> Result<(), Fault> {
         self.check_runs()?;
-        if self.block.is_none() && self.batch.writer.is_some() {
-            return Err(Fault::unsupported(
-                "a statement over several shards cannot follow a write in one pipeline",
-                "Send a Sync between them.",
-            ));
-        }
         self.settle_replies().await?;
+        if self.block.is_none() && self.batch.writer.is_some() {
+            // What it ends its messages with would commit the write.
+            self.batch_becomes_block().await?;
+        }
         self.context.stats.scattered(several.shards.len());
         // As in Postgres, a COPY knows no row limit.
         if self.copy_out_of_portal(several).await? {

@@ -269,14 +269,22 @@ impl Session {
             Box::pin(self.refresh_tables()).await;
         }
         let read = self.read(&self.client.inbox[text.clone()]);
+        let implicit = self.block.is_none() && self.links.iter().any(|link| link.unsynced);
         let goes_on = match (&self.links[..], read) {
             (_, Ok(Read { prepared, .. })) if matches!(&*prepared, Prepared::Empty) => false,
             // On several hosts it is a block of ours already, in which an error undoes all.
             _ if self.in_message_block() => true,
-            ([link], Ok(Read { prepared, way, .. })) if link.unsynced && self.block.is_none() => {
+            _ if !implicit => false,
+            (_, Err(_)) => {
+                // It fails, and with it the whole of its transaction.
+                self.undo_batch().await;
+                self.end_implicit(false);
+                true
+            }
+            ([_], Ok(Read { prepared, way, .. })) => {
                 match (&*prepared, way) {
                     (Prepared::Query(_) | Prepared::Pass(_), Some(Way::One { host, .. }))
-                        if host == link.host => {}
+                        if host == self.links[0].host => {}
                     (
                         Prepared::Query(_)
                         | Prepared::Pass(_)
@@ -288,14 +296,11 @@ impl Session {
                 }
                 true
             }
-            ([link], Err(_)) if link.unsynced && self.block.is_none() => {
-                // It fails, and with it the whole of its transaction.
-                self.run_quietly(0, "ROLLBACK").await?;
-                self.links[0].unsynced = false;
-                self.end_implicit(false);
+            // It may have read on one host and written on another: they end together.
+            (_, Ok(_)) => {
+                self.batch_becomes_block().await?;
                 true
             }
-            _ => false,
         };
         match goes_on {
             true => self.batch.becomes_query(),

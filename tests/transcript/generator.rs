@@ -2,6 +2,7 @@
 //! now and then what only a client would send that has lost its way.
 
 mod pinned;
+mod spread;
 
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -11,7 +12,7 @@ use super::client::{HANG, Manner};
 use super::message::Message;
 use super::texts::{
     BARE, BLOCKS, COPY_IN, COPY_OUT, CURSORS, DISCARDS, ENDS, FAILS, IN_BLOCKS, LONG, NOTICES,
-    Place, READS, SETTINGS, Text, WRITES,
+    Place, READS, SETTINGS, Text, WRITES, fill,
 };
 
 /// A stream, but for the two users it is about.
@@ -21,13 +22,18 @@ pub struct Stream {
 }
 
 /// The stream of this number, about these users.
-pub fn stream(seed: u64, number: u64, users: [i64; 2]) -> Stream {
-    made_of(seed, number, users, Maker::phrase)
+pub fn stream(seed: u64, number: u64, users: &[i64]) -> Stream {
+    made_of(seed, number, users, false, Maker::phrase)
+}
+
+/// The same, about users of several hosts.
+pub fn spread(seed: u64, number: u64, users: &[i64]) -> Stream {
+    made_of(seed, number, users, true, Maker::spread_phrase)
 }
 
 /// The same, of statements prepared by SQL, and of function calls, among others.
-pub fn prepared(seed: u64, number: u64, users: [i64; 2]) -> Stream {
-    made_of(seed, number, users, |maker| {
+pub fn prepared(seed: u64, number: u64, users: &[i64]) -> Stream {
+    made_of(seed, number, users, false, |maker| {
         match maker.rng.random_range(0..3) {
             0 => maker.phrase(),
             _ => maker.sql_prepared(),
@@ -36,8 +42,8 @@ pub fn prepared(seed: u64, number: u64, users: [i64; 2]) -> Stream {
 }
 
 /// The same, of what lies in the server process, among others.
-pub fn pinned(seed: u64, number: u64, users: [i64; 2]) -> Stream {
-    made_of(seed, number, users, |maker| {
+pub fn pinned(seed: u64, number: u64, users: &[i64]) -> Stream {
+    made_of(seed, number, users, false, |maker| {
         match maker.rng.random_range(0..3) {
             0 => maker.phrase(),
             _ => maker.pinned(),
@@ -45,7 +51,7 @@ pub fn pinned(seed: u64, number: u64, users: [i64; 2]) -> Stream {
     })
 }
 
-fn made_of(seed: u64, number: u64, users: [i64; 2], phrase: fn(&mut Maker)) -> Stream {
+fn made_of(seed: u64, number: u64, users: &[i64], spread: bool, phrase: fn(&mut Maker)) -> Stream {
     let mut rng = StdRng::seed_from_u64(seed.wrapping_mul(1_000_003).wrapping_add(number));
     let manner = Manner {
         startup: startup(&mut rng),
@@ -57,7 +63,8 @@ fn made_of(seed: u64, number: u64, users: [i64; 2], phrase: fn(&mut Maker)) -> S
     let mut maker = Maker {
         rng,
         number,
-        users,
+        users: users.to_vec(),
+        spread,
         messages: Vec::new(),
         prepared: Vec::new(),
         pauses: false,
@@ -99,7 +106,9 @@ fn startup(rng: &mut StdRng) -> Vec<(&'static str, &'static str)> {
 struct Maker {
     rng: StdRng,
     number: u64,
-    users: [i64; 2],
+    users: Vec<i64>,
+    /// They are on several hosts, and statements are about several of them.
+    spread: bool,
     messages: Vec<Message>,
     /// Names of statements, and the texts they probably have.
     prepared: Vec<(&'static str, Text)>,
@@ -138,9 +147,7 @@ impl Maker {
     }
 
     fn fill(&self, sql: &str) -> String {
-        sql.replace("{k}", &self.users[0].to_string())
-            .replace("{j}", &self.users[1].to_string())
-            .replace("{n}", &self.number.to_string())
+        fill(sql, &self.users).replace("{n}", &self.number.to_string())
     }
 
     fn query(&mut self, sql: &str) {
@@ -183,7 +190,7 @@ impl Maker {
                     let mut args: Vec<_> = text
                         .params
                         .iter()
-                        .map(|place| place.literal(&mut self.rng, self.users))
+                        .map(|place| place.literal(&mut self.rng, &self.users))
                         .collect();
                     if self.rng.random_ratio(1, 30) {
                         args.push("1".to_owned());
@@ -282,12 +289,29 @@ impl Maker {
         }
     }
 
+    fn begin(&mut self) -> &'static str {
+        match self.spread && self.rng.random_ratio(4, 5) {
+            // The others are for one host, as a rule.
+            true => "BEGIN",
+            false => self.pick(BLOCKS),
+        }
+    }
+
     fn pick(&mut self, texts: &[&'static str]) -> &'static str {
-        texts.choose(&mut self.rng).unwrap()
+        loop {
+            let sql = *texts.choose(&mut self.rng).unwrap();
+            // Whether a role may read is found when a portal over several shards is executed, not when it is bound.
+            if !self.spread || sql != "SET ROLE other" {
+                return sql;
+            }
+        }
     }
 
     /// Any text of a statement that is not about the session.
     fn text(&mut self) -> Text {
+        if self.spread && self.rng.random_ratio(2, 3) {
+            return self.spread_text();
+        }
         let texts = match self.rng.random_range(0..20) {
             0..8 => READS,
             8..12 => BARE,
@@ -295,6 +319,13 @@ impl Maker {
             17..19 => FAILS,
             _ => NOTICES,
         };
+        *texts.choose(&mut self.rng).unwrap()
+    }
+
+    /// One of the first, or where users are spread of the second.
+    fn one_of(&mut self, texts: &[Text], spread: &[Text]) -> Text {
+        let of_several = self.spread && self.rng.random_ratio(2, 3);
+        let texts = if of_several { spread } else { texts };
         *texts.choose(&mut self.rng).unwrap()
     }
 
@@ -309,7 +340,7 @@ impl Maker {
             0..6 => self.text(),
             6 => bare(self.pick(IN_BLOCKS)),
             7 => match self.rng.random_bool(0.5) {
-                true => bare(self.pick(BLOCKS)),
+                true => bare(self.begin()),
                 false => bare(self.pick(ENDS)),
             },
             8 => bare(self.pick(SETTINGS)),
@@ -341,10 +372,11 @@ impl Maker {
     fn several_in_one(&mut self) {
         // Not yet as in Postgres: an empty statement in front, and what fails only with the commit (its CommandComplete
         // comes before the error, if the session itself acts on another statement of the text).
+        let spread = self.spread;
         let left_out = |sql: &String| {
             sql.is_empty()
                 || sql.starts_with([';', '-'])
-                || sql.starts_with("DELETE FROM users")
+                || !spread && sql.starts_with("DELETE FROM users")
                 || sql.starts_with("SET TRANSACTION READ")
         };
         let mut texts: Vec<String> = (0..self.rng.random_range(2..5))
@@ -352,14 +384,16 @@ impl Maker {
             .collect();
         texts.retain(|sql| !left_out(sql));
         if self.rng.random_ratio(1, 3) {
-            texts.insert(0, self.pick(BLOCKS).to_owned());
+            texts.insert(0, self.begin().to_owned());
         }
         if self.rng.random_ratio(1, 3) {
             texts.push(self.pick(ENDS).to_owned());
         }
         if texts.len() > 1 {
             // Without it a batch that is open would be part of the message's transaction.
-            self.push(Message::Sync);
+            if !self.spread || self.rng.random_bool(0.5) {
+                self.push(Message::Sync);
+            }
             let sql = texts.join("; ");
             self.query(&sql);
         }
@@ -399,7 +433,7 @@ impl Maker {
         let values: Vec<_> = text
             .params
             .iter()
-            .map(|place| place.value(&mut self.rng, self.users))
+            .map(|place| place.value(&mut self.rng, &self.users))
             .collect();
         let formats: Vec<u16> = match self.rng.random_range(0..4) {
             0 => vec![1],
@@ -503,7 +537,7 @@ impl Maker {
     }
 
     fn block(&mut self) {
-        let begin = self.pick(BLOCKS);
+        let begin = self.begin();
         self.run(begin);
         for _ in 0..self.rng.random_range(1..7) {
             match self.rng.random_range(0..12) {
@@ -587,8 +621,8 @@ impl Maker {
                     portal = "y";
                     self.text()
                 }
-                1 => *WRITES.choose(&mut self.rng).unwrap(),
-                _ => *READS.choose(&mut self.rng).unwrap(),
+                1 => self.one_of(WRITES, spread::WRITES),
+                _ => self.one_of(READS, spread::READS),
             };
             self.parse("", text);
             if self.rng.random_ratio(3, 4) {
@@ -668,7 +702,10 @@ impl Maker {
         if in_block {
             self.run("BEGIN");
         }
-        let declare = self.pick(&CURSORS[..5]);
+        let declare = match self.spread {
+            true => self.pick(&CURSORS[..3]),
+            false => self.pick(&CURSORS[..5]),
+        };
         self.run(declare);
         for _ in 0..self.rng.random_range(1..6) {
             let sql = self.pick(CURSORS);
@@ -693,8 +730,14 @@ impl Maker {
             return self.run(sql);
         }
         // Without it a batch that is open would be part of the COPY's transaction.
-        self.push(Message::Sync);
-        let sql = self.pick(COPY_IN);
+        if !self.spread || self.rng.random_bool(0.5) {
+            self.push(Message::Sync);
+        }
+        let sql = match self.spread && self.rng.random_ratio(3, 4) {
+            true => "COPY items (user_id, id, n, note) FROM STDIN",
+            false => self.pick(COPY_IN),
+        };
+        let of_one = !self.spread || sql.contains("key=");
         let csv = sql.contains("csv");
         let extended = self.rng.random_ratio(1, 3);
         let mut synced = false;
@@ -735,7 +778,7 @@ impl Maker {
             self.push(Message::Query(text));
             self.pause(1, 3);
         }
-        for message in self.data(csv) {
+        for message in self.data(csv, of_one) {
             self.push(message);
         }
         let end = match self.rng.random_ratio(1, 5) {
@@ -750,14 +793,18 @@ impl Maker {
         }
     }
 
-    /// Rows of the stream's user, cut anywhere; now and then with a fault.
-    fn data(&mut self, csv: bool) -> Vec<Message> {
+    /// Rows of the stream's user, or of several, cut anywhere; now and then with a fault.
+    fn data(&mut self, csv: bool, of_one: bool) -> Vec<Message> {
         let mut bytes = Vec::new();
         let by = if csv { "," } else { "\t" };
         let first = self.rng.random_range(6..60);
         for id in first..first + self.rng.random_range(0..6) {
-            let (user, id, n) = (self.users[0].to_string(), id.to_string(), "1".to_owned());
-            let mut fields = vec![user, id, n, "copied".to_owned()];
+            let user = match of_one {
+                true => self.users[0],
+                false => *self.users.choose(&mut self.rng).unwrap(),
+            };
+            let (id, n) = (id.to_string(), "1".to_owned());
+            let mut fields = vec![user.to_string(), id, n, "copied".to_owned()];
             match self.rng.random_range(0..40) {
                 0 => fields[1] = "x".to_owned(),
                 1 => drop(fields.pop()),

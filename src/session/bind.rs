@@ -179,7 +179,9 @@ impl Session {
         names: BindNames,
         set: Vec<SetConfig>,
     ) -> Result<(), Fault> {
-        if let Some(there) = self.statements.portal(&self.client.inbox[names.portal.clone()])
+        if let Some(there) = self
+            .statements
+            .portal(&self.client.inbox[names.portal.clone()])
             && !matches!(there, Portal::On { host, .. } if *host == self.links[i].host)
         {
             // The server does not know of it.

@@ -250,16 +250,18 @@ impl Session {
         let cut = gathered.is_err()
             && self.holding.is_none()
             && self.links.get(self.active).is_some_and(|l| l.in_message());
-        for link in self.links.iter_mut().filter(|link| link.pin.is_none()) {
-            link.discard();
+        for i in 0..self.links.len() {
+            if !self.keeps_link(&self.links[i]) {
+                self.links[i].discard();
+            }
         }
-        self.links.retain(|link| link.conn.is_some());
-        self.cancel.clear();
+        if self.links.iter().any(|link| link.conn.is_none()) {
+            self.cancel.clear();
+        }
         self.replies.clear();
-        self.active = 0;
+        self.drop_lost();
         if let Some(block) = &mut self.block {
             block.failed = true;
-            block.lost = true;
         }
         match gathered {
             // The client is in the middle of a row that will never end.

@@ -116,8 +116,9 @@ impl Session {
     pub(super) async fn query(&mut self, len: usize) -> Result<(), Fault> {
         self.follow_map();
         let text = self.query_text(len)?;
-        if self.is_batch_open() {
-            Box::pin(self.query_in_batch(&text)).await?;
+        if self.is_batch_open() && !Box::pin(self.query_in_batch(&text)).await? {
+            self.ready();
+            return self.client.flush().await.map_err(Fault::client);
         }
         self.statements.forget_unnamed();
         let read = match self.read(&self.client.inbox[text.clone()]) {
@@ -259,8 +260,8 @@ impl Session {
         }
     }
 
-    /// A Query comes without a Sync before it: it is part of the same transaction, as in Postgres.
-    async fn query_in_batch(&mut self, text: &Range<usize>) -> Result<(), Fault> {
+    /// A Query comes without a Sync before it: it is part of the same transaction, as in Postgres. `false`: that has ended with an error.
+    async fn query_in_batch(&mut self, text: &Range<usize>) -> Result<bool, Fault> {
         self.settle_unparsed().await?;
         self.settle_replies().await?;
         // What fails undoes the batch, and so does nothing that only has to be read again.
@@ -304,10 +305,11 @@ impl Session {
         };
         match goes_on {
             true => self.batch.becomes_query(),
-            false => self.end_batch().await?,
+            false if self.end_batch().await? => return Ok(false),
+            false => {}
         }
         self.client.hold_until_reply();
-        Ok(())
+        Ok(true)
     }
 
     /// What a batch has done so far on one host is part of what comes behind it without a Sync: we end both together.
@@ -327,6 +329,7 @@ impl Session {
         }
         self.client.hold_for_caller();
         let failed = self.end_message(done.is_none()).await?;
+        self.note_run();
         if let Some(tag) = done.filter(|_| !failed) {
             backend::command_complete(&mut self.client.outbox, &tag);
         }

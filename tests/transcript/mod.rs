@@ -8,6 +8,7 @@ mod client;
 mod compare;
 mod ends;
 mod found;
+mod found_several;
 mod generator;
 mod lanes;
 mod message;
@@ -131,6 +132,11 @@ async fn streams_that_once_differed_do_not() {
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_over_several_hosts_that_once_differed_do_not() {
+    several::run_found(found_several::streams()).await;
 }
 
 /// Streams of two tests would be about the same users.

@@ -343,12 +343,15 @@ impl Session {
     /// Adds what is missing of the answer to a Query that the session acted on itself.
     async fn answer(&mut self, acted: Acted) -> Result<(), Fault> {
         let mut error = self.batch.take_refused();
+        let active = self.active;
         for i in 0..self.links.len() {
             if self.links[i].unsynced {
                 // The batch that the message is part of.
                 error |= self.sync_link(i).await?;
             }
         }
+        // What it was done on is where the news is.
+        self.active = active;
         if self.in_message_block() {
             error = self.end_message(error).await?;
         } else {

@@ -72,8 +72,9 @@ impl Session {
                 known.unwrap_or(0)
             }
         };
-        self.active = i;
+        // What is owed is owed by the link that was active.
         self.settle_replies().await?;
+        self.active = i;
         // A Sync would end the implicit transaction of the batch.
         let in_batch = self.links[i].unsynced;
         let outbox = &mut self.links[i].outbox;

@@ -170,5 +170,50 @@ pub(super) fn streams() -> Vec<(&'static str, Vec<Message>)> {
                 Sync,
             ],
         ),
+        (
+            "a Parse that is refused in a failed block, behind what another host is asked",
+            [
+                vec![p("", "SELECT"), b("", "", &[]), q("BEGIN")],
+                run("DECLARE x SCROLL CURSOR FOR SELECT id FROM items WHERE user_id = {j} ORDER BY id"),
+                vec![e("", 0), Sync, e("x", 2), p("", "FETCH ALL FROM c"), Sync],
+            ]
+            .concat(),
+        ),
+        (
+            "COPY in a message of several leaves no unnamed portal",
+            [
+                run("BEGIN"),
+                vec![
+                    q("COPY items (user_id, id, n, note) FROM STDIN; SELECT 'more'"),
+                    CopyData(b"{i}\t58\t1\tcopied\n".to_vec()),
+                    CopyDone,
+                    e("", 0),
+                    Sync,
+                ],
+            ]
+            .concat(),
+        ),
+        (
+            "what SET TRANSACTION says of a batch holds on all hosts",
+            [
+                run("SET TRANSACTION READ ONLY"),
+                run("UPDATE items SET n = n + 1 WHERE user_id = {i}"),
+                vec![Sync],
+            ]
+            .concat(),
+        ),
+        (
+            "what is set behind a COPY is told",
+            [
+                run("BEGIN"),
+                vec![
+                    q("COPY items (user_id, id, n, note) FROM STDIN"),
+                    CopyData(b"{j}\t50\t1\tcopied\n".to_vec()),
+                    CopyDone,
+                    q("SET IntervalStyle = 'iso_8601'"),
+                ],
+            ]
+            .concat(),
+        ),
     ]
 }

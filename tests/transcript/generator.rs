@@ -123,7 +123,7 @@ fn is_query(sql: &str) -> bool {
 }
 
 const NAMES: [&str; 3] = ["a", "b", "c d"];
-const PORTALS: [&str; 4] = ["x", "y", "c", ""];
+const PORTALS: [&str; 3] = ["x", "y", "c"];
 
 impl Maker {
     fn phrase(&mut self) {
@@ -320,6 +320,17 @@ impl Maker {
             _ => NOTICES,
         };
         *texts.choose(&mut self.rng).unwrap()
+    }
+
+    /// A portal's name, as a rule a cursor's, too.
+    fn portal(&mut self) -> &'static str {
+        // SQL finds no portal over several hosts.
+        let names = if self.spread {
+            &["y", "z", "w"]
+        } else {
+            &PORTALS
+        };
+        names.choose(&mut self.rng).unwrap()
     }
 
     /// One of the first, or where users are spread of the second.
@@ -614,7 +625,7 @@ impl Maker {
             self.run("BEGIN");
         }
         for _ in 0..self.rng.random_range(1..4) {
-            let mut portal = *PORTALS[..3].choose(&mut self.rng).unwrap();
+            let mut portal = self.portal();
             let text = match self.rng.random_range(0..6) {
                 0 => {
                     // No cursor's name, and no portal that is another statement's transaction.
@@ -635,7 +646,7 @@ impl Maker {
                     2 => self.sync(),
                     3 => self.push(Message::ClosePortal(portal.to_owned())),
                     4 => {
-                        let other = *PORTALS[..3].choose(&mut self.rng).unwrap();
+                        let other = self.portal();
                         self.execute(other, 1);
                     }
                     5 if in_block => {
@@ -712,7 +723,7 @@ impl Maker {
             self.run(sql);
             if self.rng.random_ratio(1, 6) {
                 // A cursor is a portal, too.
-                let portal = *PORTALS[..3].choose(&mut self.rng).unwrap();
+                let portal = self.portal();
                 self.execute(portal, 2);
             }
         }
@@ -864,7 +875,7 @@ impl Maker {
     fn lost(&mut self) {
         for _ in 0..self.rng.random_range(3..15) {
             let name = self.name();
-            let portal = *PORTALS[..3].choose(&mut self.rng).unwrap();
+            let portal = self.portal();
             let text = self.any();
             match self.rng.random_range(0..16) {
                 0..4 => self.unnamed(text),
@@ -881,7 +892,7 @@ impl Maker {
                 }
                 8 => {
                     let rows = self.rng.random_range(0..3);
-                    let portal = *PORTALS[..3].choose(&mut self.rng).unwrap();
+                    let portal = self.portal();
                     self.execute(portal, rows);
                 }
                 9 => self.push(Message::CloseStatement(name.to_owned())),

@@ -389,6 +389,10 @@ impl Run {
             }
             _ => true,
         };
+        let cursors = |all: &[Answer]| all.iter().filter(|a| is_about_cursor(a)).count();
+        if cursors(&postgres) > cursors(&presplit) {
+            return None;
+        }
         let at = (0..postgres.len().max(presplit.len())).find(differ);
         if at.is_some_and(|at| postgres.get(at).is_some_and(is_about_cursor)) {
             return None;

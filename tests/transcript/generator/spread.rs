@@ -189,7 +189,11 @@ const FAILS: &[Text] = &[
         &[],
         0,
     ),
-    t("SELECT 1 / (id - 3) FROM items WHERE user_id = {j}", &[], 1),
+    t(
+        "SELECT 1 / (id - 3) FROM items WHERE user_id = {j} ORDER BY id",
+        &[],
+        1,
+    ),
     t("UPDATE items SET nosuch = 1 WHERE user_id = {i}", &[], 0),
     t("SELECT 1/0", &[], 1),
 ];

@@ -215,5 +215,15 @@ pub(super) fn streams() -> Vec<(&'static str, Vec<Message>)> {
             ]
             .concat(),
         ),
+        (
+            "SET LOCAL in a batch that fails at its end is not told",
+            [
+                run("SET LOCAL application_name = 'local me'"),
+                run(LATE),
+                run(ALL),
+                vec![Sync],
+            ]
+            .concat(),
+        ),
     ]
 }

@@ -320,8 +320,9 @@ impl Session {
     ) -> Result<(), Fault> {
         self.check_runs()?;
         self.settle_replies().await?;
-        if self.block.is_none() && self.batch.writer.is_some() {
-            // What it ends its messages with would commit the write.
+        let lasts = self.batch.writer.is_some() || self.statements.portals.has_others(name);
+        if self.block.is_none() && lasts {
+            // What it ends its messages with would commit the write, and close the portals.
             self.batch_becomes_block().await?;
         }
         self.context.stats.scattered(several.shards.len());

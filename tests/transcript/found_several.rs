@@ -225,5 +225,53 @@ pub(super) fn streams() -> Vec<(&'static str, Vec<Message>)> {
             ]
             .concat(),
         ),
+        (
+            "a constraint that does not hold on another host than the last",
+            vec![
+                q("BEGIN"),
+                q("SAVEPOINT a"),
+                q(LATE),
+                q(READ),
+                q("SELECT name FROM users WHERE id = {k}"),
+                q("SET CONSTRAINTS ALL IMMEDIATE"),
+                q("ROLLBACK TO a"),
+                q("UPDATE items SET n = 7 WHERE user_id IN ({k}, {j})"),
+                q("COMMIT"),
+            ],
+        ),
+        (
+            "what a batch sets on the second of its hosts is told",
+            [
+                run("INSERT INTO items (user_id, id, n) VALUES ({i}, 9, 1)"),
+                run(READ),
+                run("SET DateStyle = 'German'"),
+                vec![q("RESET SESSION AUTHORIZATION"), Sync],
+            ]
+            .concat(),
+        ),
+        (
+            "a portal of a batch that reads several hosts, too",
+            vec![
+                p("", READ),
+                b("z", "", &[]),
+                p("", ALL),
+                b("w", "", &[]),
+                e("w", 0),
+                e("z", 1),
+                Sync,
+            ],
+        ),
+        (
+            "a portal of a batch that a Query has ended with an error",
+            vec![
+                p("", READ),
+                b("y", "", &[]),
+                q("ROLLBACK TO SAVEPOINT b"),
+                p("", "SELECT name FROM users WHERE id = {k}"),
+                b("y", "", &[]),
+                e("y", 0),
+                Sync,
+            ],
+        ),
     ]
 }

@@ -371,7 +371,7 @@ fn is_about_cursor(postgres: &Answer) -> bool {
 /// Whether the answers differ here in a way that is known, and may do so from here on:
 /// * cursors and blocks ([`is_about_cursor`]);
 /// * a portal over several shards that has given all rows of RETURNING can't be run again;
-/// * a Parse is not looked at by a server if its Bind is refused.
+/// * a Parse is not looked at by a server if its Bind is refused, and the values of a Bind over several shards when it is executed.
 fn is_known(postgres: &[Answer], presplit: &[Answer], at: usize) -> bool {
     let (Some(a), Some(b)) = (postgres.get(at), presplit.get(at)) else {
         return false;
@@ -380,6 +380,7 @@ fn is_known(postgres: &[Answer], presplit: &[Answer], at: usize) -> bool {
     let bound = behind.take_while(|b| tag(b).is_some_and(|tag| b"12E".contains(&tag)));
     is_about_cursor(a)
         || tag(a) == Some(b'C') && compare::is_error(b, "55000")
+        || compare::is_error(a, "08P01") && tag(b) == Some(b'2')
         || tag(a) == Some(b'E') && bound.filter_map(refusal).next().is_some()
 }
 

@@ -3,7 +3,6 @@
 import argparse
 import concurrent.futures
 import datetime
-import json
 import os
 import pathlib
 import random
@@ -16,7 +15,7 @@ import threading
 import time
 
 from feed_stage import FeedStage, Service, encode, feed_key, partitioned, resp
-from run import machine, say
+from run import machine, say, write_json
 from stage import SHARDS, Fault, program, run
 
 PARTS = ("read", "post", "deliver", "star", "memory")
@@ -484,10 +483,8 @@ def main():
     print(table(report))
     for line in report["warnings"]:
         print(f"said: {line}")
-    path = pathlib.Path(args.json or f"target/bench/feed-{datetime.datetime.now():%Y%m%d-%H%M%S}.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=1) + "\n")
-    print(f"\nJSON: {path}")
+    print()
+    write_json(args.json, "feed-", report)
 
 
 if __name__ == "__main__":

@@ -243,7 +243,7 @@ def main():
             "strace" if args.strace else "results": results,
         }  # fmt: skip
         print_report(report, (syscall_table if args.strace else table)(results, names))
-        write_json(args, report)
+        write_json(args.json, "", report)
         for name, log in logs.items():
             loud = [line for line in log.splitlines() if re.search(r"\b(ERROR|panicked)\b", line)]
             if loud:
@@ -268,8 +268,8 @@ def print_report(report, markdown):
     print(f"\n{markdown}\n")
 
 
-def write_json(args, report):
-    path = pathlib.Path(args.json or f"target/bench/{datetime.datetime.now():%Y%m%d-%H%M%S}.json")
+def write_json(file, name, report):
+    path = pathlib.Path(file or f"target/bench/{name}{datetime.datetime.now():%Y%m%d-%H%M%S}.json")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, indent=1) + "\n")
     print(f"JSON: {path}")

@@ -1,6 +1,6 @@
 //! Statements as object-relational mappers send them: each that is answered is answered as by one Postgres.
 
-use crate::routing::{Twins, is_refusal};
+use crate::routing::sameness::{Twins, is_refusal};
 use crate::support::raw::{self, Raw};
 
 /// The tables that they name, beside the demo's.

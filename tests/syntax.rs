@@ -1,7 +1,7 @@
 //! Statements in every form of Postgres' manual: none is unreadable, and those that are answered are answered as by one
 //! Postgres.
 
-use crate::routing::{Sameness, Twins, same_or_refused};
+use crate::routing::sameness::{Sameness, Twins, same_or_refused};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_form_of_the_manual_is_read() {

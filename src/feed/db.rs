@@ -88,14 +88,22 @@ impl Fault {
             // The server process was told to end, or fell: it may have been behind its commit.
             "57P01" | "57P02" | "57P05" => Fault::Unavailable { why, maybe: true },
             "25006" | "57014" | "57P03" => Fault::Unavailable { why, maybe: false },
-            _ => match &code[..2] {
-                "40" => Fault::Retry(why),
-                "08" => Fault::Unavailable { why, maybe: true },
-                "53" => Fault::Unavailable { why, maybe: false },
-                "22" => Fault::Value(why),
-                "23" => Fault::Conflict(why),
+            _ => match code.get(..2) {
+                Some("40") => Fault::Retry(why),
+                Some("08") => Fault::Unavailable { why, maybe: true },
+                Some("53") => Fault::Unavailable { why, maybe: false },
+                Some("22") => Fault::Value(why),
+                Some("23") => Fault::Conflict(why),
                 _ => Fault::Wrong(why),
             },
+        }
+    }
+
+    /// Of what was not sent yet, or is not carried out by being sent.
+    fn unsent(self) -> Fault {
+        match self {
+            Fault::Unavailable { why, .. } => Fault::Unavailable { why, maybe: false },
+            fault => fault,
         }
     }
 
@@ -190,43 +198,42 @@ impl Db {
     /// Any [`Fault`].
     pub async fn once(&self, sql: &str, values: Values<'_>) -> Result<Vec<Row>, Fault> {
         let connection = waiting("connection", "");
-        let client = self.pool.get().await.map_err(|e| match e {
-            PoolError::Backend(e) => match Fault::of(&e) {
-                // Nothing was sent yet.
-                Fault::Unavailable { why, .. } => Fault::Unavailable { why, maybe: false },
-                fault => fault,
-            },
+        let client = self.client().await?;
+        drop(connection);
+        let _statement = waiting("postgres", sql);
+        let work = async {
+            let statement = client.prepare_cached(sql).await;
+            let statement = statement.map_err(|e| Fault::of(&e).unsent())?;
+            let rows = client.query(&statement, values).await;
+            rows.map_err(|e| Fault::of(&e))
+        };
+        let answer = tokio::time::timeout(self.statement, work).await;
+        answer.unwrap_or_else(|_| Err(self.give_up(client, self.statement)))
+    }
+
+    /// A connection of the pool.
+    async fn client(&self) -> Result<Object, Fault> {
+        self.pool.get().await.map_err(|e| match e {
+            PoolError::Backend(e) => Fault::of(&e).unsent(),
             e => Fault::Unavailable {
                 why: e.to_string(),
                 maybe: false,
             },
-        })?;
-        drop(connection);
-        let _statement = waiting("postgres", sql);
-        // Prepared is not run, so a loss here is not one in doubt.
-        let work = async {
-            let statement = client
-                .prepare_cached(sql)
-                .await
-                .map_err(|e| match Fault::of(&e) {
-                    Fault::Unavailable { why, .. } => Fault::Unavailable { why, maybe: false },
-                    fault => fault,
-                })?;
-            client
-                .query(&statement, values)
-                .await
-                .map_err(|e| Fault::of(&e))
-        };
-        let Ok(answer) = tokio::time::timeout(self.statement, work).await else {
-            // The connection is in the middle of an answer: it is not for the next one, and the server need not go on.
-            let cancel = client.cancel_token();
-            drop(Object::take(client));
-            tokio::spawn(tokio::time::timeout(self.statement, async move {
-                cancel.cancel_query(NoTls).await
-            }));
-            return Err(late(self.statement));
-        };
-        answer
+        })
+    }
+
+    /// No answer came in time, and nobody knows what became of the statement. The connection is in the middle of it: it is not for the
+    /// next one, and the server need not go on.
+    fn give_up(&self, client: Object, limit: Duration) -> Fault {
+        let cancel = client.cancel_token();
+        drop(Object::take(client));
+        tokio::spawn(tokio::time::timeout(self.statement, async move {
+            cancel.cancel_query(NoTls).await
+        }));
+        Fault::Unavailable {
+            why: format!("no answer within {limit:?}"),
+            maybe: true,
+        }
     }
 
     /// One statement that may be carried out twice without harm: repeated at once when it lost against another, or lost its
@@ -276,16 +283,10 @@ impl Db {
         sql: &str,
         limit: Duration,
     ) -> Result<Vec<Row>, Fault> {
-        let client = self.pool.get().await.map_err(|e| Fault::Unavailable {
-            why: e.to_string(),
-            maybe: false,
-        })?;
+        let client = self.client().await?;
         match tokio::time::timeout(limit, client.query_typed(sql, &[])).await {
             Ok(answer) => answer.map_err(|e| Fault::of(&e)),
-            Err(_) => {
-                drop(Object::take(client));
-                Err(late(limit))
-            }
+            Err(_) => Err(self.give_up(client, limit)),
         }
     }
 
@@ -295,20 +296,14 @@ impl Db {
     /// # Errors
     /// Any [`Fault`].
     pub async fn ping(&self) -> Result<(), Fault> {
-        let client = self.pool.get().await.map_err(|e| Fault::Unavailable {
-            why: e.to_string(),
-            maybe: false,
-        })?;
+        let client = self.client().await?;
         let asked = async {
             client.batch_execute("BEGIN").await?;
             client.batch_execute("ROLLBACK").await
         };
         match tokio::time::timeout(self.statement, asked).await {
             Ok(answer) => answer.map_err(|e| Fault::of(&e)),
-            Err(_) => {
-                drop(Object::take(client));
-                Err(late(self.statement))
-            }
+            Err(_) => Err(self.give_up(client, self.statement)),
         }
     }
 
@@ -317,17 +312,13 @@ impl Db {
     /// # Errors
     /// Any [`Fault`].
     pub(super) async fn lock(&self, key: i64) -> Result<Option<Lock>, Fault> {
-        let client = self.pool.get().await.map_err(|e| Fault::Unavailable {
-            why: e.to_string(),
-            maybe: false,
-        })?;
-        let client = Object::take(client);
+        let client = self.client().await?;
         let sql = format!("SELECT pg_try_advisory_lock({key})");
-        let Ok(rows) = tokio::time::timeout(self.statement, client.query_typed(&sql, &[])).await
-        else {
-            let why = format!("no answer within {:?}", self.statement);
-            return Err(Fault::Unavailable { why, maybe: false });
+        let answer = tokio::time::timeout(self.statement, client.query_typed(&sql, &[])).await;
+        let Ok(rows) = answer else {
+            return Err(self.give_up(client, self.statement));
         };
+        let client = Object::take(client);
         let rows = rows.map_err(|e| Fault::of(&e))?;
         let held = rows.first().map_or(Ok(false), |row| value(row, 0))?;
         Ok(held.then_some(Lock(client)))
@@ -353,18 +344,11 @@ impl Db {
 
     /// The number behind this word in what the proxy says of a statement's way.
     async fn route(&self, sql: &str, word: &str) -> Result<Option<u32>, Fault> {
-        let client = self.pool.get().await.map_err(|e| Fault::Unavailable {
-            why: e.to_string(),
-            maybe: false,
-        })?;
+        let client = self.client().await?;
         let sql = format!("EXPLAIN (ROUTE) {sql}");
         let said = match tokio::time::timeout(self.statement, client.simple_query(&sql)).await {
             Ok(Ok(said)) => said,
-            Err(_) => {
-                drop(Object::take(client));
-                let why = format!("no answer within {:?}", self.statement);
-                return Err(Fault::Unavailable { why, maybe: false });
-            }
+            Err(_) => return Err(self.give_up(client, self.statement)),
             Ok(Err(e)) => {
                 return match (Fault::of(&e), e.code()) {
                     // One Postgres does not know the word.
@@ -391,14 +375,6 @@ impl Db {
     }
 }
 
-/// No answer came in time. Nobody knows what became of the statement.
-fn late(limit: Duration) -> Fault {
-    Fault::Unavailable {
-        why: format!("no answer within {limit:?}"),
-        maybe: true,
-    }
-}
-
 /// A value of a row by its position.
 ///
 /// # Errors
@@ -408,6 +384,13 @@ pub fn value<'a, T: tokio_postgres::types::FromSql<'a>>(
     at: usize,
 ) -> Result<T, Fault> {
     row.try_get(at).map_err(|e| Fault::Wrong(words(&e)))
+}
+
+/// The first value of each row.
+pub(super) fn column<'a, T: tokio_postgres::types::FromSql<'a>>(
+    rows: &'a [Row],
+) -> Result<Vec<T>, Fault> {
+    rows.iter().map(|row| value(row, 0)).collect()
 }
 
 /// Between half and all of it, so that many that wait don't come back together.

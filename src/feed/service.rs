@@ -1,6 +1,6 @@
 //! The feed service as one process: its parts put together, run until it is to stop.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::alone::Alone;
-use super::api::{self, App, Shared};
+use super::api::{self, App, Connections, Shared};
 use super::db::{Db, DbSettings};
 use super::fanout::{Done, WorkSettings, Workers};
 use super::hook::{self, HookConfig};
@@ -47,6 +47,8 @@ pub struct Settings {
     pub role: Role,
     /// Where it answers. Port 0: any free one.
     pub listen: SocketAddr,
+    /// How many may be connected, and for how long.
+    pub connections: Connections,
     /// Who may call; must not be empty but on loopback.
     pub tokens: Vec<Secret>,
     /// Where Postgres is, as a rule the proxy.
@@ -63,6 +65,27 @@ pub struct Settings {
     pub watch: Watch,
 }
 
+impl Settings {
+    /// All of it in one process, on any free port of loopback, nothing else said.
+    pub fn new(url: String, store: Arc<dyn Store>) -> Settings {
+        Settings {
+            role: Role::All,
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            connections: Connections::default(),
+            tokens: Vec::new(),
+            db: DbSettings {
+                url,
+                ..DbSettings::default()
+            },
+            store,
+            work: WorkSettings::default(),
+            stars: StarSettings::default(),
+            hook: None,
+            watch: Watch::default(),
+        }
+    }
+}
+
 /// What is watched beside `/metrics`.
 #[derive(Clone, Debug, Default)]
 pub struct Watch {
@@ -76,6 +99,7 @@ pub struct Watch {
 #[derive(Debug)]
 pub struct Service {
     listener: TcpListener,
+    connections: Connections,
     app: App,
     role: Role,
     // They end when it is dropped.
@@ -92,6 +116,7 @@ impl Service {
         let Settings {
             role,
             listen,
+            connections,
             tokens,
             mut db,
             store,
@@ -146,7 +171,7 @@ impl Service {
                 if let Some(hook) = hook {
                     hook::start(hook, own.clone(), work, &metrics.registry, &mut tasks)?;
                 }
-                let keeper = Keeper::new(own.clone(), work.keep, &metrics.registry);
+                let keeper = Keeper::new(own.clone(), store.clone(), work.keep, &metrics.registry);
                 tasks.spawn(keeper.map_err(|e| failed(&e))?.run());
                 if !store.is_shared() {
                     let alone = Alone::new(calls.clone(), &metrics.registry);
@@ -189,6 +214,7 @@ impl Service {
         });
         Ok(Service {
             listener,
+            connections,
             app,
             role,
             _workers: workers,
@@ -228,7 +254,7 @@ impl Service {
             Role::Api | Role::All => api::router(self.app.clone()),
         };
         let router = router.merge(others);
-        api::serve(router, self.listener, self.app.stop.clone(), DRAIN).await
+        api::serve(router, &self.app, self.listener, self.connections, DRAIN).await
     }
 }
 

@@ -245,6 +245,8 @@ impl Session {
     /// The implicit transaction is over.
     pub(super) fn end_implicit(&mut self, committed: bool) {
         self.batch.writer = None;
+        // What is there now is read when its connection is given back.
+        self.batch.tables_changed = false;
         self.batch.options = BeginOptions::default();
         if !self.batch.locals.is_empty() {
             self.batch.locals = Settings::default();

@@ -3,10 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use presplit::feed::db::DbSettings;
-use presplit::feed::fanout::WorkSettings;
-use presplit::feed::service::{Role, Settings, Watch};
-use presplit::feed::stars::StarSettings;
+use presplit::feed::service::{Role, Settings};
 use presplit::feed::store::{MemoryLimits, MemoryStore};
 use presplit::shardmap::Secret;
 use tokio_util::sync::CancellationToken;
@@ -21,20 +18,12 @@ async fn whoever_has_no_token_stays_outside() {
         let tokens = tokens.iter().map(|t| Secret::new(*t)).collect();
         let listen = listen.parse().unwrap();
         async move {
-            let url = place().await.proxy.url();
+            let store = Arc::new(MemoryStore::new(MemoryLimits::default()));
             Settings {
                 role: Role::Api,
                 listen,
                 tokens,
-                db: DbSettings {
-                    url,
-                    ..DbSettings::default()
-                },
-                store: Arc::new(MemoryStore::new(MemoryLimits::default())),
-                work: WorkSettings::default(),
-                stars: StarSettings::default(),
-                hook: None,
-                watch: Watch::default(),
+                ..Settings::new(place().await.proxy.url(), store)
             }
         }
     };

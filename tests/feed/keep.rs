@@ -4,13 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use presplit::feed::db::DbSettings;
 use presplit::feed::graph;
 use presplit::feed::keep::{KeepSettings, Keeper};
 use presplit::feed::outbox::Wake;
 use presplit::feed::post::{delete, post};
-use presplit::feed::service::{Role, Service as Process, Settings, Watch};
-use presplit::feed::stars::StarSettings;
+use presplit::feed::service::{Service as Process, Settings};
 use presplit::feed::store::{MemoryLimits, MemoryStore};
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
@@ -58,7 +56,7 @@ async fn mirrors_are_mended_and_what_is_long_gone_is_swept() {
         ..KeepSettings::default()
     };
     let registry = Registry::new();
-    let keeper = Keeper::new(db.clone(), settings, &registry).unwrap();
+    let keeper = Keeper::new(db.clone(), service.store.clone(), settings, &registry).unwrap();
     let keeping = tokio::spawn(keeper.run());
     let count = async |from: &str| {
         service
@@ -92,19 +90,10 @@ async fn mirrors_are_mended_and_what_is_long_gone_is_swept() {
 async fn two_processes_with_feeds_in_their_memory_are_told_of() {
     let service = Service::new().await;
     let start = async || {
+        let store = Arc::new(MemoryStore::new(MemoryLimits::default()));
         let settings = Settings {
-            role: Role::All,
-            listen: "127.0.0.1:0".parse().unwrap(),
-            tokens: Vec::new(),
-            db: DbSettings {
-                url: service.url(),
-                ..DbSettings::default()
-            },
-            store: Arc::new(MemoryStore::new(MemoryLimits::default())),
             work: Service::work(),
-            stars: StarSettings::default(),
-            hook: None,
-            watch: Watch::default(),
+            ..Settings::new(service.url(), store)
         };
         let stop = CancellationToken::new();
         let process = Process::start(settings, stop.clone()).await.unwrap();

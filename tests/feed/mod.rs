@@ -2,6 +2,7 @@
 
 mod ahead;
 mod api;
+mod bounds;
 mod cluster;
 mod command;
 mod graph;
@@ -17,6 +18,7 @@ mod replicas;
 mod service;
 mod sick;
 mod store;
+mod undone;
 mod verify;
 mod watch;
 mod woken;

@@ -15,6 +15,7 @@ use presplit::feed::store::{
 use presplit::feed::{MediaId, SCHEMA, UserId};
 use presplit::ops::provision::{self, Options};
 
+use super::place::map_text;
 use crate::support::{Hosts, Proxy, wait_until};
 
 pub const SHARDS: u32 = 8;
@@ -29,11 +30,7 @@ pub struct Service {
 impl Service {
     pub async fn new() -> Service {
         let hosts = Hosts::bare(2, SHARDS);
-        let text = hosts.map_text(1, "");
-        let (head, rest) = text.split_once("[tables]\n").unwrap();
-        let (_, tail) = rest.split_once("\n[users.app]").unwrap();
-        let tables = "media = { ids = [\"id\"] }\nstars = { kind = \"reference\" }\n";
-        hosts.write_map(&format!("{head}[tables]\n{tables}\n[users.app]{tail}"));
+        hosts.write_map(&map_text(&hosts));
         let report = provision::run(&hosts.map(), SCHEMA, Options::default())
             .await
             .unwrap_or_else(|e| panic!("{e:#?}"));

@@ -5,16 +5,14 @@ use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::Duration;
 
-use presplit::feed::api::{self, App, Shared};
+use presplit::feed::api::{self, App, Connections, Shared};
 use presplit::feed::config;
-use presplit::feed::db::DbSettings;
 use presplit::feed::metrics::Metrics;
 use presplit::feed::outbox::Wake;
 use presplit::feed::post::post;
 use presplit::feed::read::Reader;
-use presplit::feed::service::{Role, Service as Process, Settings, Watch};
+use presplit::feed::service::{Service as Process, Settings, Watch};
 use presplit::feed::shed::Shed;
-use presplit::feed::stars::StarSettings;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -61,21 +59,12 @@ async fn metrics_statsd_and_slow_requests_say_what_goes_on() {
     );
     let config = config::parse("f", &text, &|_| None).unwrap();
     let settings = Settings {
-        role: Role::All,
-        listen: "127.0.0.1:0".parse().unwrap(),
-        tokens: Vec::new(),
-        db: DbSettings {
-            url: service.url(),
-            ..DbSettings::default()
-        },
-        store: service.store.clone(),
         work: Service::work(),
-        stars: StarSettings::default(),
-        hook: None,
         watch: Watch {
             statsd: config.statsd,
             slow: config.slow,
         },
+        ..Settings::new(service.url(), service.store.clone())
     };
     let stop = CancellationToken::new();
     let process = Process::start(settings, stop.clone()).await.unwrap();
@@ -197,12 +186,11 @@ async fn under_load_pages_get_shorter_and_say_so() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
     let second = Duration::from_secs(1);
-    let serving = tokio::spawn(api::serve(
-        api::router(app.clone()),
-        listener,
-        stop.clone(),
-        second,
-    ));
+    let serving = tokio::spawn({
+        let app = app.clone();
+        let router = api::router(app.clone());
+        async move { api::serve(router, &app, listener, Connections::default(), second).await }
+    });
     for _ in 0..20 {
         let posted = post(
             &service.db,

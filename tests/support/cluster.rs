@@ -255,13 +255,29 @@ fn next_dir() -> PathBuf {
 fn template() -> &'static Path {
     static RUN: OnceLock<(PathBuf, Child)> = OnceLock::new();
     let (template, _) = RUN.get_or_init(|| {
-        let run_dir = std::env::temp_dir().join(format!("presplit-test-{}", std::process::id()));
+        let run_dir = base().join(format!("presplit-test-{}", std::process::id()));
         let sweeper = sweep_when_we_end(&run_dir);
         let template = run_dir.join("template");
         make(&template);
         (template, sweeper)
     });
     template
+}
+
+/// In memory where there is room for it: hundreds of clusters are copied in a run, and files of a disk are most of what that costs.
+fn base() -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    let df = Command::new("df").args(["-Pk"]).arg(memory).output();
+    let said = df.map(|df| String::from_utf8_lossy(&df.stdout).into_owned());
+    // Of the second line: file system, blocks, used, available.
+    let free = said.ok().and_then(|said| {
+        let line = said.lines().nth(1)?;
+        line.split_whitespace().nth(3)?.parse::<u64>().ok()
+    });
+    match free {
+        Some(kib) if kib >= 6 << 20 => memory.to_owned(),
+        _ => std::env::temp_dir(),
+    }
 }
 
 fn make(dir: &Path) {

@@ -37,6 +37,12 @@ use crate::feed::{MediaId, UserId};
 /// Feeds in one call of the script: for some 300 us the node does nothing else.
 const FEEDS_PER_CALL: usize = 100;
 
+/// Objects in one call: each may be as large as the largest body of a post.
+const OBJECTS_PER_CALL: usize = 32;
+
+/// Calls for objects that one page has on their way at a time.
+const OBJECT_CALLS_AHEAD: usize = 4;
+
 /// Calls of one push that are on their way to a node at a time.
 const CALLS_AHEAD: usize = 16;
 
@@ -209,7 +215,7 @@ impl RedisStore {
         let Some(epoch) = epoch.filter(|epoch| epoch.since <= read_at) else {
             return Ok(());
         };
-        for places in places.chunks(FEEDS_PER_CALL) {
+        for places in places.chunks(OBJECTS_PER_CALL) {
             if read_at.elapsed() >= PUT_WITHIN {
                 break;
             }
@@ -359,13 +365,16 @@ impl Store for RedisStore {
 
     async fn objects(&self, ids: &[MediaId]) -> Result<Vec<Cached>, StoreFault> {
         let by_place = self.places.by_place(ids.iter().copied()).await?;
-        let gets = by_place
-            .iter()
-            .map(|(place, places)| self.objects_of(place, ids, places));
+        let gets = by_place.iter().map(|(place, places)| async move {
+            let some = places.chunks(OBJECTS_PER_CALL);
+            let calls = some.map(|places| self.objects_of(place, ids, places));
+            let calls = stream::iter(calls.collect::<Vec<_>>()).buffered(OBJECT_CALLS_AHEAD);
+            calls.try_collect::<Vec<_>>().await
+        });
         let answers = join_all(gets.collect::<Vec<_>>()).await;
         let mut found = vec![Cached::Absent; ids.len()];
         for ((_, places), answer) in by_place.iter().zip(answers) {
-            for (place, cached) in places.iter().zip(answer?) {
+            for (place, cached) in places.iter().zip(answer?.into_iter().flatten()) {
                 found[*place] = cached;
             }
         }

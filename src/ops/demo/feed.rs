@@ -9,10 +9,8 @@ use tokio_util::sync::CancellationToken;
 use super::page;
 use super::{Demo, Options};
 use crate::feed::api::App;
-use crate::feed::db::{DbSettings, Fault};
-use crate::feed::fanout::WorkSettings;
-use crate::feed::service::{Role, Service, Settings, Watch};
-use crate::feed::stars::StarSettings;
+use crate::feed::db::Fault;
+use crate::feed::service::{Service, Settings};
 use crate::feed::store::{MemoryLimits, MemoryStore};
 use crate::feed::{UserId, graph, post};
 use crate::shardmap::MapHandle;
@@ -80,19 +78,10 @@ impl Feed {
 }
 
 fn settings(options: &Options) -> Settings {
+    let store = Arc::new(MemoryStore::new(MemoryLimits::default()));
     Settings {
-        role: Role::All,
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, options.feed_port())),
-        tokens: Vec::new(),
-        db: DbSettings {
-            url: options.proxy_url(),
-            ..DbSettings::default()
-        },
-        store: Arc::new(MemoryStore::new(MemoryLimits::default())),
-        work: WorkSettings::default(),
-        stars: StarSettings::default(),
-        hook: None,
-        watch: Watch::default(),
+        ..Settings::new(options.proxy_url(), store)
     }
 }
 

@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 
 use super::clients::Book;
-use super::world::{HOSTS, WORKERS, Way, World};
+use super::world::{Beside, HOSTS, WORKERS, Way, World};
 
 #[derive(Clone, Copy, Debug)]
 enum Kind {
@@ -26,6 +26,9 @@ enum Kind {
     ApiFrozen,
     /// For longer than its leases: another goes on with its rows, and then it wakes up.
     WorkerFrozen,
+    ReplicaKilled,
+    ReplicaFrozen,
+    HookStopped,
 }
 use Kind::*;
 
@@ -49,6 +52,9 @@ const DECK: [Kind; 17] = [
     ApiFrozen,
     WorkerFrozen,
 ];
+
+/// Where there are a replica and a webhook, too.
+const DECK_BESIDE: [Kind; 4] = [ReplicaKilled, ReplicaFrozen, HookStopped, HookStopped];
 
 /// Where one process is all of it.
 const DECK_TOGETHER: [Kind; 7] = [
@@ -83,6 +89,9 @@ pub fn make(world: &mut World, book: &Book, time: Duration, rng: &mut StdRng) {
                 Way::Apart => DECK.to_vec(),
                 Way::Together => DECK_TOGETHER.to_vec(),
             };
+            if world.beside.is_some() {
+                deck.extend([DECK_BESIDE; 2].concat());
+            }
             deck.shuffle(rng);
         }
         let kind = deck.pop().unwrap();
@@ -108,67 +117,34 @@ fn pause(rng: &mut StdRng, ms: std::ops::Range<u64>) {
     std::thread::sleep(Duration::from_millis(rng.random_range(ms)));
 }
 
+/// What is killed and frozen, and comes again.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    Api(usize),
+    Worker(usize),
+    Redis,
+    Host(usize),
+    Proxy,
+}
+use Part::*;
+
 fn befall(kind: Kind, world: &mut World, rng: &mut StdRng) {
     let (api, worker, host) = (
         rng.random_range(0..world.apis()),
         rng.random_range(0..WORKERS),
         rng.random_range(0..HOSTS),
     );
+    let mut killed = |parts: &[Part]| kill(parts, world, rng);
     match kind {
-        ApiKilled => {
-            world.kill_api(api);
-            pause(rng, 0..800);
-            world.start_api(api);
-        }
-        WorkerKilled => {
-            world.kill_worker(worker);
-            pause(rng, 0..800);
-            world.start_worker(worker);
-        }
-        WorkersKilled => {
-            (0..WORKERS).for_each(|n| world.kill_worker(n));
-            pause(rng, 0..800);
-            (0..WORKERS).for_each(|n| world.start_worker(n));
-        }
-        RedisKilled => {
-            world.redis.kill();
-            pause(rng, 0..800);
-            world.redis.start();
-        }
-        HostKilled => {
-            world.hosts.clusters[host].kill();
-            pause(rng, 0..800);
-            world.hosts.clusters[host].start();
-        }
-        ProxyKilled => {
-            world.kill_proxy();
-            pause(rng, 0..800);
-            world.start_proxy();
-        }
-        HostAndWorkerKilled => {
-            world.hosts.clusters[host].kill();
-            world.kill_worker(worker);
-            pause(rng, 0..800);
-            world.start_worker(worker);
-            pause(rng, 0..600);
-            world.hosts.clusters[host].start();
-        }
-        HostAndApiKilled => {
-            world.hosts.clusters[host].kill();
-            world.kill_api(api);
-            pause(rng, 0..800);
-            world.start_api(api);
-            pause(rng, 0..600);
-            world.hosts.clusters[host].start();
-        }
-        RedisAndApiKilled => {
-            world.kill_api(api);
-            world.redis.kill();
-            pause(rng, 0..800);
-            world.start_api(api);
-            pause(rng, 0..600);
-            world.redis.start();
-        }
+        ApiKilled => killed(&[Api(api)]),
+        WorkerKilled => killed(&[Worker(worker)]),
+        WorkersKilled => killed(&std::array::from_fn::<_, WORKERS, _>(Worker)),
+        RedisKilled => killed(&[Redis]),
+        HostKilled => killed(&[Host(host)]),
+        ProxyKilled => killed(&[Proxy]),
+        HostAndWorkerKilled => killed(&[Host(host), Worker(worker)]),
+        HostAndApiKilled => killed(&[Host(host), Api(api)]),
+        RedisAndApiKilled => killed(&[Redis, Api(api)]),
         RedisEmptied => world.redis.ask(&["FLUSHALL"]),
         RedisFrozen => {
             world.redis.freeze();
@@ -185,7 +161,55 @@ fn befall(kind: Kind, world: &mut World, rng: &mut StdRng) {
             pause(rng, 300..3000);
             world.signal_api(api, "CONT");
         }
+        ReplicaKilled | ReplicaFrozen | HookStopped => {
+            if let Some(beside) = &mut world.beside {
+                befall_beside(kind, beside, rng);
+            }
+        }
         // In the loop above.
         WorkerFrozen => {}
+    }
+}
+
+/// All of them, and starts the last one first.
+fn kill(parts: &[Part], world: &mut World, rng: &mut StdRng) {
+    for part in parts {
+        match *part {
+            Api(n) => world.kill_api(n),
+            Worker(n) => world.kill_worker(n),
+            Redis => world.redis.kill(),
+            Host(n) => world.hosts.clusters[n].kill(),
+            Proxy => world.kill_proxy(),
+        }
+    }
+    for part in parts.iter().rev() {
+        pause(rng, 0..800);
+        match *part {
+            Api(n) => world.start_api(n),
+            Worker(n) => world.start_worker(n),
+            Redis => world.redis.start(),
+            Host(n) => world.hosts.clusters[n].start(),
+            Proxy => world.start_proxy(),
+        }
+    }
+}
+
+fn befall_beside(kind: Kind, beside: &mut Beside, rng: &mut StdRng) {
+    match kind {
+        ReplicaKilled => {
+            beside.replica.kill();
+            pause(rng, 0..800);
+            beside.replica.start();
+        }
+        ReplicaFrozen => {
+            beside.replica.freeze();
+            pause(rng, 300..3000);
+            beside.replica.thaw();
+        }
+        _ => {
+            beside.hook.stop();
+            pause(rng, 300..3000);
+            beside.hook.restart();
+        }
     }
 }

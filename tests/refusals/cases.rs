@@ -1,18 +1,12 @@
-//! Every refusal over the wire: its code, what its message names, what its hint says would help; that the session goes on,
-//! and that inside a block the block is failed until ROLLBACK.
+//! The statements that are refused, one entry each.
 
-use std::collections::BTreeSet;
-
-use tokio::sync::OnceCell;
-
-use crate::support::raw::{self, b, bf, d, done, dp, e, p, pbe, pt, q, s};
-use crate::support::{Hosts, Proxy, Raw};
+use super::error;
 
 /// A statement that is refused.
-struct Case {
+pub struct Case {
     /// The function of `route/words.rs` that it comes from; empty: one of the session's own.
-    from: &'static str,
-    sql: &'static str,
+    pub from: &'static str,
+    pub sql: &'static str,
     code: &'static str,
     message: &'static str,
     hint: &'static str,
@@ -36,7 +30,7 @@ const fn case(
 
 const GIVE: &str = "put /* presplit: key=VALUE */ or /* presplit: shard=N */ into the statement";
 
-const CASES: &[Case] = &[
+pub const CASES: &[Case] = &[
     case(
         "unreadable",
         "SELECT name AS U&\"!0061\" UESCAPE '!' FROM users WHERE id = 3",
@@ -736,18 +730,18 @@ const CASES: &[Case] = &[
 ];
 
 /// Refusals that no statement can bring about while the map is valid.
-const NEVER: &[(&str, &str)] = &[
+pub const NEVER: &[(&str, &str)] = &[
     (
         "copy",
         "a COPY of all shards is never refused for want of a key",
     ),
     (
         "copied_null",
-        "it is about a row of the data: see tests/copy.rs",
+        "it is about a row of the data: see tests/copy/refused.rs",
     ),
     (
         "row_of_another_shard",
-        "it is about a row of the data: see tests/copy.rs",
+        "it is about a row of the data: see tests/copy/refused.rs",
     ),
     (
         "unknown_host",
@@ -761,68 +755,8 @@ const NEVER: &[(&str, &str)] = &[
     ("hidden", "it needs a temporary table: see tests/pins.rs"),
 ];
 
-async fn hosts() -> &'static Hosts {
-    static HOSTS: OnceCell<Hosts> = OnceCell::const_new();
-    HOSTS
-        .get_or_init(|| async {
-            let hosts = Hosts::provisioned(2, 8).await;
-            for i in 0..2 {
-                let client = hosts.client(i).await;
-                let sql = "CREATE TABLE stray (id int); CREATE SEQUENCE pubseq;
-                    CREATE FUNCTION pubfn() RETURNS int LANGUAGE sql AS 'SELECT 1'";
-                client.batch_execute(sql).await.unwrap();
-                for shard in (0..8).filter(|s| hosts.owner(*s) == i) {
-                    client
-                        .batch_execute(&format!("CREATE TABLE shard_{shard:04}.notes (a text)"))
-                        .await
-                        .unwrap();
-                }
-                if i == 0 {
-                    client
-                        .batch_execute("CREATE TABLE ledger (id int)")
-                        .await
-                        .unwrap();
-                }
-            }
-            hosts.write_map(&map(&hosts, ""));
-            hosts
-        })
-        .await
-}
-
-fn map(hosts: &Hosts, proxy: &str) -> String {
-    hosts
-        .map_text(1, proxy)
-        .replace("\ninvoices =", "\nledger = { host = \"a\" }\ninvoices =")
-}
-
-/// A proxy with other settings.
-async fn proxy_with(settings: &str) -> (tempfile::TempDir, Proxy) {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("shardmap.toml");
-    std::fs::write(&file, map(hosts().await, settings)).unwrap();
-    let proxy = Proxy::serve(&file, &[]);
-    (dir, proxy)
-}
-
-/// Code, message and hint of the error among these replies.
-fn error(lines: &[String]) -> (String, String, String) {
-    let line = lines
-        .iter()
-        .find(|l| l.starts_with("E "))
-        .unwrap_or_else(|| panic!("no error: {lines:?}"));
-    let field = |tag: char| {
-        line[2..]
-            .split(" | ")
-            .find_map(|f| f.strip_prefix(tag))
-            .unwrap_or_default()
-            .to_owned()
-    };
-    (field('C'), field('M'), field('H'))
-}
-
 impl Case {
-    fn check(&self, lines: &[String], how: &str) {
+    pub fn check(&self, lines: &[String], how: &str) {
         let (code, message, hint) = error(lines);
         let right = code == self.code && message.contains(self.message) && hint.contains(self.hint);
         assert!(
@@ -836,411 +770,4 @@ impl Case {
             "{how}: {lines:?}"
         );
     }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_refusal_names_its_code_and_its_hint() {
-    let proxy = Proxy::start(hosts().await);
-    let mut raw = Raw::connect(proxy.addr());
-    for case in CASES {
-        let simple = raw.query(case.sql);
-        case.check(&simple, "simple");
-        assert_eq!(simple.last().unwrap(), "Z I", "{}", case.sql);
-        let frames = [p("", case.sql), b("", "", &[]), dp(""), e("", 0), s()].concat();
-        let extended = raw.ask(&frames, 1);
-        case.check(&extended, "extended");
-        assert_eq!(extended.last().unwrap(), "Z I", "{}", case.sql);
-        assert_eq!(
-            raw.query("SELECT 1")[1],
-            "D 1",
-            "the session goes on after {}",
-            case.sql
-        );
-        raw.assert_silent();
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn in_a_block_a_refusal_fails_the_block() {
-    let proxy = Proxy::start(hosts().await);
-    let mut raw = Raw::connect(proxy.addr());
-    raw.query("INSERT INTO users (id, name) VALUES (7, 'kept')");
-    for (n, case) in CASES.iter().enumerate() {
-        // SET outside the block and what is not known of a statement before it is bound behave alike.
-        assert_eq!(raw.query("BEGIN"), ["C BEGIN", "Z T"]);
-        let written = raw.query("UPDATE users SET name = 'lost' WHERE id = 7");
-        assert_eq!(written, ["C UPDATE 1", "Z T"]);
-        let refused = match n % 2 {
-            0 => raw.query(case.sql),
-            _ => raw.ask(&[pbe(case.sql, &[]), pbe("SELECT 2", &[]), s()].concat(), 1),
-        };
-        case.check(&refused, "in a block");
-        assert_eq!(refused.last().unwrap(), "Z E", "{}: {refused:?}", case.sql);
-        let (code, ..) = error(&raw.query("SELECT 1"));
-        assert_eq!(code, "25P02", "{}", case.sql);
-        let (code, ..) = error(&raw.ask(&[pbe("SELECT 1", &[]), s()].concat(), 1));
-        assert_eq!(code, "25P02", "{}", case.sql);
-        // Refused again, it is first of all a statement in a failed block.
-        let again = raw.query(case.sql);
-        assert_eq!(again.last().unwrap(), "Z E", "{}: {again:?}", case.sql);
-        assert_eq!(raw.query("COMMIT"), ["C ROLLBACK", "Z I"], "{}", case.sql);
-        assert_eq!(
-            raw.query("SELECT name FROM users WHERE id = 7")[1],
-            "D kept",
-            "{}",
-            case.sql
-        );
-        raw.assert_silent();
-    }
-    // From a savepoint the block goes on: the servers have not seen what was refused.
-    for sql in [
-        "BEGIN",
-        "UPDATE users SET name = 'more' WHERE id = 7",
-        "SAVEPOINT a",
-    ] {
-        raw.query(sql);
-    }
-    assert_eq!(error(&raw.query("SELECT random() FROM photos")).0, "SR004");
-    assert_eq!(raw.query("ROLLBACK TO a"), ["C ROLLBACK", "Z T"]);
-    assert_eq!(
-        raw.query("SELECT name FROM users WHERE id = 7")[1],
-        "D more"
-    );
-    assert_eq!(raw.query("COMMIT"), ["C COMMIT", "Z I"]);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refusal_in_a_pipeline_undoes_what_the_pipeline_has_done() {
-    let proxy = Proxy::start(hosts().await);
-    let mut raw = Raw::connect(proxy.addr());
-    let write = "INSERT INTO likes (user_id, photo_id) VALUES (11, 1)";
-    let count = "SELECT count(*) FROM likes WHERE user_id = 11";
-    for sql in [
-        "SELECT random() FROM photos",
-        "SELECT * FROM nosuch",
-        "INSERT INTO photos (user_id) VALUES (NULL)",
-        "SET presplit.shard = 8",
-        "UPDATE photos SET user_id = 1",
-    ] {
-        // Written on host a, read on b, refused, and more behind it.
-        let frames = [
-            pbe(write, &[]),
-            pbe("SELECT count(*) FROM likes WHERE user_id = 5", &[]),
-            pbe(sql, &[]),
-            pbe(write, &[]),
-            s(),
-        ];
-        let answer = raw.ask(&frames.concat(), 1);
-        assert_eq!(
-            answer[..7],
-            ["1", "2", "C INSERT 0 1", "1", "2", "D 0", "C SELECT 1"],
-            "{sql}: {answer:?}"
-        );
-        assert!(
-            answer.iter().filter(|l| l.starts_with("E ")).count() == 1,
-            "{answer:?}"
-        );
-        assert!(
-            answer[answer.len() - 2].starts_with("E ") && answer[answer.len() - 1] == "Z I",
-            "{answer:?}"
-        );
-        assert_eq!(raw.query(count)[1], "D 0", "{sql}");
-        raw.assert_silent();
-    }
-    let other = "INSERT INTO likes (user_id, photo_id) VALUES (5, 1)";
-    // The writer of a failed statement does not stick.
-    assert_eq!(raw.query(other), ["C INSERT 0 1", "Z I"]);
-    assert_eq!(raw.query(write), ["C INSERT 0 1", "Z I"]);
-    raw.query("DELETE FROM likes WHERE user_id = 5");
-    raw.query("DELETE FROM likes WHERE user_id = 11");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_named_statement_outlives_a_refused_bind() {
-    let proxy = Proxy::start(hosts().await);
-    let mut raw = Raw::connect(proxy.addr());
-    let sql = "SELECT id FROM photos WHERE user_id = $1 AND caption <> 'x'";
-    let unusable = b("", "s", &["x"]);
-    let answer = raw.ask(&[p("s", sql), unusable, e("", 0), s()].concat(), 1);
-    assert_eq!(answer[0], "1", "Parse was right: {answer:?}");
-    assert_eq!(error(&answer).0, "SR007");
-    // Like Postgres, we have it now.
-    let answer = raw.ask(&[b("", "s", &["3"]), e("", 0), s()].concat(), 1);
-    assert_eq!(answer, ["2", "C SELECT 0", "Z I"]);
-    assert_eq!(error(&raw.ask(&[p("s", sql), s()].concat(), 1)).0, "42P05");
-    // One that Postgres would not have parsed is not there, whatever comes behind it.
-    let wrong = "SELECT nosuch FROM photos WHERE user_id = $1";
-    let answer = raw.ask(
-        &[p("w", wrong), b("", "w", &["3"]), e("", 0), s()].concat(),
-        1,
-    );
-    assert_eq!(error(&answer).0, "42703");
-    assert_eq!(raw.ask(&[p("w", sql), s()].concat(), 1), ["1", "Z I"]);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn parameters_that_can_not_be_a_key() {
-    let proxy = Proxy::start(hosts().await);
-    let mut raw = Raw::connect(proxy.addr());
-    let sql = "SELECT id FROM photos WHERE user_id = $1";
-    let bind = |types: &[u32], format: u16, params: &[Option<&[u8]>]| {
-        [
-            pt("", sql, types),
-            bf("", "", format, params),
-            e("", 0),
-            s(),
-        ]
-        .concat()
-    };
-    let cases = [
-        (
-            bind(&[], 0, &[Some(b"x")]),
-            "SR007",
-            "can't be used",
-            "the column's own type",
-        ),
-        (
-            bind(&[], 0, &[Some(b"")]),
-            "SR007",
-            "can't be used",
-            "the column's own type",
-        ),
-        (
-            bind(&[20], 1, &[Some(b"abc")]),
-            "SR007",
-            "can't be used",
-            "the column's own type",
-        ),
-        (
-            bind(&[20], 0, &[Some(b"99999999999999999999")]),
-            "SR007",
-            "can't be used",
-            "the column's own type",
-        ),
-        (
-            bind(&[1700], 0, &[Some(b"1.5")]),
-            "SR007",
-            "can't be used",
-            "without a fraction",
-        ),
-    ];
-    for (frames, code, message, hint) in cases {
-        let answer = raw.ask(&frames, 1);
-        let (c, m, h) = error(&answer);
-        assert!(
-            c == code && m.contains(message) && h.contains(hint),
-            "{answer:?}"
-        );
-        raw.assert_silent();
-    }
-    // Of which type the server will make it is not sure: in binary it can't be read.
-    let unsure = "SELECT id FROM photos WHERE user_id = $1 AND $1 = 1.5";
-    let frames = [
-        p("", unsure),
-        bf("", "", 1, &[Some(&3i64.to_be_bytes())]),
-        e("", 0),
-        s(),
-    ]
-    .concat();
-    let (code, message, hint) = error(&raw.ask(&frames, 1));
-    assert!(
-        code == "SR007"
-            && message.contains("type of $1 is not sure")
-            && hint.contains("$1::bigint"),
-        "{code} {message} {hint}"
-    );
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_protocol_allows_and_we_do_not() {
-    let proxy = Proxy::start(hosts().await);
-    let mut raw = Raw::connect(proxy.addr());
-    let mut check = |frames: &[Vec<u8>], code: &str, message: &str, hint: &str| {
-        let answer = raw.ask(&frames.concat(), 1);
-        let (c, m, h) = error(&answer);
-        assert!(
-            c == code && m.contains(message) && h.contains(hint) && !h.is_empty(),
-            "{answer:?}"
-        );
-        assert_eq!(raw.query("SELECT 1")[1], "D 1");
-    };
-    check(
-        &[raw::frame(b'F', &[0, 0, 64, 1, 0, 0, 0, 0, 0, 0])],
-        "0A000",
-        "on another host this number is another function",
-        "SELECT",
-    );
-    check(
-        &[raw::frame(b'F', &[0, 0, 6, 38, 0, 0, 0, 0, 0, 0])],
-        "0A000",
-        "fast-path call of nextval",
-        "SELECT",
-    );
-    let mut raw = Raw::connect(proxy.addr());
-    // Two snapshots.
-    raw.query("BEGIN ISOLATION LEVEL REPEATABLE READ");
-    raw.query("SELECT id FROM photos WHERE user_id = 1");
-    let (code, message, hint) = error(&raw.query("SELECT id FROM photos WHERE user_id = 5"));
-    assert!(
-        code == "SR002" && message.contains("two snapshots") && hint.contains("READ COMMITTED")
-    );
-    raw.query("ROLLBACK");
-    raw.query("BEGIN ISOLATION LEVEL REPEATABLE READ");
-    assert_eq!(
-        error(&raw.query("SELECT id FROM photos")).0,
-        "SR002",
-        "a read of all shards needs both hosts"
-    );
-    raw.query("ROLLBACK");
-    raw.query("BEGIN");
-    raw.query("SELECT id FROM photos WHERE user_id = 1");
-    raw.query("SELECT id FROM photos WHERE user_id = 5");
-    let (code, message, hint) = error(&raw.query("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE"));
-    assert!(
-        code == "0A000" && message.contains("several hosts already") && hint.contains("in BEGIN")
-    );
-    raw.query("ROLLBACK");
-    // A message that has no place ends the session, as with Postgres.
-    raw.send(&[raw::frame(b'?', b"")].concat());
-    let end = raw.until(|_| false);
-    assert!(
-        end[0].contains("VFATAL | C08P01 | Minvalid frontend message type 63") && end[1] == "EOF",
-        "{end:?}"
-    );
-    // So does CopyData's place being taken by something else.
-    let mut raw = Raw::connect(proxy.addr());
-    raw.send(
-        &[
-            q("COPY likes FROM STDIN /* presplit: key=1 */"),
-            d("1\t1\n"),
-            q("SELECT 1"),
-            done(),
-        ]
-        .concat(),
-    );
-    let end = raw.until(|_| false);
-    assert!(
-        end.iter()
-            .any(|l| l.contains("C08P01") && l.contains("during COPY from stdin"))
-            && end.last().unwrap() == "EOF",
-        "{end:?}"
-    );
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_limit_is_named() {
-    let limits = "[proxy.limits]\nframe_held_bytes = 100000\nstatement_text_bytes = 50000\nstatements_per_session = 3\nportals_per_session = 2\nscatter_shards = 4\ngather_bytes = 65536\n";
-    let (_dir, proxy) = proxy_with(limits).await;
-    let mut raw = Raw::connect(proxy.addr());
-    let limit = |lines: &[String], setting: &str| {
-        let (code, message, hint) = error(lines);
-        assert!(
-            code == "54000" && message.contains("more than the limit") && hint.contains(setting),
-            "{lines:?}"
-        );
-    };
-    let long = |n: usize| format!("SELECT '{}'", "x".repeat(n));
-    limit(&raw.query(&long(60_000)), "statement_text_bytes");
-    limit(
-        &raw.ask(&[p("", &long(60_000)), s()].concat(), 1),
-        "statement_text_bytes",
-    );
-    // Longer than what is held: it is swallowed as it comes, the session goes on behind it.
-    limit(&raw.query(&long(3_000_000)), "frame_held_bytes");
-    assert_eq!(raw.query("SELECT 1")[1], "D 1");
-    let answer = raw.ask(
-        &[
-            pbe("SELECT 2", &[]),
-            p("", "SELECT $1::text"),
-            b("", "", &[&"y".repeat(2_000_000)]),
-            e("", 0),
-            s(),
-        ]
-        .concat(),
-        1,
-    );
-    assert_eq!(answer[..4], ["1", "2", "D 2", "C SELECT 1"]);
-    limit(&answer, "frame_held_bytes");
-    assert_eq!(answer.last().unwrap(), "Z I");
-    raw.query("BEGIN");
-    limit(&raw.query(&long(3_000_000)), "frame_held_bytes");
-    assert_eq!(raw.query("COMMIT"), ["C ROLLBACK", "Z I"]);
-    // Rows and CopyData of any length go through.
-    let rows = raw.query("SELECT length(repeat('x', 5000000)), repeat('x', 5000000)");
-    assert_eq!(rows[1].len(), "D 5000000|".len() + 5_000_000);
-    let data = format!("13\t{}\n", "1".repeat(3_000_000));
-    let answer = raw.ask(
-        &[
-            q("COPY likes (user_id, photo_id) FROM STDIN /* presplit: key=13 */"),
-            d(&data),
-            done(),
-        ]
-        .concat(),
-        1,
-    );
-    assert_eq!(
-        error(&answer).0,
-        "22003",
-        "Postgres' own: out of range for type bigint: {:.200?}",
-        answer
-    );
-    // Rows of a portal over several shards that is read in parts; all at once they go through.
-    raw.query("INSERT INTO likes (user_id, photo_id) VALUES (1, 901), (2, 901)");
-    for order in ["", " ORDER BY user_id"] {
-        let read = format!(
-            "SELECT repeat('x', 40000) FROM likes WHERE user_id IN (1, 2) AND photo_id = 901{order}"
-        );
-        let ask = |rows| [p("", &read), b("", "", &[]), e("", rows), s()].concat();
-        limit(&raw.ask(&ask(1), 1), "gather_bytes");
-        assert!(raw.ask(&ask(0), 1).contains(&"C SELECT 2".to_owned()));
-    }
-    raw.query("DELETE FROM likes WHERE user_id IN (1, 2) AND photo_id = 901");
-    // Named statements and portals.
-    for name in ["a", "b", "c"] {
-        assert_eq!(
-            raw.ask(&[p(name, "SELECT 1"), s()].concat(), 1),
-            ["1", "Z I"]
-        );
-    }
-    limit(
-        &raw.ask(&[p("d", "SELECT 1"), s()].concat(), 1),
-        "statements_per_session",
-    );
-    assert_eq!(
-        raw.ask(&[raw::cs("a"), p("d", "SELECT 1"), s()].concat(), 1),
-        ["3", "1", "Z I"]
-    );
-    raw.query("BEGIN");
-    let binds = [b("x", "b", &[]), b("y", "b", &[]), b("z", "b", &[]), s()].concat();
-    limit(&raw.ask(&binds, 1), "portals_per_session");
-    raw.query("ROLLBACK");
-    limit(&raw.query("SELECT id FROM photos"), "scatter_shards");
-    limit(
-        &raw.ask(&[pbe("SELECT id FROM photos", &[]), s()].concat(), 1),
-        "scatter_shards",
-    );
-    assert_eq!(
-        raw.query("SELECT id FROM photos WHERE user_id IN (1, 5)")
-            .last()
-            .unwrap(),
-        "Z I"
-    );
-    raw.assert_silent();
-}
-
-#[test]
-fn every_refusal_has_a_case() {
-    let words = include_str!("../src/route/words.rs");
-    let all: BTreeSet<&str> = words
-        .lines()
-        .filter_map(|l| l.strip_prefix("pub(super) fn ")?.split('(').next())
-        .collect();
-    let mut tested: BTreeSet<&str> = CASES
-        .iter()
-        .map(|c| c.from)
-        .filter(|f| !f.is_empty())
-        .collect();
-    tested.extend(NEVER.iter().map(|(name, _)| name));
-    assert!(all.len() > 30, "{all:?}");
-    assert_eq!(all, tested);
 }

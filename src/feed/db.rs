@@ -2,11 +2,13 @@
 //! connection, a time limit on each, and faults that say what to do.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::{
     ClientWrapper, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{NoTls, Row};
@@ -14,6 +16,11 @@ use tokio_postgres::{NoTls, Row};
 use super::UserId;
 use super::slow::waiting;
 
+/// A statement that takes longer gives its place among [`DbSettings::connections`] to another: behind a host that hangs those of the others
+/// don't wait.
+const PROMPT: Duration = Duration::from_secs(1);
+/// Connections of such statements at most, beside the others.
+const LATE: usize = 200;
 /// How often a statement that may be repeated is tried.
 const TRIES: u32 = 4;
 
@@ -22,7 +29,7 @@ const TRIES: u32 = 4;
 pub struct DbSettings {
     /// `postgres://user@host:port/db`
     pub url: String,
-    /// Connections at most.
+    /// Connections at most, but for those of statements that take longer than a second.
     pub connections: usize,
     /// How long a call waits for a free connection, and for a new one to be made.
     pub wait: Duration,
@@ -127,6 +134,8 @@ fn words(error: &tokio_postgres::Error) -> String {
 #[derive(Clone)]
 pub struct Db {
     pool: Pool,
+    places: Arc<Semaphore>,
+    wait: Duration,
     statement: Duration,
     tells_edges: bool,
 }
@@ -173,7 +182,7 @@ impl Db {
             },
         );
         let pool = Pool::builder(manager)
-            .max_size(settings.connections.max(1))
+            .max_size(settings.connections.max(1) + LATE)
             .wait_timeout(Some(settings.wait))
             .create_timeout(Some(settings.wait))
             .recycle_timeout(Some(settings.wait))
@@ -182,6 +191,8 @@ impl Db {
             .map_err(|e| Fault::Wrong(e.to_string()))?;
         Ok(Db {
             pool,
+            places: Arc::new(Semaphore::new(settings.connections.max(1))),
+            wait: settings.wait,
             statement: settings.statement,
             tells_edges: settings.tells_edges,
         })
@@ -198,7 +209,7 @@ impl Db {
     /// Any [`Fault`].
     pub async fn once(&self, sql: &str, values: Values<'_>) -> Result<Vec<Row>, Fault> {
         let connection = waiting("connection", "");
-        let client = self.client().await?;
+        let (client, place) = self.client().await?;
         drop(connection);
         let _statement = waiting("postgres", sql);
         let work = async {
@@ -207,19 +218,39 @@ impl Db {
             let rows = client.query(&statement, values).await;
             rows.map_err(|e| Fault::of(&e))
         };
-        let answer = tokio::time::timeout(self.statement, work).await;
-        answer.unwrap_or_else(|_| Err(self.give_up(client, self.statement)))
+        let mut work = Box::pin(work);
+        let prompt = self.statement.min(PROMPT);
+        if let Ok(answer) = tokio::time::timeout(prompt, work.as_mut()).await {
+            return answer;
+        }
+        drop(place);
+        match tokio::time::timeout(self.statement - prompt, work).await {
+            Ok(answer) => {
+                // Another has been made in its place.
+                drop(Object::take(client));
+                answer
+            }
+            Err(_) => Err(self.give_up(client, self.statement)),
+        }
     }
 
-    /// A connection of the pool.
-    async fn client(&self) -> Result<Object, Fault> {
-        self.pool.get().await.map_err(|e| match e {
+    /// A connection, and the place that it takes.
+    async fn client(&self) -> Result<(Object, OwnedSemaphorePermit), Fault> {
+        let place = self.places.clone().acquire_owned();
+        let Ok(Ok(place)) = tokio::time::timeout(self.wait, place).await else {
+            return Err(Fault::Unavailable {
+                why: format!("no connection was free within {:?}", self.wait),
+                maybe: false,
+            });
+        };
+        let client = self.pool.get().await.map_err(|e| match e {
             PoolError::Backend(e) => Fault::of(&e).unsent(),
             e => Fault::Unavailable {
                 why: e.to_string(),
                 maybe: false,
             },
-        })
+        })?;
+        Ok((client, place))
     }
 
     /// No answer came in time, and nobody knows what became of the statement. The connection is in the middle of it: it is not for the
@@ -283,7 +314,7 @@ impl Db {
         sql: &str,
         limit: Duration,
     ) -> Result<Vec<Row>, Fault> {
-        let client = self.client().await?;
+        let (client, _place) = self.client().await?;
         match tokio::time::timeout(limit, client.query_typed(sql, &[])).await {
             Ok(answer) => answer.map_err(|e| Fault::of(&e)),
             Err(_) => Err(self.give_up(client, limit)),
@@ -296,7 +327,7 @@ impl Db {
     /// # Errors
     /// Any [`Fault`].
     pub async fn ping(&self) -> Result<(), Fault> {
-        let client = self.client().await?;
+        let (client, _place) = self.client().await?;
         let asked = async {
             client.batch_execute("BEGIN").await?;
             client.batch_execute("ROLLBACK").await
@@ -312,7 +343,7 @@ impl Db {
     /// # Errors
     /// Any [`Fault`].
     pub(super) async fn lock(&self, key: i64) -> Result<Option<Lock>, Fault> {
-        let client = self.client().await?;
+        let (client, _place) = self.client().await?;
         let sql = format!("SELECT pg_try_advisory_lock({key})");
         let answer = tokio::time::timeout(self.statement, client.query_typed(&sql, &[])).await;
         let Ok(rows) = answer else {
@@ -344,7 +375,7 @@ impl Db {
 
     /// The number behind this word in what the proxy says of a statement's way.
     async fn route(&self, sql: &str, word: &str) -> Result<Option<u32>, Fault> {
-        let client = self.client().await?;
+        let (client, _place) = self.client().await?;
         let sql = format!("EXPLAIN (ROUTE) {sql}");
         let said = match tokio::time::timeout(self.statement, client.simple_query(&sql)).await {
             Ok(Ok(said)) => said,

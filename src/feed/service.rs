@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::alone::Alone;
+use super::alone::{Alone, Maps};
 use super::api::{self, App, Connections, Shared};
 use super::db::{Db, DbSettings};
 use super::fanout::{Done, WorkSettings, Workers};
@@ -161,6 +161,10 @@ impl Service {
         if let Some(config) = &watch.slow {
             let log = SlowLog::start(config);
             metrics.keep_slow(log.map_err(|e| format!("{}: {e}", config.file.display()))?);
+        }
+        if store.is_shared() {
+            let maps = Maps::new(store.clone(), &metrics.registry);
+            tasks.spawn(maps.map_err(|e| failed(&e))?.run());
         }
         let workers = match role {
             Role::Api => None,

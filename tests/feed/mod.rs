@@ -10,6 +10,7 @@ mod hook;
 pub mod http;
 mod keep;
 mod kill;
+mod maps;
 mod model;
 mod place;
 mod random_reading;

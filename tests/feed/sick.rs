@@ -105,6 +105,43 @@ async fn posts_do_not_wait_behind_edges_that_a_host_does_not_take() {
     service.quiet().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_do_not_wait_behind_those_to_a_frozen_host() {
+    let service = Service::new().await;
+    let db = Db::new(&DbSettings {
+        url: service.url(),
+        connections: 4,
+        ..DbSettings::default()
+    })
+    .unwrap();
+    let ask = async |user: UserId| {
+        let sql = "SELECT id FROM outbox WHERE user_id = $1";
+        db.ask(sql, &[&user]).await
+    };
+    ask(THERE).await.unwrap();
+    service.hosts.clusters[1].freeze();
+    let there = futures_util::future::join_all((0..12).map(|_| ask(THERE)));
+    let here = async {
+        // Behind all of those.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        for _ in 0..100 {
+            ask(HERE).await.unwrap();
+        }
+    };
+    let began = Instant::now();
+    let (there, ()) = tokio::join!(there, async {
+        here.await;
+        assert!(
+            began.elapsed() < Duration::from_secs(9),
+            "{:?}",
+            began.elapsed()
+        );
+    });
+    assert!(there.iter().all(Result::is_err));
+    service.hosts.clusters[1].thaw();
+    wait_until("it is there again", || async { ask(THERE).await.is_ok() }).await;
+}
+
 /// From now on the host of [`THERE`] can be read only, or written to again.
 async fn read_only(service: &Service, on: bool) {
     let host = connect(&service.hosts.clusters[1].config()).await;

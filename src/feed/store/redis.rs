@@ -19,6 +19,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use redis::{ConnectionInfo, cmd};
+use sha2::{Digest as _, Sha256};
 
 pub(crate) use keys::PARTITIONS;
 
@@ -28,8 +29,8 @@ use self::places::{Place, Places};
 use self::replicas::Replicas;
 use self::scripts::{Scripts, call};
 use super::{
-    Building, Cached, Dump, FEED_LIFE, Ids, OBJECT_LIFE, PUT_WITHIN, Pushed, Span, Store,
-    StoreFault, TOMBSTONE_LIFE, Walk,
+    Building, Cached, Dump, FEED_LIFE, Ids, MAPS_LIFE, OBJECT_LIFE, PUT_WITHIN, Pushed, Span,
+    Store, StoreFault, TOMBSTONE_LIFE, Walk,
 };
 use crate::feed::config::RedisConfig;
 use crate::feed::{MediaId, UserId};
@@ -58,6 +59,7 @@ const TOMBSTONE: u8 = b'T';
 pub struct RedisStore {
     places: Places,
     scripts: Arc<Scripts>,
+    map: u64,
     feed_most: usize,
 }
 
@@ -103,6 +105,7 @@ impl RedisStore {
         Ok(RedisStore {
             places,
             scripts,
+            map: number_of(config),
             feed_most: config.feed_most,
         })
     }
@@ -478,6 +481,25 @@ impl Store for RedisStore {
         node.call(Lane::Quick, wake).await
     }
 
+    async fn maps(&self) -> Result<u64, StoreFault> {
+        let Places::Written(places, _) = &self.places else {
+            return Ok(1);
+        };
+        let say = |run: &Run| {
+            let mut call = call(&self.scripts.maps, &[keys::maps()]);
+            call.arg(run)
+                .arg(&self.map.to_be_bytes())
+                .arg(MAPS_LIFE.as_secs());
+            call
+        };
+        // One that is away says nothing of it, and takes nothing either.
+        let said = places
+            .iter()
+            .map(|place| place.node.call::<u64>(Lane::Quick, say));
+        let said = join_all(said.collect::<Vec<_>>()).await;
+        Ok(said.into_iter().flatten().max().unwrap_or(1))
+    }
+
     async fn woken(&self, most: usize) -> Result<Vec<(UserId, i64)>, StoreFault> {
         let pop = |_: &Run| {
             let mut pop = cmd("LPOP");
@@ -492,6 +514,20 @@ impl Store for RedisStore {
         };
         rows.unwrap_or_default().into_iter().map(row).collect()
     }
+}
+
+/// A map of partitions as a number. By the nodes' names: their addresses may be written in several ways.
+fn number_of(config: &RedisConfig) -> u64 {
+    let mut map = Sha256::new();
+    for node in config.partitions.iter() {
+        let name = config.nodes.get(usize::from(*node));
+        map.update(name.map_or("", |node| node.name.as_str()));
+        map.update([0]);
+    }
+    let [a, b, c, d, e, f, g, h, ..] = map.finalize()[..] else {
+        return 0;
+    };
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
 async fn unlink(node: &Node, lane: Lane, keys: &[Vec<u8>]) -> Result<(), StoreFault> {

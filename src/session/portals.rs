@@ -100,10 +100,9 @@ impl Portals {
 
     /// Whether there are portals of other names on server connections.
     pub(super) fn has_others(&self, name: &[u8]) -> bool {
-        let other = |(known, bound): (&Box<[u8]>, &Bound)| {
-            **known != *name && matches!(bound.portal, Portal::On { .. })
-        };
-        self.named.iter().any(other)
+        let on_server = |bound: &Bound| matches!(bound.portal, Portal::On { .. });
+        let mut named = self.named.iter();
+        named.any(|(known, bound)| **known != *name && on_server(bound))
     }
 
     /// Whether a failed block runs it, if it ends the block.

@@ -6,7 +6,7 @@
 #           make bank [BANK_SECONDS=300] [BANK_SEED=2]
 #           make state [STATE_CHECKS=100000] [STATE_SEED=1]
 #           make transcript [TRANSCRIPT_STREAMS=10000] [TRANSCRIPT_SEED=1]
-#           make feedkill [FEED_KILL_SECONDS=180] [FEED_KILL_SEED=1]
+#           make feedkill [FEED_KILL_SECONDS=180] [FEED_KILL_SEED=1] [FEED_KILL_BESIDE=1]
 #           make scanner [MUTATIONS=1000000]
 #           make page
 #

@@ -119,6 +119,7 @@ fn serve(run: Run) -> Result<(), String> {
     let settings = Settings {
         role,
         listen: listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 6480))),
+        connections: config.connections,
         tokens: config.tokens,
         db,
         store,

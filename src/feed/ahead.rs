@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt};
 
 use super::UserId;
-use super::db::{Db, Fault, jitter, value};
+use super::db::{Db, Fault, column, jitter};
 use super::read::{ReadFault, Reader, StoreState};
 use super::stars::first_id;
 use super::store::Span;
@@ -156,10 +156,7 @@ impl Active {
     pub async fn next(&mut self) -> Result<Vec<UserId>, Fault> {
         while self.shard < self.shards {
             let rows = self.db.unprepared(&self.statement()).await?;
-            let users: Vec<UserId> = rows
-                .iter()
-                .map(|row| value(row, 0))
-                .collect::<Result<_, Fault>>()?;
+            let users: Vec<UserId> = column(&rows)?;
             match users.last() {
                 Some(last) if users.len() >= USERS => self.after = *last,
                 _ => {

@@ -1,16 +1,60 @@
-//! Feeds in a process' memory are known to no other: of several such processes on one database each lacks what the others' workers push.
-//! Each holds an advisory lock while it runs; who does not get it says so.
+//! Whether processes that run side by side get into each other's way. Feeds in a process' memory are known to no other: of several such
+//! processes on one database each lacks what the others' workers push. Each holds an advisory lock while it runs; who does not get it says
+//! so. And of processes that share nodes of Redis each must map partitions to them as the others do.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::{IntGauge, Registry};
 
 use super::db::{Db, Fault, Lock};
+use super::store::Store;
 
 /// The lock's key: "feed", in letters.
 const KEY: i64 = 0x6665_6564;
 /// How often it is looked.
 const EVERY: Duration = Duration::from_secs(5);
+
+/// Looks whether another process has another map of the nodes of Redis, until it is dropped.
+pub(super) struct Maps {
+    store: Arc<dyn Store>,
+    differ: IntGauge,
+}
+
+impl Maps {
+    /// Says it in this registry.
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        registry: &Registry,
+    ) -> Result<Maps, prometheus::Error> {
+        let differ = IntGauge::new(
+            "presplit_feed_maps_differ",
+            "1: another process has another map of the nodes of Redis, and both show feeds that lack posts",
+        )?;
+        registry.register(Box::new(differ.clone()))?;
+        Ok(Maps { store, differ })
+    }
+
+    pub(super) async fn run(self) {
+        let mut said = false;
+        loop {
+            match self.store.maps().await {
+                Ok(maps) => {
+                    let differ = maps > 1;
+                    if differ && !said {
+                        tracing::error!(
+                            "processes have {maps} different maps of the nodes of Redis: feeds lack posts. Start all of them with one [feed.redis.nodes] and one [feed.redis.partitions]"
+                        );
+                    }
+                    said = differ;
+                    self.differ.set(i64::from(differ));
+                }
+                Err(fault) => tracing::debug!("nobody knows which maps there are: {fault}"),
+            }
+            tokio::time::sleep(EVERY).await;
+        }
+    }
+}
 
 /// Looks whether another process has feeds in its memory, until it is dropped.
 pub(super) struct Alone {

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
+use tokio_postgres::Row;
 
 use super::db::{Db, Fault};
 
@@ -13,6 +14,8 @@ use super::db::{Db, Fault};
 const FOR: Duration = Duration::from_secs(60);
 /// How long a shard may take.
 pub(super) const WITHIN: Duration = Duration::from_secs(2);
+/// Rows of a shard asked for at least.
+const OF_SHARD: usize = 16;
 /// Shards that are asked side by side.
 const SIDE_BY_SIDE: usize = 4;
 
@@ -20,6 +23,7 @@ const SIDE_BY_SIDE: usize = 4;
 #[derive(Debug, Default)]
 pub(super) struct Apart {
     until: Option<Instant>,
+    shards: Option<u32>,
     /// Shards that did not answer in time: they are left alone until then.
     late: HashSet<u32>,
 }
@@ -39,12 +43,52 @@ impl Apart {
         self.is_on() && !self.late.is_empty()
     }
 
-    /// Asks each shard for itself: what those say that answer.
-    pub(super) async fn ask<T, F>(
+    /// The rows of a statement without a LIMIT that says first what has been due for the longest, and whether there may be more than
+    /// these. By one read over all shards, or of each for itself while that is of no use.
+    pub(super) async fn due(
         &mut self,
-        shards: u32,
-        ask: impl Fn(u32) -> F,
-    ) -> Result<Vec<T>, Fault>
+        db: &Db,
+        sql: &str,
+        most: usize,
+    ) -> Result<(Vec<Row>, bool), Fault> {
+        if self.is_on() {
+            return self.by_shard(db, sql, most).await;
+        }
+        match db.ask(&format!("{sql} LIMIT {most}"), &[]).await {
+            Err(fault) if fault.is_unavailable() => {
+                self.begin();
+                self.by_shard(db, sql, most).await.map_err(|_| fault)
+            }
+            rows => rows.map(|rows| {
+                let more = rows.len() >= most;
+                (rows, more)
+            }),
+        }
+    }
+
+    async fn by_shard(
+        &mut self,
+        db: &Db,
+        sql: &str,
+        most: usize,
+    ) -> Result<(Vec<Row>, bool), Fault> {
+        let shards = match self.shards {
+            Some(shards) => shards,
+            None => *self.shards.insert(db.shards().await?),
+        };
+        let each = most.div_ceil(shards.max(1) as usize).max(OF_SHARD);
+        // As many texts as shards, so not one of them is kept as prepared.
+        let ask = |shard| async move {
+            let sql = format!("/* presplit: shard={shard} */ {sql} LIMIT {each}");
+            db.unprepared_within(&sql, WITHIN).await
+        };
+        let found = self.ask(shards, ask).await?;
+        let more = found.iter().any(|rows| rows.len() >= each);
+        Ok((found.into_iter().flatten().collect(), more))
+    }
+
+    /// Asks each shard for itself: what those say that answer.
+    async fn ask<T, F>(&mut self, shards: u32, ask: impl Fn(u32) -> F) -> Result<Vec<T>, Fault>
     where
         F: Future<Output = Result<T, Fault>>,
     {
@@ -83,17 +127,6 @@ impl Apart {
             maybe: false,
         }))
     }
-}
-
-/// The rows of a statement of one shard.
-pub(super) async fn of_shard(
-    db: &Db,
-    shard: u32,
-    sql: &str,
-) -> Result<Vec<tokio_postgres::Row>, Fault> {
-    // As many texts as shards, so not one of them is kept as prepared.
-    let sql = format!("/* presplit: shard={shard} */ {sql}");
-    db.unprepared_within(&sql, WITHIN).await
 }
 
 #[cfg(test)]

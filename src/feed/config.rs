@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use toml::de::DeTable;
 
+use super::api::Connections;
 use super::hook::HookConfig;
 use super::slow::SlowConfig;
 use super::stars::StarSettings;
@@ -21,6 +22,8 @@ pub use self::redis::{RedisConfig, RedisNode};
 pub struct FeedConfig {
     /// Where to answer HTTP.
     pub listen: Option<SocketAddr>,
+    /// How many callers may be connected, and for how long.
+    pub connections: Connections,
     /// Who calls must show one of them; none: anyone may call.
     pub tokens: Vec<Secret>,
     /// Where feeds and cached objects are.
@@ -76,6 +79,7 @@ impl FeedConfig {
     /// `None` only after a fault.
     fn read(mut section: Section<'_, '_>) -> Option<FeedConfig> {
         let listen = section.address("listen");
+        let connections = Connections::read(&mut section);
         let tokens = match section.find("tokens") {
             Some(list) => {
                 let items = section.array(list, "a list of strings");
@@ -96,6 +100,7 @@ impl FeedConfig {
         section.finish();
         Some(FeedConfig {
             listen: listen.map(|a| a.value),
+            connections,
             tokens,
             store: store?,
             hook,
@@ -211,6 +216,7 @@ r2 = "redis://10.0.0.8"
             config.listen,
             Some(SocketAddr::from(([127, 0, 0, 1], 6480)))
         );
+        assert_eq!(config.connections, Connections::default());
         let (shown_stars, stars) = (config.stars, StarSettings::default());
         assert_eq!(
             (shown_stars.threshold, shown_stars.lowest),

@@ -2,11 +2,13 @@
 //! connection, a time limit on each, and faults that say what to do.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::{
     ClientWrapper, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{NoTls, Row};
@@ -14,6 +16,11 @@ use tokio_postgres::{NoTls, Row};
 use super::UserId;
 use super::slow::waiting;
 
+/// A statement that takes longer gives its place among [`DbSettings::connections`] to another: behind a host that hangs those of the others
+/// don't wait.
+const PROMPT: Duration = Duration::from_secs(1);
+/// Connections of such statements at most, beside the others.
+const LATE: usize = 200;
 /// How often a statement that may be repeated is tried.
 const TRIES: u32 = 4;
 
@@ -22,7 +29,7 @@ const TRIES: u32 = 4;
 pub struct DbSettings {
     /// `postgres://user@host:port/db`
     pub url: String,
-    /// Connections at most.
+    /// Connections at most, but for those of statements that take longer than a second.
     pub connections: usize,
     /// How long a call waits for a free connection, and for a new one to be made.
     pub wait: Duration,
@@ -88,14 +95,22 @@ impl Fault {
             // The server process was told to end, or fell: it may have been behind its commit.
             "57P01" | "57P02" | "57P05" => Fault::Unavailable { why, maybe: true },
             "25006" | "57014" | "57P03" => Fault::Unavailable { why, maybe: false },
-            _ => match &code[..2] {
-                "40" => Fault::Retry(why),
-                "08" => Fault::Unavailable { why, maybe: true },
-                "53" => Fault::Unavailable { why, maybe: false },
-                "22" => Fault::Value(why),
-                "23" => Fault::Conflict(why),
+            _ => match code.get(..2) {
+                Some("40") => Fault::Retry(why),
+                Some("08") => Fault::Unavailable { why, maybe: true },
+                Some("53") => Fault::Unavailable { why, maybe: false },
+                Some("22") => Fault::Value(why),
+                Some("23") => Fault::Conflict(why),
                 _ => Fault::Wrong(why),
             },
+        }
+    }
+
+    /// Of what was not sent yet, or is not carried out by being sent.
+    fn unsent(self) -> Fault {
+        match self {
+            Fault::Unavailable { why, .. } => Fault::Unavailable { why, maybe: false },
+            fault => fault,
         }
     }
 
@@ -119,6 +134,8 @@ fn words(error: &tokio_postgres::Error) -> String {
 #[derive(Clone)]
 pub struct Db {
     pool: Pool,
+    places: Arc<Semaphore>,
+    wait: Duration,
     statement: Duration,
     tells_edges: bool,
 }
@@ -165,7 +182,7 @@ impl Db {
             },
         );
         let pool = Pool::builder(manager)
-            .max_size(settings.connections.max(1))
+            .max_size(settings.connections.max(1) + LATE)
             .wait_timeout(Some(settings.wait))
             .create_timeout(Some(settings.wait))
             .recycle_timeout(Some(settings.wait))
@@ -174,6 +191,8 @@ impl Db {
             .map_err(|e| Fault::Wrong(e.to_string()))?;
         Ok(Db {
             pool,
+            places: Arc::new(Semaphore::new(settings.connections.max(1))),
+            wait: settings.wait,
             statement: settings.statement,
             tells_edges: settings.tells_edges,
         })
@@ -190,43 +209,62 @@ impl Db {
     /// Any [`Fault`].
     pub async fn once(&self, sql: &str, values: Values<'_>) -> Result<Vec<Row>, Fault> {
         let connection = waiting("connection", "");
+        let (client, place) = self.client().await?;
+        drop(connection);
+        let _statement = waiting("postgres", sql);
+        let work = async {
+            let statement = client.prepare_cached(sql).await;
+            let statement = statement.map_err(|e| Fault::of(&e).unsent())?;
+            let rows = client.query(&statement, values).await;
+            rows.map_err(|e| Fault::of(&e))
+        };
+        let mut work = Box::pin(work);
+        let prompt = self.statement.min(PROMPT);
+        if let Ok(answer) = tokio::time::timeout(prompt, work.as_mut()).await {
+            return answer;
+        }
+        drop(place);
+        match tokio::time::timeout(self.statement - prompt, work).await {
+            Ok(answer) => {
+                // Another has been made in its place.
+                drop(Object::take(client));
+                answer
+            }
+            Err(_) => Err(self.give_up(client, self.statement)),
+        }
+    }
+
+    /// A connection, and the place that it takes.
+    async fn client(&self) -> Result<(Object, OwnedSemaphorePermit), Fault> {
+        let place = self.places.clone().acquire_owned();
+        let Ok(Ok(place)) = tokio::time::timeout(self.wait, place).await else {
+            return Err(Fault::Unavailable {
+                why: format!("no connection was free within {:?}", self.wait),
+                maybe: false,
+            });
+        };
         let client = self.pool.get().await.map_err(|e| match e {
-            PoolError::Backend(e) => match Fault::of(&e) {
-                // Nothing was sent yet.
-                Fault::Unavailable { why, .. } => Fault::Unavailable { why, maybe: false },
-                fault => fault,
-            },
+            PoolError::Backend(e) => Fault::of(&e).unsent(),
             e => Fault::Unavailable {
                 why: e.to_string(),
                 maybe: false,
             },
         })?;
-        drop(connection);
-        let _statement = waiting("postgres", sql);
-        // Prepared is not run, so a loss here is not one in doubt.
-        let work = async {
-            let statement = client
-                .prepare_cached(sql)
-                .await
-                .map_err(|e| match Fault::of(&e) {
-                    Fault::Unavailable { why, .. } => Fault::Unavailable { why, maybe: false },
-                    fault => fault,
-                })?;
-            client
-                .query(&statement, values)
-                .await
-                .map_err(|e| Fault::of(&e))
-        };
-        let Ok(answer) = tokio::time::timeout(self.statement, work).await else {
-            // The connection is in the middle of an answer: it is not for the next one, and the server need not go on.
-            let cancel = client.cancel_token();
-            drop(Object::take(client));
-            tokio::spawn(tokio::time::timeout(self.statement, async move {
-                cancel.cancel_query(NoTls).await
-            }));
-            return Err(late(self.statement));
-        };
-        answer
+        Ok((client, place))
+    }
+
+    /// No answer came in time, and nobody knows what became of the statement. The connection is in the middle of it: it is not for the
+    /// next one, and the server need not go on.
+    fn give_up(&self, client: Object, limit: Duration) -> Fault {
+        let cancel = client.cancel_token();
+        drop(Object::take(client));
+        tokio::spawn(tokio::time::timeout(self.statement, async move {
+            cancel.cancel_query(NoTls).await
+        }));
+        Fault::Unavailable {
+            why: format!("no answer within {limit:?}"),
+            maybe: true,
+        }
     }
 
     /// One statement that may be carried out twice without harm: repeated at once when it lost against another, or lost its
@@ -276,16 +314,10 @@ impl Db {
         sql: &str,
         limit: Duration,
     ) -> Result<Vec<Row>, Fault> {
-        let client = self.pool.get().await.map_err(|e| Fault::Unavailable {
-            why: e.to_string(),
-            maybe: false,
-        })?;
+        let (client, _place) = self.client().await?;
         match tokio::time::timeout(limit, client.query_typed(sql, &[])).await {
             Ok(answer) => answer.map_err(|e| Fault::of(&e)),
-            Err(_) => {
-                drop(Object::take(client));
-                Err(late(limit))
-            }
+            Err(_) => Err(self.give_up(client, limit)),
         }
     }
 
@@ -295,20 +327,14 @@ impl Db {
     /// # Errors
     /// Any [`Fault`].
     pub async fn ping(&self) -> Result<(), Fault> {
-        let client = self.pool.get().await.map_err(|e| Fault::Unavailable {
-            why: e.to_string(),
-            maybe: false,
-        })?;
+        let (client, _place) = self.client().await?;
         let asked = async {
             client.batch_execute("BEGIN").await?;
             client.batch_execute("ROLLBACK").await
         };
         match tokio::time::timeout(self.statement, asked).await {
             Ok(answer) => answer.map_err(|e| Fault::of(&e)),
-            Err(_) => {
-                drop(Object::take(client));
-                Err(late(self.statement))
-            }
+            Err(_) => Err(self.give_up(client, self.statement)),
         }
     }
 
@@ -317,17 +343,13 @@ impl Db {
     /// # Errors
     /// Any [`Fault`].
     pub(super) async fn lock(&self, key: i64) -> Result<Option<Lock>, Fault> {
-        let client = self.pool.get().await.map_err(|e| Fault::Unavailable {
-            why: e.to_string(),
-            maybe: false,
-        })?;
-        let client = Object::take(client);
+        let (client, _place) = self.client().await?;
         let sql = format!("SELECT pg_try_advisory_lock({key})");
-        let Ok(rows) = tokio::time::timeout(self.statement, client.query_typed(&sql, &[])).await
-        else {
-            let why = format!("no answer within {:?}", self.statement);
-            return Err(Fault::Unavailable { why, maybe: false });
+        let answer = tokio::time::timeout(self.statement, client.query_typed(&sql, &[])).await;
+        let Ok(rows) = answer else {
+            return Err(self.give_up(client, self.statement));
         };
+        let client = Object::take(client);
         let rows = rows.map_err(|e| Fault::of(&e))?;
         let held = rows.first().map_or(Ok(false), |row| value(row, 0))?;
         Ok(held.then_some(Lock(client)))
@@ -353,18 +375,11 @@ impl Db {
 
     /// The number behind this word in what the proxy says of a statement's way.
     async fn route(&self, sql: &str, word: &str) -> Result<Option<u32>, Fault> {
-        let client = self.pool.get().await.map_err(|e| Fault::Unavailable {
-            why: e.to_string(),
-            maybe: false,
-        })?;
+        let (client, _place) = self.client().await?;
         let sql = format!("EXPLAIN (ROUTE) {sql}");
         let said = match tokio::time::timeout(self.statement, client.simple_query(&sql)).await {
             Ok(Ok(said)) => said,
-            Err(_) => {
-                drop(Object::take(client));
-                let why = format!("no answer within {:?}", self.statement);
-                return Err(Fault::Unavailable { why, maybe: false });
-            }
+            Err(_) => return Err(self.give_up(client, self.statement)),
             Ok(Err(e)) => {
                 return match (Fault::of(&e), e.code()) {
                     // One Postgres does not know the word.
@@ -391,14 +406,6 @@ impl Db {
     }
 }
 
-/// No answer came in time. Nobody knows what became of the statement.
-fn late(limit: Duration) -> Fault {
-    Fault::Unavailable {
-        why: format!("no answer within {limit:?}"),
-        maybe: true,
-    }
-}
-
 /// A value of a row by its position.
 ///
 /// # Errors
@@ -408,6 +415,13 @@ pub fn value<'a, T: tokio_postgres::types::FromSql<'a>>(
     at: usize,
 ) -> Result<T, Fault> {
     row.try_get(at).map_err(|e| Fault::Wrong(words(&e)))
+}
+
+/// The first value of each row.
+pub(super) fn column<'a, T: tokio_postgres::types::FromSql<'a>>(
+    rows: &'a [Row],
+) -> Result<Vec<T>, Fault> {
+    rows.iter().map(|row| value(row, 0)).collect()
 }
 
 /// Between half and all of it, so that many that wait don't come back together.

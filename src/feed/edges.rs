@@ -2,12 +2,12 @@
 //! its counter. Each counts by what it has changed itself, so that counters are right whatever runs side by side.
 
 use std::collections::HashMap;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio_postgres::Row;
 
 use super::UserId;
-use super::db::{Db, Fault, jitter, value};
+use super::clock::since_1970;
+use super::db::{Db, Fault, column, jitter, value};
 use super::graph::{Outcome, Status};
 use super::outbox;
 use super::store::Store;
@@ -35,6 +35,16 @@ pub(super) struct Edge {
     pub(super) rev: i64,
 }
 
+impl Edge {
+    /// Of a row that has the status here, and `rev` behind it.
+    pub(super) fn read(row: &Row, at: usize) -> Result<Edge, Fault> {
+        Ok(Edge {
+            status: Status::read(value(row, at)?)?,
+            rev: value(row, at + 1)?,
+        })
+    }
+}
+
 /// What became of an edge that was to be turned.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Turned {
@@ -43,6 +53,8 @@ pub(super) struct Turned {
     pub(super) edge: Option<Edge>,
     /// The row that says that it is to be settled; `None`: it was so before.
     pub(super) outbox: Option<i64>,
+    /// As the row has it: see [`outbox::Task`].
+    pub(super) cut: Option<i64>,
     /// It can't because one of both blocks the other.
     pub(super) blocked: bool,
 }
@@ -55,7 +67,8 @@ pub(super) enum Heed {
 }
 
 /// `old` is locked, so newer than the statement's snapshot if another has changed it meanwhile: then nothing is done, and the caller
-/// looks again with all that the other has seen.
+/// looks again with all that the other has seen. `cut` is the `rev` of the block, also when that is undone: the other side may not have
+/// heard of it.
 const TURN: &str = "\
 WITH want AS (SELECT w.target, w.status FROM unnest($2::bigint[], $3::text[]) AS w (target, status)), \
 blocks AS (SELECT source FROM follow_in WHERE user_id = $1 AND source = ANY ($2::bigint[]) AND status = 'blocking' AND $6::boolean), \
@@ -63,20 +76,21 @@ old AS (SELECT target, status, rev FROM follow_out WHERE user_id = $1 AND target
 u AS (UPDATE follow_out AS f SET status = want.status, rev = greatest(old.rev + 1, $5), changed_at = now(), \
         muted = f.muted AND old.status IN ('following', 'requested') \
       FROM old, want WHERE f.user_id = $1 AND f.target = old.target AND want.target = old.target \
-        AND old.status = ANY ($4::text[]) AND old.target NOT IN (SELECT source FROM blocks) \
+        AND old.status = ANY ($4::text[]) AND old.rev < $9 AND old.target NOT IN (SELECT source FROM blocks) \
         AND old.rev = (SELECT s.rev FROM follow_out AS s WHERE s.user_id = $1 AND s.target = old.target) \
-      RETURNING f.target, f.rev, f.status, old.status AS was), \
+      RETURNING f.target, f.rev, f.status, old.status AS was, \
+        CASE WHEN f.status = 'blocking' THEN f.rev WHEN old.status = 'blocking' THEN old.rev END AS cut), \
 i AS (INSERT INTO follow_out (user_id, target, status, rev) SELECT $1, want.target, want.status, $5 FROM want \
       WHERE 'none' = ANY ($4::text[]) AND want.target NOT IN (SELECT source FROM blocks) \
         AND want.target NOT IN (SELECT old.target FROM old) ORDER BY want.target \
-      ON CONFLICT (user_id, target) DO NOTHING RETURNING target, rev, status), \
-w AS (SELECT target, rev, status, was FROM u UNION ALL SELECT target, rev, status, 'none' FROM i), \
+      ON CONFLICT (user_id, target) DO NOTHING RETURNING target, rev, status, CASE WHEN status = 'blocking' THEN rev END AS cut), \
+w AS (SELECT target, rev, status, was, cut FROM u UNION ALL SELECT target, rev, status, 'none', cut FROM i), \
 c AS (INSERT INTO counters (user_id, name, value) \
       SELECT $1, 'following', d.n FROM (SELECT sum((status = 'following')::int - (was = 'following')::int) AS n FROM w) AS d WHERE d.n <> 0 \
       ON CONFLICT (user_id, name, slot) DO UPDATE SET value = counters.value + excluded.value), \
-o AS (INSERT INTO outbox (user_id, kind, object, rev, due_at, hook_at) \
-      SELECT $1, 'edge', w.target, w.rev, now() + $7::float8 * interval '1 second', CASE WHEN $8::boolean THEN now() END FROM w RETURNING id, object) \
-SELECT want.target, old.status, old.rev, w.status, w.rev, o.id, b.source IS NOT NULL FROM want \
+o AS (INSERT INTO outbox (user_id, kind, object, rev, cut, due_at, hook_at) \
+      SELECT $1, 'edge', w.target, w.rev, w.cut, now() + $7::float8 * interval '1 second', CASE WHEN $8::boolean THEN now() END FROM w RETURNING id, object) \
+SELECT want.target, old.status, old.rev, w.status, w.rev, o.id, b.source IS NOT NULL, w.cut FROM want \
 LEFT JOIN old ON old.target = want.target LEFT JOIN w ON w.target = want.target \
 LEFT JOIN o ON o.object = want.target LEFT JOIN blocks AS b ON b.source = want.target";
 
@@ -86,6 +100,18 @@ pub(super) async fn turn(
     source: UserId,
     want: &[(UserId, Status)],
     from: &[&str],
+    heed: Heed,
+) -> Result<Vec<Turned>, Fault> {
+    turn_older(db, source, want, from, i64::MAX, heed).await
+}
+
+/// [`turn`] of edges that have been what they are since before this `rev`.
+async fn turn_older(
+    db: &Db,
+    source: UserId,
+    want: &[(UserId, Status)],
+    from: &[&str],
+    than: i64,
     heed: Heed,
 ) -> Result<Vec<Turned>, Fault> {
     let mut left: HashMap<UserId, Status> = want.iter().copied().collect();
@@ -112,13 +138,14 @@ pub(super) async fn turn(
                     &heeds,
                     &SETTLE_AFTER_S,
                     &db.tells_edges(),
+                    &than,
                 ],
             )
             .await?;
         for row in &rows {
             let target = value(row, 0)?;
             let wanted = left.get(&target).copied().unwrap_or(Status::Gone);
-            if let Some(turned) = read(row, target, wanted, from)? {
+            if let Some(turned) = read(row, target, wanted, from, than)? {
                 left.remove(&target);
                 done.push(turned);
             }
@@ -130,7 +157,13 @@ pub(super) async fn turn(
 }
 
 /// What a row of [`TURN`] says; `None`: another was faster.
-fn read(row: &Row, target: UserId, wanted: Status, from: &[&str]) -> Result<Option<Turned>, Fault> {
+fn read(
+    row: &Row,
+    target: UserId,
+    wanted: Status,
+    from: &[&str],
+    than: i64,
+) -> Result<Option<Turned>, Fault> {
     let edge = |status: Option<&str>, rev: Option<i64>| match (status, rev) {
         (Some(status), Some(rev)) => Status::read(status).map(|status| Some(Edge { status, rev })),
         _ => Ok(None),
@@ -139,12 +172,13 @@ fn read(row: &Row, target: UserId, wanted: Status, from: &[&str]) -> Result<Opti
         edge(value(row, 1)?, value(row, 2)?)?,
         edge(value(row, 3)?, value(row, 4)?)?,
     );
-    let blocked = value(row, 6)?;
+    let (blocked, cut) = (value(row, 6)?, value(row, 7)?);
     let turned = |edge, outbox, blocked| {
         Ok(Some(Turned {
             target,
             edge,
             outbox,
+            cut,
             blocked,
         }))
     };
@@ -154,7 +188,8 @@ fn read(row: &Row, target: UserId, wanted: Status, from: &[&str]) -> Result<Opti
     if blocked {
         return turned(None, None, true);
     }
-    let may = from.contains(&was.map_or("none", |e| e.status.as_str()));
+    let may = from.contains(&was.map_or("none", |e| e.status.as_str()))
+        && was.is_none_or(|e| e.rev < than);
     match was {
         Some(old) if old.status == wanted && !may => turned(Some(old), None, false),
         // One that follows already need not ask.
@@ -172,10 +207,7 @@ fn read(row: &Row, target: UserId, wanted: Status, from: &[&str]) -> Result<Opti
 
 /// A number that goes up with time, for edges that are new; one that is there goes up in any case.
 fn now_us() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+    i64::try_from(since_1970().as_micros()).unwrap_or(i64::MAX)
 }
 
 /// `old` is locked and so the newest, whatever the snapshot says; the update meets the same row. A target with very many followers
@@ -222,26 +254,25 @@ pub(super) async fn mirror(
     )))
 }
 
-/// The other side of an edge: its mirror, and if it is a block the end of the edge in the other direction.
+/// The other side of an edge: its mirror, and if it is a block, or was one when `cut` was noted, the end of the edge in the other
+/// direction.
 pub(super) async fn mirror_and_cut(
     db: &Db,
     source: UserId,
     target: UserId,
     edge: Edge,
+    cut: Option<i64>,
 ) -> Result<(), Fault> {
     // The mirror first: who follows from now on sees the block. Who has followed before is cut.
     mirror(db, source, target, edge).await?;
-    if edge.status != Status::Blocking {
-        return Ok(());
-    }
-    let cut = turn(
-        db,
-        target,
-        &[(source, Status::Gone)],
-        FROM_CUT,
-        Heed::Nothing,
-    )
-    .await?;
+    let (from, than) = match (edge.status, cut) {
+        (Status::Blocking, _) => (FROM_CUT, i64::MAX),
+        // Undone by now: who has followed since may. By the clocks of those who have written the edges, as every `rev` is.
+        (_, Some(rev)) => (FROM_UNFOLLOW, rev),
+        (_, None) => return Ok(()),
+    };
+    let gone = [(source, Status::Gone)];
+    let cut = turn_older(db, target, &gone, from, than, Heed::Nothing).await?;
     for turned in &cut {
         if let Some(back) = turned.edge {
             mirror(db, target, source, back).await?;
@@ -259,13 +290,7 @@ pub(super) async fn standing(
 ) -> Result<Option<Edge>, Fault> {
     const SQL: &str = "SELECT status, rev FROM follow_out WHERE user_id = $1 AND target = $2";
     let row = db.ask_one(SQL, &[&source, &target]).await?;
-    row.map(|row| {
-        Ok(Edge {
-            status: Status::read(value(&row, 0)?)?,
-            rev: value(&row, 1)?,
-        })
-    })
-    .transpose()
+    row.map(|row| Edge::read(&row, 0)).transpose()
 }
 
 /// Gives an edge, as it is, a `rev` above this one; an edge that is not there becomes one that is gone. `None`: it is above already.
@@ -278,20 +303,16 @@ pub(super) async fn raise(
     const SQL: &str = "INSERT INTO follow_out AS f (user_id, target, status, rev) VALUES ($1, $2, 'gone', $3::bigint + 1) \
          ON CONFLICT (user_id, target) DO UPDATE SET rev = excluded.rev WHERE f.rev < excluded.rev RETURNING status, rev";
     let row = db.ask_one(SQL, &[&source, &target, &above]).await?;
-    row.map(|row| {
-        Ok(Edge {
-            status: Status::read(value(&row, 0)?)?,
-            rev: value(&row, 1)?,
-        })
-    })
-    .transpose()
+    row.map(|row| Edge::read(&row, 0)).transpose()
 }
 
 /// Why an edge could not be settled.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Unsettled {
+pub enum Unsettled {
+    /// Postgres could not do it.
     #[error(transparent)]
     Db(#[from] Fault),
+    /// The store could not do it.
     #[error(transparent)]
     Store(#[from] super::store::StoreFault),
 }
@@ -302,11 +323,12 @@ pub(super) async fn settle(
     store: &dyn Store,
     source: UserId,
     target: UserId,
+    cut: Option<i64>,
 ) -> Result<(), Unsettled> {
     let Some(edge) = standing(db, source, target).await? else {
         return Ok(());
     };
-    mirror_and_cut(db, source, target, edge).await?;
+    mirror_and_cut(db, source, target, edge, cut).await?;
     if edge.status == Status::Following {
         store.drop_feeds(&[source]).await?;
     }
@@ -328,11 +350,7 @@ pub(super) async fn private(db: &Db, users: &[UserId]) -> Result<Vec<UserId>, Fa
     if users.is_empty() {
         return Ok(Vec::new());
     }
-    let rows = db.ask(SQL, &[&users]).await?;
-    let mut private = rows
-        .iter()
-        .map(|row| value(row, 0))
-        .collect::<Result<Vec<UserId>, Fault>>()?;
+    let mut private: Vec<UserId> = column(&db.ask(SQL, &[&users]).await?)?;
     private.sort_unstable();
     Ok(private)
 }

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
-use super::db::{Db, Fault, jitter, value};
+use super::db::{Db, Fault, column, jitter};
 use super::depth::Depth;
 use super::edges::{self, Unsettled};
 use super::gate::Gate;
@@ -41,7 +41,7 @@ pub struct WorkSettings {
     pub sweep: Duration,
     /// Rows looked for at a time.
     pub sweep_rows: usize,
-    /// The first pause of a row that failed; doubled each time, up to [`BACK_OFF_MOST`].
+    /// The first pause of a row that failed; doubled each time, up to 5 minutes.
     pub back_off: Duration,
     /// A row is set aside when it has failed so often.
     pub attempts: i32,
@@ -56,7 +56,7 @@ pub struct WorkSettings {
 }
 
 /// The longest pause between two attempts of a row.
-pub const BACK_OFF_MOST: Duration = Duration::from_secs(300);
+const BACK_OFF_MOST: Duration = Duration::from_secs(300);
 /// Rows that may wait for a place in a lane beside the fast one, for each of its places.
 const SLOW_WAIT: usize = 64;
 
@@ -77,6 +77,15 @@ impl Default for WorkSettings {
             hook: Events::default(),
             keep: KeepSettings::default(),
         }
+    }
+}
+
+impl WorkSettings {
+    /// How long a row is left alone that has failed so often.
+    pub(super) fn pause(&self, attempts: i32) -> Duration {
+        let doubled = 1u32.checked_shl(u32::try_from(attempts).unwrap_or(0));
+        let pause = self.back_off.saturating_mul(doubled.unwrap_or(u32::MAX));
+        pause.min(BACK_OFF_MOST)
     }
 }
 
@@ -126,7 +135,6 @@ impl Workers {
             edges: Side::new(settings.slow.max(1)),
             postgres: Gate::default(),
             lists: Gate::default(),
-            shards: OnceCell::new(),
         });
         let done = work.done.clone();
         let wake = Wake::new(send.clone(), settings.lease, settings.hook);
@@ -169,7 +177,6 @@ pub(super) struct Work {
     edges: Side,
     pub(super) postgres: Gate,
     lists: Gate,
-    shards: OnceCell<u32>,
 }
 
 /// Why work on a row ended early.
@@ -213,14 +220,6 @@ impl Work {
         }
     }
 
-    /// How many shards there are.
-    pub(super) async fn shards(&self) -> Result<u32, Fault> {
-        self.shards
-            .get_or_try_init(|| self.db.shards())
-            .await
-            .copied()
-    }
-
     /// One row, whatever becomes of it.
     async fn carry_out(self: Arc<Self>, mut task: Task, place: OwnedSemaphorePermit) {
         let attempt = AssertUnwindSafe(self.attempt(&mut task, place))
@@ -247,7 +246,7 @@ impl Work {
             Err(_) => ("the worker panicked".to_owned(), true, Duration::ZERO),
         };
         let pause = match to_blame {
-            true => jitter(self.back_off(task.attempts)),
+            true => jitter(self.settings.pause(task.attempts)),
             false => jitter(pause.max(self.settings.back_off)),
         };
         tracing::warn!(
@@ -286,16 +285,6 @@ impl Work {
         }
     }
 
-    fn back_off(&self, attempts: i32) -> Duration {
-        let doubled = 1u32
-            .checked_shl(u32::try_from(attempts).unwrap_or(0))
-            .unwrap_or(u32::MAX);
-        self.settings
-            .back_off
-            .saturating_mul(doubled)
-            .min(BACK_OFF_MOST)
-    }
-
     async fn attempt(&self, task: &mut Task, place: OwnedSemaphorePermit) -> Result<(), Stop> {
         match task.kind {
             Kind::Post => {
@@ -311,7 +300,7 @@ impl Work {
                 let fast = Lane::Fast(place);
                 let _place = self.side_lane(task, fast, &self.edges).await?;
                 self.lists.open().await;
-                edges::settle(&self.db, &*self.store, task.user, task.object).await?;
+                edges::settle(&self.db, &*self.store, task.user, task.object, task.cut).await?;
                 self.lists.worked();
             }
         }
@@ -414,11 +403,7 @@ impl Work {
         const SQL: &str = "SELECT source FROM follow_in WHERE user_id = $1 AND status = 'following' AND source > $2 ORDER BY source LIMIT $3";
         let most = i64::try_from(self.settings.page.max(1)).unwrap_or(i64::MAX);
         let after = after.unwrap_or(UserId::MIN);
-        let rows = self.db.ask(SQL, &[&author, &after, &most]).await?;
-        let feeds: Vec<UserId> = rows
-            .iter()
-            .map(|row| value(row, 0))
-            .collect::<Result<_, Fault>>()?;
+        let feeds: Vec<UserId> = column(&self.db.ask(SQL, &[&author, &after, &most]).await?)?;
         let full = feeds.len() >= self.settings.page.max(1);
         Ok(Followers {
             more_behind: feeds.last().copied().filter(|_| full),

@@ -265,7 +265,7 @@ async fn finish(
     let mirrored: Vec<bool> = stream::iter(turned.iter().copied())
         .map(|t| async move {
             let Some(edge) = t.edge else { return true };
-            let written = edges::mirror_and_cut(db, source, t.target, edge).await;
+            let written = edges::mirror_and_cut(db, source, t.target, edge, t.cut).await;
             if let Err(fault) = &written {
                 tracing::warn!(
                     "edge {source} -> {}: the other side is to come: {fault}",

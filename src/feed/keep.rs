@@ -1,6 +1,7 @@
 //! What the workers do beside all else, a little at a time and without an end: mirrors are compared with their edges and mended, and what
 //! nobody can see any more is taken away, which is media that were deleted and edges that are gone, both long ago.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::{IntCounter, Registry};
@@ -8,6 +9,7 @@ use prometheus::{IntCounter, Registry};
 use super::UserId;
 use super::db::{Db, Fault, jitter, value};
 use super::reconcile::Reconciler;
+use super::store::Store;
 
 /// Rows of a slice of mirrors.
 const SLICE: usize = 1000;
@@ -82,11 +84,12 @@ impl Keeper {
     /// The registry has such counters already.
     pub fn new(
         db: Db,
+        store: Arc<dyn Store>,
         settings: KeepSettings,
         registry: &Registry,
     ) -> Result<Keeper, prometheus::Error> {
         Ok(Keeper {
-            mirrors: Reconciler::new(db.clone(), SLICE),
+            mirrors: Reconciler::new(db.clone(), store, SLICE),
             counts: Counts::new(registry)?,
             db,
             settings,

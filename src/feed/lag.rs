@@ -1,13 +1,14 @@
 //! How long a post takes to be seen: from the media's id, which says when it was made, to the last push of it.
 
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{HistogramOpts, HistogramVec};
 
 use super::MediaId;
+use super::clock::since_1970;
 use super::statsd::Statsd;
 use crate::shardmap::id;
 
@@ -66,11 +67,8 @@ impl Lag {
 
     /// This media has just been pushed to the last of its followers. The clocks are those of the author's host and of this machine.
     pub(super) fn reached_all(&self, class: Class, media: MediaId) {
-        let since = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
         let made = id::split(media).map(|parts| Duration::from_millis(parts.unix_ms));
-        let took = made.map_or(Duration::ZERO, |made| since.saturating_sub(made));
+        let took = made.map_or(Duration::ZERO, |made| since_1970().saturating_sub(made));
         if let Some(seconds) = &self.seconds {
             seconds
                 .with_label_values(&[class.name()])

@@ -25,6 +25,7 @@ pub struct Metrics {
     store_faults: IntCounterVec,
     posts: IntCounter,
     shed: IntCounter,
+    connections_refused: IntCounter,
     shed_level: IntGauge,
     statsd: OnceLock<Statsd>,
     slow: OnceLock<SlowLog>,
@@ -114,6 +115,10 @@ impl Metrics {
                 "presplit_feed_shed_total",
                 "Requests turned away because too many were under way",
             )?,
+            connections_refused: counter(
+                "presplit_feed_connections_refused_total",
+                "Connections closed at once because there were too many",
+            )?,
             statsd: OnceLock::new(),
             slow: OnceLock::new(),
             registry,
@@ -182,6 +187,11 @@ impl Metrics {
     /// A request was turned away.
     pub fn turned_away(&self) {
         self.shed.inc();
+    }
+
+    /// A connection was closed at once.
+    pub(super) fn connection_refused(&self) {
+        self.connections_refused.inc();
     }
 
     /// The shed level is this now.

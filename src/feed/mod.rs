@@ -25,6 +25,7 @@ mod alone;
 mod apart;
 pub mod api;
 mod build;
+pub mod clock;
 pub mod config;
 pub mod db;
 mod depth;

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use tokio::sync::{OnceCell, Semaphore};
 
-use super::db::{Db, Fault, value};
+use super::db::{Db, Fault, column, value};
 use super::objects::{COLUMNS, Object};
 use super::page::Window;
 use super::read::{ReadFault, Reader};
@@ -174,11 +174,7 @@ impl Reader {
             .db
             .ask(&text, &[&authors, &window.low, &window.high, &limit])
             .await?;
-        let ids = rows
-            .iter()
-            .map(|row| value(row, 0))
-            .collect::<Result<_, Fault>>()?;
-        Ok(ids)
+        Ok(column(&rows)?)
     }
 
     /// The media of these authors within a window, in its order: one more than `most`, so that the caller knows of more.
@@ -221,11 +217,7 @@ impl Reader {
             .db
             .ask(&text, &[&author, &window.low, &window.high, &limit])
             .await?;
-        let objects = rows
-            .iter()
-            .map(Object::from_row)
-            .collect::<Result<_, Fault>>()?;
-        Ok(objects)
+        Ok(Object::from_rows(&rows)?)
     }
 }
 

@@ -44,13 +44,18 @@ impl Object {
     }
 
     /// Of a row with [`COLUMNS`].
-    pub(super) fn from_row(row: &Row) -> Result<Object, Fault> {
+    fn from_row(row: &Row) -> Result<Object, Fault> {
         Ok(Object::new(
             value(row, 0)?,
             value(row, 1)?,
             value(row, 2)?,
             value(row, 3)?,
         ))
+    }
+
+    /// Of rows with [`COLUMNS`], in their order.
+    pub(super) fn from_rows<T: FromIterator<Object>>(rows: &[Row]) -> Result<T, Fault> {
+        rows.iter().map(Object::from_row).collect()
     }
 
     /// As the store keeps it: 8 bytes of author, then the JSON.
@@ -242,12 +247,8 @@ impl Reader {
     ) -> Result<HashMap<MediaId, Object>, ReadFault> {
         let text = format!("SELECT {COLUMNS} FROM media WHERE id = ANY($1) AND deleted_at IS NULL");
         let rows = self.db.ask(&text, &[&ids]).await?;
-        let mut objects = HashMap::with_capacity(rows.len());
-        for row in &rows {
-            let object = Object::from_row(row)?;
-            objects.insert(object.id, object);
-        }
-        Ok(objects)
+        let objects: Vec<Object> = Object::from_rows(&rows)?;
+        Ok(objects.into_iter().map(|o| (o.id, o)).collect())
     }
 }
 

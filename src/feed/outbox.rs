@@ -1,6 +1,7 @@
 //! The outbox: rows that say what is to be done behind a write. A row is taken by pushing `due_at` into the future (a lease, renewed
 //! as the work goes on), so that whoever dies leaves it to the next.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
@@ -8,7 +9,6 @@ use tokio::sync::mpsc;
 use tokio_postgres::Row as PgRow;
 
 use super::UserId;
-use super::apart;
 use super::db::{Db, Fault, value};
 
 /// What is to be done.
@@ -76,6 +76,8 @@ pub struct Task {
     pub kind: Kind,
     /// The media id, or the edge's target.
     pub object: i64,
+    /// The edge blocks, or did: an edge back that is older than this `rev` is to end.
+    pub cut: Option<i64>,
     /// The last follower who has it.
     pub done_to: Option<UserId>,
     /// Attempts that failed since it last got on.
@@ -94,6 +96,7 @@ impl Task {
             done_to: value(row, 3)?,
             attempts: value(row, 4)?,
             lease: value(row, 5)?,
+            cut: value(row, 6)?,
         })
     }
 }
@@ -156,29 +159,12 @@ pub(super) struct Due {
     pub(super) since: Duration,
 }
 
-/// The `most` rows that have been due for the longest, by user, and whether there may be more. One read over all shards.
-pub(super) async fn due(db: &Db, most: usize) -> Result<(Vec<Due>, bool), Fault> {
-    const SQL: &str = "SELECT user_id, id, extract(epoch FROM now() - due_at)::float8 AS since FROM outbox \
-         WHERE due_at <= now() AND dead_at IS NULL ORDER BY due_at LIMIT $1";
-    let limit = i64::try_from(most).unwrap_or(i64::MAX);
-    read_due(&db.ask(SQL, &[&limit]).await?, most)
-}
+/// The rows that are due, for [`super::apart::Apart::due`] and [`read_due`].
+pub(super) const DUE: &str = "SELECT user_id, id, extract(epoch FROM now() - due_at)::float8 AS since FROM outbox \
+     WHERE due_at <= now() AND dead_at IS NULL ORDER BY due_at";
 
-/// [`due`] of one shard.
-pub(super) async fn due_in_shard(
-    db: &Db,
-    shard: u32,
-    most: usize,
-) -> Result<(Vec<Due>, bool), Fault> {
-    let sql = format!(
-        "SELECT user_id, id, extract(epoch FROM now() - due_at)::float8 AS since FROM outbox \
-         WHERE due_at <= now() AND dead_at IS NULL ORDER BY due_at LIMIT {most}"
-    );
-    read_due(&apart::of_shard(db, shard, &sql).await?, most)
-}
-
-/// Users in the order of their oldest rows.
-fn read_due(rows: &[PgRow], most: usize) -> Result<(Vec<Due>, bool), Fault> {
+/// Users in the order of their oldest rows; each user's come oldest first.
+pub(super) fn read_due(rows: &[PgRow]) -> Result<Vec<Due>, Fault> {
     let mut places = HashMap::new();
     let mut found: Vec<Due> = Vec::new();
     for row in rows {
@@ -194,7 +180,8 @@ fn read_due(rows: &[PgRow], most: usize) -> Result<(Vec<Due>, bool), Fault> {
             }),
         }
     }
-    Ok((found, rows.len() >= most))
+    found.sort_by_key(|due| Reverse(due.since));
+    Ok(found)
 }
 
 /// Takes those of these rows that are due still and that nobody else is about to take. By their ids: looking for a user's rows
@@ -202,7 +189,7 @@ fn read_due(rows: &[PgRow], most: usize) -> Result<(Vec<Due>, bool), Fault> {
 pub(super) async fn claim(db: &Db, due: &Due, lease: Duration) -> Result<Vec<Task>, Fault> {
     const SQL: &str = "UPDATE outbox SET due_at = now() + $2::float8 * interval '1 second' WHERE user_id = $1 AND id IN \
          (SELECT id FROM outbox WHERE user_id = $1 AND id = ANY ($3::bigint[]) AND due_at <= now() AND dead_at IS NULL FOR UPDATE SKIP LOCKED) \
-         RETURNING id, kind, object, done_to, attempts, due_at";
+         RETURNING id, kind, object, done_to, attempts, due_at, cut";
     // Sent once: what was taken and not heard of is free again when the lease has run out.
     let rows = db
         .once(SQL, &[&due.user, &lease.as_secs_f64(), &due.rows])
@@ -275,7 +262,7 @@ pub(super) async fn fail(
          dead_at = CASE WHEN attempts + $4 >= $7 THEN now() END \
          WHERE user_id = $1 AND id = $2 AND due_at = $3 RETURNING dead_at IS NOT NULL";
     let one = i32::from(to_blame);
-    let why: String = why.chars().filter(|c| *c != '\0').take(500).collect();
+    let why = in_short(why);
     let row = db
         .once(
             SQL,
@@ -291,6 +278,11 @@ pub(super) async fn fail(
         )
         .await?;
     row.first().map_or(Ok(false), |row| value(row, 0))
+}
+
+/// A fault as a row keeps it.
+pub(super) fn in_short(why: &str) -> String {
+    why.chars().filter(|c| *c != '\0').take(500).collect()
 }
 
 /// Gives one more attempt to rows that were set aside longer ago than this: what was broken may be mended. How many.

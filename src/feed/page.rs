@@ -1,12 +1,12 @@
 //! What a page is, and how it is gathered: windows of ids, read from one end, that several sources fill together.
 
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::clock::now_ms;
 use super::objects::Object;
+use super::stars::first_id;
 use super::store::{Ids, Span};
 use super::{FEED_AGE_MS, FEED_MOST, MediaId};
-use crate::shardmap::{ShardId, id};
 
 /// The media of a page if nobody says how many.
 pub const PAGE: usize = 100;
@@ -53,16 +53,7 @@ pub struct Page {
 
 /// The lowest id that a feed may show now.
 pub(super) fn horizon() -> MediaId {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_millis() as u64);
-    let unix_ms = now.saturating_sub(FEED_AGE_MS).max(id::EPOCH_MS);
-    id::make(id::Parts {
-        unix_ms,
-        shard: ShardId(0),
-        sequence: 0,
-    })
-    .unwrap_or(0)
+    first_id(now_ms().saturating_sub(FEED_AGE_MS))
 }
 
 /// A run of ids, read from one end.
@@ -104,6 +95,14 @@ impl Window {
             }
         }
         window
+    }
+
+    /// Of what is asked for from the oldest on, that of which the feed says nothing because it is older than its end.
+    pub(super) fn below(span: Span, ids: &Ids, horizon: MediaId) -> Option<Window> {
+        let mut window = Window::all(span, horizon);
+        window.high = ids.trimmed.saturating_add(1);
+        window.last = false;
+        (!window.older && window.low < window.high).then_some(window)
     }
 
     /// If there are more than `most` ids, nothing is known of what is behind them.
@@ -265,6 +264,22 @@ mod tests {
         assert_eq!(range(&w), (21, 24, false));
         let w = Window::of(Span::After(MediaId::MAX), &ids(&[], false), 10);
         assert!(!w.covers(MediaId::MAX));
+    }
+
+    #[test]
+    fn below_its_end_a_feed_says_nothing() {
+        let trimmed = Ids {
+            trimmed: 25,
+            ..ids(&[40, 30], false)
+        };
+        let below = |span, horizon| Window::below(span, &trimmed, horizon).map(|w| range(&w));
+        assert_eq!(below(Span::After(20), 10), Some((21, 26, false)));
+        assert_eq!(below(Span::After(3), 10), Some((10, 26, false)));
+        assert_eq!(below(Span::After(25), 10), None);
+        assert_eq!(below(Span::After(20), 26), None);
+        assert_eq!(below(Span::Before(20), 10), None);
+        let whole = ids(&[40, 30], false);
+        assert!(Window::below(Span::After(0), &whole, 0).is_none());
     }
 
     #[test]

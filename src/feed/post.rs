@@ -114,6 +114,7 @@ fn task(user: UserId, kind: Kind, object: i64, id: i64, lease: SystemTime) -> Ta
         user,
         kind,
         object,
+        cut: None,
         done_to: None,
         attempts: 0,
         lease,

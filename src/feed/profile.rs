@@ -18,8 +18,11 @@ const PUBLIC_FOR: Duration = Duration::from_millis(500);
 /// The newest public media, as they were read last, newest first; one reader at a time asks for newer ones.
 #[derive(Debug, Default)]
 pub(super) struct Public {
-    newest: Mutex<Option<(Instant, Arc<[Object]>)>>,
+    newest: Mutex<Option<Reading>>,
 }
+
+/// What a reading of Postgres that began then has said.
+type Reading = (Instant, Result<Arc<[Object]>, Fault>);
 
 impl Reader {
     /// An author's own media. `viewer`: on whose behalf; nobody's is the public.
@@ -59,20 +62,23 @@ impl Reader {
 
     async fn newest_public(&self) -> Result<Arc<[Object]>, ReadFault> {
         // Whoever finds them too old keeps the others waiting until it has newer ones.
+        let came = Instant::now();
         let mut newest = self.public.newest.lock().await;
-        if let Some((read, media)) = &*newest
-            && read.elapsed() < PUBLIC_FOR
-        {
-            return Ok(media.clone());
+        match &*newest {
+            // It may have taken longer than it is kept, or failed: so it did for all who were waiting for it.
+            Some((began, said)) if *began >= came => return Ok(said.clone()?),
+            Some((began, Ok(media))) if began.elapsed() < PUBLIC_FOR => return Ok(media.clone()),
+            _ => {}
         }
         let began = Instant::now();
         let window = Window::all(Span::Newest, 0);
-        let media: Arc<[Object]> = self.public_media(&window, PAGE_MOST).await?.into();
-        *newest = Some((began, media.clone()));
-        Ok(media)
+        let said = self.public_media(&window, PAGE_MOST).await;
+        let said = said.map(Arc::<[Object]>::from);
+        *newest = Some((began, said.clone()));
+        Ok(said?)
     }
 
-    async fn public_media(&self, window: &Window, most: usize) -> Result<Vec<Object>, ReadFault> {
+    async fn public_media(&self, window: &Window, most: usize) -> Result<Vec<Object>, Fault> {
         let text = format!(
             "SELECT {COLUMNS} FROM media m WHERE m.id >= $1 AND m.id < $2 AND m.deleted_at IS NULL AND NOT EXISTS \
              (SELECT FROM user_state u WHERE u.user_id = m.user_id AND u.private) ORDER BY id {} LIMIT $3",
@@ -83,11 +89,7 @@ impl Reader {
             .db
             .ask(&text, &[&window.low, &window.high, &limit])
             .await?;
-        let objects = rows
-            .iter()
-            .map(Object::from_row)
-            .collect::<Result<_, Fault>>()?;
-        Ok(objects)
+        Object::from_rows(&rows)
     }
 
     /// One media, on behalf of a viewer.

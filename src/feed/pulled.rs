@@ -137,14 +137,8 @@ impl Reader {
         );
         let read_at = Instant::now();
         let limit = self.pulled.newest as i64;
-        let media = match self.db.ask(&text, &[&star, &horizon(), &limit]).await {
-            Ok(rows) => rows
-                .iter()
-                .map(Object::from_row)
-                .collect::<Result<Arc<[Object]>, Fault>>(),
-            Err(fault) => Err(fault),
-        };
-        let media = match media {
+        let rows = self.db.ask(&text, &[&star, &horizon(), &limit]).await;
+        let media: Arc<[Object]> = match rows.and_then(|rows| Object::from_rows(&rows)) {
             Ok(media) => media,
             Err(fault) => {
                 *known = Known::Fault(read_at, fault.clone());

@@ -144,6 +144,15 @@ impl Reader {
                     },
                 },
             };
+            if let Some(window) = Window::below(at, &ids, horizon) {
+                self.below(reader, window, most, &mut page).await?;
+                source = Source::Postgres;
+                if page.is_over() {
+                    break;
+                }
+                at = page.at();
+                continue;
+            }
             let done = self
                 .round(reader, at, ids, horizon, chunk, &mut store, &mut page)
                 .await?;
@@ -200,8 +209,8 @@ impl Reader {
         objects.extend(self.objects(&unseen, store).await?);
         let stars: Vec<UserId> = stars
             .iter()
-            .filter(|s| s.pulled_within(&window))
-            .map(|s| s.author)
+            .filter(|(_, star)| star.may_pull(window.low..window.high))
+            .map(|(author, _)| *author)
             .collect();
         if !stars.is_empty() {
             let pulled = self.pulled(&stars, &window, chunk).await?;
@@ -230,6 +239,21 @@ impl Reader {
         Ok(window.last)
     }
 
+    /// What the feed says nothing of, being older than its end.
+    async fn below(
+        &self,
+        reader: UserId,
+        mut window: Window,
+        most: usize,
+        page: &mut Gathered,
+    ) -> Result<(), ReadFault> {
+        let media = self.shown_media(reader, &window, most).await?;
+        let ids: Vec<MediaId> = media.iter().map(|o| o.id).collect();
+        window.shrink(&ids, most);
+        page.take(media.into_iter().map(|o| (o.id, o)).collect(), &window);
+        Ok(())
+    }
+
     /// A home page made of the edges and media in Postgres, without the store.
     async fn postgres_alone(
         &self,
@@ -237,11 +261,21 @@ impl Reader {
         span: Span,
         most: usize,
     ) -> Result<Page, ReadFault> {
+        let window = Window::all(span, horizon());
+        let media = self.shown_media(reader, &window, most).await?;
+        Ok(Gathered::page_of(media, most, &window, Source::Degraded))
+    }
+
+    /// What edges and media say of a window of a home, in its order: one more than `most` if there are.
+    async fn shown_media(
+        &self,
+        reader: UserId,
+        window: &Window,
+        most: usize,
+    ) -> Result<Vec<Object>, ReadFault> {
         let mut authors = self.shown_followees(reader).await?;
         authors.push(reader);
-        let window = Window::all(span, horizon());
-        let media = self.media_of(&authors, &window, most).await?;
-        Ok(Gathered::page_of(media, most, &window, Source::Degraded))
+        self.media_of(&authors, window, most).await
     }
 
     /// Asks the store, if it has answered so far. `None`: it could not, or came too late.

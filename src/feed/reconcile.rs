@@ -2,11 +2,13 @@
 //! hand, by a restored backup or by a fault of ours; what is only under way is mended by whoever is faster, which does no harm.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::UserId;
 use super::db::{Db, Fault, value};
-use super::edges::{self, Edge};
+use super::edges::{self, Edge, Unsettled};
 use super::graph::Status;
+use super::store::Store;
 
 /// Which table a round goes through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,33 +34,38 @@ pub struct Slice {
 #[derive(Debug)]
 pub struct Reconciler {
     db: Db,
+    store: Arc<dyn Store>,
     rows: usize,
     shards: Option<u32>,
     walk: Walk,
     shard: u32,
     /// Behind this row of the shard.
     after: (i64, i64),
+    /// Those who follow by a mirror that was mended: their feeds lack what was pushed without it.
+    lacking: Vec<UserId>,
 }
 
 impl Reconciler {
     /// Compares so many rows a slice.
     #[must_use]
-    pub fn new(db: Db, rows: usize) -> Reconciler {
+    pub fn new(db: Db, store: Arc<dyn Store>, rows: usize) -> Reconciler {
         Reconciler {
             db,
+            store,
             rows: rows.max(1),
             shards: None,
             walk: Walk::Truth,
             shard: 0,
             after: (i64::MIN, i64::MIN),
+            lacking: Vec::new(),
         }
     }
 
     /// The next slice: one shard's rows, and what they are to be compared with.
     ///
     /// # Errors
-    /// Any [`Fault`]; the slice is done again by the next call.
-    pub async fn slice(&mut self) -> Result<Slice, Fault> {
+    /// What Postgres or the store could not do; the slice is done again by the next call.
+    pub async fn slice(&mut self) -> Result<Slice, Unsettled> {
         let shards = match self.shards {
             Some(shards) => shards,
             None => *self.shards.insert(self.db.shards().await?),
@@ -73,16 +80,14 @@ impl Reconciler {
         );
         let mut found = Vec::new();
         for row in self.db.unprepared(&sql).await? {
-            let edge = Edge {
-                status: Status::read(value(&row, 2)?)?,
-                rev: value(&row, 3)?,
-            };
-            found.push(((value(&row, 0)?, value(&row, 1)?), edge));
+            found.push(((value(&row, 0)?, value(&row, 1)?), Edge::read(&row, 2)?));
         }
         let mended = match self.walk {
             Walk::Truth => self.truth(&found).await?,
             Walk::Mirrors => self.mirrors(&found).await?,
         };
+        self.store.drop_feeds(&self.lacking).await?;
+        self.lacking.clear();
         let mut slice = Slice {
             compared: found.len(),
             mended,
@@ -108,7 +113,7 @@ impl Reconciler {
     }
 
     /// Edges, each `(source, target)`: their mirrors are read behind them, so that what is missing is missing.
-    async fn truth(&self, edges: &[((UserId, UserId), Edge)]) -> Result<usize, Fault> {
+    async fn truth(&mut self, edges: &[((UserId, UserId), Edge)]) -> Result<usize, Fault> {
         const SQL: &str = "SELECT source, user_id, status, rev FROM follow_in WHERE user_id = ANY ($1::bigint[]) AND source = ANY ($2::bigint[])";
         let (sources, targets): (Vec<_>, Vec<_>) = edges.iter().map(|(e, _)| *e).unzip();
         let mirrors = self.others(SQL, targets, sources).await?;
@@ -121,7 +126,7 @@ impl Reconciler {
     }
 
     /// Mirrors, each `(target, source)`: the edges are read behind them, so each is at least as new as its mirror.
-    async fn mirrors(&self, mirrors: &[((UserId, UserId), Edge)]) -> Result<usize, Fault> {
+    async fn mirrors(&mut self, mirrors: &[((UserId, UserId), Edge)]) -> Result<usize, Fault> {
         const SQL: &str = "SELECT user_id, target, status, rev FROM follow_out WHERE user_id = ANY ($1::bigint[]) AND target = ANY ($2::bigint[])";
         let (targets, sources): (Vec<_>, Vec<_>) = mirrors.iter().map(|(m, _)| *m).unzip();
         let edges = self.others(SQL, sources, targets).await?;
@@ -149,18 +154,14 @@ impl Reconciler {
             return Ok(found);
         }
         for row in self.db.ask(sql, &[&keys, &others]).await? {
-            let edge = Edge {
-                status: Status::read(value(&row, 2)?)?,
-                rev: value(&row, 3)?,
-            };
-            found.insert((value(&row, 0)?, value(&row, 1)?), edge);
+            found.insert((value(&row, 0)?, value(&row, 1)?), Edge::read(&row, 2)?);
         }
         Ok(found)
     }
 
     /// Makes the mirror say what the edge says, if it does not.
     async fn mend(
-        &self,
+        &mut self,
         source: UserId,
         target: UserId,
         edge: Option<Edge>,
@@ -179,6 +180,9 @@ impl Reconciler {
             (None, None) => return Ok(false),
         };
         edges::mirror(&self.db, source, target, edge).await?;
+        if edge.status == Status::Following {
+            self.lacking.push(source);
+        }
         tracing::info!(
             "the mirror of edge {source} -> {target} is mended: {}",
             edge.status.as_str()

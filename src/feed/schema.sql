@@ -56,6 +56,7 @@ CREATE TABLE outbox (
     kind       text NOT NULL CHECK (kind IN ('post', 'delete', 'edge')),
     object     bigint NOT NULL,                             -- the media id, or the edge's target
     rev        bigint NOT NULL DEFAULT 0,                   -- of the edge
+    cut        bigint,                                      -- of an edge that blocks, or did: edges back that are older than this `rev` end
     done_to    bigint,                                      -- the last follower who has it: where to go on
     due_at     timestamptz NOT NULL DEFAULT now(),
     attempts   integer NOT NULL DEFAULT 0,

@@ -12,8 +12,8 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::alone::Alone;
-use super::api::{self, App, Shared};
+use super::alone::{Alone, Maps};
+use super::api::{self, App, Connections, Shared};
 use super::db::{Db, DbSettings};
 use super::fanout::{Done, WorkSettings, Workers};
 use super::hook::{self, HookConfig};
@@ -47,6 +47,8 @@ pub struct Settings {
     pub role: Role,
     /// Where it answers. Port 0: any free one.
     pub listen: SocketAddr,
+    /// How many may be connected, and for how long.
+    pub connections: Connections,
     /// Who may call; must not be empty but on loopback.
     pub tokens: Vec<Secret>,
     /// Where Postgres is, as a rule the proxy.
@@ -69,6 +71,7 @@ impl Settings {
         Settings {
             role: Role::All,
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            connections: Connections::default(),
             tokens: Vec::new(),
             db: DbSettings {
                 url,
@@ -96,6 +99,7 @@ pub struct Watch {
 #[derive(Debug)]
 pub struct Service {
     listener: TcpListener,
+    connections: Connections,
     app: App,
     role: Role,
     // They end when it is dropped.
@@ -112,6 +116,7 @@ impl Service {
         let Settings {
             role,
             listen,
+            connections,
             tokens,
             mut db,
             store,
@@ -157,6 +162,10 @@ impl Service {
             let log = SlowLog::start(config);
             metrics.keep_slow(log.map_err(|e| format!("{}: {e}", config.file.display()))?);
         }
+        if store.is_shared() {
+            let maps = Maps::new(store.clone(), &metrics.registry);
+            tasks.spawn(maps.map_err(|e| failed(&e))?.run());
+        }
         let workers = match role {
             Role::Api => None,
             Role::Worker | Role::All => {
@@ -166,7 +175,7 @@ impl Service {
                 if let Some(hook) = hook {
                     hook::start(hook, own.clone(), work, &metrics.registry, &mut tasks)?;
                 }
-                let keeper = Keeper::new(own.clone(), work.keep, &metrics.registry);
+                let keeper = Keeper::new(own.clone(), store.clone(), work.keep, &metrics.registry);
                 tasks.spawn(keeper.map_err(|e| failed(&e))?.run());
                 if !store.is_shared() {
                     let alone = Alone::new(calls.clone(), &metrics.registry);
@@ -209,6 +218,7 @@ impl Service {
         });
         Ok(Service {
             listener,
+            connections,
             app,
             role,
             _workers: workers,
@@ -248,7 +258,7 @@ impl Service {
             Role::Api | Role::All => api::router(self.app.clone()),
         };
         let router = router.merge(others);
-        api::serve(router, self.listener, self.app.stop.clone(), DRAIN).await
+        api::serve(router, &self.app, self.listener, self.connections, DRAIN).await
     }
 }
 

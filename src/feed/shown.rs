@@ -2,12 +2,11 @@
 
 use std::collections::HashSet;
 
-use super::db::{Fault, value};
+use super::db::{column, value};
 use super::page::Window;
 use super::read::{ReadFault, Reader};
-use super::stars::SLACK_MS;
+use super::stars::Star;
 use super::{MediaId, UserId};
-use crate::shardmap::id::{SEQUENCE_BITS, SHARD_BITS};
 
 /// The answer to one statement on the reader's shard.
 #[derive(Debug, Default)]
@@ -15,27 +14,9 @@ pub(super) struct Shown {
     /// Those of the authors asked for that are followed and not muted.
     pub(super) follows: HashSet<UserId>,
     /// All followees, not muted, that are stars.
-    pub(super) stars: Vec<Star>,
+    pub(super) stars: Vec<(UserId, Star)>,
     /// The reader's own media within the window, one more than asked for if there are.
     pub(super) own: Vec<MediaId>,
-}
-
-/// An author whose media are pulled.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Star {
-    pub(super) author: UserId,
-    pull_from: MediaId,
-    pull_to: Option<MediaId>,
-}
-
-impl Star {
-    /// Whether any of the window's ids may have to be pulled. A worker may have gone by a boundary that was written late, so
-    /// both reach further than they say.
-    pub(super) fn pulled_within(&self, window: &Window) -> bool {
-        let slack = (SLACK_MS as i64) << (SHARD_BITS + SEQUENCE_BITS);
-        let to = |to: MediaId| to.saturating_add(slack) > window.low;
-        self.pull_from.saturating_sub(slack) < window.high && self.pull_to.is_none_or(to)
-    }
 }
 
 const FOLLOWS: i32 = 0;
@@ -75,11 +56,10 @@ impl Reader {
             let id: i64 = value(row, 1)?;
             match value(row, 0)? {
                 FOLLOWS => drop(shown.follows.insert(id)),
-                STAR => shown.stars.push(Star {
-                    author: id,
-                    pull_from: value(row, 2)?,
-                    pull_to: value(row, 3)?,
-                }),
+                STAR => {
+                    let (pull_from, pull_to) = (value(row, 2)?, value(row, 3)?);
+                    shown.stars.push((id, Star { pull_from, pull_to }));
+                }
                 _ => shown.own.push(id),
             }
         }
@@ -99,11 +79,6 @@ impl Reader {
     }
 
     async fn users(&self, text: &str, user: UserId) -> Result<Vec<UserId>, ReadFault> {
-        let rows = self.db.ask(text, &[&user]).await?;
-        let users = rows
-            .iter()
-            .map(|row| value(row, 0))
-            .collect::<Result<_, Fault>>()?;
-        Ok(users)
+        Ok(column(&self.db.ask(text, &[&user]).await?)?)
     }
 }

@@ -9,11 +9,12 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use super::UserId;
+use super::clock::now_ms;
 use crate::shardmap::Section;
 
 /// Waits that one line names.
@@ -201,13 +202,10 @@ fn line(trace: &Trace, took: Duration, ended: &Ended) -> String {
         .iter()
         .map(|w| json!({"for": w.what, "what": w.name, "after_ms": ms(w.after), "ms": ms(w.took)}))
         .collect();
-    let at = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
     let noted = trace.user.get().map(ToString::to_string);
     let user = noted.or_else(|| user(&ended.path).map(str::to_owned));
     let mut line = json!({
-        "at": at.as_millis() as f64 / 1000.0, "operation": ended.operation, "user": user, "path": ended.path,
+        "at": now_ms() as f64 / 1000.0, "operation": ended.operation, "user": user, "path": ended.path,
         "status": ended.status, "shed": ended.shed, "ms": ms(took), "waited": waited,
     });
     if waits.more > 0 {

@@ -11,12 +11,14 @@
 //!   [`SLACK_MS`] on both sides, what comes twice being dropped.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 
+use super::clock::now_ms;
 use super::db::{Db, Fault, value};
 use super::{FEED_AGE_MS, MediaId, UserId};
 use crate::shardmap::{ShardId, id};
@@ -65,13 +67,6 @@ pub fn first_id(unix_ms: u64) -> MediaId {
     .unwrap_or(MediaId::MAX)
 }
 
-fn now_ms() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// A row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Star {
@@ -82,13 +77,12 @@ pub struct Star {
 }
 
 impl Star {
-    /// Readers may have to pull this media: as far as they pull, which is further than the row says.
-    pub(super) fn may_pull(&self, media: MediaId) -> bool {
+    /// Readers may have to pull some of these media. A worker may have gone by a boundary that was written late, so both reach further
+    /// than the row says.
+    pub(super) fn may_pull(&self, media: Range<MediaId>) -> bool {
         let slack = (SLACK_MS as i64) << (id::SHARD_BITS + id::SEQUENCE_BITS);
-        self.pull_from.saturating_sub(slack) <= media
-            && self
-                .pull_to
-                .is_none_or(|to| media < to.saturating_add(slack))
+        let to = |to: MediaId| media.start < to.saturating_add(slack);
+        self.pull_from.saturating_sub(slack) < media.end && self.pull_to.is_none_or(to)
     }
 
     fn pulls(&self, media: MediaId) -> bool {

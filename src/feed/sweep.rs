@@ -13,8 +13,6 @@ use super::db::{Fault, jitter};
 use super::fanout::Work;
 use super::outbox::{self, Due, Task};
 
-/// Rows of a shard looked for at least when each is asked for itself.
-const OF_SHARD: usize = 16;
 /// Rows are counted at one look in so many.
 const COUNT_EVERY: u32 = 5;
 /// Users whose rows are taken side by side.
@@ -52,17 +50,8 @@ pub(super) async fn run(work: Arc<Work>, workers: mpsc::Sender<Task>) {
 /// `true`: there are more.
 async fn look(work: &Work, workers: &mpsc::Sender<Task>, apart: &mut Apart) -> Result<bool, Fault> {
     let rows = work.settings.sweep_rows.max(1);
-    let was_apart = apart.is_on();
-    let (users, more) = match was_apart {
-        true => by_shard(work, rows, apart).await?,
-        false => match outbox::due(&work.db, rows).await {
-            Err(fault) if fault.is_unavailable() => {
-                apart.begin();
-                by_shard(work, rows, apart).await.map_err(|_| fault)?
-            }
-            found => found?,
-        },
-    };
+    let (found, more) = apart.due(&work.db, outbox::DUE, rows).await?;
+    let users = outbox::read_due(&found)?;
     let overdue = users.iter().map(|d| d.since).max().unwrap_or_default();
     work.stars.set_backlog(overdue);
     work.done.depth.overdue(overdue);
@@ -123,20 +112,6 @@ pub(super) async fn take(
         failed: failed.load(Relaxed),
         late: late.load(Relaxed),
     })
-}
-
-async fn by_shard(work: &Work, rows: usize, apart: &mut Apart) -> Result<(Vec<Due>, bool), Fault> {
-    let shards = work.shards().await?;
-    let each = rows.div_ceil(shards.max(1) as usize).max(OF_SHARD);
-    let ask = |shard| outbox::due_in_shard(&work.db, shard, each);
-    let mut users = Vec::new();
-    let mut more = false;
-    for (some, full) in apart.ask(shards, ask).await? {
-        users.extend(some);
-        more |= full;
-    }
-    users.sort_by_key(|d| std::cmp::Reverse(d.since));
-    Ok((users, more))
 }
 
 /// When what was last done.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use prometheus::{IntCounterVec, Opts};
 use rand::seq::{IndexedRandom as _, SliceRandom as _};
 
-use super::db::{Db, Fault, jitter, value};
+use super::db::{Db, Fault, column, jitter, value};
 use super::newest::Placing;
 use super::page::horizon;
 use super::stars::Star;
@@ -151,7 +151,11 @@ impl Verifier {
         let lacks = |m: &&Made| !m.under_way && m.id > feed.trimmed && !held.contains(&m.id);
         let lacking: Vec<&Made> = made.iter().filter(lacks).collect();
         let stars = self.stars_of(&lacking, user).await?;
-        let pulled = |m: &Made| stars.get(&m.author).is_some_and(|s| s.may_pull(m.id));
+        let pulled = |m: &Made| {
+            stars
+                .get(&m.author)
+                .is_some_and(|s| s.may_pull(m.id..m.id.saturating_add(1)))
+        };
         let known: HashSet<MediaId> = made.iter().map(|m| m.id).collect();
         // What is older than any feed shows may have no rows any more.
         let oldest = horizon();
@@ -286,8 +290,7 @@ impl Verifier {
     }
 
     async fn users(&self, sql: &str, values: super::db::Values<'_>) -> Result<Vec<UserId>, Fault> {
-        let rows = self.db.ask(sql, values).await?;
-        rows.iter().map(|row| value(row, 0)).collect()
+        column(&self.db.ask(sql, values).await?)
     }
 }
 

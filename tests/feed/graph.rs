@@ -344,7 +344,9 @@ async fn mirrors_are_mended(service: &Service) {
     for sql in lose {
         db.ask(sql, &[]).await.unwrap();
     }
-    let mut reconciler = Reconciler::new(db.clone(), 7);
+    // What was posted meanwhile was not pushed to it.
+    service.empty_feed(299).await;
+    let mut reconciler = Reconciler::new(db.clone(), service.store.clone(), 7);
     for mended in [9, 0] {
         let mut sum = 0;
         loop {
@@ -355,6 +357,9 @@ async fn mirrors_are_mended(service: &Service) {
             }
         }
         assert_eq!(sum, mended);
+        let there = store.dump(299).await.unwrap().is_some();
+        assert_eq!(there, mended == 0, "a feed that lacks posts is dropped");
+        service.empty_feed(299).await;
     }
     let truth = edges(
         service,

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -90,8 +90,35 @@ impl Webhook {
         });
     }
 
+    /// What the map says of it.
+    pub fn section(&self) -> String {
+        format!(
+            "[feed.hook]\nurl = \"http://{}/hooks?from=feed\"\nsecret = \"{SECRET}\"\ntimeout = \"200ms\"\nat_once = 4\n",
+            self.at
+        )
+    }
+
+    /// From now on it takes three of four events, and fails with the others in many ways.
+    pub fn be_unreliable(&self) {
+        let said = AtomicU64::new(0);
+        self.mood(move |_| match said.fetch_add(1, Ordering::SeqCst) % 20 {
+            3 => Does::Says(500),
+            7 => Does::Closes,
+            11 => Does::Says(422),
+            15 => Does::Hangs,
+            19 => Does::Says(429),
+            _ => Does::Says(204),
+        });
+    }
+
+    /// How many it has taken, and how many of them more than once.
+    pub fn taken(&self) -> (usize, usize) {
+        let heard = self.shared.heard.lock().unwrap();
+        (heard.len(), heard.values().filter(|(_, n)| *n > 1).count())
+    }
+
     /// Nobody answers any more, and what was under way is cut.
-    fn stop(&self) {
+    pub fn stop(&self) {
         self.stopped.store(true, Ordering::SeqCst);
         drop(TcpStream::connect(self.at));
         for stream in self.shared.connections.lock().unwrap().drain(..) {
@@ -100,7 +127,7 @@ impl Webhook {
     }
 
     /// At the same address.
-    fn restart(&mut self) {
+    pub fn restart(&mut self) {
         // The thread of before may have to let go of the port first.
         let listener = loop {
             match TcpListener::bind(self.at) {
@@ -225,10 +252,7 @@ pub struct Relay {
 
 impl Relay {
     pub fn start(service: &Service, hook: &Webhook, work: WorkSettings) -> Relay {
-        let text = format!(
-            "[feed.hook]\nurl = \"http://{}/hooks?from=feed\"\nsecret = \"{SECRET}\"\ntimeout = \"200ms\"\nat_once = 4",
-            hook.at
-        );
+        let text = hook.section();
         let config = config::parse("f", &text, &|_| None).unwrap().hook.unwrap();
         let (registry, mut tasks) = (Registry::new(), JoinSet::new());
         hook::start(config, service.db.clone(), work, &registry, &mut tasks).unwrap();

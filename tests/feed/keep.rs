@@ -56,7 +56,7 @@ async fn mirrors_are_mended_and_what_is_long_gone_is_swept() {
         ..KeepSettings::default()
     };
     let registry = Registry::new();
-    let keeper = Keeper::new(db.clone(), settings, &registry).unwrap();
+    let keeper = Keeper::new(db.clone(), service.store.clone(), settings, &registry).unwrap();
     let keeping = tokio::spawn(keeper.run());
     let count = async |from: &str| {
         service

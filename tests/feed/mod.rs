@@ -2,6 +2,7 @@
 
 mod ahead;
 mod api;
+mod bounds;
 mod cluster;
 mod command;
 mod graph;
@@ -9,6 +10,7 @@ mod hook;
 pub mod http;
 mod keep;
 mod kill;
+mod maps;
 mod model;
 mod place;
 mod random_reading;
@@ -17,6 +19,7 @@ mod replicas;
 mod service;
 mod sick;
 mod store;
+mod undone;
 mod verify;
 mod watch;
 mod woken;

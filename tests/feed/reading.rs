@@ -1,12 +1,13 @@
 //! Home pages: both ways, under deletes and trims, right on the next read, built without a loss, whatever the store does.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use presplit::feed::graph::{self, Outcome, Status};
 use presplit::feed::page::Source;
 use presplit::feed::read::ReadFault;
-use presplit::feed::store::Span;
+use presplit::feed::store::{MemoryLimits, MemoryStore, Span};
 
 use super::place::{Bench, Mood, ids, newest_first, users};
 
@@ -193,6 +194,53 @@ async fn no_read_fails_for_the_store() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn who_catches_up_from_below_the_end_of_a_feed_misses_nothing() {
+    let limits = MemoryLimits {
+        feed_most: 10,
+        ..MemoryLimits::default()
+    };
+    let bench = Bench::over(Arc::new(MemoryStore::new(limits))).await;
+    let [reader, a, b, star, muted] = users(5)[..] else {
+        unreachable!()
+    };
+    bench.follow(reader, &[a, b, star, muted]).await;
+    graph::mute(&bench.db, reader, muted, true).await.unwrap();
+    assert!(bench.walk(reader, 5).await.is_empty());
+    let sql = "INSERT INTO stars (author, pull_from) VALUES ($1, 0)";
+    bench.db.once(sql, &[&star]).await.unwrap();
+    let mut all = Vec::new();
+    for n in 0..60 {
+        let author = [a, b, reader, star, muted][n % 5];
+        let feeds = if author == star { vec![] } else { vec![reader] };
+        let id = bench.post(author, &feeds).await;
+        if author != muted {
+            all.push(id);
+        }
+    }
+    let all = newest_first(all);
+    for most in [1, 3, 7, 48, 100] {
+        let mut at = all[47] - 1;
+        let mut seen = Vec::new();
+        loop {
+            let page = bench.home(reader, Span::After(at), most).await;
+            let mut found = ids(&page);
+            at = found.first().copied().unwrap_or(at);
+            found.extend(seen);
+            seen = found;
+            if !page.more {
+                break;
+            }
+        }
+        assert_eq!(seen, all, "{most}");
+    }
+    // Where nothing is behind the feed's end it is not asked for.
+    let page = bench.home(reader, Span::After(all[5]), 100).await;
+    assert_eq!((ids(&page), page.source), (all[..5].to_vec(), Source::List));
+    let sql = "DELETE FROM stars WHERE author = $1";
+    bench.db.once(sql, &[&star]).await.unwrap();
 }
 
 #[tokio::test]

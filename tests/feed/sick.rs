@@ -54,20 +54,23 @@ async fn a_frozen_host_is_waited_for_once_and_health_does_not_hang_on_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn posts_do_not_wait_behind_edges_to_a_frozen_host() {
+async fn posts_do_not_wait_behind_edges_that_a_host_does_not_take() {
     let service = Service::new().await;
     service.followers(HERE, 1000..1030).await;
+    // All of them are on shard 5. What is written there waits for as long as a statement may take, each.
+    let host = service.hosts.client(1).await;
+    let held = "BEGIN; LOCK TABLE shard_0005.follow_in IN EXCLUSIVE MODE";
+    host.batch_execute(held).await.unwrap();
     for sql in [
         "INSERT INTO follow_out (user_id, target, status, rev) SELECT $1, 8 * g + 5, 'following', 1 FROM generate_series(1, 40) AS g",
         "INSERT INTO outbox (user_id, kind, object) SELECT $1, 'edge', 8 * g + 5 FROM generate_series(1, 40) AS g",
     ] {
         service.db.once(sql, &[&HERE]).await.unwrap();
     }
-    service.hosts.clusters[1].freeze();
     let workers = service.workers(WorkSettings {
         fast: 2,
         slow: 1,
-        lease: Duration::from_secs(5),
+        lease: Duration::from_secs(60),
         ..Service::work()
     });
     let edges = async |which: &str| {
@@ -79,6 +82,17 @@ async fn posts_do_not_wait_behind_edges_to_a_frozen_host() {
         edges("AND due_at > now()").await >= 3
     })
     .await;
+    let watch = service.hosts.client(1).await;
+    let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'shard_0005.follow_in'::regclass";
+    wait_until("an edge waits for the host", || async {
+        watch
+            .query_one(waiting, &[])
+            .await
+            .unwrap()
+            .get::<_, i64>(0)
+            > 0
+    })
+    .await;
     for _ in 0..3 {
         let id = say(&service, &workers.wake()).await;
         wait_until("a post arrives", || async {
@@ -86,14 +100,46 @@ async fn posts_do_not_wait_behind_edges_to_a_frozen_host() {
         })
         .await;
     }
-    assert!(edges("").await >= 30, "nothing is shown");
-    service.hosts.clusters[1].thaw();
-    wait_until("it is there again", || async {
-        let sql = "SELECT count(*) FROM outbox";
-        service.db.ask(sql, &[]).await.is_ok()
-    })
-    .await;
+    assert_eq!(edges("").await, 40, "no edge was settled meanwhile");
+    host.batch_execute("ROLLBACK").await.unwrap();
     service.quiet().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_do_not_wait_behind_those_to_a_frozen_host() {
+    let service = Service::new().await;
+    let db = Db::new(&DbSettings {
+        url: service.url(),
+        connections: 4,
+        ..DbSettings::default()
+    })
+    .unwrap();
+    let ask = async |user: UserId| {
+        let sql = "SELECT id FROM outbox WHERE user_id = $1";
+        db.ask(sql, &[&user]).await
+    };
+    ask(THERE).await.unwrap();
+    service.hosts.clusters[1].freeze();
+    let there = futures_util::future::join_all((0..12).map(|_| ask(THERE)));
+    let here = async {
+        // Behind all of those.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        for _ in 0..100 {
+            ask(HERE).await.unwrap();
+        }
+    };
+    let began = Instant::now();
+    let (there, ()) = tokio::join!(there, async {
+        here.await;
+        assert!(
+            began.elapsed() < Duration::from_secs(9),
+            "{:?}",
+            began.elapsed()
+        );
+    });
+    assert!(there.iter().all(Result::is_err));
+    service.hosts.clusters[1].thaw();
+    wait_until("it is there again", || async { ask(THERE).await.is_ok() }).await;
 }
 
 /// From now on the host of [`THERE`] can be read only, or written to again.

@@ -5,7 +5,7 @@ use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::Duration;
 
-use presplit::feed::api::{self, App, Shared};
+use presplit::feed::api::{self, App, Connections, Shared};
 use presplit::feed::config;
 use presplit::feed::metrics::Metrics;
 use presplit::feed::outbox::Wake;
@@ -186,12 +186,11 @@ async fn under_load_pages_get_shorter_and_say_so() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
     let second = Duration::from_secs(1);
-    let serving = tokio::spawn(api::serve(
-        api::router(app.clone()),
-        listener,
-        stop.clone(),
-        second,
-    ));
+    let serving = tokio::spawn({
+        let app = app.clone();
+        let router = api::router(app.clone());
+        async move { api::serve(router, &app, listener, Connections::default(), second).await }
+    });
     for _ in 0..20 {
         let posted = post(
             &service.db,

@@ -2,11 +2,12 @@
 
 use std::io::BufRead;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use presplit::feed::UserId;
 use presplit::feed::ahead::{Active, Aim, Done};
+use presplit::feed::clock::now_ms;
 use presplit::feed::config::StoreConfig;
 use presplit::feed::db::{Db, DbSettings};
 use presplit::feed::metrics::Metrics;
@@ -56,10 +57,7 @@ pub(super) struct Rebuild {
 
 /// Builds feeds that are not there yet.
 pub(super) fn warm(args: &Warm) -> Result<(), String> {
-    let days = Duration::from_secs(u64::from(args.days) * 24 * 3600);
-    let since = SystemTime::now() - days;
-    let since = since.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let since = u64::try_from(since.as_millis()).unwrap_or(0);
+    let since = now_ms().saturating_sub(u64::from(args.days) * 24 * 3600 * 1000);
     let from = match args.stdin {
         true => From::These(ids(std::io::stdin().lock())?),
         false => From::ActiveSince(since),

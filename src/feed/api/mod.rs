@@ -1,6 +1,7 @@
 //! The feed service over HTTP: JSON under `/v1`, problem details for what can't be done, an OpenAPI description that is tested against
 //! the routes, bearer tokens, limits.
 
+mod connections;
 mod graph;
 mod media;
 mod openapi;
@@ -20,8 +21,6 @@ use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post, put};
-use axum::serve::ListenerExt;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::db::Db;
@@ -34,6 +33,7 @@ use super::store::Store;
 use crate::shardmap::Secret;
 use problem::{Code, Problem};
 
+pub use connections::{Connections, serve};
 pub use openapi::Api;
 pub use pages::SOURCE;
 pub use types::{Id, Media, MediaPage};
@@ -260,37 +260,6 @@ fn finished(mut router: Router<App>, app: App) -> Router {
         .layer(middleware::from_fn(allowed_methods))
         .layer(DefaultBodyLimit::max(BODY_MOST))
         .with_state(app)
-}
-
-/// Serves until `stop`, then lets calls under way come to their end for a while.
-///
-/// # Errors
-/// The listener failed.
-pub async fn serve(
-    router: Router,
-    listener: TcpListener,
-    stop: CancellationToken,
-    drain: Duration,
-) -> std::io::Result<()> {
-    let stopped = stop.clone().cancelled_owned();
-    // An answer is written at once: its last part is not to wait until the client has confirmed the ones before.
-    let listener = listener.tap_io(|stream| {
-        if let Err(fault) = stream.set_nodelay(true) {
-            tracing::debug!("TCP_NODELAY: {fault}");
-        }
-    });
-    let served = axum::serve(listener, router).with_graceful_shutdown(stopped);
-    let patience = async {
-        stop.cancelled().await;
-        tokio::time::sleep(drain).await;
-    };
-    tokio::select! {
-        served = async { served.await } => served,
-        () = patience => {
-            tracing::warn!("calls were still under way {drain:?} after the service was to stop");
-            Ok(())
-        }
-    }
 }
 
 /// A route as its watch knows it.

@@ -170,6 +170,11 @@ impl Problem {
         }
     }
 
+    /// As it is answered.
+    pub(super) fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
     /// Something in the call can't be read.
     #[must_use]
     pub fn bad(detail: impl Into<String>) -> Problem {
@@ -181,7 +186,7 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = self.code.status();
-        let body = serde_json::to_vec(&self).unwrap_or_default();
+        let body = self.to_json();
         let mut response = (status, body).into_response();
         let headers = response.headers_mut();
         headers.insert(

@@ -27,7 +27,7 @@ use self::rows::{Due, Row};
 use super::UserId;
 use super::apart::{self, Apart};
 use super::db::{Db, Fault, jitter};
-use super::fanout::{BACK_OFF_MOST, WorkSettings};
+use super::fanout::WorkSettings;
 use super::outbox::Events;
 use crate::shardmap::{Secret, Section};
 
@@ -35,8 +35,6 @@ use crate::shardmap::{Secret, Section};
 pub const SIGNATURE: &str = "presplit-signature";
 /// Rows looked for at a time.
 const ROWS: usize = 500;
-/// Rows of a shard looked for when each is asked for itself.
-const OF_SHARD: usize = 16;
 /// The longest that a webhook that is away is left alone, and if it asks for that.
 const AWAY_MOST: Duration = Duration::from_secs(5);
 const ASKED_MOST: Duration = Duration::from_secs(60);
@@ -266,17 +264,8 @@ impl Relay {
 
     /// `true`: there is more. `cautious`: the first one alone shows whether the others are to be said.
     async fn look(&self, look: &Look, cautious: bool, apart: &mut Apart) -> Result<bool, Fault> {
-        let (due, more) = match apart.is_on() {
-            true => self.by_shard(apart).await?,
-            false => match rows::due(&self.db, ROWS).await {
-                Err(fault) if fault.is_unavailable() => {
-                    apart.begin();
-                    self.by_shard(apart).await.map_err(|_| fault)?
-                }
-                found => found?,
-            },
-        };
-        let mut due = due.into_iter();
+        let (found, more) = apart.due(&self.db, rows::DUE, ROWS).await?;
+        let mut due = rows::read_due(&found)?.into_iter();
         while cautious && look.told.load(Ordering::Relaxed) == 0 {
             let Some(first) = due.next() else {
                 return Ok(false);
@@ -287,18 +276,6 @@ impl Relay {
             .for_each_concurrent(self.config.at_once, |due| self.tell(due, look))
             .await;
         Ok(more)
-    }
-
-    async fn by_shard(&self, apart: &mut Apart) -> Result<(Vec<Due>, bool), Fault> {
-        let shards = self.db.shards().await?;
-        let ask = |shard| rows::due_in_shard(&self.db, shard, OF_SHARD);
-        let mut due = Vec::new();
-        let mut more = false;
-        for (some, full) in apart.ask(shards, ask).await? {
-            due.extend(some);
-            more |= full;
-        }
-        Ok((due, more))
     }
 
     /// One row, whatever becomes of it.
@@ -369,7 +346,7 @@ impl Relay {
         let pause = if dead {
             self.work.revive
         } else {
-            self.back_off(times)
+            self.work.pause(times)
         };
         let pause = jitter(pause);
         let (id, user, kind) = (row.id, row.user, row.kind.name());
@@ -402,15 +379,6 @@ impl Relay {
 
     fn suspects(&self) -> MutexGuard<'_, HashMap<(UserId, i64), Suspect>> {
         self.suspects.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn back_off(&self, tries: i32) -> Duration {
-        let doubled = 1u32.checked_shl(u32::try_from(tries).unwrap_or(0));
-        let pause = self
-            .work
-            .back_off
-            .saturating_mul(doubled.unwrap_or(u32::MAX));
-        pause.min(BACK_OFF_MOST)
     }
 
     async fn say(&self, row: &Row, said: Option<String>) -> Result<Answer, String> {

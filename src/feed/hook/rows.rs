@@ -4,9 +4,8 @@
 use std::time::{Duration, SystemTime};
 
 use crate::feed::UserId;
-use crate::feed::apart;
 use crate::feed::db::{Db, Fault, value};
-use crate::feed::outbox::Kind;
+use crate::feed::outbox::{Kind, in_short};
 
 /// The place of a row.
 #[derive(Clone, Copy, Debug)]
@@ -32,34 +31,18 @@ pub(super) struct Row {
     pub(super) age: Duration,
 }
 
-/// The `most` rows that have waited for the longest, and whether there may be more. One read over all shards.
-pub(super) async fn due(db: &Db, most: usize) -> Result<(Vec<Due>, bool), Fault> {
-    const SQL: &str =
-        "SELECT user_id, id FROM outbox WHERE hook_at <= now() ORDER BY hook_at LIMIT $1";
-    let limit = i64::try_from(most).unwrap_or(i64::MAX);
-    read(&db.ask(SQL, &[&limit]).await?, most)
-}
+/// The rows that wait, for [`crate::feed::apart::Apart::due`] and [`read_due`].
+pub(super) const DUE: &str =
+    "SELECT user_id, id FROM outbox WHERE hook_at <= now() ORDER BY hook_at";
 
-/// [`due`] of one shard.
-pub(super) async fn due_in_shard(
-    db: &Db,
-    shard: u32,
-    most: usize,
-) -> Result<(Vec<Due>, bool), Fault> {
-    let sql = format!(
-        "SELECT user_id, id FROM outbox WHERE hook_at <= now() ORDER BY hook_at LIMIT {most}"
-    );
-    read(&apart::of_shard(db, shard, &sql).await?, most)
-}
-
-fn read(rows: &[tokio_postgres::Row], most: usize) -> Result<(Vec<Due>, bool), Fault> {
+pub(super) fn read_due(rows: &[tokio_postgres::Row]) -> Result<Vec<Due>, Fault> {
     let due = rows.iter().map(|row| {
         Ok(Due {
             user: value(row, 0)?,
             id: value(row, 1)?,
         })
     });
-    Ok((due.collect::<Result<_, Fault>>()?, rows.len() >= most))
+    due.collect()
 }
 
 /// Takes the row, unless another has it, or has told of it.
@@ -129,8 +112,7 @@ pub(super) async fn again(
 ) -> Result<(), Fault> {
     const SQL: &str = "UPDATE outbox SET hook_tries = hook_tries + $4, hook_error = $5, \
          hook_at = now() + $6::float8 * interval '1 second' WHERE user_id = $1 AND id = $2 AND hook_at = $3";
-    let why: String = why.chars().filter(|c| *c != '\0').take(500).collect();
-    let one = i32::from(to_blame);
+    let (why, one) = (in_short(why), i32::from(to_blame));
     let values: [&(dyn tokio_postgres::types::ToSql + Sync); 6] = [
         &row.user,
         &row.id,

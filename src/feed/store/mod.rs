@@ -41,6 +41,9 @@ pub const TOMBSTONE_LIFE: Duration = Duration::from_secs(3600);
 /// object's deletion still meets the tombstone.
 pub const PUT_WITHIN: Duration = Duration::from_secs(60);
 
+/// How long a process that says nothing any more is thought to have its map still.
+pub const MAPS_LIFE: Duration = Duration::from_secs(20);
+
 /// What became of a push of one id to some feeds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pushed {
@@ -219,6 +222,12 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Tells a worker, of whatever process, of an outbox row of this user that is due. It may be lost on the way.
     async fn wake(&self, _user: UserId, _row: i64) -> Result<(), StoreFault> {
         Ok(())
+    }
+
+    /// Says which map of partitions this process has, and how many different ones processes have that share this store. More than one is
+    /// wrong: what one pushes to a node another reads from another.
+    async fn maps(&self) -> Result<u64, StoreFault> {
+        Ok(1)
     }
 
     /// Rows of [`Store::wake`] that nobody else has heard of.

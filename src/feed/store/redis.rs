@@ -19,6 +19,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use redis::{ConnectionInfo, cmd};
+use sha2::{Digest as _, Sha256};
 
 pub(crate) use keys::PARTITIONS;
 
@@ -28,14 +29,20 @@ use self::places::{Place, Places};
 use self::replicas::Replicas;
 use self::scripts::{Scripts, call};
 use super::{
-    Building, Cached, Dump, FEED_LIFE, Ids, OBJECT_LIFE, PUT_WITHIN, Pushed, Span, Store,
-    StoreFault, TOMBSTONE_LIFE, Walk,
+    Building, Cached, Dump, FEED_LIFE, Ids, MAPS_LIFE, OBJECT_LIFE, PUT_WITHIN, Pushed, Span,
+    Store, StoreFault, TOMBSTONE_LIFE, Walk,
 };
 use crate::feed::config::RedisConfig;
 use crate::feed::{MediaId, UserId};
 
 /// Feeds in one call of the script: for some 300 us the node does nothing else.
 const FEEDS_PER_CALL: usize = 100;
+
+/// Objects in one call: each may be as large as the largest body of a post.
+const OBJECTS_PER_CALL: usize = 32;
+
+/// Calls for objects that one page has on their way at a time.
+const OBJECT_CALLS_AHEAD: usize = 4;
 
 /// Calls of one push that are on their way to a node at a time.
 const CALLS_AHEAD: usize = 16;
@@ -52,6 +59,7 @@ const TOMBSTONE: u8 = b'T';
 pub struct RedisStore {
     places: Places,
     scripts: Arc<Scripts>,
+    map: u64,
     feed_most: usize,
 }
 
@@ -97,6 +105,7 @@ impl RedisStore {
         Ok(RedisStore {
             places,
             scripts,
+            map: number_of(config),
             feed_most: config.feed_most,
         })
     }
@@ -209,7 +218,7 @@ impl RedisStore {
         let Some(epoch) = epoch.filter(|epoch| epoch.since <= read_at) else {
             return Ok(());
         };
-        for places in places.chunks(FEEDS_PER_CALL) {
+        for places in places.chunks(OBJECTS_PER_CALL) {
             if read_at.elapsed() >= PUT_WITHIN {
                 break;
             }
@@ -359,13 +368,16 @@ impl Store for RedisStore {
 
     async fn objects(&self, ids: &[MediaId]) -> Result<Vec<Cached>, StoreFault> {
         let by_place = self.places.by_place(ids.iter().copied()).await?;
-        let gets = by_place
-            .iter()
-            .map(|(place, places)| self.objects_of(place, ids, places));
+        let gets = by_place.iter().map(|(place, places)| async move {
+            let some = places.chunks(OBJECTS_PER_CALL);
+            let calls = some.map(|places| self.objects_of(place, ids, places));
+            let calls = stream::iter(calls.collect::<Vec<_>>()).buffered(OBJECT_CALLS_AHEAD);
+            calls.try_collect::<Vec<_>>().await
+        });
         let answers = join_all(gets.collect::<Vec<_>>()).await;
         let mut found = vec![Cached::Absent; ids.len()];
         for ((_, places), answer) in by_place.iter().zip(answers) {
-            for (place, cached) in places.iter().zip(answer?) {
+            for (place, cached) in places.iter().zip(answer?.into_iter().flatten()) {
                 found[*place] = cached;
             }
         }
@@ -469,6 +481,25 @@ impl Store for RedisStore {
         node.call(Lane::Quick, wake).await
     }
 
+    async fn maps(&self) -> Result<u64, StoreFault> {
+        let Places::Written(places, _) = &self.places else {
+            return Ok(1);
+        };
+        let say = |run: &Run| {
+            let mut call = call(&self.scripts.maps, &[keys::maps()]);
+            call.arg(run)
+                .arg(&self.map.to_be_bytes())
+                .arg(MAPS_LIFE.as_secs());
+            call
+        };
+        // One that is away says nothing of it, and takes nothing either.
+        let said = places
+            .iter()
+            .map(|place| place.node.call::<u64>(Lane::Quick, say));
+        let said = join_all(said.collect::<Vec<_>>()).await;
+        Ok(said.into_iter().flatten().max().unwrap_or(1))
+    }
+
     async fn woken(&self, most: usize) -> Result<Vec<(UserId, i64)>, StoreFault> {
         let pop = |_: &Run| {
             let mut pop = cmd("LPOP");
@@ -483,6 +514,20 @@ impl Store for RedisStore {
         };
         rows.unwrap_or_default().into_iter().map(row).collect()
     }
+}
+
+/// A map of partitions as a number. By the nodes' names: their addresses may be written in several ways.
+fn number_of(config: &RedisConfig) -> u64 {
+    let mut map = Sha256::new();
+    for node in config.partitions.iter() {
+        let name = config.nodes.get(usize::from(*node));
+        map.update(name.map_or("", |node| node.name.as_str()));
+        map.update([0]);
+    }
+    let [a, b, c, d, e, f, g, h, ..] = map.finalize()[..] else {
+        return 0;
+    };
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
 async fn unlink(node: &Node, lane: Lane, keys: &[Vec<u8>]) -> Result<(), StoreFault> {

@@ -131,7 +131,7 @@ impl Load<'_> {
 fn reads_go_on_while_redis_is_emptied_and_while_it_is_frozen() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut rng = StdRng::seed_from_u64(1);
-    let mut world = runtime.block_on(World::new(Way::Apart));
+    let mut world = runtime.block_on(World::new(Way::Apart, false));
     let edges = runtime.block_on(world.fill(100, &mut rng));
     world.start_all();
     let load = Load {

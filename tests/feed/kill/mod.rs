@@ -17,6 +17,7 @@ use presplit::feed::{FEED_MOST, MediaId, UserId};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
+use crate::feed::hook::Webhook;
 use crate::feed::http::call;
 use clients::{ACTORS, Actor, App, Book};
 use crowd::Crowd;
@@ -26,6 +27,8 @@ use world::{BIG, CROWD, Edges, MANY, USERS, Way, World};
 const QUIET_WITHIN: Duration = Duration::from_secs(300);
 /// Feeds of the crowd that are read all the time, and looked at in the end.
 const LOOKED_AT: usize = 300;
+/// By so much a replica of Redis may be behind when it is read, and some more.
+const BEHIND: Duration = Duration::from_secs(2);
 /// Feeds verified at a time, of all.
 const VERIFIED: &str = "5000";
 
@@ -77,6 +80,25 @@ async fn durable(world: &World, book: &Book) -> Vec<String> {
     faults
 }
 
+/// The webhook has heard of all that was answered.
+fn told(hook: &Webhook, book: &Book) -> Vec<String> {
+    let (events, repeated) = hook.taken();
+    eprintln!("{events} events were told, {repeated} of them more than once");
+    let (posts, deleted) = (hook.heard("post"), hook.heard("delete"));
+    let of_posts = book.posts.lock().unwrap();
+    let of_posts = of_posts.iter().filter(|post| !posts.contains(&post.id));
+    let mut faults: Vec<String> = of_posts
+        .map(|post| format!("the webhook has not heard of {post:?}"))
+        .collect();
+    let of_deleted = book.deleted.lock().unwrap();
+    let of_deleted = of_deleted.iter().filter(|id| !deleted.contains(id));
+    faults.extend(of_deleted.map(|id| format!("nor that {id} was deleted")));
+    if hook.heard("edge").is_empty() {
+        faults.push("nor of any edge".to_owned());
+    }
+    faults
+}
+
 /// Homes to their ends are what was posted by those whom the user follows: none missing, none twice, newest first.
 fn homes(app: &mut App<'_>, edges: &Edges, users: &[UserId]) -> Vec<String> {
     let mut faults = Vec::new();
@@ -110,6 +132,8 @@ fn homes(app: &mut App<'_>, edges: &Edges, users: &[UserId]) -> Vec<String> {
 
 struct Scale {
     way: Way,
+    /// With a replica of Redis and a webhook.
+    with_others: bool,
     rounds: u32,
     time: Duration,
     seed: u64,
@@ -122,7 +146,7 @@ fn run(scale: &Scale) {
     let began = Instant::now();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut rng = StdRng::seed_from_u64(scale.seed);
-    let mut world = runtime.block_on(World::new(scale.way));
+    let mut world = runtime.block_on(World::new(scale.way, scale.with_others));
     let mut edges = runtime.block_on(world.fill(scale.crowd, &mut rng));
     eprintln!("filled after {:?}", began.elapsed());
     world.start_all();
@@ -165,7 +189,12 @@ fn run(scale: &Scale) {
             let (authors, readers) = (app(ACTORS), app(ACTORS + 1));
             let (pause, looked_at) = (scale.pause, &looked_at);
             scope.spawn(move || clients::authors(authors, pause));
-            scope.spawn(move || clients::crowd(readers, looked_at));
+            let behind = if scale.with_others {
+                BEHIND
+            } else {
+                Duration::ZERO
+            };
+            scope.spawn(move || clients::crowd(readers, looked_at, behind));
             let build = crowd.build(&book, StdRng::seed_from_u64(seed + 50));
             let handle = runtime.handle();
             if scale.way == Way::Apart {
@@ -191,6 +220,10 @@ fn run(scale: &Scale) {
         );
         assert_eq!(runtime.block_on(world.has_star()), round % 2 == 0);
         let mut faults = world.faults();
+        if let Some(beside) = &world.beside {
+            faults.extend(told(&beside.hook, &book));
+            std::thread::sleep(BEHIND);
+        }
         faults.extend(runtime.block_on(durable(&world, &book)));
         // First what feeds there are, then those that the reads make.
         let big = clients::expected(&book, &edges, CROWD);
@@ -266,6 +299,7 @@ fn verify_by_call(world: &World, users: &[UserId]) -> Option<String> {
 fn nothing_is_lost_when_the_one_process_is_killed() {
     run(&Scale {
         way: Way::Together,
+        with_others: false,
         rounds: 1,
         time: Duration::from_secs(10),
         seed: 1,
@@ -278,6 +312,7 @@ fn nothing_is_lost_when_the_one_process_is_killed() {
 fn nothing_is_lost_whatever_is_killed() {
     run(&Scale {
         way: Way::Apart,
+        with_others: true,
         rounds: 1,
         time: Duration::from_secs(20),
         seed: 1,
@@ -286,7 +321,8 @@ fn nothing_is_lost_whatever_is_killed() {
     });
 }
 
-/// `FEED_KILL_SECONDS` of trouble in rounds of a minute, `FEED_KILL_SEED`, `FEED_KILL_CROWD` followers of one author.
+/// `FEED_KILL_SECONDS` of trouble in rounds of a minute, `FEED_KILL_SEED`, `FEED_KILL_CROWD` followers of one author;
+/// `FEED_KILL_BESIDE=1`: with a replica of Redis and a webhook.
 #[test]
 #[ignore = "takes minutes: make feedkill"]
 fn nothing_is_lost_whatever_is_killed_for_minutes() {
@@ -296,6 +332,7 @@ fn nothing_is_lost_whatever_is_killed_for_minutes() {
     let rounds = seconds.div_ceil(60).max(1);
     run(&Scale {
         way: Way::Apart,
+        with_others: number("FEED_KILL_BESIDE", 0) == 1,
         rounds: rounds as u32,
         time: Duration::from_secs(seconds / rounds),
         seed: number("FEED_KILL_SEED", 1),

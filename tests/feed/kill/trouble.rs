@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 
 use super::clients::Book;
-use super::world::{HOSTS, WORKERS, Way, World};
+use super::world::{Beside, HOSTS, WORKERS, Way, World};
 
 #[derive(Clone, Copy, Debug)]
 enum Kind {
@@ -26,6 +26,9 @@ enum Kind {
     ApiFrozen,
     /// For longer than its leases: another goes on with its rows, and then it wakes up.
     WorkerFrozen,
+    ReplicaKilled,
+    ReplicaFrozen,
+    HookStopped,
 }
 use Kind::*;
 
@@ -49,6 +52,9 @@ const DECK: [Kind; 17] = [
     ApiFrozen,
     WorkerFrozen,
 ];
+
+/// Where there are a replica and a webhook, too.
+const DECK_BESIDE: [Kind; 4] = [ReplicaKilled, ReplicaFrozen, HookStopped, HookStopped];
 
 /// Where one process is all of it.
 const DECK_TOGETHER: [Kind; 7] = [
@@ -83,6 +89,9 @@ pub fn make(world: &mut World, book: &Book, time: Duration, rng: &mut StdRng) {
                 Way::Apart => DECK.to_vec(),
                 Way::Together => DECK_TOGETHER.to_vec(),
             };
+            if world.beside.is_some() {
+                deck.extend([DECK_BESIDE; 2].concat());
+            }
             deck.shuffle(rng);
         }
         let kind = deck.pop().unwrap();
@@ -152,6 +161,11 @@ fn befall(kind: Kind, world: &mut World, rng: &mut StdRng) {
             pause(rng, 300..3000);
             world.signal_api(api, "CONT");
         }
+        ReplicaKilled | ReplicaFrozen | HookStopped => {
+            if let Some(beside) = &mut world.beside {
+                befall_beside(kind, beside, rng);
+            }
+        }
         // In the loop above.
         WorkerFrozen => {}
     }
@@ -176,6 +190,26 @@ fn kill(parts: &[Part], world: &mut World, rng: &mut StdRng) {
             Redis => world.redis.start(),
             Host(n) => world.hosts.clusters[n].start(),
             Proxy => world.start_proxy(),
+        }
+    }
+}
+
+fn befall_beside(kind: Kind, beside: &mut Beside, rng: &mut StdRng) {
+    match kind {
+        ReplicaKilled => {
+            beside.replica.kill();
+            pause(rng, 0..800);
+            beside.replica.start();
+        }
+        ReplicaFrozen => {
+            beside.replica.freeze();
+            pause(rng, 300..3000);
+            beside.replica.thaw();
+        }
+        _ => {
+            beside.hook.stop();
+            pause(rng, 300..3000);
+            beside.hook.restart();
         }
     }
 }

@@ -14,6 +14,7 @@ use rand::Rng as _;
 use rand::rngs::StdRng;
 use rand::seq::index;
 
+use crate::feed::hook::Webhook;
 use crate::feed::http::{Service, call};
 use crate::feed::place::map_text;
 use crate::support::{Hosts, Proxy, Redis};
@@ -57,10 +58,17 @@ pub enum Way {
     Together,
 }
 
+/// What the service has or tells beside: a replica of Redis, which is read, and a webhook, which fails often.
+pub struct Beside {
+    pub replica: Redis,
+    pub hook: Webhook,
+}
+
 pub struct World {
     pub way: Way,
     pub hosts: Hosts,
     pub redis: Redis,
+    pub beside: Option<Beside>,
     pub proxy: Option<Proxy>,
     proxy_port: u16,
     apis: Vec<Option<Service>>,
@@ -75,7 +83,7 @@ pub struct World {
 
 impl World {
     /// Nothing in it but the tables.
-    pub async fn new(way: Way) -> World {
+    pub async fn new(way: Way, with_others: bool) -> World {
         let mut hosts = Hosts::bare(HOSTS, SHARDS);
         for host in &mut hosts.clusters {
             // What is committed outlives kill -9.
@@ -84,16 +92,28 @@ impl World {
             host.stop();
             host.start();
         }
-        let redis = Redis::new();
+        let redis = Redis::with(&["--repl-diskless-sync-delay", "0"]);
+        let port = redis.port().to_string();
+        let beside = with_others.then(|| Beside {
+            replica: Redis::with(&["--replicaof", "127.0.0.1", &port]),
+            hook: Webhook::start(),
+        });
         let proxy_port = free_port().unwrap();
         let text = map_text(&hosts).replace(
             "listen = \"127.0.0.1:0\"",
             &format!("listen = \"127.0.0.1:{proxy_port}\""),
         );
         let url = redis.url();
-        let store = match way {
-            Way::Apart => format!("[feed.redis.nodes]\nr1 = \"{url}\"\n"),
-            Way::Together => String::new(),
+        let store = match (way, &beside) {
+            (Way::Apart, None) => format!("[feed.redis.nodes]\nr1 = \"{url}\"\n"),
+            (Way::Apart, Some(Beside { replica, hook })) => {
+                hook.be_unreliable();
+                let (replica, hook) = (replica.url(), hook.section());
+                format!(
+                    "{hook}[feed.redis.nodes]\nr1 = {{ url = \"{url}\", replicas = [\"{replica}\"] }}\n"
+                )
+            }
+            (Way::Together, _) => String::new(),
         };
         hosts.write_map(&format!(
             "{text}\n[feed.stars]\nfollowers = {THRESHOLD}\nlowest = {THRESHOLD}\n{store}"
@@ -106,6 +126,7 @@ impl World {
             way,
             hosts,
             redis,
+            beside,
             proxy: None,
             proxy_port,
             apis: none(APIS),

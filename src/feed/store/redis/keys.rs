@@ -15,6 +15,11 @@ pub(super) fn epoch(partition: Option<u8>) -> Vec<u8> {
     }
 }
 
+/// Where processes say which map they have.
+pub(super) fn maps() -> Vec<u8> {
+    b"feed:maps".to_vec()
+}
+
 /// Where a process beats (see `replicas.rs`).
 pub(super) fn beat(process: u64) -> Vec<u8> {
     format!("feed:beat:{process:016x}").into_bytes()

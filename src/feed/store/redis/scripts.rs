@@ -13,7 +13,8 @@ pub(super) struct Scripts {
     pub(super) epoch: Script,
     pub(super) put: Script,
     pub(super) wake: Script,
-    all: [&'static str; 9],
+    pub(super) maps: Script,
+    all: [&'static str; 10],
 }
 
 const PUSH: &str = concat!(
@@ -57,6 +58,7 @@ const PUT: &str = concat!(
     include_str!("put.lua")
 );
 const WAKE: &str = include_str!("wake.lua");
+const MAPS: &str = include_str!("maps.lua");
 
 impl Scripts {
     pub(super) fn new() -> Scripts {
@@ -70,6 +72,7 @@ impl Scripts {
             epoch: Script::new(EPOCH),
             put: Script::new(PUT),
             wake: Script::new(WAKE),
+            maps: Script::new(MAPS),
             all: [
                 PUSH,
                 READ,
@@ -80,6 +83,7 @@ impl Scripts {
                 EPOCH,
                 PUT,
                 WAKE,
+                MAPS,
             ],
         }
     }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::block::Block;
 use super::context::Statement;
 use super::errors::Fault;
 use super::parameters::Reported;
@@ -326,9 +327,14 @@ impl Session {
         }
         let active = self.links.get(self.active).is_some_and(|l| l.unsynced);
         let error = Box::pin(self.sync_others()).await?;
-        // One that has let go is in a transaction that has not failed.
-        let let_go = self.block.as_ref().is_some_and(|block| block.let_go);
-        if active && self.batch.skip != Skip::Ours && !let_go {
+        // One that has let go is in a transaction that has not failed, and so may one be where nothing has.
+        let well = self
+            .links
+            .get(self.active)
+            .is_some_and(|l| l.status == b'T');
+        let elsewhere = |block: &Block| block.let_go || block.failed && well;
+        let elsewhere = self.block.as_deref().is_some_and(elsewhere);
+        if active && self.batch.skip != Skip::Ours && !elsewhere {
             // What the client is to be told comes in front of its ReadyForQuery.
             let own = self.batch.has_set;
             let link = &mut self.links[self.active];
@@ -388,7 +394,7 @@ impl Session {
 
     /// The implicit transaction failed on one host, or was refused by us: what hosts have done of it and not yet
     /// committed is rolled back. (The host that refused does so by itself at Sync.)
-    async fn undo_batch(&mut self) {
+    pub(super) async fn undo_batch(&mut self) {
         let refuser = (self.batch.skip == Skip::Server).then_some(self.active);
         let active = self.links.get(self.active).map(|l| l.host);
         for i in (0..self.links.len()).filter(|i| Some(*i) != refuser) {
@@ -438,18 +444,14 @@ impl Session {
         Ok(error)
     }
 
-    /// A Query comes before the Sync: the batch ends as if there were one, but for its ReadyForQuery. If it has failed, the
-    /// Query, too, is skipped.
-    pub(super) async fn end_batch(&mut self) -> Result<(), Fault> {
+    /// A Query comes before the Sync: the batch ends as if there were one, but for its ReadyForQuery. `true`: with an error, which is the
+    /// answer to the Query, too.
+    pub(super) async fn end_batch(&mut self) -> Result<bool, Fault> {
         self.settle_unparsed().await?;
         self.settle_replies().await?;
         let mut error = false;
         if self.in_message_block() {
             error = self.end_message(false).await?;
-            if error {
-                self.batch.refused();
-                return Err(Fault::Skipped);
-            }
         }
         for i in 0..self.links.len() {
             if self.links[i].unsynced {
@@ -463,7 +465,7 @@ impl Session {
         if self.block.is_none() {
             self.release_links().await;
         }
-        Ok(())
+        Ok(error)
     }
 
     /// Flush: all that has been asked is to be answered now.

@@ -179,19 +179,12 @@ impl Session {
         names: BindNames,
         set: Vec<SetConfig>,
     ) -> Result<(), Fault> {
-        if !names.portal.is_empty()
-            && let Some(
-                Portal::Own(_)
-                | Portal::Ran(_)
-                | Portal::Several(_)
-                | Portal::Held(..)
-                | Portal::Write(_)
-                | Portal::Written(_)
-                | Portal::Data(..),
-            ) = self
-                .statements
-                .portal(&self.client.inbox[names.portal.clone()])
+        if let Some(there) = self
+            .statements
+            .portal(&self.client.inbox[names.portal.clone()])
+            && !matches!(there, Portal::On { host, .. } if *host == self.links[i].host)
         {
+            // The server does not know of it.
             self.check_portal_is_new(&self.client.inbox[names.portal.clone()])?;
         }
         if !names.portal.is_empty() {

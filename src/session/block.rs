@@ -423,6 +423,11 @@ impl Session {
         text: &str,
     ) -> Result<Acted, Fault> {
         let command = if commit { "COMMIT" } else { "ROLLBACK" };
+        if self.block.is_none() && self.links.iter().filter(|l| l.unsynced).count() > 1 {
+            // What the batch has done on several hosts ends on all of them alike.
+            self.settle_replies().await?;
+            self.batch_becomes_block().await?;
+        }
         let Some(block) = &self.block else {
             if chain {
                 return Err(outside(&format!("{command} AND CHAIN")));
@@ -430,8 +435,10 @@ impl Session {
             self.statements.portals.clear();
             self.batch.parsed = false;
             if self.links.iter().any(|l| l.unsynced) {
-                // It ends the implicit transaction of the batch.
-                self.run_on_unsynced_others(commit).await?;
+                // It ends the implicit transaction of the batch, which is on one host.
+                if let Some(i) = self.links.iter().position(|l| l.unsynced) {
+                    self.active = i;
+                }
                 if let Some(link) = self.links.get_mut(self.active) {
                     // Before its ReadyForQuery says that all went well.
                     link.refused |= !commit;

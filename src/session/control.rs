@@ -52,11 +52,13 @@ impl Session {
                 self.set_constraints(names, *deferred).await
             }
             Control::SetConstraints { .. } => {
-                let acted = self.run_on_all(text, "SET CONSTRAINTS").await?;
+                // On any of them it may be found that one does not hold.
+                self.settle_replies().await?;
+                self.query_all_links(text).await?;
                 if let Some(block) = &mut self.block {
                     block.push_set(text.to_owned());
                 }
-                Ok(acted)
+                Ok(tag("SET CONSTRAINTS"))
             }
             Control::Discard(what) => {
                 self.note_snapshot();

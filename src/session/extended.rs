@@ -339,7 +339,11 @@ impl Session {
                 }
                 return Box::pin(self.execute_write(&writing, max_rows)).await;
             }
-            Some(Portal::Written(_)) => return Err(spent(name)),
+            Some(Portal::Written(_)) => {
+                self.settle_replies().await?;
+                self.check_failed()?;
+                return Err(spent(name));
+            }
             Some(Portal::Ran(_)) => {
                 self.settle_replies().await?;
                 self.check_failed()?;

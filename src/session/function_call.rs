@@ -50,8 +50,9 @@ impl Session {
     pub(super) async fn function_call(&mut self, len: usize) -> Result<(), Fault> {
         self.batch.now = b'Q';
         self.follow_map();
-        if self.is_batch_open() {
-            Box::pin(self.call_in_batch()).await?;
+        if self.is_batch_open() && !Box::pin(self.call_in_batch()).await? {
+            self.ready();
+            return self.client.flush().await.map_err(Fault::client);
         }
         self.check_failed()?;
         let function = frontend::FunctionCall::decode(self.body(len))?.function;
@@ -106,19 +107,21 @@ impl Session {
         self.client.flush().await.map_err(Fault::client)
     }
 
-    /// A call without a Sync before it is part of the batch's transaction, as in Postgres, if that is on one host.
-    async fn call_in_batch(&mut self) -> Result<(), Fault> {
+    /// A call without a Sync before it is part of the batch's transaction, as in Postgres. `false`: that has ended with an error.
+    async fn call_in_batch(&mut self) -> Result<bool, Fault> {
         self.settle_unparsed().await?;
         self.settle_replies().await?;
-        match &self.links[..] {
-            [link] if link.unsynced && self.block.is_none() => {
-                self.batch_becomes_block().await?;
-                self.batch.becomes_query();
-            }
-            _ => self.end_batch().await?,
+        let implicit = self.block.is_none() && self.links.iter().any(|link| link.unsynced);
+        if implicit {
+            self.batch_becomes_block().await?;
+        }
+        if self.in_message_block() {
+            self.batch.becomes_query();
+        } else if self.end_batch().await? {
+            return Ok(false);
         }
         self.client.hold_until_reply();
-        Ok(())
+        Ok(true)
     }
 
     /// Where catalog queries go: numbers of objects that the client knows are from there.

@@ -250,16 +250,18 @@ impl Session {
         let cut = gathered.is_err()
             && self.holding.is_none()
             && self.links.get(self.active).is_some_and(|l| l.in_message());
-        for link in self.links.iter_mut().filter(|link| link.pin.is_none()) {
-            link.discard();
+        for i in 0..self.links.len() {
+            if !self.keeps_link(&self.links[i]) {
+                self.links[i].discard();
+            }
         }
-        self.links.retain(|link| link.conn.is_some());
-        self.cancel.clear();
+        if self.links.iter().any(|link| link.conn.is_none()) {
+            self.cancel.clear();
+        }
         self.replies.clear();
-        self.active = 0;
+        self.drop_lost();
         if let Some(block) = &mut self.block {
             block.failed = true;
-            block.lost = true;
         }
         match gathered {
             // The client is in the middle of a row that will never end.
@@ -317,13 +319,12 @@ impl Session {
         max_rows: i32,
     ) -> Result<(), Fault> {
         self.check_runs()?;
-        if self.block.is_none() && self.batch.writer.is_some() {
-            return Err(Fault::unsupported(
-                "a statement over several shards cannot follow a write in one pipeline",
-                "Send a Sync between them.",
-            ));
-        }
         self.settle_replies().await?;
+        let lasts = self.batch.writer.is_some() || self.statements.portals.has_others(name);
+        if self.block.is_none() && lasts {
+            // What it ends its messages with would commit the write, and close the portals.
+            self.batch_becomes_block().await?;
+        }
         self.context.stats.scattered(several.shards.len());
         // As in Postgres, a COPY knows no row limit.
         if self.copy_out_of_portal(several).await? {

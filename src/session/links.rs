@@ -17,6 +17,7 @@ use super::replies::{Pass, Reply};
 use crate::pool::{Checkout, Pool, ServerConn, StatementKey};
 use crate::route::{Names, SessionState};
 use crate::shardmap::{HostId, PoolMode, ShardId};
+use crate::sql::control::BeginOptions;
 use crate::twophase;
 use crate::wire::error::{ErrorFields, SqlState};
 use crate::wire::frontend;
@@ -100,7 +101,10 @@ impl Session {
     /// [`Session::link`] where nothing has to be waited for; `None` where something has.
     pub(super) fn link_now(&mut self, need: &Need) -> Result<Option<usize>, Fault> {
         self.check_snapshot(need.host)?;
-        if need.writes && self.widens(need.host) || self.must_decide(need) {
+        if need.writes && self.widens(need.host)
+            || self.must_decide(need)
+            || self.spreads_options(need.host)
+        {
             return Ok(None);
         }
         let i = match self.links.iter().position(|l| l.host == need.host) {
@@ -139,6 +143,9 @@ impl Session {
             self.note_unpreparable(&need);
             self.widen(need.host).await?;
         }
+        if self.spreads_options(need.host) {
+            self.batch_becomes_block().await?;
+        }
         let i = match self.links.iter().position(|l| l.host == need.host) {
             Some(i) => i,
             None => {
@@ -164,6 +171,15 @@ impl Session {
         self.active = i;
         self.make_ready(i, &need)?;
         Ok(i)
+    }
+
+    /// Whether the implicit transaction is to go to another host, too, and has been told by SET TRANSACTION what it is: as a block it says
+    /// that to each host.
+    fn spreads_options(&self, host: HostId) -> bool {
+        self.batch.options != BeginOptions::default()
+            && self.block.is_none()
+            && !self.links.is_empty()
+            && self.links.iter().all(|link| link.host != host)
     }
 
     /// Nobody looks at a host before it has carried out what clients were told is committed.

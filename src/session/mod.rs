@@ -490,6 +490,7 @@ impl Session {
                 Box::pin(self.end_message(true)).await?;
                 self.batch = Batch::at(now);
                 if self.block.is_none() {
+                    self.statements.portals.clear();
                     Box::pin(self.roll_back_kept()).await;
                     self.release_links().await;
                 }

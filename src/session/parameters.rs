@@ -76,12 +76,22 @@ impl Session {
         if !std::mem::take(&mut self.batch.has_set) {
             return;
         }
-        let link = self.links.get(self.active);
+        let link = self.links.get(self.link_up_to_date());
         if let Some(conn) = link.and_then(|link| link.conn.as_ref()) {
             for (name, value) in &conn.parameters {
                 self.client.report(name, value);
             }
         }
+    }
+
+    /// A link that knows all that the session has set; if there is none, the active one.
+    fn link_up_to_date(&self) -> usize {
+        let knows = |i: &usize| {
+            let conn = self.links.get(*i).and_then(|link| link.conn.as_ref());
+            conn.is_some_and(|conn| *conn.settings() == self.settings)
+        };
+        let mut links = std::iter::once(self.active).chain(0..self.links.len());
+        links.find(knows).unwrap_or(self.active)
     }
 
     /// What the client will have been told when all that is done so far is.
@@ -90,7 +100,8 @@ impl Session {
         if !self.batch.has_set && self.client.news.is_empty() {
             return told;
         }
-        let link = self.links.get(self.active).filter(|_| self.batch.has_set);
+        let link = self.links.get(self.link_up_to_date());
+        let link = link.filter(|_| self.batch.has_set);
         let there = link.and_then(|link| link.conn.as_ref());
         let there = there.iter().flat_map(|conn| conn.parameters.iter());
         for (name, value) in there.chain(&self.client.news) {

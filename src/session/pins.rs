@@ -289,15 +289,15 @@ impl Session {
         Ok(())
     }
 
-    /// Unless all went well: links that the session has to keep are brought to where nothing is outstanding on them, so that
-    /// they need not be closed.
+    /// Unless all went well: links that the session has to keep, for what is pinned or for a rollback to a savepoint, are brought to
+    /// where nothing is outstanding on them, so that they need not be closed.
     pub(super) async fn finish_pinned_unless(&mut self, well: bool) {
         if well {
             return;
         }
         let limit = self.map.proxy.timeouts.connect;
         for i in 0..self.links.len() {
-            if self.links[i].pin.is_none() || self.links[i].conn.is_none() {
+            if !self.keeps_link(&self.links[i]) || self.links[i].conn.is_none() {
                 continue;
             }
             let finished = tokio::time::timeout(limit, self.finish(i)).await;
@@ -330,10 +330,20 @@ impl Session {
         }
     }
 
+    /// Whether a link is worth to be waited for after a failure.
+    pub(super) fn keeps_link(&self, link: &Link) -> bool {
+        let block = self.block.as_ref();
+        link.pin.is_some() || block.is_some_and(|block| !block.savepoints.is_empty())
+    }
+
     /// Skips all that a link still answers. What is asked last is answered whatever has happened before, by a message that
     /// nothing else is answered with.
     async fn finish(&mut self, i: usize) -> Result<(), Fault> {
         let link = &mut self.links[i];
+        if link.in_message() {
+            // The client has a part of it, and there is no way to go on.
+            return Err(Fault::lost(&link.pool.host, None));
+        }
         frontend::sync(&mut link.outbox);
         frontend::query(&mut link.outbox, b"");
         let rest = std::mem::take(&mut link.middle.rest);

@@ -98,6 +98,13 @@ impl Portals {
         !name.is_empty() && self.named.contains_key(name)
     }
 
+    /// Whether there are portals of other names on server connections.
+    pub(super) fn has_others(&self, name: &[u8]) -> bool {
+        let on_server = |bound: &Bound| matches!(bound.portal, Portal::On { .. });
+        let mut named = self.named.iter();
+        named.any(|(known, bound)| **known != *name && on_server(bound))
+    }
+
     /// Whether a failed block runs it, if it ends the block.
     pub(super) fn is_of_failed(&self, name: &[u8]) -> bool {
         self.bound(name).is_some_and(|bound| bound.in_failed)

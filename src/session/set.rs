@@ -181,6 +181,7 @@ impl Session {
             self.run_on(i, text).await?;
             return Ok(Acted::Passed);
         }
+        self.remember_settings();
         let startup = self.startup.get(name).cloned();
         let behind = match (&set, &startup) {
             (None, Some(startup)) => startup.local_steps(name),

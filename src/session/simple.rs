@@ -116,8 +116,9 @@ impl Session {
     pub(super) async fn query(&mut self, len: usize) -> Result<(), Fault> {
         self.follow_map();
         let text = self.query_text(len)?;
-        if self.is_batch_open() {
-            Box::pin(self.query_in_batch(&text)).await?;
+        if self.is_batch_open() && !Box::pin(self.query_in_batch(&text)).await? {
+            self.ready();
+            return self.client.flush().await.map_err(Fault::client);
         }
         self.statements.forget_unnamed();
         let read = match self.read(&self.client.inbox[text.clone()]) {
@@ -259,8 +260,8 @@ impl Session {
         }
     }
 
-    /// A Query comes without a Sync before it: it is part of the same transaction, as in Postgres.
-    async fn query_in_batch(&mut self, text: &Range<usize>) -> Result<(), Fault> {
+    /// A Query comes without a Sync before it: it is part of the same transaction, as in Postgres. `false`: that has ended with an error.
+    async fn query_in_batch(&mut self, text: &Range<usize>) -> Result<bool, Fault> {
         self.settle_unparsed().await?;
         self.settle_replies().await?;
         // What fails undoes the batch, and so does nothing that only has to be read again.
@@ -269,14 +270,22 @@ impl Session {
             Box::pin(self.refresh_tables()).await;
         }
         let read = self.read(&self.client.inbox[text.clone()]);
+        let implicit = self.block.is_none() && self.links.iter().any(|link| link.unsynced);
         let goes_on = match (&self.links[..], read) {
             (_, Ok(Read { prepared, .. })) if matches!(&*prepared, Prepared::Empty) => false,
             // On several hosts it is a block of ours already, in which an error undoes all.
             _ if self.in_message_block() => true,
-            ([link], Ok(Read { prepared, way, .. })) if link.unsynced && self.block.is_none() => {
+            _ if !implicit => false,
+            (_, Err(_)) => {
+                // It fails, and with it the whole of its transaction.
+                self.undo_batch().await;
+                self.end_implicit(false);
+                true
+            }
+            ([_], Ok(Read { prepared, way, .. })) => {
                 match (&*prepared, way) {
                     (Prepared::Query(_) | Prepared::Pass(_), Some(Way::One { host, .. }))
-                        if host == link.host => {}
+                        if host == self.links[0].host => {}
                     (
                         Prepared::Query(_)
                         | Prepared::Pass(_)
@@ -288,21 +297,19 @@ impl Session {
                 }
                 true
             }
-            ([link], Err(_)) if link.unsynced && self.block.is_none() => {
-                // It fails, and with it the whole of its transaction.
-                self.run_quietly(0, "ROLLBACK").await?;
-                self.links[0].unsynced = false;
-                self.end_implicit(false);
+            // It may have read on one host and written on another: they end together.
+            (_, Ok(_)) => {
+                self.batch_becomes_block().await?;
                 true
             }
-            _ => false,
         };
         match goes_on {
             true => self.batch.becomes_query(),
-            false => self.end_batch().await?,
+            false if self.end_batch().await? => return Ok(false),
+            false => {}
         }
         self.client.hold_until_reply();
-        Ok(())
+        Ok(true)
     }
 
     /// What a batch has done so far on one host is part of what comes behind it without a Sync: we end both together.
@@ -322,6 +329,7 @@ impl Session {
         }
         self.client.hold_for_caller();
         let failed = self.end_message(done.is_none()).await?;
+        self.note_run();
         if let Some(tag) = done.filter(|_| !failed) {
             backend::command_complete(&mut self.client.outbox, &tag);
         }
@@ -335,12 +343,15 @@ impl Session {
     /// Adds what is missing of the answer to a Query that the session acted on itself.
     async fn answer(&mut self, acted: Acted) -> Result<(), Fault> {
         let mut error = self.batch.take_refused();
+        let active = self.active;
         for i in 0..self.links.len() {
             if self.links[i].unsynced {
                 // The batch that the message is part of.
                 error |= self.sync_link(i).await?;
             }
         }
+        // What it was done on is where the news is.
+        self.active = active;
         if self.in_message_block() {
             error = self.end_message(error).await?;
         } else {

@@ -39,6 +39,10 @@ impl Session {
         }
         match (found, ours) {
             (Found::Error(theirs), _) => Fault::statement(theirs),
+            // Nothing is skipped behind a Query: its transaction, of which the batch before it is part, ends with it.
+            (Found::EndOfBatch(theirs), Fault::Statement(ours)) if self.batch.now == b'Q' => {
+                Fault::statement(theirs.unwrap_or(*ours))
+            }
             (Found::EndOfBatch(theirs), Fault::Statement(ours)) => {
                 let fields = theirs.unwrap_or(*ours);
                 self.context.stats.refused(fields.code);
@@ -68,8 +72,9 @@ impl Session {
                 known.unwrap_or(0)
             }
         };
-        self.active = i;
+        // What is owed is owed by the link that was active.
         self.settle_replies().await?;
+        self.active = i;
         // A Sync would end the implicit transaction of the batch.
         let in_batch = self.links[i].unsynced;
         let outbox = &mut self.links[i].outbox;

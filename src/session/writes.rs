@@ -261,6 +261,9 @@ impl Session {
             Parts::Rows(_) => self.push_check(i, writing, Some(shard)),
             Parts::EveryHost => self.push_check(i, writing, None),
         }
+        // Maybe nothing but its BEGIN has been sent.
+        let link = &mut self.links[i];
+        link.unsynced |= !link.outbox.is_empty();
         Ok(())
     }
 

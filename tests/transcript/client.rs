@@ -38,19 +38,33 @@ struct Client {
     key: Vec<u8>,
     owed: Owed,
     answers: Vec<Answer>,
+    /// Of which message each is.
+    of: Vec<Option<usize>>,
 }
 
 /// Sends all, and reads all that comes, up to the last answer.
 pub fn converse(addr: SocketAddr, manner: &Manner, messages: &[Message]) -> Vec<Answer> {
+    let (answers, _) = converse_in_turn(addr, manner, messages);
+    answers
+}
+
+/// The same, with the number of the message that each answer is to.
+pub fn converse_in_turn(
+    addr: SocketAddr,
+    manner: &Manner,
+    messages: &[Message],
+) -> (Vec<Answer>, Vec<Option<usize>>) {
     let mut client = match Client::connect(addr, manner) {
         Ok(client) => client,
-        Err(answers) => return answers,
+        Err(answers) => return (answers, Vec::new()),
     };
+    client.of = vec![None; client.answers.len()];
     let done = client.run(manner, messages);
     if let Err(why) = done {
         client.answers.push(Answer::End(why));
     }
-    client.answers
+    client.of.resize(client.answers.len(), None);
+    (client.answers, client.of)
 }
 
 impl Client {
@@ -66,6 +80,7 @@ impl Client {
             key: Vec::new(),
             owed: Owed::default(),
             answers: Vec::new(),
+            of: Vec::new(),
         };
         let mut params = vec![("user", "app"), ("database", "app")];
         params.extend(&manner.startup);
@@ -140,6 +155,7 @@ impl Client {
     /// Reads the next message.
     fn take(&mut self) -> Result<(), String> {
         let (tag, body) = self.read(self.hang)?.ok_or("HANG: nothing comes")?;
+        self.of.push(self.owed.front());
         self.owed.got(tag);
         self.answers.push(Answer::Message(tag, body));
         Ok(())

@@ -7,19 +7,22 @@ pub fn difference(postgres: &[Answer], presplit: &[Answer]) -> Option<usize> {
     let (postgres, presplit) = (&in_order(postgres), &in_order(presplit));
     let longest = postgres.len().max(presplit.len());
     (0..longest).find(|i| match (postgres.get(*i), presplit.get(*i)) {
-        (Some(a), Some(b)) => {
-            same(a) != same(b)
-                && !is_unusable_key(a, b)
-                && !is_lost_portal(a, b)
-                && !is_unknown_table(a, b)
-        }
+        (Some(a), Some(b)) => !alike(a, b),
         _ => true,
     })
 }
 
+/// Whether two answers are the same, or known not to be.
+pub fn alike(postgres: &Answer, presplit: &Answer) -> bool {
+    same(postgres) == same(presplit)
+        || is_unusable_key(postgres, presplit)
+        || is_lost_portal(postgres, presplit)
+        || is_unknown_table(postgres, presplit)
+}
+
 /// ParameterStatus messages that come together, by their names; notifications behind all else; no CommandComplete in front of an error
 /// of the commit.
-fn in_order(answers: &[Answer]) -> Vec<Answer> {
+pub fn in_order(answers: &[Answer]) -> Vec<Answer> {
     let notified = |answer: &&Answer| matches!(answer, Answer::Message(b'A', _));
     let others = answers.iter().filter(|answer| !notified(answer));
     let mut answers: Vec<Answer> = others
@@ -99,7 +102,7 @@ pub fn is_beaten(answers: &[Answer]) -> bool {
     answers.iter().any(|answer| is_error(answer, "40001"))
 }
 
-fn is_error(answer: &Answer, code: &str) -> bool {
+pub fn is_error(answer: &Answer, code: &str) -> bool {
     let code = format!("\0C{code}\0").into_bytes();
     matches!(answer, Answer::Message(b'E', body) if body.windows(code.len()).any(|w| w == code))
 }

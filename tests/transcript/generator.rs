@@ -5,6 +5,7 @@ mod copy;
 mod extended;
 mod lost;
 mod pinned;
+mod spread;
 mod sql;
 
 use rand::rngs::StdRng;
@@ -15,7 +16,7 @@ use super::client::{HANG, Manner};
 use super::message::Message;
 use super::texts::{
     BARE, BLOCKS, COPY_OUT, CURSORS, DISCARDS, ENDS, FAILS, IN_BLOCKS, NOTICES, READS, SETTINGS,
-    Text, WRITES,
+    Text, WRITES, fill,
 };
 
 /// A stream, but for the two users it is about.
@@ -25,13 +26,18 @@ pub struct Stream {
 }
 
 /// The stream of this number, about these users.
-pub fn stream(seed: u64, number: u64, users: [i64; 2]) -> Stream {
-    made_of(seed, number, users, Maker::phrase)
+pub fn stream(seed: u64, number: u64, users: &[i64]) -> Stream {
+    made_of(seed, number, users, false, Maker::phrase)
+}
+
+/// The same, about users of several hosts.
+pub fn spread(seed: u64, number: u64, users: &[i64]) -> Stream {
+    made_of(seed, number, users, true, Maker::spread_phrase)
 }
 
 /// The same, of statements prepared by SQL, and of function calls, among others.
-pub fn prepared(seed: u64, number: u64, users: [i64; 2]) -> Stream {
-    made_of(seed, number, users, |maker| {
+pub fn prepared(seed: u64, number: u64, users: &[i64]) -> Stream {
+    made_of(seed, number, users, false, |maker| {
         match maker.rng.random_range(0..3) {
             0 => maker.phrase(),
             _ => maker.sql_prepared(),
@@ -40,8 +46,8 @@ pub fn prepared(seed: u64, number: u64, users: [i64; 2]) -> Stream {
 }
 
 /// The same, of what lies in the server process, among others.
-pub fn pinned(seed: u64, number: u64, users: [i64; 2]) -> Stream {
-    made_of(seed, number, users, |maker| {
+pub fn pinned(seed: u64, number: u64, users: &[i64]) -> Stream {
+    made_of(seed, number, users, false, |maker| {
         match maker.rng.random_range(0..3) {
             0 => maker.phrase(),
             _ => maker.pinned(),
@@ -49,7 +55,7 @@ pub fn pinned(seed: u64, number: u64, users: [i64; 2]) -> Stream {
     })
 }
 
-fn made_of(seed: u64, number: u64, users: [i64; 2], phrase: fn(&mut Maker)) -> Stream {
+fn made_of(seed: u64, number: u64, users: &[i64], spread: bool, phrase: fn(&mut Maker)) -> Stream {
     let mut rng = StdRng::seed_from_u64(seed.wrapping_mul(1_000_003).wrapping_add(number));
     let manner = Manner {
         startup: startup(&mut rng),
@@ -61,7 +67,8 @@ fn made_of(seed: u64, number: u64, users: [i64; 2], phrase: fn(&mut Maker)) -> S
     let mut maker = Maker {
         rng,
         number,
-        users,
+        users: users.to_vec(),
+        spread,
         messages: Vec::new(),
         prepared: Vec::new(),
         pauses: false,
@@ -103,7 +110,9 @@ fn startup(rng: &mut StdRng) -> Vec<(&'static str, &'static str)> {
 struct Maker {
     rng: StdRng,
     number: u64,
-    users: [i64; 2],
+    users: Vec<i64>,
+    /// They are on several hosts, and statements are about several of them.
+    spread: bool,
     messages: Vec<Message>,
     /// Names of statements, and the texts they probably have.
     prepared: Vec<(&'static str, Text)>,
@@ -118,7 +127,7 @@ fn is_query(sql: &str) -> bool {
 }
 
 const NAMES: [&str; 3] = ["a", "b", "c d"];
-const PORTALS: [&str; 4] = ["x", "y", "c", ""];
+const PORTALS: [&str; 3] = ["x", "y", "c"];
 
 impl Maker {
     fn phrase(&mut self) {
@@ -142,9 +151,7 @@ impl Maker {
     }
 
     fn fill(&self, sql: &str) -> String {
-        sql.replace("{k}", &self.users[0].to_string())
-            .replace("{j}", &self.users[1].to_string())
-            .replace("{n}", &self.number.to_string())
+        fill(sql, &self.users).replace("{n}", &self.number.to_string())
     }
 
     fn query(&mut self, sql: &str) {
@@ -165,11 +172,20 @@ impl Maker {
     }
 
     fn pick(&mut self, texts: &[&'static str]) -> &'static str {
-        texts.choose(&mut self.rng).unwrap()
+        loop {
+            let sql = *texts.choose(&mut self.rng).unwrap();
+            // Whether a role may read is found when a portal over several shards is executed, not when it is bound.
+            if !self.spread || sql != "SET ROLE other" {
+                return sql;
+            }
+        }
     }
 
     /// Any text of a statement that is not about the session.
     fn text(&mut self) -> Text {
+        if self.spread && self.rng.random_ratio(2, 3) {
+            return self.spread_text();
+        }
         let texts = match self.rng.random_range(0..20) {
             0..8 => READS,
             8..12 => BARE,
@@ -178,6 +194,32 @@ impl Maker {
             _ => NOTICES,
         };
         *texts.choose(&mut self.rng).unwrap()
+    }
+
+    /// A portal's name, as a rule a cursor's, too.
+    fn portal(&mut self) -> &'static str {
+        // SQL finds no portal over several hosts.
+        let names = if self.spread {
+            &["y", "z", "w"]
+        } else {
+            &PORTALS
+        };
+        names.choose(&mut self.rng).unwrap()
+    }
+
+    /// One of the first, or where users are spread of the second.
+    fn one_of(&mut self, texts: &[Text], spread: &[Text]) -> Text {
+        let of_several = self.spread && self.rng.random_ratio(2, 3);
+        let texts = if of_several { spread } else { texts };
+        *texts.choose(&mut self.rng).unwrap()
+    }
+
+    fn begin(&mut self) -> &'static str {
+        match self.spread && self.rng.random_ratio(4, 5) {
+            // The others are for one host, as a rule.
+            true => "BEGIN",
+            false => self.pick(BLOCKS),
+        }
     }
 
     /// Any text at all.
@@ -191,7 +233,7 @@ impl Maker {
             0..6 => self.text(),
             6 => bare(self.pick(IN_BLOCKS)),
             7 => match self.rng.random_bool(0.5) {
-                true => bare(self.pick(BLOCKS)),
+                true => bare(self.begin()),
                 false => bare(self.pick(ENDS)),
             },
             8 => bare(self.pick(SETTINGS)),
@@ -223,10 +265,11 @@ impl Maker {
     fn several_in_one(&mut self) {
         // Not yet as in Postgres: an empty statement in front, and what fails only with the commit (its CommandComplete
         // comes before the error, if the session itself acts on another statement of the text).
+        let spread = self.spread;
         let left_out = |sql: &String| {
             sql.is_empty()
                 || sql.starts_with([';', '-'])
-                || sql.starts_with("DELETE FROM users")
+                || !spread && sql.starts_with("DELETE FROM users")
                 || sql.starts_with("SET TRANSACTION READ")
         };
         let mut texts: Vec<String> = (0..self.rng.random_range(2..5))
@@ -234,14 +277,16 @@ impl Maker {
             .collect();
         texts.retain(|sql| !left_out(sql));
         if self.rng.random_ratio(1, 3) {
-            texts.insert(0, self.pick(BLOCKS).to_owned());
+            texts.insert(0, self.begin().to_owned());
         }
         if self.rng.random_ratio(1, 3) {
             texts.push(self.pick(ENDS).to_owned());
         }
         if texts.len() > 1 {
             // Without it a batch that is open would be part of the message's transaction.
-            self.push(Message::Sync);
+            if !self.spread || self.rng.random_bool(0.5) {
+                self.push(Message::Sync);
+            }
             let sql = texts.join("; ");
             self.query(&sql);
         }
@@ -287,7 +332,7 @@ impl Maker {
     }
 
     fn block(&mut self) {
-        let begin = self.pick(BLOCKS);
+        let begin = self.begin();
         self.run(begin);
         for _ in 0..self.rng.random_range(1..7) {
             match self.rng.random_range(0..12) {

@@ -1,4 +1,4 @@
-//! One plain Postgres, one host with shards, and proxies in front of it: roomy ones, and some where the sessions must share
+//! One plain Postgres, hosts with shards, and proxies in front of them: roomy ones, and some where the sessions must share
 //! a server connection or two and the statements on it.
 
 use std::net::SocketAddr;
@@ -81,31 +81,40 @@ const ROOMS: [Room; 4] = [
 pub struct Lanes {
     plain: Cluster,
     proxies: Vec<Proxy>,
-    _hosts: Hosts,
+    pub hosts: Hosts,
 }
 
 impl Lanes {
+    /// All lanes, over one host.
     pub async fn new() -> Lanes {
+        Lanes::over(1, 8, &ROOMS).await
+    }
+
+    /// One roomy lane over three hosts.
+    pub async fn several() -> Lanes {
+        Lanes::over(3, 12, &ROOMS[..1]).await
+    }
+
+    async fn over(count: usize, shards: u32, rooms: &[Room]) -> Lanes {
         let functions = FUNCTIONS.replace("('nl', NULL)", "('nl', 'Netherlands')");
         let plain = Cluster::new();
         let direct = plain.client().await;
         direct.batch_execute(SCHEMA).await.unwrap();
         direct.batch_execute(&functions).await.unwrap();
-        let hosts = Hosts::bare(1, 8);
-        hosts.write_map(&map_text(&hosts, &ROOMS[0]));
+        let hosts = Hosts::bare(count, shards);
+        hosts.write_map(&map_text(&hosts, &rooms[0]));
         let map = hosts.map();
         let report = provision::run(&map, SCHEMA, Options::default());
         let report = report.await.unwrap_or_else(|e| panic!("{e:#?}"));
         assert!(report.is_complete(), "{report}");
-        hosts
-            .client(0)
-            .await
-            .batch_execute(&functions)
-            .await
-            .unwrap();
-        for shard in 0..8 {
+        for host in 0..count {
+            let client = hosts.client(host).await;
+            client.batch_execute(&functions).await.unwrap();
+        }
+        for shard in 0..shards {
             let grant = format!("GRANT USAGE ON SCHEMA shard_{shard:04} TO other");
-            hosts.client(0).await.batch_execute(&grant).await.unwrap();
+            let client = hosts.client(hosts.owner(shard)).await;
+            client.batch_execute(&grant).await.unwrap();
         }
         let serve = |(i, room): (usize, &Room)| {
             let file = hosts.dir().join(format!("lane-{i}.toml"));
@@ -114,8 +123,8 @@ impl Lanes {
         };
         Lanes {
             plain,
-            proxies: ROOMS.iter().enumerate().map(serve).collect(),
-            _hosts: hosts,
+            proxies: rooms.iter().enumerate().map(serve).collect(),
+            hosts,
         }
     }
 
@@ -153,14 +162,19 @@ impl Lanes {
 }
 
 fn map_text(hosts: &Hosts, room: &Room) -> String {
+    let (shards, mut urls, mut owners) = (hosts.shards, String::new(), String::new());
+    for (host, cluster) in hosts.clusters.iter().enumerate() {
+        let (name, pool, url) = (Hosts::name(host), room.pool, cluster.url());
+        urls += &format!("[hosts.{name}]\nurl = \"{url}\"\npool = {pool}\n");
+        let owned: Vec<u32> = (0..shards).filter(|s| hosts.owner(*s) == host).collect();
+        owners += &format!("\"{}-{}\" = \"{name}\"\n", owned[0], owned[owned.len() - 1]);
+    }
     format!(
-        "version = 1\n[keyspace]\nshards = 8\nkey = \"user_id\"\nfunction = \"modulo\"\nschema = \"shard_{{:04}}\"\n\
-         [hosts.a]\nurl = \"{}\"\npool = {}\n[map]\n\"0-7\" = \"a\"\n\
+        "version = 1\n[keyspace]\nshards = {shards}\nkey = \"user_id\"\nfunction = \"modulo\"\nschema = \"shard_{{:04}}\"\n\
+         {urls}[map]\n{owners}\
          [tables]\nusers = {{ key = \"id\" }}\ncountries = {{ kind = \"reference\" }}\nt = {{ kind = \"reference\" }}\n[users.app]\n\
          [proxy]\nlisten = \"127.0.0.1:0\"\n[proxy.limits]\nstatement_cache_per_connection = {}\n\
          [proxy.timeouts]\ncheckout_wait = \"60s\"\n",
-        hosts.clusters[0].url(),
-        room.pool,
         room.statements
     )
 }

@@ -1,5 +1,6 @@
 //! What a stream is made of: frontend messages, and what the client does between them.
 
+use super::texts;
 use crate::support::raw::{self, frame};
 
 /// A message, or something else that the client does.
@@ -67,11 +68,8 @@ impl Message {
     }
 
     /// With the users in its text.
-    pub fn about(self, users: [i64; 2]) -> Message {
-        let fill = |text: String| {
-            text.replace("{k}", &users[0].to_string())
-                .replace("{j}", &users[1].to_string())
-        };
+    pub fn about(self, users: &[i64]) -> Message {
+        let fill = |text: String| texts::fill(&text, users);
         match self {
             Message::Query(sql) => Message::Query(fill(sql)),
             Message::Parse { name, sql, types } => Message::Parse {

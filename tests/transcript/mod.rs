@@ -8,10 +8,12 @@ mod client;
 mod compare;
 mod ends;
 mod found;
+mod found_several;
 mod generator;
 mod lanes;
 mod message;
 mod owed;
+mod several;
 mod shrink;
 mod texts;
 
@@ -29,6 +31,8 @@ const STREAMS: u64 = 300;
 const PREPARED: u64 = 140;
 /// Of those with temporary tables, LISTEN, advisory locks and cursors WITH HOLD.
 const PINNED: u64 = 140;
+/// Of those about users of several hosts.
+const SPREAD: u64 = 200;
 /// So many differences are shown; `TRANSCRIPT_SHOWN` says otherwise.
 const SHOWN: u64 = 8;
 
@@ -36,7 +40,7 @@ const SHOWN: u64 = 8;
 const AGAIN: usize = 5;
 
 /// Makes the stream of a seed and a number.
-type Make = fn(u64, u64, [i64; 2]) -> generator::Stream;
+type Make = fn(u64, u64, &[i64]) -> generator::Stream;
 
 fn variable(name: &str) -> Option<u64> {
     let value = std::env::var(format!("TRANSCRIPT_{name}")).ok()?;
@@ -88,6 +92,20 @@ async fn many_random_streams_of_pinned_sessions_are_answered_as_by_postgres() {
     run(generator::pinned, seed, numbers(4000), Pressure::None).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn random_streams_over_several_hosts_are_answered_as_by_postgres() {
+    let seed = variable("SEED").unwrap_or(1);
+    several::run(seed, 0..SPREAD, SHOWN as usize).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes: make transcript"]
+async fn many_random_streams_over_several_hosts_are_answered_as_by_postgres() {
+    let seed = variable("SEED").unwrap_or(1);
+    let shown = variable("SHOWN").unwrap_or(SHOWN) as usize;
+    several::run(seed, numbers(10_000), shown).await;
+}
+
 /// The numbers of the streams to be run.
 fn numbers(count: u64) -> std::ops::Range<u64> {
     match variable("ONLY") {
@@ -107,13 +125,18 @@ async fn streams_that_once_differed_do_not() {
     };
     let mut faults = Vec::new();
     for (what, messages) in found::streams().into_iter().chain(ends::streams()) {
-        let messages: Vec<_> = messages.into_iter().map(|m| m.about(job.users)).collect();
+        let messages: Vec<_> = messages.into_iter().map(|m| m.about(&job.users)).collect();
         let (postgres, presplit) = job.both(&manner, &messages);
         if compare::difference(&postgres, &presplit).is_some() {
             faults.push(format!("{what}:\n{}", told(&postgres, &presplit)));
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_over_several_hosts_that_once_differed_do_not() {
+    several::run_found(found_several::streams()).await;
 }
 
 /// Streams of two tests would be about the same users.
@@ -210,7 +233,7 @@ impl Job {
 
     /// What is different about a stream, if anything is.
     fn fault(&self, make: Make, seed: u64, number: u64) -> Option<String> {
-        let stream = make(seed, number, self.users);
+        let stream = make(seed, number, &self.users);
         let (mut postgres, mut presplit) = self.both(&stream.manner, &stream.messages);
         for _ in 0..AGAIN {
             if !compare::is_beaten(&postgres) && !compare::is_beaten(&presplit) {

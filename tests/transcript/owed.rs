@@ -20,10 +20,20 @@ enum Kind {
     CopyEnd,
 }
 
+/// A message that was sent.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    kind: Kind,
+    /// Its number.
+    at: usize,
+}
+
 /// The messages that are not answered yet.
 #[derive(Default)]
 pub struct Owed {
-    queue: VecDeque<Kind>,
+    queue: VecDeque<Sent>,
+    /// How many have been sent.
+    sent: usize,
     /// An error came: all is ignored up to Sync.
     skipping: bool,
     /// The message at the front waits for CopyData.
@@ -32,6 +42,8 @@ pub struct Owed {
 
 impl Owed {
     pub fn sent(&mut self, message: &Message) {
+        let at = self.sent;
+        self.sent += 1;
         let kind = match message {
             Message::Query(_) | Message::FunctionCall(..) => Kind::Query,
             Message::Parse { .. }
@@ -46,45 +58,55 @@ impl Owed {
             Message::CopyDone | Message::CopyFail(_) => Kind::CopyEnd,
             Message::Pause | Message::Cancel | Message::CancelNothing => return,
         };
-        self.queue.push_back(kind);
+        self.queue.push_back(Sent { kind, at });
         self.drop_unanswered();
+    }
+
+    /// The number of the message that is answered next.
+    pub fn front(&self) -> Option<usize> {
+        self.queue.front().map(|sent| sent.at)
     }
 
     /// A backend message has come.
     pub fn got(&mut self, tag: u8) {
-        let Some(front) = self.queue.front().copied() else {
+        let Some(Sent { kind: front, at }) = self.queue.front().copied() else {
             return;
         };
+        let of = |kind| Sent { kind, at };
         match (tag, front) {
             (b'E', Kind::Query) => self.copying = false,
             (b'E', _) => {
                 if self.copying {
                     // The rest of the data is not of interest any more; which of it was read before, nobody knows.
-                    let rest = |k: &Kind| matches!(k, Kind::CopyData | Kind::CopyEnd | Kind::Flush);
+                    let rest =
+                        |s: &Sent| matches!(s.kind, Kind::CopyData | Kind::CopyEnd | Kind::Flush);
                     self.queue.pop_front();
                     while self.queue.front().is_some_and(rest) {
                         self.queue.pop_front();
                     }
-                    self.queue.push_front(Kind::Flush);
+                    self.queue.push_front(of(Kind::Flush));
                     self.copying = false;
                 }
-                if self.queue.pop_front() != Some(Kind::Sync) {
+                if self.queue.pop_front().map(|s| s.kind) != Some(Kind::Sync) {
                     self.skipping = true;
                 } else {
                     // An error at commit: ReadyForQuery follows.
-                    self.queue.push_front(Kind::Sync);
+                    self.queue.push_front(of(Kind::Sync));
                 }
             }
             (b'G', Kind::Query | Kind::Execute) => {
                 self.copying = true;
                 // Ignored while data is waited for.
-                while matches!(self.queue.get(1), Some(Kind::Sync | Kind::Flush)) {
+                while matches!(
+                    self.queue.get(1).map(|s| s.kind),
+                    Some(Kind::Sync | Kind::Flush)
+                ) {
                     self.queue.remove(1);
                 }
             }
             (b'C', Kind::Query | Kind::Execute) if self.copying => {
                 self.copying = false;
-                let end = self.queue.iter().position(|k| *k == Kind::CopyEnd);
+                let end = self.queue.iter().position(|s| s.kind == Kind::CopyEnd);
                 self.queue.drain(1..end.map_or(1, |end| end + 1));
                 if front == Kind::Execute {
                     self.queue.pop_front();
@@ -104,14 +126,14 @@ impl Owed {
     /// Whether nothing more comes before more is sent (if what must be answered at once is: a Flush or Sync was last).
     pub fn settled(&self) -> bool {
         match self.copying {
-            true => self.queue.iter().skip(1).all(|k| *k == Kind::CopyData),
+            true => self.queue.iter().skip(1).all(|s| s.kind == Kind::CopyData),
             false => self.queue.is_empty(),
         }
     }
 
     fn drop_unanswered(&mut self) {
         while let (Some(front), false) = (self.queue.front(), self.copying) {
-            match front {
+            match front.kind {
                 Kind::Sync => {
                     self.skipping = false;
                     return;

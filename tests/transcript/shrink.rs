@@ -26,10 +26,34 @@ pub fn shrink(messages: &[Message], mut differs: impl FnMut(&[Message]) -> bool)
             }
         }
         if tries >= TRIES || size == 1 && !smaller {
-            return best;
+            return with_shorter_texts(best, differs);
         }
         size = if size == 1 { 1 } else { size.div_ceil(2) };
     }
+}
+
+/// Without statements of messages that have several.
+fn with_shorter_texts(
+    mut best: Vec<Message>,
+    mut differs: impl FnMut(&[Message]) -> bool,
+) -> Vec<Message> {
+    for at in 0..best.len() {
+        let mut piece = 0;
+        while let Message::Query(sql) = &best[at] {
+            let mut pieces: Vec<&str> = sql.split("; ").collect();
+            if pieces.len() == 1 || piece == pieces.len() {
+                break;
+            }
+            pieces.remove(piece);
+            let mut fewer = best.clone();
+            fewer[at] = Message::Query(pieces.join("; "));
+            match keeps_its_copies(&fewer, &best) && differs(&fewer) {
+                true => best = fewer,
+                false => piece += 1,
+            }
+        }
+    }
+    best
 }
 
 /// Without waits for what need not come: outside COPY a server may keep answers to itself until Sync, Flush or Query.

@@ -5,6 +5,16 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 
+/// The letters that stand for users, in the order of a stream's.
+const USERS: [&str; 5] = ["{k}", "{j}", "{i}", "{h}", "{o}"];
+
+/// The text about these users.
+pub fn fill(sql: &str, users: &[i64]) -> String {
+    let filled =
+        |sql: String, (letter, user): (&&str, &i64)| sql.replace(*letter, &user.to_string());
+    USERS.iter().zip(users).fold(sql.to_owned(), filled)
+}
+
 /// A parameter's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -28,7 +38,7 @@ pub struct Text {
     pub columns: usize,
 }
 
-const fn t(sql: &'static str, params: &'static [Place], columns: usize) -> Text {
+pub const fn t(sql: &'static str, params: &'static [Place], columns: usize) -> Text {
     Text {
         sql,
         params,
@@ -438,7 +448,7 @@ impl Place {
     }
 
     /// A value as it is written in SQL.
-    pub fn literal(self, rng: &mut StdRng, users: [i64; 2]) -> String {
+    pub fn literal(self, rng: &mut StdRng, users: &[i64]) -> String {
         let text = String::from_utf8(self.value(rng, users).0).unwrap();
         let quoted = format!("'{}'", text.replace('\'', "''"));
         let number = matches!(self, Place::Key | Place::Int);
@@ -455,10 +465,13 @@ impl Place {
     }
 
     /// A value, as text and in binary (of the type that [`Place::oid`] names).
-    pub fn value(self, rng: &mut StdRng, users: [i64; 2]) -> (Vec<u8>, Vec<u8>) {
+    pub fn value(self, rng: &mut StdRng, users: &[i64]) -> (Vec<u8>, Vec<u8>) {
         match self {
             Place::Key => {
-                let key = users[usize::from(rng.random_ratio(1, 4))];
+                let key = match users {
+                    [user, other] => [*user, *other][usize::from(rng.random_ratio(1, 4))],
+                    _ => *users.choose(rng).unwrap(),
+                };
                 (key.to_string().into_bytes(), key.to_be_bytes().to_vec())
             }
             Place::Int => {

@@ -109,19 +109,6 @@ impl Session {
         Ok(!error)
     }
 
-    /// Ends the batch's transaction on the hosts other than the active one that have done something of the batch.
-    pub(super) async fn run_on_unsynced_others(&mut self, commit: bool) -> Result<(), Fault> {
-        let text = if commit { "COMMIT" } else { "ROLLBACK" };
-        let active = self.active;
-        for i in (0..self.links.len()).filter(|i| *i != active) {
-            if self.links[i].unsynced {
-                self.run_quietly(i, text).await?;
-                self.links[i].unsynced = false;
-            }
-        }
-        Ok(())
-    }
-
     /// Runs a statement on a link without a word to the client. An error makes the block fail.
     pub(in crate::session) async fn run_quietly(
         &mut self,

@@ -446,8 +446,9 @@ impl Session {
         let outbox = &mut self.links[feeds.first().link].outbox;
         frontend::copy_fail(outbox, b"another host is meant");
         frontend::sync(outbox);
+        heard.leaving = true;
         self.feed_until(Until::Ready, feeds, heard, table).await?;
-        heard.error = None;
+        (heard.error, heard.leaving) = (None, false);
         if self.block.is_some() {
             // The block on it has failed; it has not taken part in anything.
             let mut link = self.links.remove(feeds.first().link);

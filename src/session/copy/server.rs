@@ -23,6 +23,8 @@ pub(super) struct Heard {
     pub(super) at_line: Option<u64>,
     /// The line at which the client gave up (CopyFail): where the error about that is.
     pub(super) given_up: Option<u64>,
+    /// Of a host that gets no rows: what it says concerns nobody.
+    pub(super) leaving: bool,
 }
 
 /// What is waited for. An error of the server always ends the wait.
@@ -165,7 +167,9 @@ impl Session {
                     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
                     let (name, value) = (text(status.name), text(status.value));
                     link.conn()?.report(&name, &value);
-                    client.report(&name, &value);
+                    if !heard.leaving {
+                        client.report(&name, &value);
+                    }
                 }
                 b'E' => {
                     let Ok(view) = ErrorView::decode(body) else {
@@ -183,7 +187,9 @@ impl Session {
                     write_back(&mut error, &message, &view, table, line);
                     heard.error.get_or_insert(error);
                     link.refused = true;
-                    client.undo();
+                    if !heard.leaving {
+                        client.undo();
+                    }
                     // All up to the Sync is skipped.
                     (feed.open, heard.at_line) = (None, None);
                     feed.segments.clear();

@@ -306,6 +306,7 @@ impl Session {
             self.gather_news();
         }
         let failed = self.end_message(failed).await?;
+        self.note_run();
         if let Some(tag) = done.filter(|_| !failed) {
             backend::command_complete(&mut self.client.outbox, &tag);
         }

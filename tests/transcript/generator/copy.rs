@@ -1,6 +1,7 @@
 //! Phrases of COPY in both directions.
 
 use rand::Rng;
+use rand::seq::IndexedRandom;
 
 use super::super::message::Message;
 use super::super::texts::{COPY_IN, COPY_OUT, Text};
@@ -13,8 +14,14 @@ impl Maker {
             return self.run(sql);
         }
         // Without it a batch that is open would be part of the COPY's transaction.
-        self.push(Message::Sync);
-        let sql = self.pick(COPY_IN);
+        if !self.spread || self.rng.random_bool(0.5) {
+            self.push(Message::Sync);
+        }
+        let sql = match self.spread && self.rng.random_ratio(3, 4) {
+            true => "COPY items (user_id, id, n, note) FROM STDIN",
+            false => self.pick(COPY_IN),
+        };
+        let of_one = !self.spread || sql.contains("key=");
         let csv = sql.contains("csv");
         let extended = self.rng.random_ratio(1, 3);
         let mut synced = false;
@@ -55,7 +62,7 @@ impl Maker {
             self.push(Message::Query(text));
             self.pause(1, 3);
         }
-        for message in self.data(csv) {
+        for message in self.data(csv, of_one) {
             self.push(message);
         }
         let end = match self.rng.random_ratio(1, 5) {
@@ -70,14 +77,18 @@ impl Maker {
         }
     }
 
-    /// Rows of the stream's user, cut anywhere; now and then with a fault.
-    fn data(&mut self, csv: bool) -> Vec<Message> {
+    /// Rows of the stream's user, or of several, cut anywhere; now and then with a fault.
+    fn data(&mut self, csv: bool, of_one: bool) -> Vec<Message> {
         let mut bytes = Vec::new();
         let by = if csv { "," } else { "\t" };
         let first = self.rng.random_range(6..60);
         for id in first..first + self.rng.random_range(0..6) {
-            let (user, id, n) = (self.users[0].to_string(), id.to_string(), "1".to_owned());
-            let mut fields = vec![user, id, n, "copied".to_owned()];
+            let user = match of_one {
+                true => self.users[0],
+                false => *self.users.choose(&mut self.rng).unwrap(),
+            };
+            let (id, n) = (id.to_string(), "1".to_owned());
+            let mut fields = vec![user.to_string(), id, n, "copied".to_owned()];
             match self.rng.random_range(0..40) {
                 0 => fields[1] = "x".to_owned(),
                 1 => drop(fields.pop()),

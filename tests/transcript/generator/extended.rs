@@ -1,11 +1,10 @@
 //! Phrases of the extended protocol: statements and portals by name, read in parts.
 
 use rand::Rng;
-use rand::seq::IndexedRandom;
 
 use super::super::message::Message;
 use super::super::texts::{BARE, CURSORS, DISCARDS, ENDS, IN_BLOCKS, Place, READS, Text, WRITES};
-use super::{Maker, PORTALS};
+use super::{Maker, spread};
 
 impl Maker {
     pub fn parse(&mut self, name: &'static str, mut text: Text) {
@@ -38,7 +37,7 @@ impl Maker {
         let values: Vec<_> = text
             .params
             .iter()
-            .map(|place| place.value(&mut self.rng, self.users))
+            .map(|place| place.value(&mut self.rng, &self.users))
             .collect();
         let formats: Vec<u16> = match self.rng.random_range(0..4) {
             0 => vec![1],
@@ -160,15 +159,15 @@ impl Maker {
             self.run("BEGIN");
         }
         for _ in 0..self.rng.random_range(1..4) {
-            let mut portal = *PORTALS[..3].choose(&mut self.rng).unwrap();
+            let mut portal = self.portal();
             let text = match self.rng.random_range(0..6) {
                 0 => {
                     // No cursor's name, and no portal that is another statement's transaction.
                     portal = "y";
                     self.text()
                 }
-                1 => *WRITES.choose(&mut self.rng).unwrap(),
-                _ => *READS.choose(&mut self.rng).unwrap(),
+                1 => self.one_of(WRITES, spread::WRITES),
+                _ => self.one_of(READS, spread::READS),
             };
             self.parse("", text);
             if self.rng.random_ratio(3, 4) {
@@ -181,7 +180,7 @@ impl Maker {
                     2 => self.sync(),
                     3 => self.push(Message::ClosePortal(portal.to_owned())),
                     4 => {
-                        let other = *PORTALS[..3].choose(&mut self.rng).unwrap();
+                        let other = self.portal();
                         self.execute(other, 1);
                     }
                     5 if in_block => {
@@ -208,14 +207,17 @@ impl Maker {
         if in_block {
             self.run("BEGIN");
         }
-        let declare = self.pick(&CURSORS[..5]);
+        let declare = match self.spread {
+            true => self.pick(&CURSORS[..3]),
+            false => self.pick(&CURSORS[..5]),
+        };
         self.run(declare);
         for _ in 0..self.rng.random_range(1..6) {
             let sql = self.pick(CURSORS);
             self.run(sql);
             if self.rng.random_ratio(1, 6) {
                 // A cursor is a portal, too.
-                let portal = *PORTALS[..3].choose(&mut self.rng).unwrap();
+                let portal = self.portal();
                 self.execute(portal, 2);
             }
         }

@@ -1,11 +1,10 @@
 //! What only a client would send that cancels, or has lost its way.
 
 use rand::Rng;
-use rand::seq::IndexedRandom;
 
 use super::super::message::Message;
 use super::super::texts::{LONG, Text};
-use super::{Maker, PORTALS};
+use super::Maker;
 
 impl Maker {
     pub fn cancel(&mut self) {
@@ -39,7 +38,7 @@ impl Maker {
     pub fn lost(&mut self) {
         for _ in 0..self.rng.random_range(3..15) {
             let name = self.name();
-            let portal = *PORTALS[..3].choose(&mut self.rng).unwrap();
+            let portal = self.portal();
             let text = self.any();
             match self.rng.random_range(0..16) {
                 0..4 => self.unnamed(text),
@@ -56,7 +55,7 @@ impl Maker {
                 }
                 8 => {
                     let rows = self.rng.random_range(0..3);
-                    let portal = *PORTALS[..3].choose(&mut self.rng).unwrap();
+                    let portal = self.portal();
                     self.execute(portal, rows);
                 }
                 9 => self.push(Message::CloseStatement(name.to_owned())),

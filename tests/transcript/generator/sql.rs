@@ -41,13 +41,15 @@ impl Maker {
                     let mut args: Vec<_> = text
                         .params
                         .iter()
-                        .map(|place| place.literal(&mut self.rng, self.users))
+                        .map(|place| place.literal(&mut self.rng, &self.users))
                         .collect();
                     if self.rng.random_ratio(1, 30) {
                         args.push("1".to_owned());
                     }
                     // The plan for a parameter depends on how often the server has planned it before.
-                    let explain = match self.rng.random_ratio(1, 15) && args.is_empty() {
+                    let explain = self.rng.random_ratio(1, 15) && args.is_empty();
+                    // And on what each host knows of its tables.
+                    let explain = match explain && !self.spread {
                         true => "EXPLAIN (COSTS off) ",
                         false => "",
                     };

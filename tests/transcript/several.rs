@@ -1,0 +1,450 @@
+//! The transcript test over three hosts: streams about users of all of them, answered as by one Postgres, after which all tables have the
+//! same rows. What presplit refuses is an error like any other: one Postgres gets the stream with an error in the refused message's place.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::client::{Answer, HANG, Manner, converse, converse_in_turn};
+use super::lanes::Lanes;
+use super::message::Message;
+use super::{AGAIN, compare, generator, shrink};
+use crate::support::Raw;
+use crate::support::raw::q;
+
+/// So many streams run at once.
+const AT_ONCE: i64 = 4;
+
+/// How often each refusal came.
+type Refusals = BTreeMap<String, usize>;
+
+/// What a stream came to.
+struct Run {
+    postgres: Vec<Answer>,
+    presplit: Vec<Answer>,
+    /// The rows of one Postgres, and those of all hosts.
+    rows: [Vec<String>; 2],
+    refused: Vec<String>,
+}
+
+/// One that runs streams, one after the other, each about the same users.
+struct Job {
+    plain: SocketAddr,
+    proxy: SocketAddr,
+    users: [i64; 5],
+    /// Connections past the proxy: to the one Postgres, and to each host with the schemas there.
+    direct: Raw,
+    hosts: Vec<(Raw, Vec<String>)>,
+}
+
+/// Runs these streams, a few at once.
+pub async fn run(seed: u64, numbers: std::ops::Range<u64>, shown: usize) {
+    let lanes = Lanes::several().await;
+    let (faults, refusals) = (Mutex::new(Vec::new()), Mutex::new(Refusals::new()));
+    let (next, done) = (AtomicU64::new(numbers.start), AtomicU64::new(0));
+    let began = std::time::Instant::now();
+    tokio::task::block_in_place(|| {
+        std::thread::scope(|scope| {
+            for slot in 0..AT_ONCE {
+                let (lanes, faults, refusals) = (&lanes, &faults, &refusals);
+                let (next, done, numbers) = (&next, &done, numbers.clone());
+                scope.spawn(move || {
+                    let mut job = Job::new(lanes, slot);
+                    loop {
+                        let number = next.fetch_add(1, Ordering::Relaxed);
+                        if !numbers.contains(&number) || faults.lock().unwrap().len() >= shown {
+                            return;
+                        }
+                        if let Some(fault) = job.fault(seed, number, refusals) {
+                            faults.lock().unwrap().push(fault);
+                        }
+                        done.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+        });
+    });
+    let (done, faults) = (done.into_inner(), faults.into_inner().unwrap());
+    println!(
+        "{done} streams over several hosts, {} of them differ, in {:.1?}; refused: {:#?}",
+        faults.len(),
+        began.elapsed(),
+        refusals.into_inner().unwrap()
+    );
+    let log = lanes.proxy(0).log();
+    assert!(!log.contains("panicked"), "{log}");
+    assert!(!log.contains("not what it should be"), "{log}");
+    assert!(faults.is_empty(), "{}", faults.join("\n\n"));
+    assert!(done > 0, "no stream ran");
+    for host in 0..lanes.hosts.clusters.len() {
+        let left = "SELECT count(*) FROM pg_prepared_xacts";
+        let client = lanes.hosts.client(host).await;
+        let left: i64 = client.query_one(left, &[]).await.unwrap().get(0);
+        assert_eq!(left, 0, "transactions are left prepared");
+    }
+}
+
+/// Streams that once differed.
+pub async fn run_found(streams: Vec<(&'static str, Vec<Message>)>) {
+    let lanes = Lanes::several().await;
+    let mut job = Job::new(&lanes, 0);
+    let manner = Manner {
+        startup: Vec::new(),
+        cut: None,
+        hang: HANG,
+    };
+    let mut faults = Vec::new();
+    tokio::task::block_in_place(|| {
+        for (what, messages) in streams {
+            let messages: Vec<_> = messages.into_iter().map(|m| m.about(&job.users)).collect();
+            if let Some(told) = job.both(&manner, &messages).difference() {
+                faults.push(format!("{what}:\n{told}"));
+            }
+        }
+    });
+    assert!(faults.is_empty(), "{}", faults.join("\n\n"));
+}
+
+impl Job {
+    fn new(lanes: &Lanes, slot: i64) -> Job {
+        let first = 12 * (1000 + 3 * slot);
+        let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let host = |(host, cluster): (usize, &crate::support::Cluster)| {
+            let shards = (0..lanes.hosts.shards).filter(|s| lanes.hosts.owner(*s) == host);
+            let schemas = shards.map(|shard| format!("shard_{shard:04}")).collect();
+            (Raw::connect(loopback(cluster.port())), schemas)
+        };
+        Job {
+            plain: lanes.plain(),
+            proxy: lanes.proxy(0).addr(),
+            users: [first + 1, first + 17, first + 33, first + 2, first + 18],
+            direct: Raw::connect(lanes.plain()),
+            hosts: lanes.hosts.clusters.iter().enumerate().map(host).collect(),
+        }
+    }
+
+    /// What is different about a stream, if anything is.
+    fn fault(&mut self, seed: u64, number: u64, refusals: &Mutex<Refusals>) -> Option<String> {
+        let stream = generator::spread(seed, number, &self.users);
+        let mut run = self.both(&stream.manner, &stream.messages);
+        for _ in 0..AGAIN {
+            if !compare::is_beaten(&run.postgres) && !compare::is_beaten(&run.presplit) {
+                break;
+            }
+            run = self.both(&stream.manner, &stream.messages);
+        }
+        for refusal in &run.refused {
+            *refusals.lock().unwrap().entry(refusal.clone()).or_default() += 1;
+        }
+        let told = run.difference()?;
+        let quick = Manner {
+            hang: Duration::from_secs(3),
+            ..stream.manner.clone()
+        };
+        let ends = run.ends();
+        let shrunk = shrink::shrink(&stream.messages, |messages| {
+            let run = self.both(&quick, messages);
+            run.ends() == ends && run.difference().is_some()
+        });
+        let alone = self.both(&quick, &shrunk).difference();
+        let (messages, told) = match alone {
+            Some(told) => (shrunk, told),
+            None => (stream.messages, format!("  (not again)\n{told}")),
+        };
+        let sent: Vec<_> = messages.iter().map(Message::show).collect();
+        Some(format!(
+            "stream {number} of seed {seed} ({:?})\n  {}\n{told}",
+            stream.manner,
+            sent.join("\n  ")
+        ))
+    }
+
+    fn both(&mut self, manner: &Manner, messages: &[Message]) -> Run {
+        self.begin();
+        let whole = [messages, &generator::ending()].concat();
+        let (presplit, of) = converse_in_turn(self.proxy, manner, &whole);
+        let postgres = converse(self.plain, manner, &with_errors(&whole, &presplit, &of));
+        Run {
+            rows: self.rows(),
+            refused: presplit.iter().filter_map(refusal).collect(),
+            postgres,
+            presplit,
+        }
+    }
+
+    /// The users' rows as each stream finds them.
+    fn begin(&mut self) {
+        let list = self.users.map(|user| user.to_string()).join(", ");
+        let with_rows = &self.users[..4];
+        let country = format!("DELETE FROM countries WHERE code = 'c{}'", self.users[0]);
+        let clear = |schema: &str| {
+            format!(
+                "; DELETE FROM {schema}.items WHERE user_id IN ({list}); DELETE FROM {schema}.users WHERE id IN ({list})"
+            )
+        };
+        let fill = |schema: &str, user: &i64| {
+            format!(
+                "; INSERT INTO {schema}.users VALUES ({user}, 'u{}'); \
+                 INSERT INTO {schema}.items SELECT {user}, g, g * 10, 'note ' || g FROM generate_series(1, 5) g",
+                user % 12
+            )
+        };
+        let mut sql = country.clone() + &clear("public");
+        sql.extend(with_rows.iter().map(|user| fill("public", user)));
+        self.direct.send(&q(&sql));
+        for (raw, schemas) in &mut self.hosts {
+            let mut sql = country.clone();
+            sql.extend(schemas.iter().map(|schema| clear(schema)));
+            for user in with_rows {
+                let schema = format!("shard_{:04}", user % 12);
+                if schemas.contains(&schema) {
+                    sql += &fill(&schema, user);
+                }
+            }
+            raw.send(&q(&sql));
+        }
+        let all = self.hosts.iter_mut().map(|(raw, _)| raw);
+        for raw in all.chain([&mut self.direct]) {
+            let answer = raw.until_ready(1);
+            let failed = answer.iter().any(|line| line.starts_with('E'));
+            assert!(!failed, "{answer:?}");
+        }
+    }
+
+    /// The rows of one Postgres, and those of all hosts: each says in which shard it is, or on which host.
+    fn rows(&mut self) -> [Vec<String>; 2] {
+        let list = self.users.map(|user| user.to_string()).join(", ");
+        let of = |schema: &str, shard: [&str; 2]| {
+            format!(
+                "SELECT concat_ws(' ', {}, 'item', user_id, id, n, note) FROM {schema}.items WHERE user_id IN ({list}) UNION ALL \
+                 SELECT concat_ws(' ', {}, 'user', id, name) FROM {schema}.users WHERE id IN ({list})",
+                shard[0], shard[1]
+            )
+        };
+        let country = |host: usize| {
+            format!(
+                "SELECT concat_ws(' ', 'host {host}', code, name) FROM countries WHERE code = 'c{}'",
+                self.users[0]
+            )
+        };
+        let mut sql = vec![of("public", ["user_id % 12", "id % 12"])];
+        sql.extend((0..self.hosts.len()).map(country));
+        self.direct.send(&q(&sql.join(" UNION ALL ")));
+        for (host, (raw, schemas)) in self.hosts.iter_mut().enumerate() {
+            let mut sql = vec![country(host)];
+            sql.extend(schemas.iter().map(|schema| {
+                let shard: u32 = schema[6..].parse().unwrap();
+                let shard = format!("'{shard}'");
+                of(schema, [&shard, &shard])
+            }));
+            raw.send(&q(&sql.join(" UNION ALL ")));
+        }
+        let row = |line: String| line.strip_prefix("D ").map(str::to_owned);
+        let mut plain: Vec<_> = self
+            .direct
+            .until_ready(1)
+            .into_iter()
+            .filter_map(row)
+            .collect();
+        let answers = self
+            .hosts
+            .iter_mut()
+            .flat_map(|(raw, _)| raw.until_ready(1));
+        let mut spread: Vec<_> = answers.filter_map(row).collect();
+        plain.sort();
+        spread.sort();
+        [plain, spread]
+    }
+}
+
+/// The stream with an error in place of each message that presplit has refused.
+fn with_errors(messages: &[Message], answers: &[Answer], of: &[Option<usize>]) -> Vec<Message> {
+    let mut replaced: Vec<_> = messages.iter().map(|m| vec![m.clone()]).collect();
+    let wrong = || Message::Parse {
+        name: "refused".to_owned(),
+        sql: "SELEC".to_owned(),
+        types: Vec::new(),
+    };
+    for (i, answer) in answers.iter().enumerate() {
+        let (Some(_), Some(Some(at))) = (refusal(answer), of.get(i)) else {
+            continue;
+        };
+        let before = (0..i).filter(|n| of[*n] == Some(*at));
+        let tags: Vec<u8> = before.filter_map(|n| tag(&answers[n])).collect();
+        let ends = |m: &Message| matches!(m, Message::CopyDone | Message::CopyFail(_));
+        if tags.contains(&b'G') {
+            // It was the data.
+            if let Some(end) = messages[*at..].iter().position(ends) {
+                replaced[at + end] = vec![Message::CopyFail("refused".to_owned())];
+            }
+            continue;
+        }
+        replaced[*at] = match &messages[*at] {
+            Message::Query(sql) => {
+                let done = tags.iter().filter(|tag| b"CI".contains(tag)).count();
+                let done = sql.split("; ").take(done).chain(["SELECT 1/0"]);
+                vec![Message::Query(done.collect::<Vec<_>>().join("; "))]
+            }
+            Message::Sync => vec![wrong(), Message::Sync],
+            _ => vec![wrong()],
+        };
+    }
+    replaced.concat()
+}
+
+fn tag(answer: &Answer) -> Option<u8> {
+    match answer {
+        Answer::Message(tag, _) => Some(*tag),
+        Answer::End(_) => None,
+    }
+}
+
+fn is_of_class(answer: &Answer, class: &str) -> bool {
+    let code = format!("\0C{class}").into_bytes();
+    matches!(answer, Answer::Message(b'E', body) if body.windows(code.len()).any(|w| w == code))
+}
+
+/// The words of a refusal: an error with a code of presplit's own, or that says that it is not supported.
+fn refusal(answer: &Answer) -> Option<String> {
+    let Answer::Message(b'E', body) = answer else {
+        return None;
+    };
+    let fields: Vec<_> = body.split(|b| *b == 0).collect();
+    let of = |name: u8| fields.iter().find(|f| f.first() == Some(&name));
+    let code = String::from_utf8_lossy(&of(b'C')?[1..]).into_owned();
+    let said = String::from_utf8_lossy(&of(b'M')?[1..]).into_owned();
+    let ours = code.starts_with("SR") || code.starts_with("SM") || code == "0A000";
+    ours.then(|| format!("{code} {said}"))
+}
+
+/// SET CONSTRAINTS outside of a block holds on one host of the batch only.
+fn is_of_constraints(answer: &Answer) -> bool {
+    let said = b"MSET CONSTRAINTS can only";
+    matches!(answer, Answer::Message(b'N', body) if body.windows(said.len()).any(|w| w == said))
+}
+
+/// In a batch that is on several hosts, SET LOCAL and SET CONSTRAINTS do not warn.
+fn is_warning_of_block(answer: &Answer) -> bool {
+    let said = b" can only be used in transaction blocks";
+    matches!(answer, Answer::Message(b'N', body) if body.windows(said.len()).any(|w| w == said))
+}
+
+/// What is compared of the answers: beside what [`compare::same`] leaves out,
+/// * rows and their descriptions in front of an error: how far hosts come before one fails differs;
+/// * DETAIL, CONTEXT and position of errors: which row fails first differs, and in which part of a statement.
+fn in_order(answers: &[Answer]) -> Vec<Answer> {
+    let mut kept: Vec<Answer> = Vec::new();
+    let answers = answers.iter().filter(|a| !is_warning_of_block(a));
+    let answers: Vec<Answer> = answers.cloned().collect();
+    for answer in compare::in_order(&answers) {
+        if tag(&answer) == Some(b'E') {
+            // Found when the transaction is committed, as what is deferred.
+            let late = compare::is_error(&answer, "25006");
+            let of = if late { &b"CTDGHdcN"[..] } else { b"TDGHdcN" };
+            let said = |a: &Answer| tag(a).is_some_and(|tag| of.contains(&tag));
+            while kept.last().is_some_and(said) {
+                kept.pop();
+            }
+        }
+        kept.push(match answer {
+            Answer::Message(b'E', body) => {
+                let fields = body.split(|b| *b == 0);
+                let kept = fields.filter(|f| !f.first().is_some_and(|n| b"DWPpqH".contains(n)));
+                Answer::Message(b'E', kept.collect::<Vec<_>>().join(&0))
+            }
+            answer => answer,
+        });
+    }
+    kept
+}
+
+/// Where Postgres says that a cursor exists or needs a block, it may be one on another host, or the block one of presplit's own.
+fn is_about_cursor(postgres: &Answer) -> bool {
+    let alone = b"MDECLARE CURSOR can only";
+    compare::is_error(postgres, "42P03")
+        || compare::is_error(postgres, "25P01")
+            && matches!(postgres, Answer::Message(_, body) if body.windows(alone.len()).any(|w| w == alone))
+}
+
+/// Whether the answers differ here in a way that is known, and may do so from here on:
+/// * cursors and blocks ([`is_about_cursor`]);
+/// * a portal over several shards that has given all rows of RETURNING can't be run again;
+/// * a Parse is not looked at by a server if its Bind is refused, and the values of a Bind over several shards when it is executed.
+fn is_known(postgres: &[Answer], presplit: &[Answer], at: usize) -> bool {
+    let (Some(a), Some(b)) = (postgres.get(at), presplit.get(at)) else {
+        return false;
+    };
+    let behind = presplit[at..].iter().take(3);
+    let bound = behind.take_while(|b| tag(b).is_some_and(|tag| b"12E".contains(&tag)));
+    is_about_cursor(a)
+        || tag(a) == Some(b'C') && compare::is_error(b, "55000")
+        || compare::is_error(a, "08P01") && tag(b) == Some(b'2')
+        || tag(a) == Some(b'E') && bound.filter_map(refusal).next().is_some()
+}
+
+/// Two errors about rows: of those of a COPY on several hosts, not always the first is told.
+fn are_of_rows(postgres: &Answer, presplit: &Answer) -> bool {
+    let classes = ["22", "23", "57014"];
+    let of_rows = |answer: &Answer| classes.iter().any(|class| is_of_class(answer, class));
+    of_rows(postgres) && of_rows(presplit)
+}
+
+impl Run {
+    /// Whether presplit has ended the conversation.
+    fn ends(&self) -> bool {
+        matches!(self.presplit.last(), Some(Answer::End(_)))
+    }
+
+    /// What differs, for a person.
+    fn difference(&self) -> Option<String> {
+        if let Some(Answer::End(why)) = self.postgres.last() {
+            return Some(format!("  Postgres itself: {why}"));
+        }
+        let [postgres, presplit] = [&self.postgres, &self.presplit].map(|all| in_order(all));
+        let differ = |i: &usize| match (postgres.get(*i), presplit.get(*i)) {
+            (Some(a), Some(b)) => {
+                let refused = tag(a) == Some(b'E') && refusal(b).is_some();
+                // Of a failed block that has lost a host, nobody reads what is wrong.
+                let lost = compare::is_error(a, "42601") && compare::is_error(b, "25P02");
+                !refused && !lost && !compare::alike(a, b) && !are_of_rows(a, b)
+            }
+            _ => true,
+        };
+        let cursors = |all: &[Answer]| all.iter().filter(|a| is_about_cursor(a)).count();
+        if cursors(&postgres) > cursors(&presplit) || self.postgres.iter().any(is_of_constraints) {
+            return None;
+        }
+        let at = (0..postgres.len().max(presplit.len())).find(differ);
+        if at.is_some_and(|at| is_known(&postgres, &presplit, at)) {
+            return None;
+        }
+        let Some(at) = at else {
+            let [plain, spread] = &self.rows;
+            let of_one = |these: &[String], those: &[String]| {
+                let these = these.iter().filter(|row| !those.contains(row));
+                these.map(|row| format!("\n    {row}")).collect::<String>()
+            };
+            return (plain != spread).then(|| {
+                format!(
+                    "  same answers, but rows only of postgres:{}\n  only of presplit:{}",
+                    of_one(plain, spread),
+                    of_one(spread, plain)
+                )
+            });
+        };
+        let show = |answers: &[Answer], from: usize, to: usize| {
+            let part = &answers[from.min(answers.len())..to.min(answers.len())];
+            let lines: Vec<_> = part.iter().map(compare::show).collect();
+            lines.join("\n    ")
+        };
+        let from = at.saturating_sub(5);
+        Some(format!(
+            "  same up to:\n    {}\n  postgres:\n    {}\n  presplit:\n    {}",
+            show(&postgres, from, at),
+            show(&postgres, at, at + 4),
+            show(&presplit, at, at + 4)
+        ))
+    }
+}

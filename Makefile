@@ -23,8 +23,8 @@ SCRIPTED := python-venv:python3-venv node:nodejs npm:npm ruby:ruby ruby-pg:ruby-
 COMPILED := libpq:libpq-dev php:php-cli php-pgsql:php-pgsql go:golang-go lib-pq:golang-github-lib-pq-dev \
 	pgx:golang-github-jackc-pgx-v4-dev javac:default-jdk-headless pgjdbc:libpostgresql-jdbc-java
 DRIVERS ?= all
-# Half of what a test takes it waits, for servers and for other programs.
-THREADS ?= $(shell expr 2 \* $$(nproc))
+# Tests that run at once. Half of what a test takes it waits, for servers and for other programs: twice as many are quicker on a quiet machine.
+THREADS ?= $(shell nproc)
 
 .PHONY: demo test drivers differential transcript leak bank state feedkill scanner page bench fmt lint
 

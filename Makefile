@@ -1,5 +1,5 @@
 # Try it:   make demo [PORT=6432]
-# Test it:  make test, and now and then
+# Test it:  make test [THREADS=4], and now and then
 #           make drivers [DRIVERS="psycopg3 pgjdbc"]
 #           make differential [DIFFERENTIAL_STATEMENTS=20000] [DIFFERENTIAL_SEED=1]
 #           make leak [LEAK_SECONDS=120] [LEAK_SEED=2]
@@ -23,6 +23,8 @@ SCRIPTED := python-venv:python3-venv node:nodejs npm:npm ruby:ruby ruby-pg:ruby-
 COMPILED := libpq:libpq-dev php:php-cli php-pgsql:php-pgsql go:golang-go lib-pq:golang-github-lib-pq-dev \
 	pgx:golang-github-jackc-pgx-v4-dev javac:default-jdk-headless pgjdbc:libpostgresql-jdbc-java
 DRIVERS ?= all
+# Tests that run at once. Half of what a test takes it waits, for servers and for other programs: twice as many are quicker on a quiet machine.
+THREADS ?= $(shell nproc)
 
 .PHONY: demo test drivers differential transcript leak bank state feedkill scanner page bench fmt lint
 
@@ -33,8 +35,8 @@ demo:
 test:
 	@.ci/need $(TESTED) $(SCRIPTED)
 	-@.ci/need $(COMPILED)
-	tests/drivers/setup.sh
-	cargo test
+	tests/drivers/setup.sh & setup=$$!; cargo test --no-run; built=$$?; wait $$setup && exit $$built
+	RUST_TEST_THREADS=$(THREADS) cargo test
 
 # All drivers: which version, how many steps (tests/drivers/steps.txt) pass, fail, are not in the driver. sqlx and diesel take a
 # while to build, so that `make test` runs them only once they are built here.

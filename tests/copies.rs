@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use tokio_postgres::Client;
+
 use crate::support::raw::{self, Raw};
 use crate::support::{Cluster, Hosts, Proxy};
 
@@ -17,7 +19,11 @@ CREATE TABLE perms (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
 
 struct Twins {
     proxy: Proxy,
-    hosts: Hosts,
+    /// Past the proxy: to each host, and to the one Postgres.
+    direct: Vec<Client>,
+    one: Client,
+    // They run as long as this lives.
+    _hosts: Hosts,
     plain: Cluster,
 }
 
@@ -35,10 +41,11 @@ impl Twins {
         for i in 0..3 {
             hosts.client(i).await.batch_execute(TABLES).await.unwrap();
         }
-        let proxy = Proxy::start(&hosts);
         Twins {
-            proxy,
-            hosts,
+            proxy: Proxy::start(&hosts),
+            direct: hosts.clients().await,
+            one: plain.client().await,
+            _hosts: hosts,
             plain,
         }
     }
@@ -55,25 +62,23 @@ impl Twins {
             let plain =
                 format!("SELECT (to_jsonb(t) - 'made')::text FROM public.{table} t ORDER BY 1");
             let mut found = Vec::new();
-            for i in 0..3 {
-                let client = self.hosts.client(i).await;
+            for client in &self.direct {
                 let rows = async |sql: &str| {
                     let rows = client.query(sql, &[]).await.unwrap();
                     rows.iter().map(|r| r.get(0)).collect::<Vec<String>>()
                 };
                 found.push((rows(&all).await, rows(&plain).await));
             }
-            let client = self.plain.client().await;
-            let rows = client.query(&plain, &[]).await.unwrap();
+            let rows = self.one.query(&plain, &[]).await.unwrap();
             let wanted: Vec<String> = rows.iter().map(|r| r.get(0)).collect();
             for of_host in &found {
                 assert_eq!(of_host.0, found[0].0, "{table} after {what}");
                 assert_eq!(of_host.1, wanted, "{table} after {what}");
             }
         }
-        for i in 0..3 {
+        for client in &self.direct {
             let sql = "SELECT count(*) FROM pg_prepared_xacts";
-            let row = self.hosts.client(i).await.query_one(sql, &[]).await;
+            let row = client.query_one(sql, &[]).await;
             assert_eq!(row.unwrap().get::<_, i64>(0), 0, "{what}");
         }
     }
@@ -350,8 +355,7 @@ async fn what_would_differ_leaves_nothing() {
     assert_eq!(ours.query(insert)[0], "C INSERT 0 2");
     let rows = || async {
         let mut all = Vec::new();
-        for i in 0..3 {
-            let client = twins.hosts.client(i).await;
+        for client in &twins.direct {
             let sql = "SELECT t::text FROM kinds t ORDER BY 1";
             let rows = client.query(sql, &[]).await.unwrap();
             all.push(rows.iter().map(|r| r.get(0)).collect::<Vec<String>>());
@@ -409,7 +413,7 @@ async fn what_would_differ_leaves_nothing() {
         }
     }
     // Somebody has written past the proxy.
-    let client = twins.hosts.client(2).await;
+    let client = &twins.direct[2];
     client.batch_execute("DELETE FROM kinds WHERE model = 'y'; INSERT INTO kinds (id, app, model) VALUES (90, 'z', 'z')").await.unwrap();
     let before = rows().await;
     for (sql, words) in [

@@ -248,3 +248,19 @@ async fn metric(console: &Client, name: &str, labels: &str) -> f64 {
     row.unwrap_or_else(|| panic!("no {name} {labels}"))
         .get("value")
 }
+
+async fn wait_metric(console: &Client, name: &str, labels: &str, value: f64) {
+    wait_until(&format!("{name} {labels} is {value}"), || async {
+        metric(console, name, labels).await == value
+    })
+    .await;
+}
+
+/// Waits until SHOW TRANSACTIONS has no rows.
+async fn none_shown(console: &Client) {
+    wait_until("nothing is under way or in doubt", || async {
+        let shown = console.query("SHOW TRANSACTIONS", &[]).await.unwrap();
+        shown.is_empty()
+    })
+    .await;
+}

@@ -4,7 +4,7 @@ use presplit::ops::recovery::Hosts as Recovery;
 use presplit::shardmap::ShardMap;
 use presplit::twophase::{self, Readiness};
 
-use super::{Site, console, metric, prepare, wait_shown, wait_two_phase};
+use super::{Site, console, prepare, wait_metric, wait_shown, wait_two_phase};
 use crate::support::{self, Cluster, Hosts, Proxy};
 
 #[tokio::test]
@@ -57,10 +57,7 @@ async fn a_host_without_prepared_transactions_is_unable_until_it_is_mended() {
         "set max_prepared_transactions = 10 ",
     ];
     wait_two_phase(&console, "b", &words).await;
-    assert_eq!(
-        metric(&console, "presplit_two_phase_ready", "host=b").await,
-        0.0
-    );
+    wait_metric(&console, "presplit_two_phase_ready", "host=b", 0.0).await;
     let (well, said) = site.doctor(&[]);
     assert!(
         !well && words.iter().all(|word| said.contains(word)),
@@ -71,10 +68,7 @@ async fn a_host_without_prepared_transactions_is_unable_until_it_is_mended() {
     site.hosts.clusters[1].set("max_prepared_transactions=5");
     site.hosts.clusters[1].start();
     wait_two_phase(&console, "b", &["ready"]).await;
-    assert_eq!(
-        metric(&console, "presplit_two_phase_ready", "host=b").await,
-        1.0
-    );
+    wait_metric(&console, "presplit_two_phase_ready", "host=b", 1.0).await;
     let (well, said) = site.doctor(&[]);
     assert!(well, "{said}");
     assert!(

@@ -107,6 +107,15 @@ impl Hosts {
         ShardMap::load(&self.map_file()).unwrap_or_else(|faults| panic!("{faults:#?}"))
     }
 
+    /// A direct connection to each host, in their order.
+    pub async fn clients(&self) -> Vec<Client> {
+        let mut clients = Vec::new();
+        for cluster in &self.clusters {
+            clients.push(cluster.client().await);
+        }
+        clients
+    }
+
     /// A direct connection to host number `i`.
     pub async fn client(&self, i: usize) -> Client {
         self.clusters[i].client().await

@@ -47,9 +47,9 @@ impl Twins {
     }
 
     async fn rows(&self) -> (Vec<String>, Vec<String>) {
-        let mut found = Vec::new();
+        let (mut found, direct) = (Vec::new(), self.hosts.clients().await);
         for shard in 0..SHARDS {
-            let client = self.hosts.client(self.hosts.owner(shard)).await;
+            let client = &direct[self.hosts.owner(shard)];
             for (table, key) in [("users", "id"), ("follows", "source_id")] {
                 let sql = format!(
                     "SELECT '{table} ' || {key} || ' ' || to_jsonb(x) - 'created_at' FROM shard_{shard:04}.{table} x WHERE {key} % {SHARDS} = {shard}"

@@ -138,7 +138,10 @@ impl Job {
         for refusal in &run.refused {
             *refusals.lock().unwrap().entry(refusal.clone()).or_default() += 1;
         }
-        let told = run.difference()?;
+        let mut told = run.difference()?;
+        if run.ends() {
+            told += &self.open_transactions();
+        }
         let quick = Manner {
             hang: Duration::from_secs(3),
             ..stream.manner.clone()
@@ -150,7 +153,8 @@ impl Job {
         });
         let alone = self.both(&quick, &shrunk).difference();
         let (messages, told) = match alone {
-            Some(told) => (shrunk, told),
+            Some(alone) if ends => (shrunk, format!("{alone}\n  at first:\n{told}")),
+            Some(alone) => (shrunk, alone),
             None => (stream.messages, format!("  (not again)\n{told}")),
         };
         let sent: Vec<_> = messages.iter().map(Message::show).collect();
@@ -159,6 +163,18 @@ impl Job {
             stream.manner,
             sent.join("\n  ")
         ))
+    }
+
+    /// What is under way on the hosts, or left there: where presplit hangs, something may be in its way.
+    fn open_transactions(&mut self) -> String {
+        let sql = "SELECT 'prepared ' || gid FROM pg_prepared_xacts UNION ALL \
+            SELECT concat_ws(' ', state, wait_event, query) FROM pg_stat_activity WHERE state <> 'idle'";
+        let mut told = String::new();
+        for (raw, schemas) in &mut self.hosts {
+            let lines = raw.query(sql).join("\n    ");
+            told += &format!("\n  on the host of {}:\n    {lines}", schemas[0]);
+        }
+        told
     }
 
     fn both(&mut self, manner: &Manner, messages: &[Message]) -> Run {

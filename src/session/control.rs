@@ -52,13 +52,19 @@ impl Session {
                 self.set_constraints(names, *deferred).await
             }
             Control::SetConstraints { .. } => {
-                // On any of them it may be found that one does not hold.
-                self.settle_replies().await?;
-                self.query_all_links(text).await?;
+                let acted = match self.links.len() {
+                    0 | 1 => self.run_on_all(text, "SET CONSTRAINTS").await?,
+                    _ => {
+                        // On any of them it may be found that one does not hold.
+                        self.settle_replies().await?;
+                        self.query_all_links(text).await?;
+                        tag("SET CONSTRAINTS")
+                    }
+                };
                 if let Some(block) = &mut self.block {
                     block.push_set(text.to_owned());
                 }
-                Ok(tag("SET CONSTRAINTS"))
+                Ok(acted)
             }
             Control::Discard(what) => {
                 self.note_snapshot();

@@ -27,6 +27,8 @@ impl Session {
     /// The fault that an unreadable text is answered with: Postgres' syntax error if it has one, else ours. Has the text
     /// parsed, never run, by a server.
     pub(super) async fn syntax_fault(&mut self, text: &[u8], ours: Fault) -> Fault {
+        // It may be a Parse in front of the message at hand that is read now.
+        let of_query = self.batch.now == b'Q' && self.batch.unparsed.is_none();
         let found = match self.syntax_error(text).await {
             Ok(found) => found,
             Err(fault) => return fault,
@@ -40,7 +42,7 @@ impl Session {
         match (found, ours) {
             (Found::Error(theirs), _) => Fault::statement(theirs),
             // Nothing is skipped behind a Query: its transaction, of which the batch before it is part, ends with it.
-            (Found::EndOfBatch(theirs), Fault::Statement(ours)) if self.batch.now == b'Q' => {
+            (Found::EndOfBatch(theirs), Fault::Statement(ours)) if of_query => {
                 Fault::statement(theirs.unwrap_or(*ours))
             }
             (Found::EndOfBatch(theirs), Fault::Statement(ours)) => {

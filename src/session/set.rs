@@ -366,11 +366,16 @@ impl Session {
     ) -> Result<Acted, Fault> {
         if self.block.is_none() {
             self.check_implicit_in_time(options).await?;
-            let i = self.link(Need::along(self.any_host())).await?;
-            if self.run_on(i, text).await? {
-                self.batch.options = self.batch.options.and_then(options);
+            if self.links.len() <= 1 {
+                let i = self.link(Need::along(self.any_host())).await?;
+                if self.run_on(i, text).await? {
+                    self.batch.options = self.batch.options.and_then(options);
+                }
+                return Ok(Acted::Passed);
             }
-            return Ok(Acted::Passed);
+            // A read has been on several hosts: as a block the transaction is so on all of them.
+            self.settle_replies().await?;
+            self.batch_becomes_block().await?;
         }
         self.set_options(options, text, "SET").await
     }

@@ -486,24 +486,22 @@ pub fn streams() -> Vec<(&'static str, Vec<Message>)> {
         ),
         (
             "a named statement that can't be read, behind others of its batch",
-            [
-                vec![
-                    p("a", "SELECT * FROM users WHERE id = {k}"),
-                    b("", "a", &[]),
-                    DescribePortal(String::new()),
-                    e("", 0),
-                    b("", "a", &[]),
-                    e("", 0),
-                    p("b", "SELECT 1 AS a, 'x'::text AS b, NULL AS c"),
-                    b("", "b", &[]),
-                    e("", 0),
-                    CloseStatement("c d".to_owned()),
-                    p("c d", "SHOW app.user"),
-                    q("DISCARD PLANS"),
-                    Sync,
-                    q("SELECT 1"),
-                ],
-            ]
+            [vec![
+                p("a", "SELECT * FROM users WHERE id = {k}"),
+                b("", "a", &[]),
+                DescribePortal(String::new()),
+                e("", 0),
+                b("", "a", &[]),
+                e("", 0),
+                p("b", "SELECT 1 AS a, 'x'::text AS b, NULL AS c"),
+                b("", "b", &[]),
+                e("", 0),
+                CloseStatement("c d".to_owned()),
+                p("c d", "SHOW app.user"),
+                q("DISCARD PLANS"),
+                Sync,
+                q("SELECT 1"),
+            ]]
             .concat(),
         ),
     ]

@@ -35,6 +35,25 @@ pub(super) fn streams() -> Vec<(&'static str, Vec<Message>)> {
             read_and_written(vec![q("COMMIT AND CHAIN")]),
         ),
         (
+            "SET TRANSACTION READ ONLY behind a read of several hosts",
+            [
+                run(ALL),
+                run("SET TRANSACTION READ ONLY"),
+                run(WRITE),
+                vec![Sync],
+            ]
+            .concat(),
+        ),
+        (
+            "the same, and a block",
+            [
+                run(ALL),
+                run("SET TRANSACTION READ ONLY"),
+                vec![q("BEGIN"), q(WRITE), q("ROLLBACK")],
+            ]
+            .concat(),
+        ),
+        (
             "BEGIN and ROLLBACK",
             read_and_written(vec![q("BEGIN"), q("ROLLBACK")]),
         ),

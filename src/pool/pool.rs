@@ -109,7 +109,7 @@ pub(super) struct State {
     /// The map no longer has this pool: connections are closed as they come back.
     pub(super) retired: bool,
     /// The time, as of the last [`Pool::tidy`]: a release does not look at the clock.
-    clock: Instant,
+    pub(super) clock: Instant,
     /// Connections opened before this have lived long enough.
     oldest: Option<Instant>,
     pub(super) checkouts: u64,

@@ -2,7 +2,7 @@
 //! event loop, opened when they are first wanted, each at the settings of the session that wanted it.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::conn::{ServerConn, Worker};
 use super::pool::{Checkout, Pool, PoolLimits, State};
@@ -15,6 +15,8 @@ use crate::wire::stream::Stream;
 const MOST_REQUESTS: usize = 16;
 /// Places ever made on one connection; each has prepared statements of its own there.
 const MOST_SEATS: usize = 32;
+/// One that nobody has used for so long makes room for one at other settings.
+const UNUSED: Duration = Duration::from_secs(5);
 
 /// What there is of shared connections, and what they have done.
 #[derive(Default)]
@@ -57,6 +59,17 @@ impl SharedConns {
     /// All end once they have answered.
     pub(super) fn end(&self) {
         self.open.iter().for_each(|conn| conn.shared.end());
+    }
+
+    /// One at other settings ends, if nobody has used it for a while.
+    fn make_room(&self, now: Instant) {
+        let unused = |conn: &&SharedConn| {
+            let (answered, since) = conn.seen;
+            now.saturating_duration_since(since) > UNUSED && conn.shared.counts().0 == answered
+        };
+        if let Some(conn) = self.open.iter().find(unused) {
+            conn.shared.end();
+        }
     }
 
     /// Ends those that have lived long enough or that nobody has used for long.
@@ -118,8 +131,12 @@ impl Pool {
                 least = Some((load, at));
             }
         }
-        if least.is_none_or(|(load, _)| load > 0) && of_worker < state.limits.shared {
-            self.open_another(state, wish);
+        if least.is_none_or(|(load, _)| load > 0) {
+            if of_worker < state.limits.shared {
+                self.open_another(state, wish);
+            } else if least.is_none() {
+                state.shared.make_room(state.clock);
+            }
         }
         let (_, at) = least?;
         let conn = state.shared.open[at].place(wish, &state.limits)?;
@@ -169,9 +186,7 @@ impl Pool {
         });
         match found {
             None => Some(key.into()),
-            Some((shared, key, place)) => {
-                (shared.alone(place) == Alone::Next).then_some(key)
-            }
+            Some((shared, key, place)) => (shared.alone(place) == Alone::Next).then_some(key),
         }
     }
 }

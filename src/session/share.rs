@@ -211,9 +211,7 @@ fn is_one_statement(pending: &[u8], len: usize) -> bool {
         return false;
     };
     let whole = |execute: Execute<'_>| execute.portal.is_empty() && execute.max_rows == 0;
-    Execute::decode(body).is_ok_and(whole)
-        && matches!(next(), Some((b'S', [])))
-        && rest.is_empty()
+    Execute::decode(body).is_ok_and(whole) && matches!(next(), Some((b'S', []))) && rest.is_empty()
 }
 
 #[cfg(test)]
@@ -223,7 +221,7 @@ mod tests {
 
     fn batch(portal: &[u8], describes: bool, rows: i32) -> (Vec<u8>, usize) {
         let mut out = Vec::new();
-        frontend::bind(&mut out, portal, b"s", &[(0, b"1")], [0].into_iter());
+        frontend::bind(&mut out, portal, b"s", &[(0, Some(b"1"))], [0].into_iter());
         let len = out.len();
         if describes {
             frontend::describe(&mut out, Kind::Portal, portal);

@@ -6,27 +6,23 @@
 //! no other seat uses, and may be run twice. For a request that has to wait too long behind another one is displaced:
 //! its seat hears [`Displaced`], its answer is thrown away when it comes, and it is run elsewhere.
 
+mod carrier;
+mod seat;
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
-use std::future::{Future, poll_fn};
-use std::io;
-use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::task::{Context, Waker};
 
 use thiserror::Error;
-use tokio::time::{Instant, Sleep};
 
 use super::error::{ErrorFields, SqlState};
 use super::frame;
-use super::stream::Stream;
+pub use seat::Seat;
 
-/// What has had to wait behind one and the same answer for longer than this, and at most twice as long, is displaced.
-const PATIENCE: Duration = Duration::from_millis(25);
 /// While so much of an answer has not been taken by its client's session, no more is read.
 const HELD_MOST: usize = 256 * 1024;
-/// The most that is read at once.
-const READ_MOST: usize = 64 * 1024;
 
 /// Why a seat gives no answer: it has not begun to come, and the request is to be sent elsewhere.
 #[derive(Clone, Copy, Debug, Error)]
@@ -42,13 +38,6 @@ pub enum Alone {
     Answered,
     /// It is the server's next answer, and no other seat waits for one: a cancel can hit nobody else.
     Next,
-}
-
-/// A place on a shared connection.
-#[derive(Debug)]
-pub struct Seat {
-    shared: Arc<Shared>,
-    id: usize,
 }
 
 /// The seats' side of a connection; [`Shared::carry`] is the server's.
@@ -189,45 +178,6 @@ impl Shared {
         place.inbox.extend_from_slice(b"Z\0\0\0\x05I");
         place.wake();
         Alone::Answered
-    }
-
-    /// Moves bytes between the server and the seats until the connection is lost, or ended by [`Shared::end`] and all answered.
-    pub async fn carry(&self, mut stream: Stream) {
-        let mut timer = pin!(tokio::time::sleep(Duration::ZERO));
-        let mut carrier = Carrier::default();
-        poll_fn(|cx| match carrier.poll(self, &mut stream, cx) {
-            Poll::Ready(()) => Poll::Ready(()),
-            Poll::Pending => self.poll_patience(&mut carrier, timer.as_mut(), cx),
-        })
-        .await;
-        self.lock().lose();
-    }
-
-    /// While anything is under way: displaces what waits too long. Never ready.
-    fn poll_patience(
-        &self,
-        carrier: &mut Carrier,
-        mut timer: Pin<&mut Sleep>,
-        cx: &mut Context<'_>,
-    ) -> Poll<()> {
-        loop {
-            if !carrier.ticks {
-                let state = self.lock();
-                if state.order.is_empty() && state.held_back.is_empty() {
-                    return Poll::Pending;
-                }
-                (carrier.ticks, carrier.seen) = (true, state.answered);
-                timer.as_mut().reset(Instant::now() + PATIENCE);
-            }
-            if timer.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-            carrier.ticks = false;
-            let mut state = self.lock();
-            if state.answered == carrier.seen {
-                state.is_stuck();
-            }
-        }
     }
 }
 
@@ -370,222 +320,5 @@ fn register(waker: &mut Option<Waker>, cx: &Context<'_>) {
     match waker {
         Some(waker) if waker.will_wake(cx.waker()) => {}
         waker => *waker = Some(cx.waker().clone()),
-    }
-}
-
-/// The server's side.
-#[derive(Default)]
-struct Carrier {
-    /// What is being written, of which `sent` bytes are.
-    writing: Vec<u8>,
-    sent: usize,
-    /// What was read and not delivered: less than a header.
-    inbox: Vec<u8>,
-    /// Bytes of the message in the middle of which the last read ended.
-    rest: usize,
-    /// That message is ReadyForQuery.
-    ready: bool,
-    /// The timer runs; so much was answered when it was set.
-    ticks: bool,
-    seen: u64,
-}
-
-impl Carrier {
-    /// Ready when the connection is over.
-    fn poll(&mut self, shared: &Shared, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            let reads = {
-                let mut state = shared.lock();
-                if state.phase == Phase::Gone
-                    || state.phase == Phase::Ending
-                        && state.order.is_empty()
-                        && state.out.is_empty()
-                        && state.holder.is_none()
-                {
-                    return Poll::Ready(());
-                }
-                if self.sent == self.writing.len() && !state.out.is_empty() {
-                    self.writing.clear();
-                    self.sent = 0;
-                    std::mem::swap(&mut self.writing, &mut state.out);
-                }
-                register(&mut state.carrier, cx);
-                !state.full
-            };
-            let mut moved = false;
-            if self.sent < self.writing.len() {
-                match stream.poll_write(cx, &self.writing[self.sent..]) {
-                    Poll::Ready(Ok(n @ 1..)) => (self.sent, moved) = (self.sent + n, true),
-                    Poll::Ready(_) => return Poll::Ready(()),
-                    Poll::Pending => {}
-                }
-            }
-            if reads {
-                if self.inbox.capacity() < READ_MOST {
-                    self.inbox.reserve_exact(READ_MOST - self.inbox.len());
-                }
-                match stream.poll_read(cx, &mut self.inbox) {
-                    Poll::Ready(Ok(1..)) => {
-                        moved = true;
-                        if !self.deliver(&mut shared.lock()) {
-                            return Poll::Ready(());
-                        }
-                    }
-                    Poll::Ready(_) => return Poll::Ready(()),
-                    Poll::Pending => {}
-                }
-            }
-            if !moved {
-                return Poll::Pending;
-            }
-        }
-    }
-
-    /// Gives what was read to the seats. `false`: it is nobody's, or no message.
-    fn deliver(&mut self, state: &mut State) -> bool {
-        let bytes = &self.inbox[..];
-        let (mut start, mut at) = (0, 0);
-        loop {
-            let n = self.rest.min(bytes.len() - at);
-            (at, self.rest) = (at + n, self.rest - n);
-            if self.rest > 0 {
-                break;
-            }
-            if std::mem::take(&mut self.ready) {
-                if !state.deliver(&bytes[start..at], true) {
-                    return false;
-                }
-                start = at;
-            }
-            match frame::header(&bytes[at..]) {
-                Ok(Some(header)) => {
-                    self.rest = header.len;
-                    self.ready = header.tag == b'Z';
-                }
-                Ok(None) => break,
-                Err(_) => return false,
-            }
-        }
-        if start < at && !state.deliver(&bytes[start..at], false) {
-            return false;
-        }
-        self.inbox.drain(..at);
-        true
-    }
-}
-
-impl Seat {
-    /// Its number on its connection.
-    pub fn id(&self) -> usize {
-        self.id
-    }
-
-    /// The connection.
-    pub fn shared(&self) -> &Arc<Shared> {
-        &self.shared
-    }
-
-    /// Whether its request was displaced.
-    pub fn is_displaced(&self) -> bool {
-        self.shared.lock().places[self.id].displaced
-    }
-
-    /// Makes it ready for another request after it was displaced. Says whether others had to be because of what it asked last.
-    pub fn begin_anew(&self) -> bool {
-        let place = &mut self.shared.lock().places[self.id];
-        place.displaced = false;
-        place.inbox.clear();
-        std::mem::take(&mut place.slow)
-    }
-
-    pub(super) fn poll_read(
-        &self,
-        cx: &mut Context<'_>,
-        buf: &mut Vec<u8>,
-    ) -> Poll<io::Result<usize>> {
-        let mut state = self.shared.lock();
-        let place = &mut state.places[self.id];
-        let n = place.inbox.len();
-        if n == 0 {
-            return match Self::end(place) {
-                Some(end) => Poll::Ready(end),
-                None => {
-                    register(&mut place.waker, cx);
-                    Poll::Pending
-                }
-            };
-        }
-        if buf.is_empty() {
-            std::mem::swap(buf, &mut place.inbox);
-        } else {
-            buf.extend_from_slice(&place.inbox);
-        }
-        place.inbox.clear();
-        state.taken();
-        Poll::Ready(Ok(n))
-    }
-
-    fn end(place: &Place) -> Option<io::Result<usize>> {
-        if place.displaced {
-            return Some(Err(io::Error::other(Displaced)));
-        }
-        place.lost.then_some(Ok(0))
-    }
-
-    pub(super) fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        let mut state = self.shared.lock();
-        let place = &mut state.places[self.id];
-        let n = place.inbox.len().min(buf.len());
-        if n == 0 {
-            return Self::end(place).unwrap_or_else(|| Err(io::ErrorKind::WouldBlock.into()));
-        }
-        buf[..n].copy_from_slice(&place.inbox[..n]);
-        place.inbox.drain(..n);
-        state.taken();
-        Ok(n)
-    }
-
-    pub(super) fn write(&self, bytes: &[u8]) -> io::Result<usize> {
-        let mut state = self.shared.lock();
-        if let Some(Err(fault)) = Self::end(&state.places[self.id]) {
-            return Err(fault);
-        }
-        if state.phase == Phase::Gone {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        }
-        state.send(self.id, bytes);
-        Ok(bytes.len())
-    }
-
-    pub(super) fn may_read(&self) -> bool {
-        let state = self.shared.lock();
-        let place = &state.places[self.id];
-        !place.inbox.is_empty() || place.displaced || place.lost
-    }
-
-    pub(super) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut state = self.shared.lock();
-        let place = &mut state.places[self.id];
-        if !place.inbox.is_empty() || place.displaced || place.lost {
-            return Poll::Ready(Ok(()));
-        }
-        register(&mut place.waker, cx);
-        Poll::Pending
-    }
-}
-
-impl Drop for Seat {
-    /// Its answer, if one is to come, is thrown away. What was prepared over it stays on the server: the connection ends soon.
-    fn drop(&mut self) {
-        let mut state = self.shared.lock();
-        let holds = state.holder == Some(self.id);
-        state.places[self.id].inbox = Vec::new();
-        state.forget(self.id);
-        state.taken();
-        state.end();
-        if holds {
-            // No Sync will come.
-            state.lose();
-        }
     }
 }

@@ -164,7 +164,9 @@ impl Lanes {
             statements,
             streams,
         } = &ROOMS[lane];
-        format!("pool {pool}, {shared} shared, {statements} statements a connection, {streams} streams at once")
+        format!(
+            "pool {pool}, {shared} shared, {statements} statements a connection, {streams} streams at once"
+        )
     }
 }
 

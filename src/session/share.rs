@@ -159,16 +159,20 @@ impl Session {
     /// Sends the statement under way anew, over a connection of its own: the client has got nothing of its answer yet.
     /// `header`: of the message that it was sent with.
     pub(super) async fn ride_not(&mut self, header: Header) -> Result<Go, Fault> {
+        if self.cancel.leave().is_none() {
+            self.cancel.landed().await;
+            if !self.is_displaced() {
+                // The cancel has come in time: that is the answer.
+                return Box::pin(self.relay_message(header)).await;
+            }
+            self.cancel.leave();
+        }
         let Some(riding) = self.riding.take() else {
             return Ok(true);
         };
         let parsed = self.replies.cut(riding.reply);
         let mut link = self.links.remove(self.active);
         self.active = 0;
-        if self.cancel.leave().is_none() {
-            self.cancel.landed().await;
-            self.cancel.leave();
-        }
         if let Some(mut conn) = link.conn.take() {
             // Whether it was parsed is not known.
             parsed.iter().for_each(|name| conn.statements.forget(*name));

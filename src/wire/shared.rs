@@ -156,7 +156,7 @@ impl Shared {
         let asked = |asked: &Asked| asked.seat == id && asked.wanted;
         let held_back = state.held_back.iter().any(|(seat, _)| *seat == id);
         let asks = state.order.iter().any(asked) || held_back;
-        if !asks && state.holder != Some(id) {
+        if !asks && state.holder != Some(id) && !state.places[id].displaced {
             return Alone::Idle;
         }
         let next = match state.order.front() {
@@ -170,6 +170,7 @@ impl Shared {
         }
         state.forget(id);
         let place = &mut state.places[id];
+        place.displaced = false;
         ErrorFields::error(
             SqlState::QUERY_CANCELED,
             "canceling statement due to user request",
@@ -235,7 +236,12 @@ impl State {
 
     /// One and the same answer was waited for all the time.
     fn is_stuck(&mut self) {
-        let front = self.order.front().map(|asked| asked.seat).or(self.holder);
+        let front = match self.order.front() {
+            // What the seat has asked for since then waits as others do.
+            Some(asked) if !asked.wanted => None,
+            Some(asked) => Some(asked.seat),
+            None => self.holder,
+        };
         let others = |asked: &Asked| Some(asked.seat) != front && asked.wanted;
         if !self.order.iter().any(others) && self.held_back.is_empty() {
             return;

@@ -105,6 +105,10 @@ impl Carrier {
                 Ok(Some(header)) => {
                     self.rest = header.len;
                     self.ready = header.tag == b'Z';
+                    if header.tag == b'S' {
+                        // No request has set it (a reloaded configuration has), and not all seats hear of it.
+                        state.end();
+                    }
                 }
                 Ok(None) => break,
                 Err(_) => return false,
@@ -118,17 +122,27 @@ impl Carrier {
     }
 }
 
+/// However a connection's end comes about, its seats hear of it.
+struct Over<'a>(&'a Shared);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.lock().lose();
+    }
+}
+
 impl Shared {
     /// Moves bytes between the server and the seats until the connection is lost, or ended by [`Shared::end`] and all answered.
     pub async fn carry(&self, mut stream: Stream) {
         let mut timer = pin!(tokio::time::sleep(Duration::ZERO));
         let mut carrier = Carrier::default();
+        let over = Over(self);
         poll_fn(|cx| match carrier.poll(self, &mut stream, cx) {
             Poll::Ready(()) => Poll::Ready(()),
             Poll::Pending => self.poll_patience(&mut carrier, timer.as_mut(), cx),
         })
         .await;
-        self.lock().lose();
+        drop(over);
     }
 
     /// While anything is under way: displaces what waits too long. Never ready.

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use super::carrier::READ_MOST;
 use super::{Displaced, Phase, Place, Shared, register};
 
 /// A place on a shared connection.
@@ -33,7 +34,10 @@ impl Seat {
     pub fn begin_anew(&self) -> bool {
         let place = &mut self.shared.lock().places[self.id];
         place.displaced = false;
-        place.inbox.clear();
+        match place.inbox.capacity() > READ_MOST {
+            true => place.inbox = Vec::new(),
+            false => place.inbox.clear(),
+        }
         std::mem::take(&mut place.slow)
     }
 
@@ -90,7 +94,12 @@ impl Seat {
             return Err(fault);
         }
         if state.phase == Phase::Gone {
-            return Err(io::ErrorKind::BrokenPipe.into());
+            if state.holder == Some(self.id) {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            // It has not been sent to anybody.
+            state.places[self.id].displaced = true;
+            return Err(io::Error::other(Displaced));
         }
         state.send(self.id, bytes);
         Ok(bytes.len())

@@ -126,6 +126,93 @@ async fn what_waits_behind_a_slow_one_is_displaced_and_its_answer_thrown_away() 
 }
 
 #[tokio::test]
+async fn nobody_waits_long_behind_what_is_thrown_away() {
+    let mut line = line();
+    let [mut a, mut b] = line.seats();
+    a.write_all(&query("slow")).await.unwrap();
+    b.write_all(&query("slow, too")).await.unwrap();
+    line.gets(&[query("slow"), query("slow, too")].concat())
+        .await;
+    assert!(is_displaced(&mut b).await);
+    seat(&b).begin_anew();
+    line.server.write_all(&answer(1)).await.unwrap();
+    reads(&mut a, &answer(1)).await;
+    // The place is another session's now; the server is still at what it was asked before.
+    b.write_all(&query("b")).await.unwrap();
+    line.gets(&query("b")).await;
+    assert!(is_displaced(&mut b).await);
+    assert!(!seat(&b).begin_anew(), "it was not slow");
+}
+
+#[tokio::test]
+async fn a_cancel_finds_what_was_displaced_a_moment_ago() {
+    let mut line = line();
+    let [mut a, mut b] = line.seats();
+    a.write_all(&query("slow")).await.unwrap();
+    b.write_all(&query("b")).await.unwrap();
+    line.gets(&[query("slow"), query("b")].concat()).await;
+    while !seat(&b).is_displaced() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(line.shared.alone(1), Alone::Answered);
+    let mut got = Vec::new();
+    poll_fn(|cx| b.poll_read(cx, &mut got)).await.unwrap();
+    assert!(got.windows(6).any(|w| w == b"C57014"));
+    assert!(!seat(&b).is_displaced());
+}
+
+#[tokio::test]
+async fn what_no_server_has_got_is_sent_elsewhere() {
+    let line = line();
+    let [mut a] = line.seats();
+    drop(line.server);
+    line.carrier.await.unwrap();
+    let fault = a.write_all(&query("a")).await.unwrap_err();
+    assert!(fault.get_ref().unwrap().is::<Displaced>());
+    assert!(seat(&a).is_displaced());
+}
+
+#[tokio::test]
+async fn a_connection_whose_settings_change_by_themselves_ends() {
+    let mut line = line();
+    let [mut a, mut b] = line.seats();
+    a.write_all(&query("a")).await.unwrap();
+    b.write_all(&query("b")).await.unwrap();
+    line.gets(&[query("a"), query("b")].concat()).await;
+    let status = b"S\0\0\0\x11TimeZone\0UTC\0";
+    line.server
+        .write_all(&[&answer(1)[..], status].concat())
+        .await
+        .unwrap();
+    reads(&mut a, &answer(1)).await;
+    while line.shared.load().is_some() {
+        tokio::task::yield_now().await;
+    }
+    line.server.write_all(&answer(2)).await.unwrap();
+    reads(&mut b, &[status, &answer(2)[..]].concat()).await;
+    line.carrier.await.unwrap();
+}
+
+#[tokio::test]
+async fn whoever_waits_hears_that_the_carrier_is_gone() {
+    let mut line = line();
+    let [mut a, mut b] = line.seats();
+    a.write_all(&query("a")).await.unwrap();
+    line.gets(&query("a")).await;
+    line.server.write_all(&answer(1)[..9]).await.unwrap();
+    let mut got = Vec::new();
+    poll_fn(|cx| a.poll_read(cx, &mut got)).await.unwrap();
+    b.write_all(&query("b")).await.unwrap();
+    line.carrier.abort();
+    assert!(line.carrier.await.unwrap_err().is_cancelled());
+    assert!(is_displaced(&mut b).await);
+    assert!(matches!(
+        poll_fn(|cx| a.poll_read(cx, &mut got)).await,
+        Ok(0)
+    ));
+}
+
+#[tokio::test]
 async fn a_slow_one_by_itself_is_let_be() {
     let mut line = line();
     let [mut a] = line.seats();

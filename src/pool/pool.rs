@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::conn::{ServerConn, Worker};
 use super::server::{self, Target};
 use super::settings::Settings;
-use super::shared::SharedConns;
+use super::shared::{STARVED, SharedConns};
 use super::statements::StatementKey;
 use crate::shardmap::HostUrl;
 use crate::wire::stream::Stream;
@@ -406,7 +406,9 @@ impl Pool {
         state.oldest = now.checked_sub(state.limits.lifetime);
         let (idle_for, lifetime) = (state.limits.idle, state.limits.lifetime);
         let limits = state.limits.clone();
-        state.shared.tidy(now, &limits);
+        let starved = |first: &Waiter| now.saturating_duration_since(first.since) > STARVED;
+        let starved = state.waiters.front().is_some_and(starved);
+        state.shared.tidy(now, &limits, starved);
         let before = state.idle.len();
         state.idle.retain(|conn| {
             conn.is_quiet()

@@ -17,12 +17,19 @@ const MOST_REQUESTS: usize = 16;
 const MOST_SEATS: usize = 32;
 /// One that nobody has used for so long makes room for one at other settings.
 const UNUSED: Duration = Duration::from_secs(5);
+/// If somebody has waited for a connection for so long, a shared one that is not in use makes room.
+pub(super) const STARVED: Duration = Duration::from_millis(500);
+/// After that none is opened for so long, and after one could not be opened for so long.
+const REST: Duration = Duration::from_secs(10);
+const REST_AFTER_FAULT: Duration = Duration::from_secs(1);
 
 /// What there is of shared connections, and what they have done.
 #[derive(Default)]
 pub(super) struct SharedConns {
     open: Vec<SharedConn>,
     opening: usize,
+    /// None is opened before this.
+    rests_until: Option<Instant>,
     /// Requests that were answered and displaced by those that have ended.
     answered: u64,
     displaced: u64,
@@ -72,19 +79,38 @@ impl SharedConns {
         }
     }
 
-    /// Ends those that have lived long enough or that nobody has used for long.
-    pub(super) fn tidy(&mut self, now: Instant, limits: &PoolLimits) {
+    /// Ends those that have lived long enough, that nobody has used for long, or that are more than there may be by now.
+    /// `starved`: others wait for a connection. Called about once a second.
+    pub(super) fn tidy(&mut self, now: Instant, limits: &PoolLimits, mut starved: bool) {
+        let mut kept: Vec<Worker> = Vec::new();
         for conn in &mut self.open {
+            if conn.shared.is_ending() {
+                continue;
+            }
             let (answered, _) = conn.shared.counts();
             if answered != conn.seen.0 {
                 conn.seen = (answered, now);
             }
             let idle = now.saturating_duration_since(conn.seen.1);
             let lived = now.saturating_duration_since(conn.first.opened);
-            if idle >= limits.idle || lived >= limits.lifetime || limits.shared == 0 {
+            let worker = conn.first.worker;
+            let of_worker = kept.iter().filter(|of| **of == worker).count();
+            let too_many = of_worker >= limits.shared || kept.len() + 1 >= limits.connections;
+            let makes_room = starved && !idle.is_zero();
+            if idle >= limits.idle || lived >= limits.lifetime || too_many || makes_room {
                 conn.shared.end();
+            } else {
+                kept.push(worker);
+            }
+            if makes_room {
+                starved = false;
+                self.rests_until = Some(now + REST);
             }
         }
+    }
+
+    fn rests(&self) -> bool {
+        self.rests_until.is_some_and(|until| Instant::now() < until)
     }
 }
 
@@ -146,14 +172,19 @@ impl Pool {
 
     /// Opens a shared connection beside what goes on, if the pool's limit leaves one to those that are not shared.
     fn open_another(self: &Arc<Pool>, state: &mut State, wish: &Checkout<'_>) {
-        if state.shared.len() + 1 >= state.limits.connections || state.recent_fault().is_some() {
+        if state.shared.len() + 1 >= state.limits.connections
+            || state.shared.rests()
+            || state.recent_fault().is_some()
+        {
             return;
         }
-        if state.open >= state.limits.connections {
+        let limit = state.limits.connections;
+        if state.idle.len() + limit.saturating_sub(state.open) < 2 {
+            // What asks now is to find one for itself.
+            return;
+        }
+        if state.open >= limit {
             // The place of one that is idle, the one that has been for longest.
-            if state.idle.is_empty() {
-                return;
-            }
             state.idle.remove(0);
             state.open -= 1;
         }
@@ -204,7 +235,9 @@ struct Opening {
 impl Drop for Opening {
     fn drop(&mut self) {
         if self.opens {
-            self.pool.lock().shared.opening -= 1;
+            let shared = &mut self.pool.lock().shared;
+            shared.opening -= 1;
+            shared.rests_until = Some(Instant::now() + REST_AFTER_FAULT);
         }
     }
 }

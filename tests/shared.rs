@@ -1,5 +1,7 @@
 //! Short reads of many clients over one server connection (`[proxy] shared_connections`): who shares, and that nobody notices.
 
+mod effects;
+
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 use tokio_postgres::{Client, SimpleQueryMessage};
 

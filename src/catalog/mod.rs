@@ -54,6 +54,9 @@ pub struct Database {
     pub encoding: String,
     /// It has a collation that is not deterministic ([`Collation::Nondeterministic`]).
     pub nondeterministic: bool,
+    /// A volatile function may be called by a SELECT that does not name it as a call: an operator's, a cast's, a policy's, a
+    /// domain's, or one of a row that is written as if it were a column.
+    pub hidden_calls: bool,
 }
 
 impl Database {
@@ -107,6 +110,8 @@ pub struct Other {
 pub struct Functions {
     /// Names in `pg_catalog`, and those that an extension owns in any schema: they touch no table of the app.
     pub builtin: HashSet<String>,
+    /// Those of them that the catalog says are volatile.
+    pub volatile: HashSet<String>,
     /// Names in the template shard's schema.
     pub sharded: HashSet<String>,
     /// Names in `public` that no extension owns.

@@ -159,7 +159,21 @@ async fn read_database(client: &Client) -> Result<Database, tokio_postgres::Erro
         .query_one(
             "SELECT datcollate::text, coalesce(d->>'datlocprovider', 'c'),
                     coalesce(d->>'datlocale', d->>'daticulocale'), pg_catalog.pg_encoding_to_char(encoding)::text,
-                    EXISTS (SELECT FROM pg_catalog.pg_collation WHERE NOT collisdeterministic)
+                    EXISTS (SELECT FROM pg_catalog.pg_collation WHERE NOT collisdeterministic),
+                    EXISTS (
+                        WITH called (oid) AS (
+                            SELECT oprcode::pg_catalog.oid FROM pg_catalog.pg_operator WHERE oid >= 16384
+                            UNION ALL SELECT castfunc FROM pg_catalog.pg_cast WHERE oid >= 16384
+                            UNION ALL
+                            SELECT p.oid FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_type t ON t.oid = p.proargtypes[0]
+                            WHERE p.oid >= 16384 AND p.pronargs = 1 AND p.prokind = 'f' AND t.typtype IN ('c', 'p')
+                            UNION ALL
+                            SELECT call[1]::pg_catalog.oid
+                            FROM (SELECT polqual FROM pg_catalog.pg_policy
+                                  UNION ALL SELECT conbin FROM pg_catalog.pg_constraint WHERE contypid <> 0) AS x (tree),
+                                 pg_catalog.regexp_matches(tree::text, ':(?:op)?funcid ([0-9]+)', 'g') AS call
+                        )
+                        SELECT FROM called JOIN pg_catalog.pg_proc p USING (oid) WHERE p.provolatile = 'v')
              FROM (SELECT datcollate, encoding, pg_catalog.to_jsonb(b) AS d FROM pg_catalog.pg_database b
                    WHERE datname = pg_catalog.current_database()) AS x",
             &[],
@@ -171,6 +185,7 @@ async fn read_database(client: &Client) -> Result<Database, tokio_postgres::Erro
         locale: row.get(2),
         encoding: row.get(3),
         nondeterministic: row.get(4),
+        hidden_calls: row.get(5),
     })
 }
 
@@ -223,7 +238,8 @@ pub fn questions(schema: &str, builtin: bool) -> [String; 5] {
         ),
         format!(
             "SELECT DISTINCT p.proname::text,
-                    CASE WHEN n.nspname = 'pg_catalog' OR d.objid IS NOT NULL THEN 'builtin' ELSE 'own' END
+                    CASE WHEN n.nspname = 'pg_catalog' OR d.objid IS NOT NULL THEN 'builtin' ELSE 'own' END,
+                    p.provolatile = 'v'
              FROM pg_catalog.pg_proc p
              JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
              LEFT JOIN pg_catalog.pg_depend d
@@ -256,6 +272,8 @@ pub struct SchemaPart {
     pub functions: HashSet<String>,
     /// Functions of Postgres and of extensions, whatever the schema.
     pub builtin: HashSet<String>,
+    /// Those of them that are volatile.
+    pub volatile: HashSet<String>,
     /// Types, but for those of tables' rows and of arrays.
     pub types: HashMap<String, UserType>,
 }
@@ -282,6 +300,10 @@ impl SchemaPart {
         }
         for row in next() {
             let set = match text(&row, 1) {
+                "builtin" if text(&row, 2) == "t" => {
+                    part.volatile.insert(text(&row, 0).to_owned());
+                    &mut part.builtin
+                }
                 "builtin" => &mut part.builtin,
                 _ => &mut part.functions,
             };
@@ -366,6 +388,7 @@ impl Snapshot {
         self.functions.sharded = part.functions;
         if !part.builtin.is_empty() {
             self.functions.builtin = part.builtin;
+            self.functions.volatile = part.volatile;
         }
         self.functions.public = self.public_functions.get(host).cloned().unwrap_or_default();
     }

@@ -403,10 +403,7 @@ fn query(plan: &Plan, tables: &Tables) -> Bound {
             && plan.verb == Verb::Select
             && plan.wrap == Wrap::Bare
             && returns_rows
-            && !with_views
-                .calls
-                .iter()
-                .any(|call| functions::is_volatile(&call.name)),
+            && functions::are_repeatable(&with_views, tables),
         writes,
         returns_rows,
         names,

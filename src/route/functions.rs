@@ -3,6 +3,7 @@
 
 use super::rules::SessionState;
 use super::tables::Tables;
+use crate::sql::plan::{Call, Item, Plan, Source};
 
 /// Calls that are grammar, not catalog.
 fn is_grammar(name: &str) -> bool {
@@ -186,6 +187,29 @@ pub(super) fn is_volatile(name: &str) -> bool {
         || name.ends_with("_to_xml")
         || name.ends_with("_to_xmlschema")
         || (name.starts_with("pg_") && !is_harmless_pg(name))
+}
+
+/// Called twice it does no more than once: it belongs to Postgres or an extension and is not volatile, and none of the app's has
+/// its name.
+pub(super) fn is_repeatable(call: &Call, tables: &Tables) -> bool {
+    let (name, known) = (&call.name, tables.functions());
+    matches!(call.schema.as_deref(), None | Some("pg_catalog"))
+        && is_builtin(name, tables)
+        && !is_volatile(name)
+        && ![&known.volatile, &known.sharded, &known.public]
+            .iter()
+            .any(|names| names.contains(name))
+}
+
+/// Whether all that a SELECT calls is known, and so. `plan`: with its views written out.
+pub(super) fn are_repeatable(plan: &Plan, tables: &Tables) -> bool {
+    let is_view = |item: &Item| match &item.source {
+        Source::Table(table) => tables.get(&table.name).is_some_and(|table| table.view),
+        _ => false,
+    };
+    !tables.has_hidden_calls()
+        && plan.calls.iter().all(|call| is_repeatable(call, tables))
+        && !plan.levels.iter().flat_map(|of| &of.items).any(is_view)
 }
 
 fn is_harmless_pg(name: &str) -> bool {

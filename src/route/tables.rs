@@ -27,6 +27,7 @@ pub struct Tables {
     /// Sequences in `public` of one host alone: name and host.
     public_sequences: HashMap<String, String>,
     functions: catalog::Functions,
+    hidden_calls: bool,
     schema: SchemaPattern,
     shards: u32,
     key_type: Option<KeyType>,
@@ -148,6 +149,8 @@ impl Tables {
             key_type: common_key_type(&by_name),
             collation: common_collation(snapshot),
             nondeterministic: snapshot.databases.values().any(|d| d.nondeterministic),
+            hidden_calls: snapshot.databases.is_empty()
+                || snapshot.databases.values().any(|d| d.hidden_calls),
             by_name,
             sequences: snapshot.sharded_sequences.clone(),
             types: snapshot.sharded_types.keys().cloned().collect(),
@@ -301,6 +304,11 @@ impl Tables {
                 .get_key_value(name)
                 .map(|(name, host)| (host.as_str(), name.as_str())),
         }
+    }
+
+    /// What a SELECT calls may not be seen in it; see [`catalog::Database::hidden_calls`].
+    pub(super) fn has_hidden_calls(&self) -> bool {
+        self.hidden_calls
     }
 
     pub(super) fn functions(&self) -> &catalog::Functions {

@@ -268,6 +268,7 @@ fn snapshot() -> Snapshot {
                 "jsonb_path_query",
                 "jsonb_to_recordset",
             ]),
+            volatile: set(&[]),
             sharded: set(&["next_id", "photo_count"]),
             public: set(&["app_report"]),
         },

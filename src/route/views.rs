@@ -108,7 +108,12 @@ fn as_table(view: &Table, tables: &Tables) -> Option<TableKind> {
             .iter()
             .any(|call| !call.from && !functions::is_plain(&call.name, tables))
     };
+    let repeatable = |call| functions::is_repeatable(call, tables);
     if f.distinct || f.group || f.order || f.limit || aggregates() || !is_understood(plan, tables) {
+        return None;
+    }
+    if !plan.calls.iter().all(repeatable) {
+        // Whoever reads it is to see what it calls.
         return None;
     }
     let parts = parts(plan, tables);

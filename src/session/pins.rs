@@ -98,8 +98,6 @@ pub(super) struct Pins {
     lost: Option<Arc<AtomicBool>>,
     /// A change of the map has taken the place of what it has: why the session can't go on.
     ousted: Option<String>,
-    /// A portal that makes, changes or drops a temporary table is bound and not executed yet.
-    pub(super) changing: bool,
 }
 
 impl Pins {
@@ -134,7 +132,8 @@ impl Session {
             SessionState::Takes | SessionState::Temporary => self.check_pin(i)?,
         }
         self.links[i].suspect = true;
-        if state == SessionState::Temporary {
+        // What is bound changes nothing before it is executed.
+        if state == SessionState::Temporary && self.batch.now != b'B' {
             self.temporary_changes();
         }
         Ok(())

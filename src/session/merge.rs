@@ -336,6 +336,7 @@ impl Session {
             params,
             results,
         } = *arms;
+        self.displace_unnamed(i);
         let mut text = Vec::new();
         for shards in shards.chunks(most) {
             text.clear();

@@ -216,6 +216,14 @@ impl Session {
         self.statements.portals.replace(name, None, reply);
     }
 
+    /// A portal of ours takes the place of the client's unnamed one on a link: that is gone, rather than that ours is taken for it.
+    pub(super) fn displace_unnamed(&mut self, i: usize) {
+        let there = self.statements.portal(b"");
+        if matches!(there, Some(Portal::On { host, .. }) if *host == self.links[i].host) {
+            self.statements.portals.forget_unnamed();
+        }
+    }
+
     /// The number of the reply that is pushed next, if an error may come before it that undoes it. (Outside of a block it takes
     /// all portals with it.)
     fn portal_reply(&self) -> Option<u64> {

@@ -47,6 +47,7 @@ pub fn bind(plan: &Plan, tables: &Tables) -> Bound {
         temporary,
         edits,
         per_text: plan.per_text,
+        repeatable: false,
         writes: !matches!(plan.verb, Verb::Empty | Verb::CopyTo),
         unread: matches!(&plan.verb, Verb::Utility(verb) if !begins_a_command(verb)),
         returns_rows: matches!(&plan.verb, Verb::Utility(verb) if verb == "EXPLAIN"),
@@ -103,6 +104,7 @@ pub fn bind_unreadable(text: &Unreadable, tables: &Tables) -> Bound {
         temporary: false,
         edits: Vec::new(),
         per_text: false,
+        repeatable: false,
         writes: true,
         unread: true,
         returns_rows: true,
@@ -397,6 +399,14 @@ fn query(plan: &Plan, tables: &Tables) -> Bound {
         temporary: plan.temporary || names_temporary(plan, tables),
         edits,
         per_text,
+        repeatable: !writes
+            && plan.verb == Verb::Select
+            && plan.wrap == Wrap::Bare
+            && returns_rows
+            && !with_views
+                .calls
+                .iter()
+                .any(|call| functions::is_volatile(&call.name)),
         writes,
         returns_rows,
         names,

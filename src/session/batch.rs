@@ -130,6 +130,20 @@ impl Batch {
         }
     }
 
+    /// Whether it has done nothing but parse statements.
+    pub(super) fn is_fresh(&self) -> bool {
+        !self.skipping()
+            && !self.executed
+            && !self.limited
+            && !self.tables_changed
+            && !self.has_set
+            && self.writer.is_none()
+            && self.unparsed.is_none()
+            && self.before.is_none()
+            && self.locals.is_empty()
+            && self.options == BeginOptions::default()
+    }
+
     pub(super) fn skipping(&self) -> bool {
         self.skip != Skip::No
     }

@@ -63,6 +63,7 @@ impl Session {
         let key = (statement.id, shard.map_or(NO_SHARD, |s| s.0));
         let need = Need {
             statement: Some(key),
+            rides: self.batch_rides(&statement, shard, path, len),
             ..Need::of(&statement.prepared, host, path)
         };
         let Some(i) = self.link_now(&need)? else {

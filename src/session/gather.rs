@@ -292,6 +292,7 @@ impl Session {
         let host = self.map.owner(shard);
         let i = self
             .link(Need {
+                rides: false,
                 host,
                 statement: Some((several.statement.id, shard.0)),
                 path: None,

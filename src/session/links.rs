@@ -40,6 +40,8 @@ pub(super) struct Need {
     pub(super) state: SessionState,
     /// The transaction's part on the host can't be prepared after it (xact.c, `PrepareTransaction`).
     pub(super) unpreparable: bool,
+    /// It may go over a shared connection.
+    pub(super) rides: bool,
 }
 
 impl Need {
@@ -53,6 +55,7 @@ impl Need {
             bring: Bring::Before,
             state: SessionState::Same,
             unpreparable: false,
+            rides: false,
         }
     }
 
@@ -120,7 +123,8 @@ impl Session {
                         settings: &self.settings,
                         statement: need.statement,
                     };
-                    let Some(conn) = pool.checkout_idle(&wish) else {
+                    let shared = need.rides.then(|| pool.checkout_shared(&wish)).flatten();
+                    let Some(conn) = shared.or_else(|| pool.checkout_idle(&wish)) else {
                         return Ok(None);
                     };
                     let pool = pool.clone();

@@ -12,6 +12,7 @@ use super::context::{Passed, Prepared, Routed, Schema, Scratch, Statement};
 use super::errors::Fault;
 use super::links::Need;
 use super::reading::Reading;
+use super::share::Slow;
 use crate::route::{self, Bound, Names, Refusal, Route, Target, Values};
 use crate::shardmap::{HostId, ShardId};
 use crate::sql::control::{self, Control};
@@ -287,6 +288,7 @@ impl Session {
                 .next()
                 .is_some_and(|first| shares_transaction(text, &first)),
             holds: is_with_hold(text, shape),
+            slow: Slow::default(),
         })
     }
 

@@ -66,7 +66,11 @@ impl Session {
             return Ok(false);
         }
         self.check_failed()?;
-        let Some(i) = self.link_now(&Need::of(&prepared, host, path))? else {
+        let need = Need {
+            rides: self.query_rides(&prepared, shard, path, len),
+            ..Need::of(&prepared, host, path)
+        };
+        let Some(i) = self.link_now(&need)? else {
             return Ok(false);
         };
         let reply = Reply::Query(Pass::On);

@@ -58,6 +58,7 @@ impl Session {
                 }
                 let i = self
                     .link(Need {
+                        rides: false,
                         host,
                         statement: None,
                         path: plan.path,

@@ -135,7 +135,7 @@ impl Lanes {
     }
 
     pub fn plain(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.plain.port()))
+        self.plain.addr()
     }
 
     /// The proxy of this lane.
@@ -164,7 +164,9 @@ impl Lanes {
             statements,
             streams,
         } = &ROOMS[lane];
-        format!("pool {pool}, {shared} shared, {statements} statements a connection, {streams} streams at once")
+        format!(
+            "pool {pool}, {shared} shared, {statements} statements a connection, {streams} streams at once"
+        )
     }
 }
 

@@ -99,7 +99,7 @@ pub(super) struct State {
         clippy::vec_box,
         reason = "a connection is lent and taken back by moving one pointer"
     )]
-    idle: Vec<Box<ServerConn>>,
+    pub(super) idle: Vec<Box<ServerConn>>,
     /// First come, first served. A waiter's place is taken by closing its channel.
     waiters: VecDeque<Waiter>,
     /// The host refused us a moment ago: others need not each find that out by waiting.

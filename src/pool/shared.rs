@@ -146,12 +146,16 @@ impl Pool {
 
     /// Opens a shared connection beside what goes on, if the pool's limit leaves one to those that are not shared.
     fn open_another(self: &Arc<Pool>, state: &mut State, wish: &Checkout<'_>) {
-        let taken = state.shared.len();
-        if state.open >= state.limits.connections
-            || taken + 1 >= state.limits.connections
-            || state.recent_fault().is_some()
-        {
+        if state.shared.len() + 1 >= state.limits.connections || state.recent_fault().is_some() {
             return;
+        }
+        if state.open >= state.limits.connections {
+            // The place of one that is idle, the one that has been for longest.
+            if state.idle.is_empty() {
+                return;
+            }
+            state.idle.remove(0);
+            state.open -= 1;
         }
         state.open += 1;
         state.shared.opening += 1;

@@ -303,7 +303,7 @@ impl Session {
             })
             .await?;
         let n = self.server_statement(i, &several.statement, Some(shard))?;
-        self.displace_unnamed(i);
+        self.overwrite_unnamed(i);
         let link = &mut self.links[i];
         frontend::bind_renamed(
             &mut link.outbox,
@@ -418,7 +418,7 @@ impl Session {
         mut describe: bool,
     ) -> Result<usize, Fault> {
         let to = shards.len().min(from + window(from));
-        self.displace_unnamed(i);
+        self.overwrite_unnamed(i);
         for shard in &shards[from..to] {
             let n = self.server_statement(i, &several.statement, Some(*shard))?;
             let link = &mut self.links[i];

@@ -326,7 +326,7 @@ impl Session {
             params,
             results,
         } = *arms;
-        self.displace_unnamed(i);
+        self.overwrite_unnamed(i);
         let mut text = Vec::new();
         for shards in shards.chunks(most) {
             text.clear();

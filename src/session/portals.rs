@@ -217,7 +217,7 @@ impl Session {
     }
 
     /// A portal of ours takes the place of the client's unnamed one on a link: that is gone, rather than that ours is taken for it.
-    pub(super) fn displace_unnamed(&mut self, i: usize) {
+    pub(super) fn overwrite_unnamed(&mut self, i: usize) {
         let there = self.statements.portal(b"");
         if matches!(there, Some(Portal::On { host, .. }) if *host == self.links[i].host) {
             self.statements.portals.forget_unnamed();

@@ -257,6 +257,7 @@ async fn no_more_is_held_than_is_taken() {
     assert!(line.shared.lock().places[0].inbox.len() <= HELD_MOST + READ_MOST);
     let (rest, mut got) = (all[sent..].to_vec(), vec![0; all.len()]);
     let (written, read) = tokio::join!(line.server.write_all(&rest), a.read_exact(&mut got));
-    (written.unwrap(), read.unwrap());
+    written.unwrap();
+    read.unwrap();
     assert!(got == all);
 }

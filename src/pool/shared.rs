@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use smallvec::SmallVec;
+
 use super::conn::{ServerConn, Worker};
 use super::pool::{Checkout, Pool, PoolLimits, State};
 use super::server;
@@ -72,16 +74,18 @@ impl SharedConns {
         }
     }
 
-    /// Ends those that have lived long enough or that nobody has used for long.
+    /// Ends those that have lived long enough, that nobody has used for long, or that are more than there are to be.
     pub(super) fn tidy(&mut self, now: Instant, limits: &PoolLimits) {
-        for conn in &mut self.open {
+        let workers: SmallVec<[Worker; 8]> = self.open.iter().map(|c| c.first.worker).collect();
+        for (at, conn) in self.open.iter_mut().enumerate() {
             let (answered, _) = conn.shared.counts();
             if answered != conn.seen.0 {
                 conn.seen = (answered, now);
             }
             let idle = now.saturating_duration_since(conn.seen.1);
             let lived = now.saturating_duration_since(conn.first.opened);
-            if idle >= limits.idle || lived >= limits.lifetime || limits.shared == 0 {
+            let earlier = workers[..at].iter().filter(|w| **w == conn.first.worker);
+            if idle >= limits.idle || lived >= limits.lifetime || earlier.count() >= limits.shared {
                 conn.shared.end();
             }
         }
@@ -99,11 +103,10 @@ impl SharedConn {
             let conn = self.first.beside(&self.shared, limits.statements);
             return Some(Box::new(conn));
         }
-        let holds = |conn: &Box<ServerConn>| {
+        let best = self.idle.iter().rposition(|conn| {
             let key = wish.statement.as_ref();
             key.is_none_or(|key| conn.statements.contains(key))
-        };
-        let best = self.idle.iter().rposition(holds);
+        });
         Some(self.idle.swap_remove(best.unwrap_or(self.idle.len() - 1)))
     }
 }

@@ -257,6 +257,24 @@ async fn no_more_is_held_than_is_taken() {
     assert!(line.shared.lock().places[0].inbox.len() <= HELD_MOST + READ_MOST);
     let (rest, mut got) = (all[sent..].to_vec(), vec![0; all.len()]);
     let (written, read) = tokio::join!(line.server.write_all(&rest), a.read_exact(&mut got));
-    (written.unwrap(), read.unwrap());
+    written.unwrap();
+    read.unwrap();
     assert!(got == all);
+}
+
+#[tokio::test]
+async fn a_large_answer_that_is_not_taken_is_in_nobodys_way() {
+    let mut line = line();
+    let [mut a, mut b] = line.seats();
+    a.write_all(&query("much")).await.unwrap();
+    b.write_all(&query("b")).await.unwrap();
+    line.gets(&[query("much"), query("b")].concat()).await;
+    let much = answer(HELD_MOST + 1000);
+    line.server.write_all(&much).await.unwrap();
+    while line.shared.lock().places[0].inbox.len() < much.len() {
+        tokio::task::yield_now().await;
+    }
+    line.server.write_all(&answer(1)).await.unwrap();
+    reads(&mut b, &answer(1)).await;
+    reads(&mut a, &much).await;
 }

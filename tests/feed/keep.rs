@@ -122,6 +122,6 @@ async fn two_processes_with_feeds_in_their_memory_are_told_of() {
     .await;
     assert_eq!(not_alone(first).await, "0");
     stop.cancel();
-    running.await.unwrap().unwrap();
+    running.await.unwrap();
     wait_until("it is alone", || async { not_alone(second).await == "0" }).await;
 }

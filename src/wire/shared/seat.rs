@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::{Displaced, Phase, Place, Shared, register};
+use super::{Displaced, Phase, Place, Shared, Took, register};
 
 /// A place on a shared connection.
 #[derive(Debug)]
@@ -29,12 +29,12 @@ impl Seat {
         self.shared.lock().places[self.id].displaced
     }
 
-    /// Makes it ready for another request after it was displaced. Says whether others had to be because of what it asked last.
-    pub fn begin_anew(&self) -> bool {
+    /// Makes it ready for another request. Says how long the last one took.
+    pub fn begin_anew(&self) -> Took {
         let place = &mut self.shared.lock().places[self.id];
         place.displaced = false;
         place.inbox.clear();
-        std::mem::take(&mut place.slow)
+        std::mem::take(&mut place.took)
     }
 
     pub(in crate::wire) fn poll_read(

@@ -107,14 +107,14 @@ async fn what_waits_behind_a_slow_one_is_displaced_and_its_answer_thrown_away() 
     line.gets(&[query("slow"), query("b")].concat()).await;
     assert!(is_displaced(&mut b).await);
     assert_eq!(line.shared.load(), None, "no others while it is slow");
-    assert!(!seat(&b).begin_anew());
+    assert_ne!(seat(&b).begin_anew(), Took::TooLong);
     line.server
         .write_all(&[answer(1), answer(2)].concat())
         .await
         .unwrap();
     reads(&mut a, &answer(1)).await;
-    assert!(seat(&a).begin_anew(), "it was the slow one");
-    assert!(!seat(&a).begin_anew());
+    assert_eq!(seat(&a).begin_anew(), Took::TooLong, "it was the slow one");
+    assert_eq!(seat(&a).begin_anew(), Took::Short);
     b.write_all(&query("b again")).await.unwrap();
     line.gets(&query("b again")).await;
     line.server.write_all(&answer(3)).await.unwrap();
@@ -135,7 +135,7 @@ async fn a_slow_one_by_itself_is_let_be() {
     assert_eq!(line.shared.load(), Some(1));
     line.server.write_all(&answer(1)).await.unwrap();
     reads(&mut a, &answer(1)).await;
-    assert!(!seat(&a).begin_anew());
+    assert_eq!(seat(&a).begin_anew(), Took::Long);
 }
 
 #[tokio::test]
@@ -211,7 +211,7 @@ async fn others_wait_for_a_sync_and_not_for_ever() {
     line.server.write_all(b"1\0\0\0\x04").await.unwrap();
     reads(&mut a, b"1\0\0\0\x04").await;
     assert!(is_displaced(&mut b).await);
-    assert!(!seat(&b).begin_anew());
+    seat(&b).begin_anew();
     drop(a);
     line.carrier.await.unwrap();
     assert!(!is_displaced(&mut b).await);

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use smallvec::SmallVec;
+
 use super::conn::{ServerConn, Worker};
 use super::pool::{Checkout, Pool, PoolLimits, State};
 use super::server;
@@ -82,7 +84,7 @@ impl SharedConns {
     /// Ends those that have lived long enough, that nobody has used for long, or that are more than there may be by now.
     /// `starved`: others wait for a connection. Called about once a second.
     pub(super) fn tidy(&mut self, now: Instant, limits: &PoolLimits, mut starved: bool) {
-        let mut kept: Vec<Worker> = Vec::new();
+        let mut kept: SmallVec<[Worker; 8]> = SmallVec::new();
         for conn in &mut self.open {
             if conn.shared.is_ending() {
                 continue;
@@ -125,11 +127,10 @@ impl SharedConn {
             let conn = self.first.beside(&self.shared, limits.statements);
             return Some(Box::new(conn));
         }
-        let holds = |conn: &Box<ServerConn>| {
+        let best = self.idle.iter().rposition(|conn| {
             let key = wish.statement.as_ref();
             key.is_none_or(|key| conn.statements.contains(key))
-        };
-        let best = self.idle.iter().rposition(holds);
+        });
         Some(self.idle.swap_remove(best.unwrap_or(self.idle.len() - 1)))
     }
 }

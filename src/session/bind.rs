@@ -17,7 +17,7 @@ use super::writes::Writing;
 use super::{Now, Session};
 
 use crate::pool::NO_SHARD;
-use crate::route::Values;
+use crate::route::{SessionState, Values};
 use crate::shardmap::ShardId;
 use crate::sql::control::Control;
 use crate::wire::error::{ErrorFields, SqlState};
@@ -180,15 +180,14 @@ impl Session {
         names: BindNames,
         set: Vec<SetConfig>,
     ) -> Result<(), Fault> {
-        if let Some(there) = self
-            .statements
-            .portal(&self.client.inbox[names.portal.clone()])
-            && !matches!(there, Portal::On { host, .. } if *host == self.links[i].host)
-        {
-            // The server does not know of it.
-            self.check_portal_is_new(&self.client.inbox[names.portal.clone()])?;
-        }
         if !names.portal.is_empty() {
+            let name = &self.client.inbox[names.portal.clone()];
+            let host = self.links[i].host;
+            let there = self.statements.portal(name);
+            if !matches!(there, Some(Portal::On { host: on, .. }) if *on == host) {
+                // The server does not know of it.
+                self.check_portal_is_new(name)?;
+            }
             self.limit_portals()?;
         }
         self.context.stats.routed();
@@ -234,8 +233,12 @@ impl Session {
             link.unsynced = true;
             link.host
         };
-        let rows = gives_rows(statement);
-        let bound = Portal::On { host, rows, set };
+        let bound = Portal::On {
+            host,
+            rows: gives_rows(statement),
+            changes_temporary: statement.prepared.session_state() == SessionState::Temporary,
+            set,
+        };
         match portal.is_empty() {
             true => self.put_portal(b"", bound),
             false => {

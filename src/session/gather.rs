@@ -91,7 +91,7 @@ impl Session {
             return self.merge(&asked, recipe, &hosts, true).await;
         }
         let gathered = self.gather_queries(bound, values, &hosts).await;
-        self.finish_pinned_unless(gathered.as_ref().is_ok_and(|g| !g.failed))
+        self.finish_kept_unless(gathered.as_ref().is_ok_and(|g| !g.failed))
             .await;
         self.end_gather(gathered, true)
     }
@@ -255,14 +255,7 @@ impl Session {
                 self.links[i].discard();
             }
         }
-        if self.links.iter().any(|link| link.conn.is_none()) {
-            self.cancel.clear();
-        }
-        self.replies.clear();
-        self.drop_lost();
-        if let Some(block) = &mut self.block {
-            block.failed = true;
-        }
+        self.drop_failed();
         match gathered {
             // The client is in the middle of a row that will never end.
             Err(Fault::Server(fields)) if cut => Err(Fault::Client(std::io::Error::other(
@@ -276,6 +269,18 @@ impl Session {
                 }
                 Ok(true)
             }
+        }
+    }
+
+    /// Behind a failure on several hosts: nothing is owed any more, and links that were discarded are gone.
+    pub(super) fn drop_failed(&mut self) {
+        if self.links.iter().any(|link| link.conn.is_none()) {
+            self.cancel.clear();
+        }
+        self.replies.clear();
+        self.drop_lost();
+        if let Some(block) = &mut self.block {
+            block.failed = true;
         }
     }
 
@@ -298,6 +303,7 @@ impl Session {
             })
             .await?;
         let n = self.server_statement(i, &several.statement, Some(shard))?;
+        self.overwrite_unnamed(i);
         let link = &mut self.links[i];
         frontend::bind_renamed(
             &mut link.outbox,
@@ -365,7 +371,7 @@ impl Session {
             }
         }
         let gathered = self.gather_portals(several, hosts, describe).await;
-        self.finish_pinned_unless(gathered.as_ref().is_ok_and(|g| !g.failed))
+        self.finish_kept_unless(gathered.as_ref().is_ok_and(|g| !g.failed))
             .await;
         self.end_gather(gathered, describe)
     }
@@ -412,6 +418,7 @@ impl Session {
         mut describe: bool,
     ) -> Result<usize, Fault> {
         let to = shards.len().min(from + window(from));
+        self.overwrite_unnamed(i);
         for shard in &shards[from..to] {
             let n = self.server_statement(i, &several.statement, Some(*shard))?;
             let link = &mut self.links[i];

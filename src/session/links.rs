@@ -104,15 +104,12 @@ impl Session {
     /// [`Session::link`] where nothing has to be waited for; `None` where something has.
     pub(super) fn link_now(&mut self, need: &Need) -> Result<Option<usize>, Fault> {
         self.check_snapshot(need.host)?;
-        if need.writes && self.widens(need.host)
-            || self.must_decide(need)
-            || self.spreads_options(need.host)
-        {
+        if need.writes && self.widens(need.host) || self.must_decide(need) {
             return Ok(None);
         }
         let i = match self.links.iter().position(|l| l.host == need.host) {
             Some(i) if i == self.active || !self.replies.are_asked() => i,
-            None if !self.replies.are_asked() => {
+            None if !self.replies.are_asked() && !self.spreads_options() => {
                 let pool = self.pools.of(need.host);
                 if !self.context.two_phase.is_settled(&pool.host) {
                     return Ok(None);
@@ -147,12 +144,12 @@ impl Session {
             self.note_unpreparable(&need);
             self.widen(need.host).await?;
         }
-        if self.spreads_options(need.host) {
-            self.batch_becomes_block().await?;
-        }
         let i = match self.links.iter().position(|l| l.host == need.host) {
             Some(i) => i,
             None => {
+                if self.spreads_options() {
+                    self.batch_becomes_block().await?;
+                }
                 let pool = self.pools.of(need.host).clone();
                 self.check_settled(&pool).await?;
                 self.check_pins()?;
@@ -177,13 +174,12 @@ impl Session {
         Ok(i)
     }
 
-    /// Whether the implicit transaction is to go to another host, too, and has been told by SET TRANSACTION what it is: as a block it says
+    /// Whether the implicit transaction, which is to go to another host, too, has been told by SET TRANSACTION what it is: as a block it says
     /// that to each host.
-    fn spreads_options(&self, host: HostId) -> bool {
-        self.batch.options != BeginOptions::default()
+    fn spreads_options(&self) -> bool {
+        !self.links.is_empty()
             && self.block.is_none()
-            && !self.links.is_empty()
-            && self.links.iter().all(|link| link.host != host)
+            && self.batch.options != BeginOptions::default()
     }
 
     /// Nobody looks at a host before it has carried out what clients were told is committed.

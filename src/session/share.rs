@@ -2,7 +2,7 @@
 //! becomes of one that had to wait behind another client's for too long. It is run anew, on a connection of its own.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::context::{Prepared, Statement};
@@ -11,12 +11,17 @@ use super::{Go, Session};
 use crate::shardmap::{PoolMode, ShardId};
 use crate::wire::frame::{self, Header};
 use crate::wire::frontend::Execute;
+use crate::wire::shared::Took;
 use crate::wire::stream::Stream;
 
 /// A longer request goes over a connection of its own.
 const REQUEST_MOST: usize = 8 * 1024;
 /// For so many seconds a statement that others had to wait for goes over connections of its own.
 const SLOW_FOR: u64 = 60;
+
+/// An execution that takes long counts as much as so many that do not; a statement that has so many more of them is slow.
+const LONG_COUNTS: u32 = 16;
+const LONG_MOST: u32 = 5 * LONG_COUNTS;
 
 /// A statement that is under way on a shared connection, and what is needed to send it anew.
 pub(super) struct Riding {
@@ -41,9 +46,14 @@ impl Rides {
     }
 }
 
-/// When others last had to wait too long for it; 0: never. Seconds since 1970.
+/// Whether a statement is one that others would have to wait for.
 #[derive(Debug, Default)]
-pub(crate) struct Slow(AtomicU64);
+pub(crate) struct Slow {
+    /// When it was last found to be. Seconds since 1970; 0: never.
+    since: AtomicU64,
+    /// How many executions of late took long, more or less: see [`Slow::note`].
+    score: AtomicU32,
+}
 
 fn now() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -52,12 +62,24 @@ fn now() -> u64 {
 
 impl Slow {
     fn is(&self) -> bool {
-        let since = self.0.load(Ordering::Relaxed);
+        let since = self.since.load(Ordering::Relaxed);
         since > 0 && now().saturating_sub(since) < SLOW_FOR
     }
 
-    fn note(&self) {
-        self.0.store(now(), Ordering::Relaxed);
+    /// It was executed. One that others had to wait for too long is slow at once, others if more than about one execution in
+    /// [`LONG_COUNTS`] takes long: now and then one does on any busy machine.
+    fn note(&self, took: Took) {
+        let score = self.score.load(Ordering::Relaxed);
+        let score = match took {
+            Took::Short if score == 0 => return,
+            Took::Short => score - 1,
+            Took::Long => score + LONG_COUNTS,
+            Took::TooLong => LONG_MOST,
+        };
+        if score >= LONG_MOST {
+            self.since.store(now(), Ordering::Relaxed);
+        }
+        self.score.store(score % LONG_MOST, Ordering::Relaxed);
     }
 }
 
@@ -138,10 +160,9 @@ impl Session {
             return;
         };
         if let Some(Stream::Seat(seat)) = self.active_stream()
-            && seat.begin_anew()
             && let Prepared::Query(routed) = riding.what.prepared()
         {
-            routed.slow.note();
+            routed.slow.note(seat.begin_anew());
         }
     }
 
@@ -233,6 +254,26 @@ mod tests {
         frontend::execute(&mut out, portal, rows);
         frontend::sync(&mut out);
         (out, len)
+    }
+
+    #[test]
+    fn a_statement_is_slow_that_often_takes_long() {
+        let run = |longs: &[u32]| {
+            let slow = Slow::default();
+            for (n, long) in (0..1000).zip(longs.iter().cycle()) {
+                slow.note(if n % long == 0 {
+                    Took::Long
+                } else {
+                    Took::Short
+                });
+            }
+            slow.is()
+        };
+        assert!(run(&[1]) && run(&[2]) && run(&[10]));
+        assert!(!run(&[20]) && !run(&[100]));
+        let slow = Slow::default();
+        slow.note(Took::TooLong);
+        assert!(slow.is());
     }
 
     #[test]

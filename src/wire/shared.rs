@@ -14,6 +14,7 @@ mod tests;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
@@ -23,6 +24,11 @@ pub use seat::Seat;
 
 /// While so much of an answer has not been taken by its client's session, no more is read.
 const HELD_MOST: usize = 256 * 1024;
+
+/// A request that takes longer than this holds others up.
+const LONG: Duration = Duration::from_millis(5);
+/// Nobody is to wait for those in front for longer than this, as a rule.
+const WAIT: Duration = Duration::from_millis(2);
 
 /// Why a seat gives no answer: it has not begun to come, and the request is to be sent elsewhere.
 #[derive(Clone, Copy, Debug, Error)]
@@ -38,6 +44,18 @@ pub enum Alone {
     Answered,
     /// It is the server's next answer, and no other seat waits for one: a cancel can hit nobody else.
     Next,
+}
+
+/// How long others have had to wait for a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Took {
+    /// No longer than is usual here.
+    #[default]
+    Short,
+    /// Longer: were all so, all would wait.
+    Long,
+    /// So long that others were displaced.
+    TooLong,
 }
 
 /// The seats' side of a connection; [`Shared::carry`] is the server's.
@@ -58,6 +76,10 @@ struct State {
     holder: Option<usize>,
     held_back: VecDeque<(usize, Vec<u8>)>,
     places: Vec<Place>,
+    /// Since when the first of them has been the first.
+    since: Option<Instant>,
+    /// How long a request has taken of late, on average.
+    each: Duration,
     /// ReadyForQuerys so far.
     answered: u64,
     /// Requests that were displaced.
@@ -98,8 +120,8 @@ struct Place {
     displaced: bool,
     /// The connection is no more.
     lost: bool,
-    /// Others were displaced because of its request.
-    slow: bool,
+    /// How long its last request took.
+    took: Took,
     waker: Option<Waker>,
 }
 
@@ -128,10 +150,13 @@ impl Shared {
         }
     }
 
-    /// Whether requests may be sent, and how many are under way.
+    /// How many requests are under way. `None`: another one should not be sent, as it might have to wait.
     pub fn load(&self) -> Option<usize> {
         let state = self.lock();
-        (state.phase == Phase::Open && state.holder.is_none()).then(|| state.order.len())
+        let load = state.order.len();
+        let waits = state.each * u32::try_from(load).unwrap_or(u32::MAX) > WAIT;
+        let takes = state.phase == Phase::Open && state.holder.is_none();
+        (takes && !waits).then_some(load)
     }
 
     /// Whether it ends or has ended.
@@ -204,11 +229,31 @@ impl State {
         while let Ok(Some(header)) = frame::header(rest) {
             ends = matches!(header.tag, b'Q' | b'S' | b'F');
             if ends {
+                if self.order.is_empty() {
+                    self.since = Some(Instant::now());
+                }
                 self.order.push_back(Asked { seat, wanted: true });
             }
             rest = rest.get(header.len..).unwrap_or_default();
         }
         self.holder = (!ends).then_some(seat);
+    }
+
+    /// Requests of these seats have just been answered, all that have been since the clock was last looked at.
+    fn have_taken(&mut self, seats: &[usize]) {
+        let now = Instant::now();
+        let since = self.since.replace(now).unwrap_or(now);
+        let each = now.saturating_duration_since(since) / seats.len().max(1) as u32;
+        // One that takes for ever says little of the others.
+        self.each = (15 * self.each + each.min(LONG)) / 16;
+        if each > LONG {
+            for seat in seats {
+                let took = &mut self.places[*seat].took;
+                if *took == Took::Short {
+                    *took = Took::Long;
+                }
+            }
+        }
     }
 
     /// What the server has sent; up to the end of a ReadyForQuery, if `ready`. `false`: nobody has asked for it.
@@ -222,7 +267,8 @@ impl State {
             let place = &mut self.places[asked.seat];
             place.inbox.extend_from_slice(bytes);
             place.wake();
-            self.full = place.inbox.len() > HELD_MOST;
+            // What is whole is in nobody's way.
+            self.full = !ready && place.inbox.len() > HELD_MOST;
         }
         if ready {
             self.order.pop_front();
@@ -247,7 +293,7 @@ impl State {
             return;
         }
         if let Some(front) = front {
-            self.places[front].slow = true;
+            self.places[front].took = Took::TooLong;
         }
         self.displace_others(front);
         if self.phase == Phase::Open {

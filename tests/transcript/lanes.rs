@@ -135,7 +135,7 @@ impl Lanes {
     }
 
     pub fn plain(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.plain.port()))
+        self.plain.addr()
     }
 
     /// The proxy of this lane.

@@ -5,6 +5,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use smallvec::SmallVec;
 use tokio::time::{Instant, Sleep};
 
 use super::{Phase, Shared, State, register};
@@ -88,6 +89,7 @@ impl Carrier {
     /// Gives what was read to the seats. `false`: it is nobody's, or no message.
     fn deliver(&mut self, state: &mut State) -> bool {
         let bytes = &self.inbox[..];
+        let mut answered: SmallVec<[usize; 16]> = SmallVec::new();
         let (mut start, mut at) = (0, 0);
         loop {
             let n = self.rest.min(bytes.len() - at);
@@ -96,6 +98,7 @@ impl Carrier {
                 break;
             }
             if std::mem::take(&mut self.ready) {
+                answered.extend(state.order.front().map(|asked| asked.seat));
                 if !state.deliver(&bytes[start..at], true) {
                     return false;
                 }
@@ -118,6 +121,9 @@ impl Carrier {
             return false;
         }
         self.inbox.drain(..at);
+        if !answered.is_empty() {
+            state.have_taken(&answered);
+        }
         true
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::carrier::READ_MOST;
-use super::{Displaced, Phase, Place, Shared, register};
+use super::{Displaced, Phase, Place, Shared, Took, register};
 
 /// A place on a shared connection.
 #[derive(Debug)]
@@ -30,15 +30,15 @@ impl Seat {
         self.shared.lock().places[self.id].displaced
     }
 
-    /// Makes it ready for another request after it was displaced. Says whether others had to be because of what it asked last.
-    pub fn begin_anew(&self) -> bool {
+    /// Makes it ready for another request. Says how long the last one took.
+    pub fn begin_anew(&self) -> Took {
         let place = &mut self.shared.lock().places[self.id];
         place.displaced = false;
         match place.inbox.capacity() > READ_MOST {
             true => place.inbox = Vec::new(),
             false => place.inbox.clear(),
         }
-        std::mem::take(&mut place.slow)
+        std::mem::take(&mut place.took)
     }
 
     pub(in crate::wire) fn poll_read(

@@ -107,14 +107,14 @@ async fn what_waits_behind_a_slow_one_is_displaced_and_its_answer_thrown_away() 
     line.gets(&[query("slow"), query("b")].concat()).await;
     assert!(is_displaced(&mut b).await);
     assert_eq!(line.shared.load(), None, "no others while it is slow");
-    assert!(!seat(&b).begin_anew());
+    assert_ne!(seat(&b).begin_anew(), Took::TooLong);
     line.server
         .write_all(&[answer(1), answer(2)].concat())
         .await
         .unwrap();
     reads(&mut a, &answer(1)).await;
-    assert!(seat(&a).begin_anew(), "it was the slow one");
-    assert!(!seat(&a).begin_anew());
+    assert_eq!(seat(&a).begin_anew(), Took::TooLong, "it was the slow one");
+    assert_eq!(seat(&a).begin_anew(), Took::Short);
     b.write_all(&query("b again")).await.unwrap();
     line.gets(&query("b again")).await;
     line.server.write_all(&answer(3)).await.unwrap();
@@ -141,7 +141,7 @@ async fn nobody_waits_long_behind_what_is_thrown_away() {
     b.write_all(&query("b")).await.unwrap();
     line.gets(&query("b")).await;
     assert!(is_displaced(&mut b).await);
-    assert!(!seat(&b).begin_anew(), "it was not slow");
+    assert_eq!(seat(&b).begin_anew(), Took::Short, "it was not slow");
 }
 
 #[tokio::test]
@@ -222,7 +222,7 @@ async fn a_slow_one_by_itself_is_let_be() {
     assert_eq!(line.shared.load(), Some(1));
     line.server.write_all(&answer(1)).await.unwrap();
     reads(&mut a, &answer(1)).await;
-    assert!(!seat(&a).begin_anew());
+    assert_eq!(seat(&a).begin_anew(), Took::Long);
 }
 
 #[tokio::test]
@@ -298,7 +298,7 @@ async fn others_wait_for_a_sync_and_not_for_ever() {
     line.server.write_all(b"1\0\0\0\x04").await.unwrap();
     reads(&mut a, b"1\0\0\0\x04").await;
     assert!(is_displaced(&mut b).await);
-    assert!(!seat(&b).begin_anew());
+    seat(&b).begin_anew();
     drop(a);
     line.carrier.await.unwrap();
     assert!(!is_displaced(&mut b).await);
@@ -344,6 +344,24 @@ async fn no_more_is_held_than_is_taken() {
     assert!(line.shared.lock().places[0].inbox.len() <= HELD_MOST + READ_MOST);
     let (rest, mut got) = (all[sent..].to_vec(), vec![0; all.len()]);
     let (written, read) = tokio::join!(line.server.write_all(&rest), a.read_exact(&mut got));
-    (written.unwrap(), read.unwrap());
+    written.unwrap();
+    read.unwrap();
     assert!(got == all);
+}
+
+#[tokio::test]
+async fn a_large_answer_that_is_not_taken_is_in_nobodys_way() {
+    let mut line = line();
+    let [mut a, mut b] = line.seats();
+    a.write_all(&query("much")).await.unwrap();
+    b.write_all(&query("b")).await.unwrap();
+    line.gets(&[query("much"), query("b")].concat()).await;
+    let much = answer(HELD_MOST + 1000);
+    line.server.write_all(&much).await.unwrap();
+    while line.shared.lock().places[0].inbox.len() < much.len() {
+        tokio::task::yield_now().await;
+    }
+    line.server.write_all(&answer(1)).await.unwrap();
+    reads(&mut b, &answer(1)).await;
+    reads(&mut a, &much).await;
 }

@@ -1,6 +1,7 @@
 //! Server connections: opened, kept, lent to one session at a time and taken back.
 
 mod conn;
+mod crosswise;
 #[allow(clippy::module_inception)]
 mod pool;
 mod pools;
@@ -9,6 +10,7 @@ mod settings;
 mod statements;
 
 pub use conn::{ServerConn, Worker};
+pub use crosswise::{Crossing, Crosswise, Kept, Locked, stuck};
 pub use pool::{Checkout, CheckoutFault, Pool, PoolCounts, PoolLimits};
 pub use pools::{HostPools, Pools};
 pub use settings::{Set, Settings, literal, quote_dotted, reset, set_config, takes_snapshot};

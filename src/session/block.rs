@@ -412,6 +412,9 @@ impl Session {
             snapshot: self.batch.parsed,
             changed_for_all: false,
         }));
+        if self.links.len() > 1 {
+            self.cancel.keeps();
+        }
         self.note_told();
     }
 

@@ -509,12 +509,21 @@ impl Session {
         let before = self.links.len();
         self.links.retain(|link| link.conn.is_some());
         self.active = 0;
-        if let Some(block) = &mut self.block
-            && self.links.len() < before
-        {
+        if self.links.len() == before {
+            return;
+        }
+        self.forget_lost();
+        if let Some(block) = &mut self.block {
             block.failed = true;
             block.lost = true;
         }
+    }
+
+    /// Links were taken out: a cancel is for those that are left.
+    pub(super) fn forget_lost(&self) {
+        let conns = self.links.iter().filter_map(|link| link.conn.as_ref());
+        let keys: Vec<_> = conns.map(|conn| &conn.key).collect();
+        self.cancel.retain(&keys);
     }
 }
 

@@ -43,10 +43,7 @@ impl Session {
                 self.set_characteristics(options, text).await
             }
             Control::SetConstraints { .. } if self.block.is_none() => {
-                // Without effect but for a warning.
-                let i = self.link(Need::along(self.any_host())).await?;
-                self.run_on(i, text).await?;
-                Ok(Acted::Passed)
+                self.set_implicit_constraints(text).await
             }
             Control::SetConstraints { names, deferred } if !names.is_empty() => {
                 self.set_constraints(names, *deferred).await

@@ -339,10 +339,13 @@ impl Session {
                 }
                 return Box::pin(self.execute_write(&writing, max_rows)).await;
             }
-            Some(Portal::Written(_)) => {
+            Some(Portal::Written(writing)) => {
+                let tag = writing.tag_of_none();
                 self.settle_replies().await?;
                 self.check_failed()?;
-                return Err(spent(name));
+                let tag = tag.ok_or_else(|| spent(name))?;
+                backend::command_complete(&mut self.client.outbox, tag);
+                return Ok(());
             }
             Some(Portal::Ran(_)) => {
                 self.settle_replies().await?;

@@ -255,9 +255,6 @@ impl Session {
                 self.links[i].discard();
             }
         }
-        if self.links.iter().any(|link| link.conn.is_none()) {
-            self.cancel.clear();
-        }
         self.replies.clear();
         self.drop_lost();
         if let Some(block) = &mut self.block {

@@ -147,7 +147,7 @@ impl Session {
         self.replies.clear();
         self.active = 0;
         if lost {
-            self.cancel.clear();
+            self.forget_lost();
         }
         if let Some(block) = &mut self.block {
             block.failed = true;

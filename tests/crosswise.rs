@@ -27,7 +27,10 @@ async fn queued(proxy: &Proxy, host: &str, n: i64) {
     wait_until("they wait for a connection", || async {
         let rows = console.query("SHOW POOLS", &[]).await.unwrap();
         let of_host = rows.iter().filter(|row| row.get::<_, &str>("host") == host);
-        of_host.map(|row| row.get::<_, i64>("cl_waiting")).sum::<i64>() == n
+        of_host
+            .map(|row| row.get::<_, i64>("cl_waiting"))
+            .sum::<i64>()
+            == n
     })
     .await;
 }
@@ -57,7 +60,10 @@ async fn for_each_others_connections() {
     assert!(began.elapsed() < Duration::from_secs(1), "{began:?}");
     assert_eq!(code(&answer), Some("40P01"), "{answer:?}");
     for words in ["host \"c\"", "host \"a\"", "Raise `pool` of [hosts.a]"] {
-        assert!(format!("{answer:?}").contains(&words.replace('"', "\\\"")), "{answer:?}");
+        assert!(
+            format!("{answer:?}").contains(&words.replace('"', "\\\"")),
+            "{answer:?}"
+        );
     }
     assert_eq!(answer.last().unwrap(), "Z E");
     done(&three.query("ROLLBACK"));

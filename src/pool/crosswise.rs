@@ -56,11 +56,7 @@ impl Crosswise {
     }
 
     /// A session begins to wait. `None`: with that none of some sessions could ever go on.
-    pub(super) fn enter<'c>(
-        &'c self,
-        wants: &Arc<Pool>,
-        keeps: &[Kept],
-    ) -> Option<Place<'c>> {
+    pub(super) fn enter<'c>(&'c self, wants: &Arc<Pool>, keeps: &[Kept]) -> Option<Place<'c>> {
         let mut state = self.lock();
         state.next += 1;
         let crossing = Crossing {

@@ -233,8 +233,13 @@ impl Session {
             link.unsynced = true;
             link.host
         };
-        let rows = gives_rows(statement);
-        let bound = Portal::On { host, rows, set };
+        let (rows, declares) = (gives_rows(statement), statement.prepared.declares());
+        let bound = Portal::On {
+            host,
+            rows,
+            declares,
+            set,
+        };
         match portal.is_empty() {
             true => self.put_portal(b"", bound),
             false => {

@@ -224,9 +224,8 @@ impl CancelKeys {
         };
         let (pool, key) = {
             let mut state = slot.lock();
-            let is_meant = |(pool, key): &&Target| {
-                pool.host == host && key.starts_with(&pid.to_be_bytes())
-            };
+            let is_meant =
+                |(pool, key): &&Target| pool.host == host && key.starts_with(&pid.to_be_bytes());
             let Some((pool, key)) = state.targets.iter().find(is_meant).cloned() else {
                 return false;
             };

@@ -526,6 +526,8 @@ pub(crate) struct Routed {
     pub(crate) shares: bool,
     /// It declares a cursor WITH HOLD.
     pub(crate) holds: bool,
+    /// It declares a cursor that ends with its transaction.
+    pub(crate) declares: bool,
 }
 
 impl std::ops::Deref for Routed {
@@ -575,6 +577,10 @@ impl Prepared {
     }
 
     /// Whether it calls `set_config`, and nothing else.
+    pub(crate) fn declares(&self) -> bool {
+        matches!(self, Prepared::Query(bound) if bound.declares)
+    }
+
     pub(crate) fn sets_config(&self) -> bool {
         matches!(self, Prepared::Query(bound) if bound.sets_config)
     }

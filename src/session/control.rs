@@ -46,9 +46,11 @@ impl Session {
                 self.set_implicit_constraints(text).await
             }
             Control::SetConstraints { names, deferred } if !names.is_empty() => {
+                self.warn_in_ours("SET CONSTRAINTS").await?;
                 self.set_constraints(names, *deferred).await
             }
             Control::SetConstraints { .. } => {
+                self.warn_in_ours("SET CONSTRAINTS").await?;
                 let acted = match self.links.len() {
                     0 | 1 => self.run_on_all(text, "SET CONSTRAINTS").await?,
                     _ => {

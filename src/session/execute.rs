@@ -382,7 +382,15 @@ impl Session {
                 frontend::bind_renamed(&mut link.outbox, &portal, b"", rest);
                 link.unsynced = true;
                 let (rows, set) = (gives_rows(&statement), call.set);
-                self.put_portal(&portal, Portal::On { host, rows, set });
+                self.put_portal(
+                    &portal,
+                    Portal::On {
+                        host,
+                        rows,
+                        declares: false,
+                        set,
+                    },
+                );
                 self.replies.push(Reply::One(Pass::On));
                 Ok(())
             }

@@ -235,9 +235,15 @@ impl Session {
             (Some(Portal::On { .. }), _) if self.block.as_ref().is_some_and(|b| b.failed) => {
                 Now::Slowly
             }
-            (Some(Portal::On { host, set, .. }), Some(link))
-                if link.host == *host && set.is_empty() =>
-            {
+            (
+                Some(Portal::On {
+                    host,
+                    set,
+                    declares,
+                    ..
+                }),
+                Some(link),
+            ) if link.host == *host && set.is_empty() && !declares => {
                 frontend::execute(&mut link.outbox, execute.portal, execute.max_rows);
                 link.unsynced = true;
                 self.replies.push(Reply::Execute(Pass::On));
@@ -296,8 +302,16 @@ impl Session {
                 self.replies.push(Reply::Execute(Pass::On));
                 return Ok(());
             }
-            Some(Portal::On { host, set, .. }) => {
-                let (host, sets) = (*host, !set.is_empty());
+            Some(Portal::On {
+                host,
+                set,
+                declares,
+                ..
+            }) => {
+                let (host, sets, declares) = (*host, !set.is_empty(), *declares);
+                if declares {
+                    self.refuse_in_ours("DECLARE CURSOR")?;
+                }
                 if self.must_answer_for(host) {
                     return Err(aborted());
                 }

@@ -19,6 +19,8 @@ pub(super) enum Portal {
         host: HostId,
         /// It gives rows.
         rows: bool,
+        /// It declares a cursor.
+        declares: bool,
         set: Vec<SetConfig>,
     },
     /// The session itself acts.

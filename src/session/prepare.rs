@@ -279,6 +279,7 @@ impl Session {
             return Prepared::ByText;
         }
         let has = |word| tokens(text, &shape.holes).any(|t| t.is_word(text, word));
+        let hold = hold_of_declare(text, shape);
         Prepared::Query(Routed {
             bound,
             sets_config: has("set_config"),
@@ -286,7 +287,8 @@ impl Session {
             shares: tokens(text, &shape.holes)
                 .next()
                 .is_some_and(|first| shares_transaction(text, &first)),
-            holds: is_with_hold(text, shape),
+            holds: hold == Some(true),
+            declares: hold == Some(false),
         })
     }
 
@@ -495,12 +497,12 @@ impl Session {
     }
 }
 
-/// Whether a text is DECLARE ... WITH HOLD.
-fn is_with_hold(text: &[u8], shape: &Shape) -> bool {
-    matches!(
-        control::parse(text, shape),
-        Some(Control::Declare { hold: true, .. })
-    )
+/// Of a DECLARE, whether it is WITH HOLD.
+fn hold_of_declare(text: &[u8], shape: &Shape) -> Option<bool> {
+    match control::parse(text, shape)? {
+        Control::Declare { hold, .. } => Some(hold),
+        _ => None,
+    }
 }
 
 /// A hint that can't be read is never ignored: it might have meant another shard.

@@ -292,5 +292,16 @@ pub(super) fn streams() -> Vec<(&'static str, Vec<Message>)> {
                 Sync,
             ],
         ),
+        (
+            "a Query that can't be read behind a write that made a batch one of two hosts",
+            [
+                run("INSERT INTO items (user_id, id, n) VALUES ({o}, 6, 7)"),
+                run("SELECT id, note FROM items WHERE user_id = {j} ORDER BY id"),
+                vec![Flush],
+                run("SELECT id FROM items WHERE user_id = {k} ORDER BY id FOR UPDATE"),
+                vec![q("SELEC 1"), Pause],
+            ]
+            .concat(),
+        ),
     ]
 }

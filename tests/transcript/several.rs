@@ -49,6 +49,8 @@ struct Job {
     hosts: Vec<(Raw, Vec<String>)>,
     /// A stream has left a table of its own somewhere.
     table_left: bool,
+    /// What was sent last.
+    last: Vec<Message>,
 }
 
 /// What has come of streams.
@@ -157,10 +159,17 @@ impl Job {
     fn new(lanes: &Lanes, part: &Part, slot: i64) -> Job {
         let first = 12 * (1000 + 3 * slot);
         let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        let host = |(host, cluster): (usize, &crate::support::Cluster)| {
+        let schemas = |host| {
             let shards = (0..lanes.hosts.shards).filter(|s| lanes.hosts.owner(*s) == host);
-            let schemas = shards.map(|shard| format!("shard_{shard:04}")).collect();
-            (Raw::connect(loopback(cluster.port())), schemas)
+            shards.map(|shard| format!("shard_{shard:04}")).collect()
+        };
+        let patient = |addr| {
+            let mut raw = Raw::connect(addr);
+            raw.query("SET lock_timeout = '8s'");
+            raw
+        };
+        let host = |(at, cluster): (usize, &crate::support::Cluster)| {
+            (patient(loopback(cluster.port())), schemas(at))
         };
         Job {
             make: part.make,
@@ -168,9 +177,10 @@ impl Job {
             plain: lanes.plain(),
             proxy: lanes.proxy(part.lane).addr(),
             users: [first + 1, first + 17, first + 33, first + 2, first + 18],
-            direct: Raw::connect(lanes.plain()),
+            direct: patient(lanes.plain()),
             hosts: lanes.hosts.clusters.iter().enumerate().map(host).collect(),
             table_left: false,
+            last: Vec::new(),
         }
     }
 
@@ -195,6 +205,13 @@ impl Job {
         let mut told = run.difference()?;
         if run.ends() {
             told += &self.open_transactions();
+            // What it has left may be in the way of what comes next.
+            let sent: Vec<_> = stream.messages.iter().map(Message::show).collect();
+            println!(
+                "stream {number} of seed {seed} ({})\n  {}\n{told}",
+                Lanes::name(self.lane),
+                sent.join("\n  ")
+            );
         }
         let quick = Manner {
             hang: Duration::from_secs(3),
@@ -231,7 +248,8 @@ impl Job {
     /// What is under way on the hosts, or left there: where presplit hangs, something may be in its way.
     fn open_transactions(&mut self) -> String {
         let sql = "SELECT 'prepared ' || gid FROM pg_prepared_xacts UNION ALL \
-            SELECT concat_ws(' ', state, wait_event, query) FROM pg_stat_activity WHERE state <> 'idle'";
+            SELECT concat_ws(' ', pid, state, wait_event, now() - xact_start, pg_blocking_pids(pid), query) \
+            FROM pg_stat_activity WHERE state <> 'idle'";
         let mut told = String::new();
         for (raw, schemas) in &mut self.hosts {
             let lines = raw.query(sql).join("\n    ");
@@ -242,6 +260,7 @@ impl Job {
 
     fn both(&mut self, manner: &Manner, messages: &[Message]) -> Run {
         self.begin();
+        self.last = messages.to_vec();
         let whole = [messages, &generator::ending()].concat();
         let (presplit, of) = converse_in_turn(self.proxy, manner, &whole);
         let postgres = converse(self.plain, manner, &with_errors(&whole, &presplit, &of));
@@ -293,10 +312,15 @@ impl Job {
             raw.send(&q(&sql));
         }
         let all = self.hosts.iter_mut().map(|(raw, _)| raw);
-        for raw in all.chain([&mut self.direct]) {
-            let answer = raw.until_ready(1);
-            let failed = answer.iter().any(|line| line.starts_with('E'));
-            assert!(!failed, "{answer:?}");
+        let all = all.chain([&mut self.direct]);
+        let answers: Vec<_> = all.flat_map(|raw| raw.until_ready(1)).collect();
+        if answers.iter().any(|line| line.starts_with('E')) {
+            let sent: Vec<_> = self.last.iter().map(Message::show).collect();
+            panic!(
+                "what is left is in the way: {answers:?}{}\n  behind:\n  {}",
+                self.open_transactions(),
+                sent.join("\n  ")
+            );
         }
     }
 
@@ -454,16 +478,13 @@ fn in_order(answers: &[Answer]) -> Vec<Answer> {
     kept
 }
 
-/// Where Postgres says that a cursor exists or needs a block, it may be one on another host, or the block one of presplit's own.
+/// Where Postgres says that a cursor exists, it may be one on another host.
 fn is_about_cursor(postgres: &Answer) -> bool {
-    let alone = b"MDECLARE CURSOR can only";
     compare::is_error(postgres, "42P03")
-        || compare::is_error(postgres, "25P01")
-            && matches!(postgres, Answer::Message(_, body) if body.windows(alone.len()).any(|w| w == alone))
 }
 
 /// Whether the answers differ here in a way that is known, and may do so from here on:
-/// * cursors and blocks ([`is_about_cursor`]);
+/// * cursors ([`is_about_cursor`]);
 /// * a Parse is not looked at by a server if its Bind is refused, and the values of a Bind over several shards when it is executed.
 fn is_known(postgres: &[Answer], presplit: &[Answer], at: usize) -> bool {
     let (Some(a), Some(b)) = (postgres.get(at), presplit.get(at)) else {

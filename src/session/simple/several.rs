@@ -184,6 +184,7 @@ impl Session {
         pieces: &[Range<usize>],
         writes: bool,
     ) -> Result<(), Fault> {
+        self.batch.of_several = pieces.len() > 1;
         let mut failed = false;
         // The tag of the latest statement, if it has not been told.
         let mut done: Option<String> = None;
@@ -213,6 +214,9 @@ impl Session {
                     Some(Way::One { host, shard, path }),
                 ) => {
                     self.check_failed()?;
+                    if prepared.declares() {
+                        self.refuse_in_ours("DECLARE CURSOR")?;
+                    }
                     let i = self.link(Need::of(prepared, host, path)).await?;
                     let set = match prepared.sets_config() {
                         true => set_config_in(text)?,

@@ -41,11 +41,7 @@ const TEXTS: &[Text] = &[
         &[Key, Int],
         0,
     ),
-    t(
-        "SELECT * FROM d{k} WHERE user_id = {i} ORDER BY id",
-        &[],
-        3,
-    ),
+    t("SELECT * FROM d{k} WHERE user_id = {i} ORDER BY id", &[], 3),
     t(
         "SELECT * FROM d{k} WHERE user_id = $1 ORDER BY id",
         &[Key],
@@ -78,11 +74,7 @@ const TEXTS: &[Text] = &[
         &[],
         0,
     ),
-    t(
-        "DELETE FROM d{k} WHERE user_id = {k} RETURNING id",
-        &[],
-        1,
-    ),
+    t("DELETE FROM d{k} WHERE user_id = {k} RETURNING id", &[], 1),
 ];
 
 impl Maker {

@@ -100,8 +100,8 @@ impl Session {
         let mut text = vec![b' '; char_count(&whole[..piece.start]) as usize];
         text.extend_from_slice(&whole[piece.start..(piece.end + 1).min(whole.len())]);
         match Box::pin(self.syntax_error(&text)).await? {
-            Found::Error(error) => Err(Fault::statement(error)),
-            _ => Ok(()),
+            Found::Error(error) | Found::EndOfBatch(Some(error)) => Err(Fault::statement(error)),
+            Found::Nothing | Found::EndOfBatch(None) => Ok(()),
         }
     }
 

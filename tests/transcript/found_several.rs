@@ -303,5 +303,64 @@ pub(super) fn streams() -> Vec<(&'static str, Vec<Message>)> {
             ]
             .concat(),
         ),
+        (
+            "rows of a COPY for other hosts than that of the session's channels",
+            vec![
+                q("LISTEN ch"),
+                q("BEGIN"),
+                q("COPY items (user_id, id, n, note) FROM STDIN"),
+                CopyData(b"{j}\t58\t1\tcopied\n{i}\t58\t1\tcopied\n".to_vec()),
+                CopyDone,
+                q("COMMIT"),
+                q("NOTIFY ch"),
+            ],
+        ),
+        (
+            "SET CONSTRAINTS in a batch that comes to other hosts behind it",
+            [
+                run("SET CONSTRAINTS ALL IMMEDIATE"),
+                run("UPDATE items SET n = 7 WHERE user_id IN ({k}, {j})"),
+                run(LATE),
+                vec![Sync],
+            ]
+            .concat(),
+        ),
+        (
+            "SET LOCAL, SET CONSTRAINTS and SET TRANSACTION behind a write on two hosts are warned of",
+            [
+                run("UPDATE items SET n = 7 WHERE user_id IN ({k}, {j})"),
+                run("SET LOCAL application_name = 'local me'"),
+                run("SET CONSTRAINTS ALL DEFERRED"),
+                run("SET TRANSACTION READ WRITE"),
+                vec![Sync],
+            ]
+            .concat(),
+        ),
+        (
+            "DECLARE behind a write on two hosts",
+            [
+                run("UPDATE items SET n = 7 WHERE user_id IN ({k}, {j})"),
+                run("DECLARE c CURSOR FOR SELECT 1"),
+                vec![Sync],
+                run("UPDATE items SET n = 7 WHERE user_id IN ({k}, {j})"),
+                vec![q("DECLARE c CURSOR FOR SELECT 1")],
+                run("UPDATE items SET n = 7 WHERE user_id IN ({k}, {j})"),
+                vec![q("DECLARE c CURSOR FOR SELECT 1; FETCH c")],
+            ]
+            .concat(),
+        ),
+        (
+            "a write on two hosts that has given its rows is run again",
+            vec![
+                p(
+                    "",
+                    "UPDATE items SET n = 7 WHERE user_id IN ({k}, {j}) AND id = 1 RETURNING id",
+                ),
+                b("", "", &[]),
+                e("", 0),
+                e("", 0),
+                Sync,
+            ],
+        ),
     ]
 }

@@ -485,14 +485,19 @@ fn is_about_cursor(postgres: &Answer) -> bool {
 
 /// Whether the answers differ here in a way that is known, and may do so from here on:
 /// * cursors ([`is_about_cursor`]);
-/// * a Parse is not looked at by a server if its Bind is refused, and the values of a Bind over several shards when it is executed.
+/// * a Parse is not looked at by a server if its Bind is refused, and a statement over several shards and its values when it is executed.
 fn is_known(postgres: &[Answer], presplit: &[Answer], at: usize) -> bool {
     let (Some(a), Some(b)) = (postgres.get(at), presplit.get(at)) else {
         return false;
     };
     let behind = presplit[at..].iter().take(3);
     let bound = behind.take_while(|b| tag(b).is_some_and(|tag| b"12E".contains(&tag)));
+    let late = presplit[at..].iter().take_while(|b| tag(b) != Some(b'Z'));
+    let late = late.filter(|b| !tag(b).is_some_and(|tag| b"12nTt".contains(&tag)));
+    let mut late = late.filter(|b| !compare::alike(a, b)).peekable();
+    let parsed = tag(b).is_some_and(|tag| b"12".contains(&tag));
     is_about_cursor(a)
+        || tag(a) == Some(b'E') && parsed && late.peek().is_none()
         || compare::is_error(a, "08P01") && tag(b) == Some(b'2')
         || tag(a) == Some(b'E') && bound.filter_map(refusal).next().is_some()
 }

@@ -551,7 +551,11 @@ impl Prepared {
     /// Whether the transaction's part on its host can't be prepared after it (xact.c, `PrepareTransaction`).
     pub(crate) fn is_unpreparable(&self) -> bool {
         match self {
-            Prepared::Query(bound) => bound.notifies || bound.holds || bound.temporary,
+            // Locks of the session can't be on what the transaction has locked, too.
+            Prepared::Query(bound) => {
+                let takes = matches!(bound.session_state, SessionState::Takes);
+                bound.notifies || bound.holds || bound.temporary || takes
+            }
             Prepared::Pass(passed) => matches!(passed, Passed::Notify),
             _ => false,
         }
@@ -576,11 +580,12 @@ impl Prepared {
         }
     }
 
-    /// Whether it calls `set_config`, and nothing else.
+    /// Whether it declares a cursor that ends with its transaction.
     pub(crate) fn declares(&self) -> bool {
         matches!(self, Prepared::Query(bound) if bound.declares)
     }
 
+    /// Whether it calls `set_config`, and nothing else.
     pub(crate) fn sets_config(&self) -> bool {
         matches!(self, Prepared::Query(bound) if bound.sets_config)
     }

@@ -362,5 +362,41 @@ pub(super) fn streams() -> Vec<(&'static str, Vec<Message>)> {
                 Sync,
             ],
         ),
+        (
+            "the same outside of a block",
+            vec![
+                q("LISTEN ch"),
+                q("COPY items (user_id, id, n, note) FROM STDIN"),
+                CopyData(b"{j}\t58\t1\tcopied\n".to_vec()),
+                CopyDone,
+                q("NOTIFY ch"),
+                q("COPY items (user_id, id, n, note) FROM STDIN"),
+                CopyData(b"{j}\tx\t1\tcopied\n".to_vec()),
+                CopyDone,
+                q("NOTIFY ch"),
+            ],
+        ),
+        (
+            "locks of the session and of the transaction on one thing",
+            vec![
+                q("BEGIN"),
+                q("SELECT pg_advisory_xact_lock(470)"),
+                q("SELECT pg_advisory_lock(470)"),
+                q("UPDATE items SET n = 7 WHERE user_id IN ({j}, {i})"),
+                q("COMMIT"),
+                q("SELECT pg_advisory_unlock_all()"),
+            ],
+        ),
+        (
+            "a cursor that is to outlive a write on several hosts",
+            vec![
+                q("BEGIN"),
+                q("DECLARE h CURSOR WITH HOLD FOR SELECT g FROM generate_series(1, 9) g"),
+                q("UPDATE items SET n = 7 WHERE user_id IN ({j}, {i})"),
+                q("COMMIT"),
+                q("FETCH h"),
+                q("CLOSE h"),
+            ],
+        ),
     ]
 }

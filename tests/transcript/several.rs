@@ -485,8 +485,12 @@ fn is_about_cursor(postgres: &Answer) -> bool {
 
 /// Whether the answers differ here in a way that is known, and may do so from here on:
 /// * cursors ([`is_about_cursor`]);
+/// * a notification that Postgres keeps behind COMMIT AND CHAIN, until the session does not listen any more;
 /// * a Parse is not looked at by a server if its Bind is refused, and a statement over several shards and its values when it is executed.
 fn is_known(postgres: &[Answer], presplit: &[Answer], at: usize) -> bool {
+    if at == postgres.len() {
+        return presplit[at..].iter().all(|b| tag(b) == Some(b'A'));
+    }
     let (Some(a), Some(b)) = (postgres.get(at), presplit.get(at)) else {
         return false;
     };

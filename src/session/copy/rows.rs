@@ -205,8 +205,9 @@ impl Session {
             (None, Some(writer)) => writer,
             (None, None) => self.any_host_with_shards(),
         };
-        // What the session keeps there is not given up because the rows are for others.
-        let fresh = self.links.iter().all(|link| link.host != host) && !self.is_parked(host);
+        let fresh = self.links.iter().all(|link| link.host != host);
+        // What the session keeps there is not given up with a block because the rows are for others.
+        let fresh = fresh && (self.block.is_none() || !self.is_parked(host));
         let feed = self
             .begin_on(statement, host, statement.only.is_some())
             .await?;

@@ -28,6 +28,7 @@ def flags():
     p.add_argument("--only", default="", metavar="WORDS", help="comma list out of targets, scripts, modes, numbers of clients: `presplit,pgbouncer,rw,32`")
     p.add_argument("--clients", default="1,32", help="numbers of clients (default 1,32)")
     p.add_argument("--workers", default="1", help="[proxy] workers of presplit; a list compares them: `1,2`")
+    p.add_argument("--shared", default="1", help="presplit with so many shared connections beside presplit without, as `presplit-shared-1`; a list: `1,2,4`")
     p.add_argument("--rows", type=int, default=100_000, help="accounts (default 100000)")
     p.add_argument("--json", metavar="FILE", help="where the JSON goes (default target/bench/DATE.json)")
     p.add_argument("--strace", action="store_true", help="instead: system calls per transaction of each proxy, side by side")
@@ -68,6 +69,8 @@ class Bench:
         makers["pgbouncer"] = lambda: PgBouncer(stage)
         for name, binary, workers in presplits:
             makers[name] = lambda name=name, binary=binary, workers=workers: Presplit(stage, name, binary, workers)
+        for n in filter(None, args.shared.split(",")):
+            makers[f"presplit-shared-{n}"] = lambda n=int(n): Presplit(stage, f"presplit-shared-{n}", args.binary, args.workers[0], n)
         unknown = self.words - {*makers, *SCRIPTS, *MODES, *map(str, args.clients)}
         if unknown:
             raise Fault(f"--only knows no {', '.join(sorted(unknown))}")

@@ -208,9 +208,9 @@ class Stage:
             "plain",
         )
 
-    def write_map(self, workers):
+    def write_map(self, workers, shared=0):
         # In a directory of its own: presplit watches it, and is not to wake up for other files.
-        path = self.dir / f"map-{workers}" / "shardmap.toml"
+        path = self.dir / f"map-{workers}-{shared}" / "shardmap.toml"
         path.parent.mkdir(exist_ok=True)
         half = SHARDS // 2
         path.write_text(
@@ -233,6 +233,7 @@ pool = {POOL}
 [proxy]
 listen = "127.0.0.1:0"
 workers = {workers}
+shared_connections = {shared}
 """
         )
         return path
@@ -320,10 +321,12 @@ log_disconnections = 0
 
 
 class Presplit(Target):
-    def __init__(self, stage, name, binary, workers):
-        process = stage.start(name, [binary, "serve", "--map", stage.write_map(workers)], signal.SIGTERM)
+    def __init__(self, stage, name, binary, workers, shared=0):
+        process = stage.start(name, [binary, "serve", "--map", stage.write_map(workers, shared)], signal.SIGTERM)
         log = stage.log(name)
         heard = wait_until(f"{name} listens", lambda: re.search(r"listening on \S+:(\d+)", log.read_text()), process, log)
         note = f"{run([binary, '--version']).strip()}, workers {workers}, pool {POOL} per host"
+        if shared:
+            note += f", {shared} of them shared by short reads"
         super().__init__(name, int(heard[1]), "app", process, note)
         self.presplit = True

@@ -1,11 +1,9 @@
 //! Writes to reference tables: the answers of one Postgres, and the very same rows on every host, or none on any.
 
-use std::net::SocketAddr;
-
 use tokio_postgres::Client;
 
 use crate::support::raw::{self, Raw};
-use crate::support::{Cluster, Hosts, Proxy};
+use crate::support::{Cluster, Hosts, Proxy, column};
 
 const SHARDS: u32 = 9;
 /// On every host, and in the one Postgres.
@@ -51,8 +49,8 @@ impl Twins {
     }
 
     fn clients(&self) -> (Raw, Raw) {
-        let plain = SocketAddr::from(([127, 0, 0, 1], self.plain.port()));
-        (Raw::connect(self.proxy.addr()), Raw::connect(plain))
+        let plain = Raw::connect(self.plain.addr());
+        (Raw::connect(self.proxy.addr()), plain)
     }
 
     /// All hosts hold the same rows, and but for the time when they were made those of the one Postgres.
@@ -63,14 +61,10 @@ impl Twins {
                 format!("SELECT (to_jsonb(t) - 'made')::text FROM public.{table} t ORDER BY 1");
             let mut found = Vec::new();
             for client in &self.direct {
-                let rows = async |sql: &str| {
-                    let rows = client.query(sql, &[]).await.unwrap();
-                    rows.iter().map(|r| r.get(0)).collect::<Vec<String>>()
-                };
-                found.push((rows(&all).await, rows(&plain).await));
+                let all: Vec<String> = column(client, &all).await;
+                found.push((all, column::<String>(client, &plain).await));
             }
-            let rows = self.one.query(&plain, &[]).await.unwrap();
-            let wanted: Vec<String> = rows.iter().map(|r| r.get(0)).collect();
+            let wanted: Vec<String> = column(&self.one, &plain).await;
             for of_host in &found {
                 assert_eq!(of_host.0, found[0].0, "{table} after {what}");
                 assert_eq!(of_host.1, wanted, "{table} after {what}");
@@ -357,8 +351,7 @@ async fn what_would_differ_leaves_nothing() {
         let mut all = Vec::new();
         for client in &twins.direct {
             let sql = "SELECT t::text FROM kinds t ORDER BY 1";
-            let rows = client.query(sql, &[]).await.unwrap();
-            all.push(rows.iter().map(|r| r.get(0)).collect::<Vec<String>>());
+            all.push(column::<String>(client, sql).await);
         }
         all
     };

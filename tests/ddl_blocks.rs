@@ -1,7 +1,6 @@
 //! DDL over several hosts is a transaction as on one Postgres: in blocks, batches and messages with other statements; beside
 //! other sessions; where it can't be prepared; and where a host is lost in the middle.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use presplit::ops::demo::SCHEMA;
@@ -68,7 +67,7 @@ async fn ddl_among_other_statements_is_as_on_one_postgres() {
     let proxy = Proxy::start(&hosts);
     let one = Cluster::new();
     one.client().await.batch_execute(SCHEMA).await.unwrap();
-    let mut plain = Raw::connect(SocketAddr::from(([127, 0, 0, 1], one.port())));
+    let mut plain = Raw::connect(one.addr());
     let mut ours = Raw::connect(proxy.addr());
     let columns = "SELECT DISTINCT table_name, column_name FROM information_schema.columns WHERE table_name IN ('albums', 'settings') ORDER BY 1, 2";
     let new = format!("INSERT INTO albums (user_id, n) VALUES ({A}, 1)");
@@ -216,7 +215,7 @@ async fn ddl_of_a_batch_is_committed_at_its_sync() {
     let proxy = Proxy::start(&hosts);
     let one = Cluster::new();
     one.client().await.batch_execute(SCHEMA).await.unwrap();
-    let mut plain = Raw::connect(SocketAddr::from(([127, 0, 0, 1], one.port())));
+    let mut plain = Raw::connect(one.addr());
     let mut ours = Raw::connect(proxy.addr());
     let new = |user: i64| {
         pbe(

@@ -17,7 +17,7 @@ use presplit::ops::demo::SCHEMA;
 use presplit::ops::provision::{self, Options};
 use tokio_postgres::Client;
 
-use crate::support::{Cluster, Hosts, Proxy};
+use crate::support::{Cluster, Hosts, Proxy, column};
 
 const SHARDS: u32 = 8;
 const THINGS: &str = include_str!("drivers/things.sql");
@@ -217,8 +217,7 @@ async fn rows_in(client: &Client, schema: &str, first: i64) -> Vec<String> {
          UNION ALL SELECT 'photo ' || (to_jsonb(p) - 'created_at' - 'id')::text FROM {schema}.photos p WHERE user_id BETWEEN {first} AND {last}
          UNION ALL SELECT 'thing ' || to_jsonb(t)::text FROM {schema}.things t WHERE user_id BETWEEN {first} AND {last}"
     );
-    let rows = client.query(&sql, &[]).await.unwrap();
-    let mut rows: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    let mut rows = column(client, &sql).await;
     rows.sort();
     rows
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use presplit::ops::provision::{self, Options};
 use tokio_postgres::Client;
 
-use crate::support::{Cluster, Hosts, Proxy, Seam, wait_until};
+use crate::support::{Cluster, Hosts, Proxy, Seam, column, wait_until};
 
 const SHARDS: u32 = 16;
 
@@ -37,9 +37,7 @@ async fn everything(hosts: &Hosts) -> Vec<String> {
     let mut found = Vec::new();
     for i in 0..hosts.clusters.len() {
         let client = hosts.client(i).await;
-        let rows = client.query(CATALOG, &[]).await.unwrap();
-        let lines: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-        for line in lines {
+        for line in column::<String>(&client, CATALOG).await {
             let (name, rest) = line.split_once(' ').unwrap();
             if rest.starts_with("r ") {
                 let sql = format!(

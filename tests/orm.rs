@@ -93,21 +93,14 @@ fn params(sql: &str) -> usize {
 fn bytes(sql: &str, extended: bool) -> Vec<u8> {
     match extended {
         false => raw::q(sql),
-        true => [
-            raw::p("", sql),
-            raw::b("", "", &vec!["1"; params(sql)]),
-            raw::dp(""),
-            raw::e("", 0),
-            raw::s(),
-        ]
-        .concat(),
+        true => [raw::pbde(sql, &vec!["1"; params(sql)]), raw::s()].concat(),
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn statements_of_orms_are_answered_as_by_one_postgres() {
     let twins = Twins::with(TABLES, RULES).await;
-    let plain = std::net::SocketAddr::from(([127, 0, 0, 1], twins.plain.port()));
+    let plain = twins.plain.addr();
     let (mut equal, mut errors, mut refused, mut different) = (0, 0, Vec::new(), Vec::new());
     for extended in [false, true] {
         let (mut through, mut direct) = (Raw::connect(twins.proxy.addr()), Raw::connect(plain));

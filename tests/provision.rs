@@ -7,7 +7,7 @@ use presplit::ops::demo::SCHEMA;
 use presplit::ops::provision::{self, Options, Report};
 use presplit::shardmap::{ShardId, id};
 
-use crate::support::Hosts;
+use crate::support::{Hosts, column};
 
 async fn run(hosts: &Hosts, sql: &str) -> Result<Report, Vec<String>> {
     provision::run(&hosts.map(), sql, Options::default()).await
@@ -55,13 +55,8 @@ async fn the_demo_schema_lands_where_the_map_says_and_a_second_run_finds_it_ther
         ["table countries", "table invoices"]
     );
 
-    let tables: Vec<String> = b
-        .query("SELECT schemaname || '.' || tablename FROM pg_tables WHERE schemaname IN ('public', 'shard_0007', 'presplit') ORDER BY 1", &[])
-        .await
-        .unwrap()
-        .iter()
-        .map(|row| row.get(0))
-        .collect();
+    let tables = "SELECT schemaname || '.' || tablename FROM pg_tables WHERE schemaname IN ('public', 'shard_0007', 'presplit') ORDER BY 1";
+    let tables: Vec<String> = column(&b, tables).await;
     assert_eq!(
         tables,
         [
@@ -493,16 +488,8 @@ async fn next_id_goes_on_upwards_when_the_clock_went_back() {
     let a = hosts.client(0).await;
     // As if the ids so far had been made an hour ahead of now.
     let ahead: i64 = count(&a, "SELECT setval('shard_0000.presplit_next_id', (shard_0000.next_id() >> 23 << 10) + (3600000::bigint << 10))").await;
-    let ids: Vec<i64> = a
-        .query(
-            "SELECT shard_0000.next_id() FROM generate_series(1, 20000)",
-            &[],
-        )
-        .await
-        .unwrap()
-        .iter()
-        .map(|row| row.get(0))
-        .collect();
+    let ids = "SELECT shard_0000.next_id() FROM generate_series(1, 20000)";
+    let ids: Vec<i64> = column(&a, ids).await;
     assert!(ids.is_sorted_by(|x, y| x < y));
     assert!(ids[0] >> 23 >= ahead >> 10, "not behind what was given out");
     // 4096 of each 8 ms: 20,000 ids fill five such spans.

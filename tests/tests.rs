@@ -44,6 +44,7 @@ mod refusals;
 mod routing;
 mod sessions;
 mod settings;
+mod shared;
 mod state;
 // Parts of it wait for the tests that need them.
 #[allow(dead_code, unused_imports)]

@@ -1,12 +1,10 @@
 //! Writes to several shards do what they do on one Postgres that holds all rows: tags, rows, their order, errors and what
 //! is left afterwards; or they are refused before anything is written.
 
-use std::net::SocketAddr;
-
 use tokio_postgres::Client;
 
 use crate::support::raw::{self, Raw};
-use crate::support::{Cluster, Hosts, Proxy};
+use crate::support::{Cluster, Hosts, Proxy, column};
 
 const SHARDS: u32 = 8;
 const TABLES: [&str; 4] = ["users", "photos", "follows", "likes"];
@@ -54,8 +52,8 @@ impl Twins {
     }
 
     fn clients(&self) -> (Raw, Raw) {
-        let plain = SocketAddr::from(([127, 0, 0, 1], self.plain.port()));
-        (Raw::connect(self.proxy.addr()), Raw::connect(plain))
+        let plain = Raw::connect(self.plain.addr());
+        (Raw::connect(self.proxy.addr()), plain)
     }
 
     /// All rows of a table that the shards hold, each checked to be in its own; sorted.
@@ -87,8 +85,7 @@ impl Twins {
         let (direct, one) = (self.hosts.clients().await, self.plain.client().await);
         for table in TABLES {
             let sql = format!("SELECT x::text FROM {table} x");
-            let rows = one.query(&sql, &[]).await.unwrap();
-            let mut plain: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+            let mut plain: Vec<String> = column(&one, &sql).await;
             plain.sort();
             assert_eq!(self.rows(&direct, table).await, plain, "{table}");
         }

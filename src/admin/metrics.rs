@@ -173,6 +173,11 @@ fn pools(context: &Context, now: &Now) -> Result<(), prometheus::Error> {
         "Server connections that clients keep beyond a transaction, for locks, channels, temporary tables and cursors",
         &|c| c.sv_pinned as f64,
     )?;
+    gauge(
+        "presplit_pool_sv_shared",
+        "Server connections that carry short reads of many clients at a time",
+        &|c| c.sv_shared as f64,
+    )?;
     gauge("presplit_pool_sv_idle", "Idle server connections", &|c| {
         c.sv_idle as f64
     })?;
@@ -195,6 +200,16 @@ fn pools(context: &Context, now: &Now) -> Result<(), prometheus::Error> {
         "presplit_pool_failed_total",
         "Logins at the host that failed",
         &|c| c.failed,
+    )?;
+    counter(
+        "presplit_pool_shared_total",
+        "Statements answered over shared server connections",
+        &|c| c.shared,
+    )?;
+    counter(
+        "presplit_pool_displaced_total",
+        "Statements that waited too long on a shared server connection and were run elsewhere",
+        &|c| c.displaced,
     )?;
     now.gauge(
         "presplit_pool_down",

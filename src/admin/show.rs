@@ -85,6 +85,9 @@ pub(super) fn columns(view: View) -> &'static [(&'static str, u32)] {
             ("opened", INT8),
             ("failed", INT8),
             ("sv_pinned", INT8),
+            ("sv_shared", INT8),
+            ("shared", INT8),
+            ("displaced", INT8),
         ],
         View::Clients => &[
             ("id", INT8),
@@ -278,6 +281,9 @@ fn pools(context: &Context) -> Vec<Row> {
             int(counts.opened),
             int(counts.failed),
             int(counts.sv_pinned),
+            int(counts.sv_shared),
+            int(counts.shared),
+            int(counts.displaced),
         ]
     };
     context.pools.list().iter().map(row).collect()

@@ -55,7 +55,8 @@ async fn run_demo(demo: &Demo, map: MapHandle, proxy: Proxy) -> Result<(), Strin
         tokio::spawn(super::stop_on_signals(stop.clone()));
         // Whoever reads may have had enough (`| head`).
         let _ = writeln!(std::io::stdout(), "{}", demo.what_next());
-        feed.run().await
+        feed.run().await;
+        Ok(())
     };
     let feed = async {
         let done = feed.await;

@@ -139,7 +139,8 @@ fn serve(run: Run) -> Result<(), String> {
         let address = service.address().map_err(|e| e.to_string())?;
         println!("listening on {address}, feed API at http://{address}/v1");
         tokio::spawn(super::stop_on_signals(stop));
-        service.run().await.map_err(|e| e.to_string())
+        service.run().await;
+        Ok(())
     })
 }
 

@@ -241,24 +241,18 @@ impl Service {
 
     /// Answers until it is to stop; calls under way come to their end, rows that workers have taken go to others when their leases
     /// run out.
-    ///
-    /// # Errors
-    /// The listener failed.
-    pub async fn run(self) -> std::io::Result<()> {
-        self.run_beside(Router::new()).await
+    pub async fn run(self) {
+        self.run_beside(Router::new()).await;
     }
 
     /// As [`Service::run`], with other routes beside the API's.
-    ///
-    /// # Errors
-    /// The listener failed.
-    pub async fn run_beside(self, others: Router) -> std::io::Result<()> {
+    pub async fn run_beside(self, others: Router) {
         let router = match self.role {
             Role::Worker => api::open_router(self.app.clone()),
             Role::Api | Role::All => api::router(self.app.clone()),
         };
         let router = router.merge(others);
-        api::serve(router, &self.app, self.listener, self.connections, DRAIN).await
+        api::serve(router, &self.app, self.listener, self.connections, DRAIN).await;
     }
 }
 

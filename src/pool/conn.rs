@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::server::Login;
 use super::settings::Settings;
 use super::statements::Statements;
+use crate::wire::shared::Shared;
 use crate::wire::stream::Stream;
 
 /// The event loop that a connection's socket is registered with. Using it from another one works, but each wake-up
@@ -69,6 +70,31 @@ impl ServerConn {
             worker,
             opened: now,
             released: now,
+        }
+    }
+
+    /// A place on this connection, once it is shared. It is used as a connection of its own, and so are its statements; its
+    /// cancel key has the place's number behind the connection's.
+    pub(super) fn beside(&self, shared: &std::sync::Arc<Shared>, cap: usize) -> ServerConn {
+        let seat = shared.seat();
+        let number = (seat.id() as u32).to_be_bytes();
+        ServerConn {
+            stream: Stream::Seat(seat),
+            inbox: Vec::new(),
+            key: [&self.key, &number[..]].concat().into(),
+            pid: self.pid,
+            parameters: self.parameters.clone(),
+            at_login: self.at_login.clone(),
+            is_looked_at: self.is_looked_at,
+            statements: self.statements.beside(cap),
+            settings: self.settings.clone(),
+            uncommitted: Vec::new(),
+            unsure: Vec::new(),
+            begin_prepared: false,
+            commit_prepared: false,
+            worker: self.worker,
+            opened: self.opened,
+            released: self.released,
         }
     }
 

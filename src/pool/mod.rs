@@ -7,6 +7,7 @@ mod pool;
 mod pools;
 pub mod server;
 mod settings;
+mod shared;
 mod statements;
 
 pub use conn::{ServerConn, Worker};

@@ -11,8 +11,10 @@ use super::conn::{ServerConn, Worker};
 use super::crosswise::{Crosswise, Kept};
 use super::server::{self, Target};
 use super::settings::Settings;
+use super::shared::SharedConns;
 use super::statements::StatementKey;
 use crate::shardmap::HostUrl;
+use crate::wire::stream::Stream;
 
 /// What bounds a pool.
 #[derive(Clone, Debug)]
@@ -23,6 +25,8 @@ pub struct PoolLimits {
     pub wait: Duration,
     /// The longest that opening a connection may take.
     pub connect: Duration,
+    /// Connections for each event loop that carry short reads of many clients at a time.
+    pub shared: usize,
     /// Server-side statements held per connection.
     pub statements: usize,
     /// An idle connection is closed after this.
@@ -64,6 +68,8 @@ pub struct PoolCounts {
     pub sv_active: usize,
     /// Those of the lent ones that their sessions keep beyond a transaction.
     pub sv_pinned: usize,
+    /// Those of the lent ones that carry short reads of many clients at a time.
+    pub sv_shared: usize,
     /// Idle connections.
     pub sv_idle: usize,
     /// How long the first waiter has waited.
@@ -74,6 +80,10 @@ pub struct PoolCounts {
     pub opened: u64,
     /// Logins that failed since the start.
     pub failed: u64,
+    /// Statements that shared connections have answered since the start.
+    pub shared: u64,
+    /// Statements that had to wait on a shared connection and were run elsewhere, since the start.
+    pub displaced: u64,
 }
 
 /// The pool of one (host, server user).
@@ -89,16 +99,17 @@ pub struct Pool {
     state: Mutex<State>,
 }
 
-struct State {
-    limits: PoolLimits,
-    /// Connections in `idle`, lent out, or being opened.
-    open: usize,
+pub(super) struct State {
+    pub(super) limits: PoolLimits,
+    /// Connections in `idle`, lent out, shared, or being opened.
+    pub(super) open: usize,
+    pub(super) shared: SharedConns,
     /// Last in, first out: the newest has the warmest server process.
     #[expect(
         clippy::vec_box,
         reason = "a connection is lent and taken back by moving one pointer"
     )]
-    idle: Vec<Box<ServerConn>>,
+    pub(super) idle: Vec<Box<ServerConn>>,
     /// First come, first served. A waiter's place is taken by closing its channel.
     waiters: VecDeque<Waiter>,
     /// The host refused us a moment ago: others need not each find that out by waiting.
@@ -106,12 +117,12 @@ struct State {
     /// The last login's fault and when; none since a login went well.
     last_fault: Option<(Arc<server::ConnectFault>, Instant)>,
     /// The map no longer has this pool: connections are closed as they come back.
-    retired: bool,
+    pub(super) retired: bool,
     /// The time, as of the last [`Pool::tidy`]: a release does not look at the clock.
-    clock: Instant,
+    pub(super) clock: Instant,
     /// Connections opened before this have lived long enough.
     oldest: Option<Instant>,
-    checkouts: u64,
+    pub(super) checkouts: u64,
     opened: u64,
     failed: u64,
 }
@@ -167,6 +178,7 @@ impl Pool {
         let state = State {
             limits,
             open: 0,
+            shared: SharedConns::default(),
             idle: Vec::new(),
             waiters: VecDeque::new(),
             down: None,
@@ -191,7 +203,7 @@ impl Pool {
 
     /// A panic while the lock is held cannot leave the state half-changed (no foreign code runs under it), so a
     /// poisoned lock is as good as a clean one.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -280,7 +292,7 @@ impl Pool {
     }
 
     /// Opens a connection in a slot that `open` counts already.
-    async fn open(
+    pub(super) async fn open(
         self: &Arc<Pool>,
         worker: Worker,
         limits: &PoolLimits,
@@ -332,11 +344,17 @@ impl Pool {
 
     /// Asks the host to cancel what the connection with this key is doing; returns when the host has passed that on.
     pub async fn cancel(&self, key: &[u8]) -> std::io::Result<()> {
-        server::cancel(&self.target, key).await
+        match self.cancel_key(key) {
+            Some(key) => server::cancel(&self.target, &key).await,
+            None => Ok(()),
+        }
     }
 
     /// Takes a connection back. It must be outside a transaction with no reply outstanding.
     pub fn release(&self, mut conn: Box<ServerConn>) {
+        if matches!(conn.stream, Stream::Seat(_)) {
+            return self.release_shared(conn);
+        }
         let mut state = self.lock();
         conn.released = state.clock.max(conn.opened);
         let expired = state.oldest.is_some_and(|oldest| conn.opened < oldest);
@@ -359,8 +377,11 @@ impl Pool {
 
     /// Closes a lent connection: its state on the server is not known or it is broken.
     pub fn discard(&self, conn: Box<ServerConn>) {
+        let shared = matches!(conn.stream, Stream::Seat(_));
         drop(conn);
-        self.free_slot();
+        if !shared {
+            self.free_slot();
+        }
     }
 
     /// Takes back a connection that a session has had for itself: what it has left there is thrown away first. It must be
@@ -389,12 +410,13 @@ impl Pool {
 
     /// How many connections sessions keep, and the most that there may be open.
     pub fn pinned(&self) -> (usize, usize) {
-        let limit = self.lock().limits.connections;
+        let state = self.lock();
+        let limit = state.limits.connections.saturating_sub(state.shared.len());
         (self.pinned.load(Ordering::Relaxed), limit)
     }
 
     /// One connection fewer is open: the next waiter may open one.
-    fn free_slot(&self) {
+    pub(super) fn free_slot(&self) {
         let mut state = self.lock();
         state.open -= 1;
         state.pass_on_slots();
@@ -411,6 +433,7 @@ impl Pool {
     pub fn retire(&self) {
         let mut state = self.lock();
         state.retired = true;
+        state.shared.end();
         let idle = std::mem::take(&mut state.idle);
         state.open -= idle.len();
         state.pass_on_slots();
@@ -423,6 +446,8 @@ impl Pool {
         state.clock = now;
         state.oldest = now.checked_sub(state.limits.lifetime);
         let (idle_for, lifetime) = (state.limits.idle, state.limits.lifetime);
+        let limits = state.limits.clone();
+        state.shared.tidy(now, &limits);
         let before = state.idle.len();
         state.idle.retain(|conn| {
             conn.is_quiet()
@@ -437,10 +462,12 @@ impl Pool {
     /// The counts now.
     pub fn counts(&self) -> PoolCounts {
         let state = self.lock();
+        let (shared, displaced) = state.shared.counts();
         PoolCounts {
             cl_waiting: state.waiters.len(),
             sv_active: state.open - state.idle.len(),
             sv_idle: state.idle.len(),
+            sv_shared: state.shared.len(),
             sv_pinned: self.pinned.load(Ordering::Relaxed),
             maxwait: state
                 .waiters
@@ -450,6 +477,8 @@ impl Pool {
             checkouts: state.checkouts,
             opened: state.opened,
             failed: state.failed,
+            shared,
+            displaced,
         }
     }
 
@@ -469,7 +498,7 @@ impl Pool {
 }
 
 impl State {
-    fn recent_fault(&self) -> Option<Arc<server::ConnectFault>> {
+    pub(super) fn recent_fault(&self) -> Option<Arc<server::ConnectFault>> {
         let down = self.down.as_ref()?;
         (Instant::now() < down.until).then(|| down.fault.clone())
     }

@@ -99,6 +99,7 @@ fn limits(map: &ShardMap, host: &Host) -> PoolLimits {
         connections: host.pool as usize,
         wait: timeouts.checkout_wait,
         connect: timeouts.connect,
+        shared: map.proxy.shared_connections as usize,
         statements: limits.statement_cache_per_connection as usize,
         idle: timeouts.server_idle,
         lifetime: timeouts.server_lifetime,

@@ -348,7 +348,7 @@ fn no_nul(password: &str) -> Result<(), Step> {
 /// Whether what we send stays on this machine.
 fn private(stream: &Stream) -> bool {
     match stream {
-        Stream::Unix(_) => true,
+        Stream::Unix(_) | Stream::Seat(_) => true,
         Stream::Tcp(socket) => socket
             .peer_addr()
             .is_ok_and(|addr| addr.ip().to_canonical().is_loopback()),

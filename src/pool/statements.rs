@@ -1,6 +1,8 @@
 //! Which server-side statements a server connection holds: a capped cache of (statement, shard) with the clock algorithm.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use hashbrown::HashMap;
 
@@ -22,7 +24,7 @@ struct Held {
 pub struct Statements {
     held: HashMap<StatementKey, Held, foldhash::fast::RandomState>,
     clock: VecDeque<StatementKey>,
-    next: u32,
+    next: Arc<AtomicU32>,
     cap: usize,
 }
 
@@ -40,8 +42,16 @@ impl Statements {
         Statements {
             held: HashMap::default(),
             clock: VecDeque::new(),
-            next: 0,
+            next: Arc::default(),
             cap: cap.max(1),
+        }
+    }
+
+    /// An empty cache of the same connection: no name is given twice by both.
+    pub(super) fn beside(&self, cap: usize) -> Statements {
+        Statements {
+            next: self.next.clone(),
+            ..Statements::new(cap)
         }
     }
 
@@ -76,8 +86,7 @@ impl Statements {
         } else {
             None
         };
-        let name = self.next;
-        self.next = self.next.wrapping_add(1);
+        let name = self.next.fetch_add(1, Ordering::Relaxed);
         let held = Held {
             name,
             used: false,

@@ -16,13 +16,13 @@ use super::refusal::{Code, Refusal};
 use super::rules::{Bound, Names, Reach, Rule, SessionState, Sharded};
 use super::spread::Spread;
 use super::tables::{Table, TableKind, Tables};
-use super::{copy, ddl, gather, reach, views, words};
+use super::{copy, ddl, gather, reach, utility, views, words};
 
 /// Looks a plan's names up. Total: what can't be routed becomes a bound statement that [`super::decide()`] refuses.
 pub fn bind(plan: &Plan, tables: &Tables) -> Bound {
     let rule = match &plan.verb {
         Verb::Empty => Rule::Any,
-        Verb::Utility(verb) => utility(verb),
+        Verb::Utility(verb) => utility::rule(verb),
         Verb::CopyFrom | Verb::CopyTo => copy::rule(plan, tables),
         Verb::Select | Verb::Write => return query(plan, tables),
     };
@@ -47,8 +47,9 @@ pub fn bind(plan: &Plan, tables: &Tables) -> Bound {
         temporary,
         edits,
         per_text: plan.per_text,
+        repeatable: false,
         writes: !matches!(plan.verb, Verb::Empty | Verb::CopyTo),
-        unread: matches!(&plan.verb, Verb::Utility(verb) if !begins_a_command(verb)),
+        unread: matches!(&plan.verb, Verb::Utility(verb) if !utility::begins_a_command(verb)),
         returns_rows: matches!(&plan.verb, Verb::Utility(verb) if verb == "EXPLAIN"),
         names: if plan.copy.is_some() {
             Names::Qualified
@@ -103,6 +104,7 @@ pub fn bind_unreadable(text: &Unreadable, tables: &Tables) -> Bound {
         temporary: false,
         edits: Vec::new(),
         per_text: false,
+        repeatable: false,
         writes: true,
         unread: true,
         returns_rows: true,
@@ -110,124 +112,6 @@ pub fn bind_unreadable(text: &Unreadable, tables: &Tables) -> Bound {
         copy_out: None,
         rule,
         key_type: tables.key_type(),
-    }
-}
-
-/// The first words of Postgres' statements (gram.y, `stmt`), those that are never utilities left out.
-const COMMANDS: &[&str] = &[
-    "ABORT",
-    "ALTER",
-    "ANALYZE",
-    "ANALYSE",
-    "BEGIN",
-    "CALL",
-    "CHECKPOINT",
-    "CLOSE",
-    "CLUSTER",
-    "COMMENT",
-    "COMMIT",
-    "COPY",
-    "CREATE",
-    "DEALLOCATE",
-    "DECLARE",
-    "DELETE",
-    "DISCARD",
-    "DO",
-    "DROP",
-    "END",
-    "EXECUTE",
-    "EXPLAIN",
-    "FETCH",
-    "GRANT",
-    "IMPORT",
-    "INSERT",
-    "LISTEN",
-    "LOAD",
-    "LOCK",
-    "MERGE",
-    "MOVE",
-    "NOTIFY",
-    "PREPARE",
-    "REASSIGN",
-    "REFRESH",
-    "REINDEX",
-    "RELEASE",
-    "RELOAD",
-    "RESET",
-    "REVOKE",
-    "ROLLBACK",
-    "SAVEPOINT",
-    "SECURITY",
-    "SELECT",
-    "SET",
-    "SHOW",
-    "START",
-    "TABLE",
-    "TRUNCATE",
-    "UNLISTEN",
-    "UPDATE",
-    "VACUUM",
-    "VALUES",
-    "WITH",
-];
-
-fn begins_a_command(verb: &str) -> bool {
-    let first = verb.split_ascii_whitespace().next().unwrap_or_default();
-    COMMANDS
-        .iter()
-        .any(|command| command.eq_ignore_ascii_case(first))
-}
-
-/// What a session acts on by itself, if it can read it. Sent to a server unread, it could leave something behind on a
-/// connection that the next client gets.
-const SESSION_COMMANDS: &[&str] = &[
-    "ABORT",
-    "BEGIN",
-    "CLOSE",
-    "COMMIT",
-    "DEALLOCATE",
-    "DISCARD",
-    "END",
-    "EXECUTE",
-    "FETCH",
-    "LISTEN",
-    "MOVE",
-    "PREPARE",
-    "RELEASE",
-    "RESET",
-    "ROLLBACK",
-    "SAVEPOINT",
-    "SET",
-    "SHOW",
-    "START",
-    "UNLISTEN",
-];
-
-/// CREATE, ALTER, VACUUM ...: what is no DDL that [`ddl`] knows goes nowhere without a hint.
-fn utility(verb: &str) -> Rule {
-    let refusal = match verb {
-        "CREATE TEMP TABLE" => return Rule::Temporary,
-        "CREATE TEMP" => {
-            return Rule::Refuse {
-                refusal: words::temporary(),
-                hintable: false,
-            };
-        }
-        _ if SESSION_COMMANDS
-            .contains(&verb.split_ascii_whitespace().next().unwrap_or_default()) =>
-        {
-            return Rule::Refuse {
-                refusal: words::session_command(verb),
-                hintable: false,
-            };
-        }
-        // No statement of Postgres begins so: it runs nowhere, and Postgres itself says best what is wrong with it.
-        _ if !begins_a_command(verb) => return Rule::Template,
-        _ => words::utility(verb),
-    };
-    Rule::Refuse {
-        refusal,
-        hintable: true,
     }
 }
 
@@ -397,6 +281,14 @@ fn query(plan: &Plan, tables: &Tables) -> Bound {
         temporary: plan.temporary || names_temporary(plan, tables),
         edits,
         per_text,
+        repeatable: !writes
+            && plan.verb == Verb::Select
+            && plan.wrap == Wrap::Bare
+            && returns_rows
+            && !with_views
+                .calls
+                .iter()
+                .any(|call| functions::is_volatile(&call.name)),
         writes,
         returns_rows,
         names,

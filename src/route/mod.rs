@@ -35,6 +35,7 @@ mod split;
 mod spread;
 mod tables;
 mod ties;
+mod utility;
 mod value;
 mod views;
 mod words;

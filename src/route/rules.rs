@@ -50,6 +50,8 @@ pub struct Bound {
     pub per_text: bool,
     /// It may change rows, sequences or locks.
     pub writes: bool,
+    /// It is a SELECT that changes nothing and calls nothing that has an effect: run twice it does no more than once.
+    pub repeatable: bool,
     /// Nothing in it could be read.
     pub unread: bool,
     /// Its answer has rows (SELECT, RETURNING, EXPLAIN, ...).

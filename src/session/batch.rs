@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use super::block::Block;
 use super::context::Statement;
 use super::errors::Fault;
 use super::parameters::Reported;
@@ -132,6 +131,20 @@ impl Batch {
         if !locals.is_empty() {
             *locals = Settings::default();
         }
+    }
+
+    /// Whether it has done nothing but parse statements.
+    pub(super) fn is_fresh(&self) -> bool {
+        !self.skipping()
+            && !self.executed
+            && !self.limited
+            && !self.tables_changed
+            && !self.has_set
+            && self.writer.is_none()
+            && self.unparsed.is_none()
+            && self.before.is_none()
+            && self.locals.is_empty()
+            && self.options == BeginOptions::default()
     }
 
     pub(super) fn skipping(&self) -> bool {
@@ -331,13 +344,10 @@ impl Session {
         let active = self.links.get(self.active).is_some_and(|l| l.unsynced);
         let error = Box::pin(self.sync_others()).await?;
         // One that has let go is in a transaction that has not failed, and so may one be where nothing has.
-        let well = self
-            .links
-            .get(self.active)
-            .is_some_and(|l| l.status == b'T');
-        let elsewhere = |block: &Block| block.let_go || block.failed && well;
-        let elsewhere = self.block.as_deref().is_some_and(elsewhere);
-        if active && self.batch.skip != Skip::Ours && !elsewhere {
+        let well = self.active_status() == b'T';
+        let block = self.block.as_deref();
+        let failed_elsewhere = block.is_some_and(|block| block.let_go || block.failed && well);
+        if active && self.batch.skip != Skip::Ours && !failed_elsewhere {
             // What the client is to be told comes in front of its ReadyForQuery.
             let own = self.batch.has_set;
             let link = &mut self.links[self.active];

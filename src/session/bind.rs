@@ -17,7 +17,7 @@ use super::writes::Writing;
 use super::{Now, Session};
 
 use crate::pool::NO_SHARD;
-use crate::route::Values;
+use crate::route::{SessionState, Values};
 use crate::shardmap::ShardId;
 use crate::sql::control::Control;
 use crate::wire::error::{ErrorFields, SqlState};
@@ -63,6 +63,7 @@ impl Session {
         let key = (statement.id, shard.map_or(NO_SHARD, |s| s.0));
         let need = Need {
             statement: Some(key),
+            rides: self.batch_rides(&statement, shard, path, len),
             ..Need::of(&statement.prepared, host, path)
         };
         let Some(i) = self.link_now(&need)? else {
@@ -179,15 +180,14 @@ impl Session {
         names: BindNames,
         set: Vec<SetConfig>,
     ) -> Result<(), Fault> {
-        if let Some(there) = self
-            .statements
-            .portal(&self.client.inbox[names.portal.clone()])
-            && !matches!(there, Portal::On { host, .. } if *host == self.links[i].host)
-        {
-            // The server does not know of it.
-            self.check_portal_is_new(&self.client.inbox[names.portal.clone()])?;
-        }
         if !names.portal.is_empty() {
+            let name = &self.client.inbox[names.portal.clone()];
+            let host = self.links[i].host;
+            let there = self.statements.portal(name);
+            if !matches!(there, Some(Portal::On { host: on, .. }) if *on == host) {
+                // The server does not know of it.
+                self.check_portal_is_new(name)?;
+            }
             self.limit_portals()?;
         }
         self.context.stats.routed();
@@ -233,11 +233,11 @@ impl Session {
             link.unsynced = true;
             link.host
         };
-        let (rows, declares) = (gives_rows(statement), statement.prepared.declares());
         let bound = Portal::On {
             host,
-            rows,
-            declares,
+            rows: gives_rows(statement),
+            declares: statement.prepared.declares(),
+            changes_temporary: statement.prepared.session_state() == SessionState::Temporary,
             set,
         };
         match portal.is_empty() {

@@ -1,4 +1,4 @@
-//! SET CONSTRAINTS by name. A constraint of a sharded table is in every shard, so each host is told of all that have the name
+//! SET CONSTRAINTS. A constraint of a sharded table is in every shard, so each host is told of all that have a name
 //! there, whatever the search_path.
 
 use super::Session;
@@ -11,7 +11,7 @@ use crate::wire::error::{ErrorFields, SqlState};
 
 impl Session {
     /// Outside of a block: one server says whether it warns. What it says holds until the batch ends, so on the hosts that come to that, too.
-    pub(super) async fn set_implicit_constraints(&mut self, text: &str) -> Result<Acted, Fault> {
+    async fn set_implicit_constraints(&mut self, text: &str) -> Result<Acted, Fault> {
         let i = self.link(Need::along(self.any_host())).await?;
         let several = self.map.hosts.len() > 1 && self.batch.now != b'Q';
         if self.run_on(i, text).await? && several {
@@ -31,17 +31,31 @@ impl Session {
         &mut self,
         names: &[String],
         deferred: bool,
+        text: &str,
     ) -> Result<Acted, Fault> {
+        if self.block.is_none() {
+            return self.set_implicit_constraints(text).await;
+        }
+        self.warn_in_ours("SET CONSTRAINTS").await?;
         for name in names {
             self.find_constraint(name).await?;
         }
-        self.settle_replies().await?;
-        let set = self.set_by_name(names, deferred);
-        self.query_all_links(&set).await?;
+        let set = match names.is_empty() {
+            true => text.to_owned(),
+            false => self.set_by_name(names, deferred),
+        };
+        let acted = if names.is_empty() && self.links.len() <= 1 {
+            self.run_on_all(text, "SET CONSTRAINTS").await?
+        } else {
+            // On any of them it may be found that one does not hold.
+            self.settle_replies().await?;
+            self.query_all_links(&set).await?;
+            tag("SET CONSTRAINTS")
+        };
         if let Some(block) = &mut self.block {
             block.push_set(set);
         }
-        Ok(tag("SET CONSTRAINTS"))
+        Ok(acted)
     }
 
     /// Looks for it on the block's hosts first, then on the others: there are no other names that Postgres would accept.

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, watch};
 use super::cancel::CancelKeys;
 use super::clients::Clients;
 use super::reading::Reading;
+use super::share::Slow;
 use crate::catalog::Snapshot;
 use crate::pool::{Pools, Worker};
 use crate::route::{Bound, SessionState, Tables};
@@ -528,6 +529,8 @@ pub(crate) struct Routed {
     pub(crate) holds: bool,
     /// It declares a cursor that ends with its transaction.
     pub(crate) declares: bool,
+    /// Whether others' statements had to wait for it.
+    pub(crate) slow: Slow,
 }
 
 impl std::ops::Deref for Routed {

@@ -42,28 +42,8 @@ impl Session {
             Control::SetSessionCharacteristics(options) => {
                 self.set_characteristics(options, text).await
             }
-            Control::SetConstraints { .. } if self.block.is_none() => {
-                self.set_implicit_constraints(text).await
-            }
-            Control::SetConstraints { names, deferred } if !names.is_empty() => {
-                self.warn_in_ours("SET CONSTRAINTS").await?;
-                self.set_constraints(names, *deferred).await
-            }
-            Control::SetConstraints { .. } => {
-                self.warn_in_ours("SET CONSTRAINTS").await?;
-                let acted = match self.links.len() {
-                    0 | 1 => self.run_on_all(text, "SET CONSTRAINTS").await?,
-                    _ => {
-                        // On any of them it may be found that one does not hold.
-                        self.settle_replies().await?;
-                        self.query_all_links(text).await?;
-                        tag("SET CONSTRAINTS")
-                    }
-                };
-                if let Some(block) = &mut self.block {
-                    block.push_set(text.to_owned());
-                }
-                Ok(acted)
+            Control::SetConstraints { names, deferred } => {
+                self.set_constraints(names, *deferred, text).await
             }
             Control::Discard(what) => {
                 self.note_snapshot();

@@ -381,16 +381,15 @@ impl Session {
                 let rest = &self.client.inbox[names.rest];
                 frontend::bind_renamed(&mut link.outbox, &portal, b"", rest);
                 link.unsynced = true;
-                let (rows, set) = (gives_rows(&statement), call.set);
-                self.put_portal(
-                    &portal,
-                    Portal::On {
-                        host,
-                        rows,
-                        declares: false,
-                        set,
-                    },
-                );
+                let bound = Portal::On {
+                    host,
+                    rows: gives_rows(&statement),
+                    declares: false,
+                    // What can be prepared by SQL makes none.
+                    changes_temporary: false,
+                    set: call.set,
+                };
+                self.put_portal(&portal, bound);
                 self.replies.push(Reply::One(Pass::On));
                 Ok(())
             }

@@ -240,16 +240,20 @@ impl Session {
                     host,
                     set,
                     declares,
+                    changes_temporary,
                     ..
                 }),
                 Some(link),
             ) if link.host == *host && set.is_empty() && !declares => {
+                let changes_temporary = *changes_temporary;
                 frontend::execute(&mut link.outbox, execute.portal, execute.max_rows);
                 link.unsynced = true;
                 self.replies.push(Reply::Execute(Pass::On));
                 self.batch.executed = true;
                 self.batch.limited |= execute.max_rows > 0;
-                self.note_executed();
+                if changes_temporary {
+                    self.temporary_changes();
+                }
                 Now::Done(Ok(()))
             }
             _ => Now::Slowly,
@@ -280,8 +284,17 @@ impl Session {
             },
             _ => true,
         };
+        let changes_temporary = matches!(
+            self.statements.portal(&name),
+            Some(Portal::On {
+                changes_temporary: true,
+                ..
+            })
+        );
         self.execute_slowly(&name, max_rows).await?;
-        self.note_executed();
+        if changes_temporary {
+            self.temporary_changes();
+        }
         self.batch.executed = executed;
         self.batch.limited |= max_rows > 0;
         Ok(())

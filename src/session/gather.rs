@@ -91,7 +91,7 @@ impl Session {
             return self.merge(&asked, recipe, &hosts, true).await;
         }
         let gathered = self.gather_queries(bound, values, &hosts).await;
-        self.finish_pinned_unless(gathered.as_ref().is_ok_and(|g| !g.failed))
+        self.finish_kept_unless(gathered.as_ref().is_ok_and(|g| !g.failed))
             .await;
         self.end_gather(gathered, true)
     }
@@ -255,11 +255,7 @@ impl Session {
                 self.links[i].discard();
             }
         }
-        self.replies.clear();
-        self.drop_lost();
-        if let Some(block) = &mut self.block {
-            block.failed = true;
-        }
+        self.drop_failed();
         match gathered {
             // The client is in the middle of a row that will never end.
             Err(Fault::Server(fields)) if cut => Err(Fault::Client(std::io::Error::other(
@@ -276,6 +272,15 @@ impl Session {
         }
     }
 
+    /// Behind a failure on several hosts: nothing is owed any more, and links that were discarded are gone.
+    pub(super) fn drop_failed(&mut self) {
+        self.replies.clear();
+        self.drop_lost();
+        if let Some(block) = &mut self.block {
+            block.failed = true;
+        }
+    }
+
     /// Describe of a portal for several shards: the columns are those of the first.
     pub(super) async fn describe_several(&mut self, several: &Arc<Several>) -> Result<(), Fault> {
         let Some(shard) = several.shards.first().copied() else {
@@ -284,6 +289,7 @@ impl Session {
         let host = self.map.owner(shard);
         let i = self
             .link(Need {
+                rides: false,
                 host,
                 statement: Some((several.statement.id, shard.0)),
                 path: None,
@@ -294,6 +300,7 @@ impl Session {
             })
             .await?;
         let n = self.server_statement(i, &several.statement, Some(shard))?;
+        self.overwrite_unnamed(i);
         let link = &mut self.links[i];
         frontend::bind_renamed(
             &mut link.outbox,
@@ -361,7 +368,7 @@ impl Session {
             }
         }
         let gathered = self.gather_portals(several, hosts, describe).await;
-        self.finish_pinned_unless(gathered.as_ref().is_ok_and(|g| !g.failed))
+        self.finish_kept_unless(gathered.as_ref().is_ok_and(|g| !g.failed))
             .await;
         self.end_gather(gathered, describe)
     }
@@ -408,6 +415,7 @@ impl Session {
         mut describe: bool,
     ) -> Result<usize, Fault> {
         let to = shards.len().min(from + window(from));
+        self.overwrite_unnamed(i);
         for shard in &shards[from..to] {
             let n = self.server_statement(i, &several.statement, Some(*shard))?;
             let link = &mut self.links[i];

@@ -40,6 +40,8 @@ pub(super) struct Need {
     pub(super) state: SessionState,
     /// The transaction's part on the host can't be prepared after it (xact.c, `PrepareTransaction`).
     pub(super) unpreparable: bool,
+    /// It may go over a shared connection.
+    pub(super) rides: bool,
 }
 
 impl Need {
@@ -53,6 +55,7 @@ impl Need {
             bring: Bring::Before,
             state: SessionState::Same,
             unpreparable: false,
+            rides: false,
         }
     }
 
@@ -101,15 +104,12 @@ impl Session {
     /// [`Session::link`] where nothing has to be waited for; `None` where something has.
     pub(super) fn link_now(&mut self, need: &Need) -> Result<Option<usize>, Fault> {
         self.check_snapshot(need.host)?;
-        if need.writes && self.widens(need.host)
-            || self.must_decide(need)
-            || self.spreads_options(need.host)
-        {
+        if need.writes && self.widens(need.host) || self.must_decide(need) {
             return Ok(None);
         }
         let i = match self.links.iter().position(|l| l.host == need.host) {
             Some(i) if i == self.active || !self.replies.are_asked() => i,
-            None if !self.replies.are_asked() => {
+            None if !self.replies.are_asked() && !self.spreads_options() => {
                 let pool = self.pools.of(need.host);
                 if !self.context.two_phase.is_settled(&pool.host) {
                     return Ok(None);
@@ -123,7 +123,8 @@ impl Session {
                         settings: &self.settings,
                         statement: need.statement,
                     };
-                    let Some(conn) = pool.checkout_idle(&wish) else {
+                    let shared = need.rides.then(|| pool.checkout_shared(&wish)).flatten();
+                    let Some(conn) = shared.or_else(|| pool.checkout_idle(&wish)) else {
                         return Ok(None);
                     };
                     let pool = pool.clone();
@@ -143,12 +144,12 @@ impl Session {
             self.note_unpreparable(&need);
             self.widen(need.host).await?;
         }
-        if self.spreads_options(need.host) {
-            self.batch_becomes_block().await?;
-        }
         let i = match self.links.iter().position(|l| l.host == need.host) {
             Some(i) => i,
             None => {
+                if self.spreads_options() {
+                    self.batch_becomes_block().await?;
+                }
                 let pool = self.pools.of(need.host).clone();
                 self.check_settled(&pool).await?;
                 self.check_pins()?;
@@ -183,13 +184,12 @@ impl Session {
         kept.collect()
     }
 
-    /// Whether the implicit transaction is to go to another host, too, and has been told by SET TRANSACTION what it is: as a block it says
+    /// Whether the implicit transaction, which is to go to another host, too, has been told by SET TRANSACTION what it is: as a block it says
     /// that to each host.
-    fn spreads_options(&self, host: HostId) -> bool {
-        self.batch.options != BeginOptions::default()
+    fn spreads_options(&self) -> bool {
+        !self.links.is_empty()
             && self.block.is_none()
-            && !self.links.is_empty()
-            && self.links.iter().all(|link| link.host != host)
+            && self.batch.options != BeginOptions::default()
     }
 
     /// Nobody looks at a host before it has carried out what clients were told is committed.

@@ -243,6 +243,8 @@ async fn open(
         pins: super::pins::Pins::default(),
         temporary: None,
         hint: None,
+        riding: None,
+        rides_not: false,
         swallow: 0,
     };
     // A client that is gone by now is found out by the first read.

@@ -8,6 +8,7 @@ mod rows;
 use last::refused_text;
 
 use super::Session;
+use super::ends::Link;
 use super::errors::Fault;
 use super::gather::Shards;
 use crate::route::{Bound, ByteOrder, Piece, Recipe, Sorted, TextKey, Values, write_part};
@@ -116,7 +117,7 @@ impl Session {
                 Ok(false)
             }
             Ok(Err(Failed)) => {
-                self.finish_pinned_unless(false).await;
+                self.finish_kept_unless(false).await;
                 self.fail_gather();
                 if !describe {
                     self.batch.refused();
@@ -124,7 +125,7 @@ impl Session {
                 Ok(true)
             }
             Err(fault) => {
-                self.finish_pinned_unless(false).await;
+                self.finish_kept_unless(false).await;
                 self.fail_gather();
                 match fault {
                     Fault::Server(fields) => Err(Fault::Statement(fields)),
@@ -136,23 +137,12 @@ impl Session {
 
     /// After a failure: connections that have answered all they were asked stay, the others are closed.
     fn fail_gather(&mut self) {
-        let whole = |link: &super::ends::Link| !link.unsynced && link.unread().is_empty();
-        let lost = !self.links.iter().all(whole);
-        for link in &mut self.links {
-            if !whole(link) {
-                link.discard();
-            }
-        }
-        self.links.retain(|link| link.conn.is_some());
-        self.replies.clear();
-        self.active = 0;
-        if lost {
-            self.forget_lost();
-        }
-        if let Some(block) = &mut self.block {
-            block.failed = true;
-            block.lost |= lost;
-        }
+        let whole = |link: &Link| !link.unsynced && link.unread().is_empty();
+        self.links
+            .iter_mut()
+            .filter(|link| !whole(link))
+            .for_each(Link::discard);
+        self.drop_failed();
     }
 
     async fn merge_steps(
@@ -336,6 +326,7 @@ impl Session {
             params,
             results,
         } = *arms;
+        self.overwrite_unnamed(i);
         let mut text = Vec::new();
         for shards in shards.chunks(most) {
             text.clear();

@@ -46,6 +46,7 @@ mod relay;
 mod replies;
 mod set;
 mod set_config;
+mod share;
 mod simple;
 mod sql_prepare;
 mod syntax;
@@ -74,6 +75,7 @@ use prepareds::Prepareds;
 use reading::Reading;
 use relay::{Relayed, Seen};
 use replies::Replies;
+use share::Riding;
 use temporary::Temporary;
 
 use crate::pool::{HostPools, Settings};
@@ -105,6 +107,10 @@ pub(crate) struct Session {
     /// Inside a transaction block; `None` outside, also inside the implicit transaction of a message.
     block: Option<Box<Block>>,
     batch: Batch,
+    /// The statement that is under way on a shared server connection.
+    riding: Option<Riding>,
+    /// The next statement goes over a server connection of its own.
+    rides_not: bool,
     statements: Prepareds,
     /// The rows that a gather is writing for the client are held for it.
     holding: Option<Holding>,
@@ -255,6 +261,12 @@ impl Session {
         // The client waits for this: nothing is gathered any more.
         self.client.hold_until_reply();
         let relayed = self.relay().await;
+        if self.riding.is_some() {
+            if relayed.is_err() && self.is_displaced() {
+                return Box::pin(self.ride_not(header)).await;
+            }
+            self.has_ridden();
+        }
         self.client.consume(header.len);
         let error = relayed?;
         if header.tag == b'S' {

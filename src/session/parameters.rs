@@ -88,7 +88,7 @@ impl Session {
     fn link_up_to_date(&self) -> usize {
         let knows = |i: &usize| {
             let conn = self.links.get(*i).and_then(|link| link.conn.as_ref());
-            conn.is_some_and(|conn| *conn.settings() == self.settings)
+            conn.is_some_and(|conn| conn.settings().same(&self.settings))
         };
         let mut links = std::iter::once(self.active).chain(0..self.links.len());
         links.find(knows).unwrap_or(self.active)
@@ -100,8 +100,10 @@ impl Session {
         if !self.batch.has_set && self.client.news.is_empty() {
             return told;
         }
-        let link = self.links.get(self.link_up_to_date());
-        let link = link.filter(|_| self.batch.has_set);
+        let link = match self.batch.has_set {
+            true => self.links.get(self.link_up_to_date()),
+            false => None,
+        };
         let there = link.and_then(|link| link.conn.as_ref());
         let there = there.iter().flat_map(|conn| conn.parameters.iter());
         for (name, value) in there.chain(&self.client.news) {

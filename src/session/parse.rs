@@ -399,6 +399,7 @@ impl Session {
         let only_described = link.is_none_or(|l| l.only_described);
         let i = self
             .link(Need {
+                rides: false,
                 host,
                 statement: Some(key),
                 path,

@@ -98,8 +98,6 @@ pub(super) struct Pins {
     lost: Option<Arc<AtomicBool>>,
     /// A change of the map has taken the place of what it has: why the session can't go on.
     ousted: Option<String>,
-    /// A portal that makes, changes or drops a temporary table is bound and not executed yet.
-    pub(super) changing: bool,
 }
 
 impl Pins {
@@ -134,7 +132,8 @@ impl Session {
             SessionState::Takes | SessionState::Temporary => self.check_pin(i)?,
         }
         self.links[i].suspect = true;
-        if state == SessionState::Temporary {
+        // What is bound changes nothing before it is executed.
+        if state == SessionState::Temporary && self.batch.now != b'B' {
             self.temporary_changes();
         }
         Ok(())
@@ -300,9 +299,9 @@ impl Session {
         Ok(())
     }
 
-    /// Unless all went well: links that the session has to keep, for what is pinned or for a rollback to a savepoint, are brought to
-    /// where nothing is outstanding on them, so that they need not be closed.
-    pub(super) async fn finish_pinned_unless(&mut self, well: bool) {
+    /// Unless all went well: links that the session has to keep are brought to where nothing is outstanding on them, so that they
+    /// need not be closed.
+    pub(super) async fn finish_kept_unless(&mut self, well: bool) {
         if well {
             return;
         }
@@ -341,7 +340,7 @@ impl Session {
         }
     }
 
-    /// Whether a link is worth to be waited for after a failure.
+    /// Whether the session has to keep the link after a failure, for what is pinned or for a rollback to a savepoint.
     pub(super) fn keeps_link(&self, link: &Link) -> bool {
         let block = self.block.as_ref();
         link.pin.is_some() || block.is_some_and(|block| !block.savepoints.is_empty())

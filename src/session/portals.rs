@@ -21,6 +21,8 @@ pub(super) enum Portal {
         rows: bool,
         /// It declares a cursor.
         declares: bool,
+        /// It makes, changes or drops a temporary table.
+        changes_temporary: bool,
         set: Vec<SetConfig>,
     },
     /// The session itself acts.
@@ -214,6 +216,14 @@ impl Session {
     pub(super) fn close_portal(&mut self, name: &[u8]) {
         let reply = self.portal_reply();
         self.statements.portals.replace(name, None, reply);
+    }
+
+    /// A portal of ours takes the place of the client's unnamed one on a link: that is gone, rather than that ours is taken for it.
+    pub(super) fn overwrite_unnamed(&mut self, i: usize) {
+        let there = self.statements.portal(b"");
+        if matches!(there, Some(Portal::On { host, .. }) if *host == self.links[i].host) {
+            self.statements.portals.forget_unnamed();
+        }
     }
 
     /// The number of the reply that is pushed next, if an error may come before it that undoes it. (Outside of a block it takes

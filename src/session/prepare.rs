@@ -12,6 +12,7 @@ use super::context::{Passed, Prepared, Routed, Schema, Scratch, Statement};
 use super::errors::Fault;
 use super::links::Need;
 use super::reading::Reading;
+use super::share::Slow;
 use crate::route::{self, Bound, Names, Refusal, Route, Target, Values};
 use crate::shardmap::{HostId, ShardId};
 use crate::sql::control::{self, Control};
@@ -289,6 +290,7 @@ impl Session {
                 .is_some_and(|first| shares_transaction(text, &first)),
             holds: hold == Some(true),
             declares: hold == Some(false),
+            slow: Slow::default(),
         })
     }
 

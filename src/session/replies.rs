@@ -226,6 +226,23 @@ impl Replies {
         Some(format!("{} {}", total.command, total.rows))
     }
 
+    /// What was pushed from number `from` on was never asked: the statements that it would have parsed, by their names.
+    pub(crate) fn cut(&mut self, from: u64) -> Vec<u32> {
+        let kept = match self.in_front {
+            0 => from.saturating_sub(self.front_number()) as usize,
+            _ => 0,
+        };
+        let mut parsed = Vec::new();
+        for reply in self.queue.drain(kept.min(self.queue.len())..) {
+            self.asked -= usize::from(!matches!(reply, Reply::Made(_)));
+            if let Reply::Parse { name, .. } = reply {
+                parsed.push(name);
+            }
+        }
+        (self.pushed, self.in_front, self.total) = (from, 0, None);
+        parsed
+    }
+
     pub(crate) fn clear(&mut self) {
         self.queue.clear();
         self.asked = 0;

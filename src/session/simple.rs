@@ -66,7 +66,11 @@ impl Session {
             return Ok(false);
         }
         self.check_failed()?;
-        let Some(i) = self.link_now(&Need::of(&prepared, host, path))? else {
+        let need = Need {
+            rides: self.query_rides(&prepared, shard, path, len),
+            ..Need::of(&prepared, host, path)
+        };
+        let Some(i) = self.link_now(&need)? else {
             return Ok(false);
         };
         let reply = Reply::Query(Pass::On);
@@ -121,11 +125,7 @@ impl Session {
             return self.client.flush().await.map_err(Fault::client);
         }
         self.statements.forget_unnamed();
-        let read = match self.read(&self.client.inbox[text.clone()]) {
-            Err(fault) if self.wants_refresh(&fault) => {
-                Box::pin(self.refresh_tables()).await;
-                self.read(&self.client.inbox[text.clone()])?
-            }
+        let read = match self.read_query(&text).await {
             Err(fault) if Self::is_unreadable(&fault) => {
                 let text = self.client.inbox[text].to_vec();
                 return Err(Box::pin(self.syntax_fault(&text, fault)).await);
@@ -237,6 +237,16 @@ impl Session {
         self.client.flush().await.map_err(Fault::client)
     }
 
+    /// Reads the text of a Query. What may only be about a table that is new is read again, with the tables that there are by then.
+    async fn read_query(&mut self, text: &Range<usize>) -> Result<Read, Fault> {
+        let read = self.read(&self.client.inbox[text.clone()]);
+        if !matches!(&read, Err(fault) if self.wants_refresh(fault)) {
+            return read;
+        }
+        Box::pin(self.refresh_tables()).await;
+        self.read(&self.client.inbox[text.clone()])
+    }
+
     /// Whether a failed block takes it: it, or the first of several statements, may be the block's end.
     fn may_end_block(&self, text: &Range<usize>, prepared: &Prepared) -> bool {
         match prepared {
@@ -264,12 +274,7 @@ impl Session {
     async fn query_in_batch(&mut self, text: &Range<usize>) -> Result<bool, Fault> {
         self.settle_unparsed().await?;
         self.settle_replies().await?;
-        // What fails undoes the batch, and so does nothing that only has to be read again.
-        if matches!(self.read(&self.client.inbox[text.clone()]), Err(fault) if self.wants_refresh(&fault))
-        {
-            Box::pin(self.refresh_tables()).await;
-        }
-        let read = self.read(&self.client.inbox[text.clone()]);
+        let read = self.read_query(text).await;
         let implicit = self.block.is_none() && self.links.iter().any(|link| link.unsynced);
         let goes_on = match (&self.links[..], read) {
             (_, Ok(Read { prepared, .. })) if matches!(&*prepared, Prepared::Empty) => false,
@@ -338,9 +343,14 @@ impl Session {
             block.failed = true;
         }
         self.client.hold_for_caller();
-        let failed = self.end_message(done.is_none()).await?;
+        self.end_query(done.is_none(), done).await
+    }
+
+    /// The end of a Query. Its last tag, if that has not been told, is told once what it speaks of is committed.
+    async fn end_query(&mut self, failed: bool, tag: Option<String>) -> Result<(), Fault> {
+        let failed = self.end_message(failed).await?;
         self.note_run();
-        if let Some(tag) = done.filter(|_| !failed) {
+        if let Some(tag) = tag.filter(|_| !failed) {
             backend::command_complete(&mut self.client.outbox, &tag);
         }
         if self.block.is_none() {

@@ -52,24 +52,12 @@ impl Session {
         temporary.schemas = Some((base, own.into_own()));
     }
 
-    /// The next statement, or the portal that is about to be bound, makes, changes or drops a temporary table.
+    /// What makes, changes or drops a temporary table is run: they must be read before the next statement is.
     pub(super) fn temporary_changes(&mut self) {
         match &mut self.block {
-            _ if self.batch.now == b'B' => self.pins.changing = true,
             Some(block) => block.tables = BlockTables::Changed,
-            // The transaction ends with the message.
-            None => {}
-        }
-    }
-
-    /// A portal is executed: if it was one that changes tables, they must be read before the next statement is.
-    #[inline]
-    pub(super) fn note_executed(&mut self) {
-        if std::mem::take(&mut self.pins.changing) {
-            match &mut self.block {
-                Some(block) => block.tables = BlockTables::Changed,
-                None => self.batch.tables_changed = true,
-            }
+            // The transaction of a Query ends with it.
+            None => self.batch.tables_changed |= self.batch.now != b'Q',
         }
     }
 

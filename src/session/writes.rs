@@ -365,6 +365,7 @@ impl Session {
 
     fn need_of(&self, host: HostId, write: &Write, shard: ShardId) -> Need {
         Need {
+            rides: false,
             host,
             statement: None,
             path: Need::path(write.names, Some(shard)),

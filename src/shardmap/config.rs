@@ -318,6 +318,8 @@ impl ProxyConfig {
             ];
             choice(&mut section, e, &choices)
         });
+        let shared_connections =
+            section.count("shared_connections", 0..=64, defaults.shared_connections);
         let pinning = section.find("pinning").and_then(|e| {
             let choices = [("allow", Pinning::Allow), ("refuse", Pinning::Refuse)];
             choice(&mut section, e, &choices)
@@ -345,6 +347,7 @@ impl ProxyConfig {
             database: database.map_or(defaults.database, |d| d.value),
             workers,
             pool_mode: pool_mode.map_or(defaults.pool_mode, |c| c.value),
+            shared_connections,
             pinning: pinning.map_or(defaults.pinning, |c| c.value),
             cross_host: cross_host.map_or(defaults.cross_host, |c| c.value),
             cross_host_snapshots: cross_host_snapshots

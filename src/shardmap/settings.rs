@@ -19,6 +19,9 @@ pub struct ProxySettings {
     pub workers: u32,
     /// How long a server connection stays with a session. Default `transaction`.
     pub pool_mode: PoolMode,
+    /// Connections to each host, for each event loop, over which short reads of many clients travel several at a time. Default
+    /// 0: each statement has a server connection to itself.
+    pub shared_connections: u32,
     /// Whether a session may keep a server connection for what lives in it. Default `allow`.
     pub pinning: Pinning,
     /// What becomes of a transaction that writes on a second host. Default `2pc`.
@@ -180,6 +183,7 @@ impl Default for ProxySettings {
             database: String::new(),
             workers: 1,
             pool_mode: PoolMode::Transaction,
+            shared_connections: 0,
             pinning: Pinning::Allow,
             cross_host: CrossHost::TwoPhase,
             cross_host_snapshots: CrossHostSnapshots::Refuse,
@@ -238,6 +242,7 @@ impl ProxySettings {
             database,
             workers,
             pool_mode,
+            shared_connections,
             pinning,
             cross_host,
             cross_host_snapshots,
@@ -258,6 +263,7 @@ impl ProxySettings {
                     PoolMode::Session => "session".into(),
                 },
             ),
+            ("shared_connections", shared_connections.to_string()),
             (
                 "pinning",
                 match pinning {

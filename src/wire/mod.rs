@@ -8,5 +8,6 @@ pub mod error;
 pub mod frame;
 pub mod frontend;
 pub mod options;
+pub mod shared;
 pub mod startup;
 pub mod stream;

@@ -3,6 +3,7 @@
 //! Deliberately not `AsyncRead`/`AsyncWrite`: every read of the data path is one `try_*` call on a buffer that the
 //! caller owns, so that nothing is held while idle and no byte is buffered where nobody sees it.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::task::{Context, Poll, ready};
@@ -17,6 +18,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::task::coop::poll_proceed;
 
 use super::frame::{self, FrameFault};
+use super::shared::Seat;
 
 /// A dead peer behind a silent network is noticed after about 60 + 3 * 10 s.
 const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
@@ -24,13 +26,15 @@ const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_interval(Duration::from_secs(10))
     .with_retries(3);
 
-/// A connected socket. TLS becomes a third variant.
+/// A connected socket, or what is used like one.
 #[derive(Debug)]
 pub enum Stream {
     /// With `TCP_NODELAY` and keepalive set.
     Tcp(TcpStream),
     /// A Unix socket.
     Unix(UnixStream),
+    /// A place on a server connection that several clients' statements share.
+    Seat(Seat),
 }
 
 /// Why no whole frame could be read.
@@ -67,6 +71,9 @@ impl Stream {
     /// found the socket empty or did not fill `buf`; `Ok(0)` when the peer closed. `buf` must not be empty.
     #[inline]
     pub fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        if let Stream::Seat(seat) = self {
+            return seat.try_read(buf);
+        }
         let asked = buf.len();
         self.try_some(Interest::READABLE, asked, |socket| {
             let (n, _) = rustix::net::recv(socket, &mut *buf, RecvFlags::empty())?;
@@ -87,6 +94,9 @@ impl Stream {
     /// One write of as much as the kernel takes. `WouldBlock` without a syscall if it is known to be full.
     #[inline]
     pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
+        if let Stream::Seat(seat) = self {
+            return seat.write(buf);
+        }
         self.try_some(Interest::WRITABLE, buf.len(), |socket| {
             Ok(rustix::net::send(socket, buf, SendFlags::NOSIGNAL)?)
         })
@@ -128,6 +138,7 @@ impl Stream {
         let result = match self {
             Stream::Tcp(socket) => socket.try_io(interest, || attempt(socket.as_fd())),
             Stream::Unix(socket) => socket.try_io(interest, || attempt(socket.as_fd())),
+            Stream::Seat(_) => return Err(io::ErrorKind::Unsupported.into()),
         };
         moved.map_or(result, Ok)
     }
@@ -141,6 +152,9 @@ impl Stream {
         cx: &mut Context<'_>,
         buf: &mut Vec<u8>,
     ) -> Poll<io::Result<usize>> {
+        if let Stream::Seat(seat) = self {
+            return seat.poll_read(cx, buf);
+        }
         if buf.len() == buf.capacity() {
             buf.reserve(64);
         }
@@ -188,6 +202,7 @@ impl Stream {
         match self {
             Stream::Tcp(socket) => socket.try_io(Interest::READABLE, nothing),
             Stream::Unix(socket) => socket.try_io(Interest::READABLE, nothing),
+            Stream::Seat(seat) => return seat.may_read(),
         }
         .is_ok()
     }
@@ -198,6 +213,7 @@ impl Stream {
         match self {
             Stream::Tcp(socket) => socket.poll_read_ready(cx),
             Stream::Unix(socket) => socket.poll_read_ready(cx),
+            Stream::Seat(seat) => seat.poll_read_ready(cx),
         }
     }
 
@@ -207,6 +223,7 @@ impl Stream {
         match self {
             Stream::Tcp(socket) => socket.poll_write_ready(cx),
             Stream::Unix(socket) => socket.poll_write_ready(cx),
+            Stream::Seat(_) => Poll::Ready(Ok(())),
         }
     }
 
@@ -215,6 +232,7 @@ impl Stream {
         match self {
             Stream::Tcp(socket) => socket.readable().await,
             Stream::Unix(socket) => socket.readable().await,
+            Stream::Seat(seat) => poll_fn(|cx| seat.poll_read_ready(cx)).await,
         }
     }
 
@@ -223,6 +241,7 @@ impl Stream {
         match self {
             Stream::Tcp(socket) => socket.writable().await,
             Stream::Unix(socket) => socket.writable().await,
+            Stream::Seat(_) => Ok(()),
         }
     }
 
@@ -292,6 +311,7 @@ impl Stream {
                 Err(_) => "tcp (gone)".to_owned(),
             },
             Stream::Unix(_) => "unix".to_owned(),
+            Stream::Seat(_) => "shared".to_owned(),
         }
     }
 }
@@ -303,6 +323,7 @@ impl Stream {
         let done = match self {
             Stream::Tcp(socket) => SockRef::from(socket).shutdown(std::net::Shutdown::Write),
             Stream::Unix(socket) => SockRef::from(socket).shutdown(std::net::Shutdown::Write),
+            Stream::Seat(_) => Ok(()),
         };
         done.unwrap();
     }

@@ -7,13 +7,12 @@ mod random;
 mod refused;
 
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use presplit::ops::demo::SCHEMA;
 use tokio::sync::OnceCell;
 
-use crate::support::raw::frame;
-use crate::support::{Cluster, Hosts, Proxy, Raw};
+use crate::support::raw::{difference, frame, or_panic};
+use crate::support::{Cluster, Hosts, Proxy, Raw, column};
 
 const SHARDS: u32 = 8;
 
@@ -59,7 +58,7 @@ async fn twins() -> &'static Twins {
 
 impl Twins {
     fn plain(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.plain.port()))
+        self.plain.addr()
     }
 }
 
@@ -89,15 +88,8 @@ async fn rows_of(hosts: &Hosts, table: &str) -> Vec<String> {
 }
 
 async fn rows_of_plain(plain: &Cluster, table: &str) -> Vec<String> {
-    let client = plain.client().await;
     let sql = format!("SELECT t::text FROM {table} t");
-    let mut rows: Vec<String> = client
-        .query(&sql, &[])
-        .await
-        .unwrap()
-        .iter()
-        .map(|r| r.get(0))
-        .collect();
+    let mut rows = column(&plain.client().await, &sql).await;
     rows.sort();
     rows
 }
@@ -137,18 +129,10 @@ fn cut(data: &[u8], pieces: usize) -> Vec<u8> {
 }
 
 fn converse(addr: SocketAddr, bytes: &[u8], ready: usize) -> Vec<String> {
-    let run = || {
+    or_panic(|| {
         let mut raw = Raw::connect(addr);
         raw.show_context = true;
         raw.ask(bytes, ready)
-    };
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
-        vec![
-            panic
-                .downcast_ref::<String>()
-                .cloned()
-                .unwrap_or_else(|| "panicked".to_owned()),
-        ]
     })
 }
 
@@ -166,11 +150,7 @@ async fn compare(
         converse(twins.plain(), bytes, ready),
         converse(proxy.addr(), bytes, ready),
     );
-    if expected != got {
-        faults.push(format!(
-            "{name}:\n  postgres: {expected:#?}\n  presplit: {got:#?}"
-        ));
-    }
+    faults.extend(difference(name, &expected, &got));
     let copied = |line: &String| line.starts_with("C COPY ") && line != "C COPY 0";
     if !expected.iter().chain(&got).any(copied) {
         return;
@@ -179,11 +159,7 @@ async fn compare(
         rows_of_plain(&twins.plain, table).await,
         rows_of(hosts, table).await,
     );
-    if expected != got {
-        faults.push(format!(
-            "rows of {name}:\n  postgres: {expected:#?}\n  presplit: {got:#?}"
-        ));
-    }
+    faults.extend(difference(&format!("rows of {name}"), &expected, &got));
     empty(twins, table).await;
 }
 

@@ -4,7 +4,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::{TURN, converse, cut, empty, rows_of, rows_of_plain, twins};
-use crate::support::raw::{done, q};
+use crate::support::raw::{difference, done, q};
 use crate::support::{Hosts, Proxy};
 
 /// Random bytes, most of which mean something to COPY.
@@ -99,9 +99,7 @@ async fn random_data_for_is_taken_as_by_postgres(hosts: &Hosts) {
         refused += usize::from(expected != got);
         if !same {
             let data = String::from_utf8_lossy(&data).into_owned();
-            faults.push(format!(
-                "{sql} {data:?}:\n  postgres: {expected:#?}\n  presplit: {got:#?}"
-            ));
+            faults.extend(difference(&format!("{sql} {data:?}"), &expected, &got));
         }
     }
     let (expected, got) = (

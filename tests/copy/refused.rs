@@ -206,42 +206,25 @@ async fn much_more_than_may_be_held_for(hosts: &Hosts) {
         assert_eq!(row.get::<_, i64>(0), 0);
         empty(twins, "notes").await;
     }
-    let broken = format!("{data}a\t5\tnone\tx\n");
-    let bytes = [
-        q("COPY notes FROM STDIN"),
-        cut(broken.as_bytes(), 1),
-        done(),
-        q("SELECT 1"),
-    ]
-    .concat();
-    let said = talk(&proxy, &bytes, 2);
+    let copied = |data: &str| {
+        let copy = q("COPY notes FROM STDIN");
+        let bytes = [copy, cd(data.as_bytes()), done(), q("SELECT 1")].concat();
+        talk(&proxy, &bytes, 2)
+    };
+    let said = copied(&format!("{data}a\t5\tnone\tx\n"));
     assert!(
         said.contains("WCOPY notes, line 20001, column n: \"none\""),
         "{said}"
     );
     assert_eq!(rows_of(hosts, "notes").await, [""; 0]);
     // An error in the beginning: the rest, in one long message, is ignored.
-    let broken = format!("a\t5\tnone\tx\n{data}");
-    let bytes = [
-        q("COPY notes FROM STDIN"),
-        cut(broken.as_bytes(), 1),
-        done(),
-        q("SELECT 1"),
-    ]
-    .concat();
-    let said = talk(&proxy, &bytes, 2);
+    let said = copied(&format!("a\t5\tnone\tx\n{data}"));
     assert!(
         said.contains("WCOPY notes, line 1, column n: \"none\"") && said.contains("D 1"),
         "{said}"
     );
     let long = "x".repeat(70_000);
-    let bytes = [
-        q("COPY notes FROM STDIN"),
-        cd(format!("a\t5\t1\t{long}").as_bytes()),
-        done(),
-    ]
-    .concat();
-    let said = talk(&proxy, &bytes, 1);
+    let said = copied(&format!("a\t5\t1\t{long}"));
     assert!(
         said.contains("C54000") && said.contains("copy_held_bytes"),
         "{said}"

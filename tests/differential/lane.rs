@@ -74,8 +74,7 @@ impl Lane {
             .unwrap_or_else(|e| panic!("{e:#?}"));
         assert!(report.is_complete(), "{report}");
 
-        let addr = |cluster: &Cluster| SocketAddr::from(([127, 0, 0, 1], cluster.port()));
-        let plain_addr = addr(&clusters[0]);
+        let plain_addr = clusters[0].addr();
         let mut plain = Wire::connect(plain_addr, &plain_name);
         plain.run(SCHEMA);
         let proxy = Proxy::serve(&file, &[]);
@@ -86,7 +85,7 @@ impl Lane {
             ours: Wire::connect(proxy.addr(), "app"),
             direct: clusters
                 .iter()
-                .map(|c| Wire::connect(addr(c), &database))
+                .map(|c| Wire::connect(c.addr(), &database))
                 .collect(),
             proxy,
             plain_addr,

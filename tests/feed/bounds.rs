@@ -13,7 +13,7 @@ use presplit::feed::metrics::Metrics;
 use presplit::feed::read::Reader;
 use presplit::feed::store::{Cached, RedisStore, Span, Store};
 
-use super::http::{self, call, try_call};
+use super::http::{self, metric, try_call};
 use super::place::place;
 use super::service::Service;
 use crate::support::{Redis, wait_until};
@@ -55,7 +55,10 @@ async fn readers_of_the_public_page_wait_for_one_reading_together() {
     let host = service.hosts.client(0).await;
     let lock = host.batch_execute("BEGIN; LOCK TABLE shard_0001.media IN ACCESS EXCLUSIVE MODE");
     lock.await.unwrap();
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    wait_until("what was read before is too old", || async {
+        reader.public(Span::Newest, 10).await.is_err()
+    })
+    .await;
     let began = Instant::now();
     let pages = join_all((0..6).map(|_| reader.public(Span::Newest, 10))).await;
     assert!(pages.iter().all(Result::is_err));
@@ -112,15 +115,9 @@ fn connections_are_bounded_and_do_not_stay_without_a_request() {
     dripping.join().unwrap();
     assert!(began.elapsed() >= Duration::from_secs(2));
     // There is room again, as soon as the service has seen that they are gone.
-    let metrics = loop {
-        match try_call(service.at, "GET", "/metrics", &[], None) {
-            Ok(answer) if answer.status == 200 => break answer.body,
-            _ => std::thread::yield_now(),
-        }
-    };
-    let refused = metrics
-        .lines()
-        .find_map(|l| l.strip_prefix("presplit_feed_connections_refused_total "));
-    assert_ne!(refused.unwrap(), "0");
-    assert_eq!(call(service.at, "GET", "/healthz", &[], None).status, 200);
+    let healthy = || try_call(service.at, "GET", "/healthz", &[], None);
+    runtime.block_on(wait_until("there is room again", || async {
+        healthy().is_ok_and(|answer| answer.status == 200)
+    }));
+    assert_ne!(metric(service.at, "connections_refused_total"), "0");
 }

@@ -67,7 +67,7 @@ async fn whoever_has_no_token_stays_outside() {
     asked.await.unwrap();
     stop.cancel();
     let ended = tokio::time::timeout(Duration::from_secs(20), running).await;
-    ended.unwrap().unwrap().unwrap();
+    ended.unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hmac::{Hmac, KeyInit, Mac};
 use presplit::feed::config;
@@ -129,11 +129,13 @@ impl Webhook {
     /// At the same address.
     pub fn restart(&mut self) {
         // The thread of before may have to let go of the port first.
+        let began = Instant::now();
         let listener = loop {
             match TcpListener::bind(self.at) {
                 Ok(listener) => break listener,
-                Err(_) => std::thread::yield_now(),
+                Err(why) => assert!(began.elapsed() < Duration::from_secs(20), "{why}"),
             }
+            std::thread::yield_now();
         };
         self.serve(listener);
     }

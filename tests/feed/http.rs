@@ -41,6 +41,16 @@ pub fn call(
     try_call(at, method, path, headers, body).unwrap_or_else(|e| panic!("{method} {path}: {e}"))
 }
 
+/// What `/metrics` of a service says of one that has no labels.
+pub fn metric(at: SocketAddr, name: &str) -> String {
+    let said = call(at, "GET", "/metrics", &[], None).body;
+    let line = format!("presplit_feed_{name} ");
+    let found = said.lines().find_map(|l| l.strip_prefix(&line));
+    found
+        .unwrap_or_else(|| panic!("no {name} in\n{said}"))
+        .to_owned()
+}
+
 /// [`call`] of a service that may be gone, or go away in the middle.
 pub fn try_call(
     at: SocketAddr,

@@ -13,7 +13,7 @@ use presplit::feed::store::{MemoryLimits, MemoryStore};
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 
-use super::http::call;
+use super::http::metric;
 use super::service::Service;
 use crate::support::wait_until;
 
@@ -101,12 +101,8 @@ async fn two_processes_with_feeds_in_their_memory_are_told_of() {
         (at, stop, tokio::spawn(process.run()))
     };
     let not_alone = async |at| {
-        let said = tokio::task::spawn_blocking(move || call(at, "GET", "/metrics", &[], None));
-        let said = said.await.unwrap().body;
-        let line = said
-            .lines()
-            .find_map(|l| l.strip_prefix("presplit_feed_not_alone "));
-        line.unwrap().to_owned()
+        let said = tokio::task::spawn_blocking(move || metric(at, "not_alone"));
+        said.await.unwrap()
     };
     let (first, stop, running) = start().await;
     let locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'";
@@ -126,6 +122,6 @@ async fn two_processes_with_feeds_in_their_memory_are_told_of() {
     .await;
     assert_eq!(not_alone(first).await, "0");
     stop.cancel();
-    running.await.unwrap().unwrap();
+    running.await.unwrap();
     wait_until("it is alone", || async { not_alone(second).await == "0" }).await;
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use presplit::feed::store::{RedisStore, Store};
 
-use super::http::{Service, call};
+use super::http::{Service, metric};
 use super::place::place;
 use crate::support::{Redis, wait_until};
 
@@ -58,12 +58,8 @@ async fn processes_with_different_maps_say_so() {
         Service::start(&["--map", map.to_str().unwrap(), "--database-url", &url])
     };
     let differ = async |at| {
-        let said = tokio::task::spawn_blocking(move || call(at, "GET", "/metrics", &[], None));
-        let said = said.await.unwrap().body;
-        let line = said
-            .lines()
-            .find_map(|l| l.strip_prefix("presplit_feed_maps_differ "));
-        line.unwrap().to_owned()
+        let said = tokio::task::spawn_blocking(move || metric(at, "maps_differ"));
+        said.await.unwrap()
     };
     let first = start("r1");
     wait_until("it has said which map it has", || async {

@@ -163,7 +163,7 @@ async fn metrics_statsd_and_slow_requests_say_what_goes_on() {
         "{post}"
     );
     stop.cancel();
-    running.await.unwrap().unwrap();
+    running.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -223,5 +223,5 @@ async fn under_load_pages_get_shorter_and_say_so() {
     drop((one, two, three));
     assert_eq!(home().await, (200, 20, "0".to_owned()));
     stop.cancel();
-    serving.await.unwrap().unwrap();
+    serving.await.unwrap();
 }

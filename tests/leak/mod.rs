@@ -105,7 +105,7 @@ fn write_map(file: &Path, text: &str) {
 }
 
 fn direct(cluster: &Cluster) -> Wire {
-    Wire::connect(SocketAddr::from(([127, 0, 0, 1], cluster.port())), "app")
+    Wire::connect(cluster.addr(), "app")
 }
 
 /// Hosts whose rows say where they belong, and a map file.

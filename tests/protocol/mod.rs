@@ -10,10 +10,10 @@ mod settings;
 mod statements;
 
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tokio::sync::OnceCell;
 
+use crate::support::raw::{difference, or_panic};
 use crate::support::{Cluster, Hosts, Proxy, Raw};
 
 /// Hosts of 8 shards, and one Postgres with the same rows. User 1 and 9 are of shard 1 on host a, user 5 of shard 5 on b.
@@ -52,7 +52,7 @@ pub async fn twins() -> &'static Twins {
 
 impl Twins {
     fn plain(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.plain.port()))
+        self.plain.addr()
     }
 }
 
@@ -66,7 +66,7 @@ pub fn step(frames: &[Vec<u8>], ready: usize) -> Step {
 }
 
 fn converse(addr: SocketAddr, steps: &[Step]) -> Vec<String> {
-    let run = || {
+    or_panic(|| {
         let mut raw = Raw::connect(addr);
         let mut lines = Vec::new();
         for (bytes, ready) in steps {
@@ -74,14 +74,6 @@ fn converse(addr: SocketAddr, steps: &[Step]) -> Vec<String> {
         }
         raw.assert_silent();
         lines.into_iter().map(anonymous).collect()
-    };
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
-        vec![
-            panic
-                .downcast_ref::<String>()
-                .cloned()
-                .unwrap_or_else(|| "panicked".to_owned()),
-        ]
     })
 }
 
@@ -106,11 +98,7 @@ pub async fn compare(scripts: Vec<Script>, proxy: &Proxy) {
     let mut faults = Vec::new();
     for (name, steps) in &scripts {
         let (expected, got) = (converse(plain, steps), converse(proxy.addr(), steps));
-        if expected != got {
-            faults.push(format!(
-                "{name}:\n  postgres: {expected:#?}\n  presplit: {got:#?}"
-            ));
-        }
+        faults.extend(difference(name, &expected, &got));
     }
     assert!(
         faults.is_empty(),

@@ -1,8 +1,8 @@
 //! Portals and cursors, read in parts.
 
 use super::{ALL, BY_KEY, ONE, SOME, Script, WRITE, compare, step, twins};
-use crate::support::Proxy;
 use crate::support::raw::{b, cp, dp, ds, e, p, pbe, q, s};
+use crate::support::{Proxy, Raw};
 
 fn portals() -> Vec<Script> {
     vec![
@@ -326,6 +326,48 @@ fn portals() -> Vec<Script> {
             )],
         ),
     ]
+}
+
+/// Of the unnamed portal no more is left behind statements that have none to themselves: it is gone, and gives nobody else's rows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_unnamed_portal_gives_its_own_rows_or_none() {
+    let proxy = Proxy::start(&twins().await.hosts);
+    let mut faults = Vec::new();
+    for other in [
+        SOME,
+        "SELECT count(*) FROM photos WHERE user_id IN (1, 5)",
+        "COPY photos TO STDOUT",
+        "UPDATE photos SET caption = caption WHERE user_id IN (1, 5)",
+        "SET work_mem = '7MB'",
+        "SAVEPOINT a",
+        "SHOW work_mem",
+        "SELECT caption FROM photos WHERE user_id = 5",
+    ] {
+        let bound = [
+            p("a", BY_KEY),
+            p("other", other),
+            b("", "a", &["1"]),
+            b("x", "other", &[]),
+        ];
+        let described = [&bound[..], &[dp("x"), e("", 1), s()]].concat();
+        let executed = [&bound[..], &[e("x", 0), e("", 1), s()]].concat();
+        for script in [described, executed] {
+            for begin in ["BEGIN", "SELECT 1"] {
+                let mut raw = Raw::connect(proxy.addr());
+                raw.query(begin);
+                let answer = raw.ask(&script.concat(), 1);
+                let last = &answer[answer.len().saturating_sub(3)..answer.len() - 1];
+                let whole = last == ["D u1p1", "s"];
+                let gone = last.last().is_some_and(|line| line.contains("C34000"));
+                // Outside of a block there is no savepoint.
+                let before = last.last().is_some_and(|line| line.contains("C25P01"));
+                if !(whole || gone || before) {
+                    faults.push(format!("{begin}; {other}: {answer:#?}"));
+                }
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,7 +7,7 @@ mod statements;
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-use crate::support::{Hosts, Proxy};
+use crate::support::{Hosts, Proxy, column};
 
 const SHARDS: i64 = 8;
 
@@ -193,23 +193,14 @@ async fn rows_of_several_shards_one_after_the_other() {
     // In a transaction the read sees what the transaction has written, and the writes go on after it.
     let mut writer = proxy.client().await;
     let tx = writer.transaction().await.unwrap();
-    tx.execute(
-        "INSERT INTO photos (user_id, caption) VALUES (4000, 'many in tx')",
-        &[],
-    )
-    .await
-    .unwrap();
+    let insert = "INSERT INTO photos (user_id, caption) VALUES (4000, 'many in tx')";
+    tx.execute(insert, &[]).await.unwrap();
     let found = tx
         .query("SELECT user_id FROM photos WHERE caption LIKE 'many%'", &[])
         .await
         .unwrap();
     assert_eq!(found.len(), 17);
-    tx.execute(
-        "INSERT INTO photos (user_id, caption) VALUES (4000, 'many in tx')",
-        &[],
-    )
-    .await
-    .unwrap();
+    tx.execute(insert, &[]).await.unwrap();
     let found = tx
         .simple_query("SELECT user_id FROM photos WHERE caption LIKE 'many%'")
         .await
@@ -324,13 +315,8 @@ async fn explain_route_says_where_and_why() {
             .map(|r| r[0].clone().unwrap())
             .collect::<Vec<_>>()
             .join("\n");
-        let extended = client.query(&sql, &[]).await.unwrap();
-        let extended = extended
-            .iter()
-            .map(|r| r.get::<_, String>(0))
-            .collect::<Vec<_>>()
-            .join("\n");
-        assert_eq!(simple, extended);
+        let extended: Vec<String> = column(&client, &sql).await;
+        assert_eq!(simple, extended.join("\n"));
         for word in words {
             assert!(simple.contains(word), "{sql}: no {word:?} in\n{simple}");
         }

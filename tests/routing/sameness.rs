@@ -2,7 +2,7 @@
 
 use super::SHARDS;
 use crate::support::raw::{self, Raw};
-use crate::support::{Cluster, Hosts, Proxy};
+use crate::support::{Cluster, Hosts, Proxy, column};
 
 /// The same tables on one Postgres, nothing sharded.
 pub struct Twins {
@@ -113,27 +113,13 @@ impl Twins {
             let sql = format!(
                 "SELECT relnamespace::regnamespace::text FROM pg_class WHERE relname = '{table}' AND relkind = 'r'"
             );
-            for row in client.query(&sql, &[]).await.unwrap() {
-                let sql = format!("SELECT x::text FROM {}.{table} x", row.get::<_, &str>(0));
-                sharded.extend(
-                    client
-                        .query(&sql, &[])
-                        .await
-                        .unwrap()
-                        .iter()
-                        .map(|r| r.get::<_, String>(0)),
-                );
+            for schema in column::<String>(&client, &sql).await {
+                let sql = format!("SELECT x::text FROM {schema}.{table} x");
+                sharded.extend(column::<String>(&client, &sql).await);
             }
         }
         let sql = format!("SELECT x::text FROM {table} x");
-        let client = self.plain.client().await;
-        let mut plain: Vec<String> = client
-            .query(&sql, &[])
-            .await
-            .unwrap()
-            .iter()
-            .map(|r| r.get(0))
-            .collect();
+        let mut plain: Vec<String> = column(&self.plain.client().await, &sql).await;
         sharded.sort();
         plain.sort();
         (sharded, plain)
@@ -183,7 +169,7 @@ pub struct Sameness {
 
 /// Runs each line of `list` through the proxy and on one Postgres, which must answer alike or not be asked.
 pub async fn same_or_refused(twins: &Twins, list: &str) -> Sameness {
-    let plain_addr = std::net::SocketAddr::from(([127, 0, 0, 1], twins.plain.port()));
+    let plain_addr = twins.plain.addr();
     let (mut refused, mut equal, mut errors) = (Vec::new(), 0, 0);
     let mut different = Vec::new();
     for extended in [false, true] {
@@ -196,14 +182,7 @@ pub async fn same_or_refused(twins: &Twins, list: &str) -> Sameness {
         {
             let bytes = match extended {
                 false => raw::q(sql),
-                true => [
-                    raw::p("", sql),
-                    raw::b("", "", &[]),
-                    raw::dp(""),
-                    raw::e("", 0),
-                    raw::s(),
-                ]
-                .concat(),
+                true => [raw::pbde(sql, &[]), raw::s()].concat(),
             };
             let answer = through.ask(&bytes, 1);
             if is_refusal(&answer) {

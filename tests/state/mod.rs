@@ -280,7 +280,7 @@ impl Drop for Conductor<'_> {
                 println!("{:#?}", console.query(show));
             }
             for cluster in &self.world.hosts.clusters {
-                let mut host = Raw::connect(([127, 0, 0, 1], cluster.port()).into());
+                let mut host = Raw::connect(cluster.addr());
                 println!("{:#?}", host.query("SELECT pid, state, query FROM pg_stat_activity WHERE backend_type = 'client backend'"));
             }
         }

@@ -1,6 +1,7 @@
 //! A Postgres cluster for tests, copied from a template that is made once in a run.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -119,6 +120,11 @@ impl Cluster {
     /// The port on 127.0.0.1; the same after a restart.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
     /// Where the unix socket is (`host=` of libpq).

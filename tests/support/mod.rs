@@ -19,6 +19,7 @@ pub use raw::Raw;
 pub use relay::Relay;
 pub use several::{Seam, Several, Way, texts};
 
+use tokio_postgres::types::FromSql;
 use tokio_postgres::{Client, NoTls};
 
 /// Connects, and drives the connection in the background until the client is dropped.
@@ -29,6 +30,13 @@ pub async fn connect(config: &tokio_postgres::Config) -> Client {
         .unwrap_or_else(|e| panic!("can't connect with {config:?}: {e:?}"));
     tokio::spawn(connection);
     client
+}
+
+/// The first value of each row of an answer, in their order.
+pub async fn column<T: for<'a> FromSql<'a>>(client: &Client, sql: &str) -> Vec<T> {
+    let rows = client.query(sql, &[]).await;
+    let rows = rows.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+    rows.iter().map(|row| row.get(0)).collect()
 }
 
 /// Waits until `holds`, asking again and again. Panics if it never does.

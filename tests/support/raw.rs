@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 /// No reply takes longer, unless something hangs.
@@ -140,6 +141,25 @@ pub fn fail(why: &str) -> Vec<u8> {
 /// Parse, Bind, Execute of the unnamed statement.
 pub fn pbe(sql: &str, params: &[&str]) -> Vec<u8> {
     [p("", sql), b("", "", params), e("", 0)].concat()
+}
+
+/// The same with a Describe of the portal, as drivers do it.
+pub fn pbde(sql: &str, params: &[&str]) -> Vec<u8> {
+    [p("", sql), b("", "", params), dp(""), e("", 0)].concat()
+}
+
+/// What a conversation came to, or with what it panicked.
+pub fn or_panic(converse: impl FnOnce() -> Vec<String>) -> Vec<String> {
+    catch_unwind(AssertUnwindSafe(converse)).unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<String>().cloned();
+        vec![said.unwrap_or_else(|| "panicked".to_owned())]
+    })
+}
+
+/// Both, unless they are the same.
+pub fn difference(what: &str, postgres: &[String], presplit: &[String]) -> Option<String> {
+    (postgres != presplit)
+        .then(|| format!("{what}:\n  postgres: {postgres:#?}\n  presplit: {presplit:#?}"))
 }
 
 /// Errors by code and position: their words may name a shard, a host or a hint.

@@ -4,10 +4,8 @@
 mod blocks;
 mod statements;
 
-use std::net::SocketAddr;
-
 use crate::support::raw::Raw;
-use crate::support::{Cluster, Hosts, Proxy, wait_until};
+use crate::support::{Cluster, Hosts, Proxy, column, wait_until};
 
 pub const SHARDS: u32 = 9;
 
@@ -42,8 +40,8 @@ impl Twins {
     }
 
     pub fn clients(&self) -> (Raw, Raw) {
-        let plain = SocketAddr::from(([127, 0, 0, 1], self.plain.port()));
-        (Raw::connect(self.proxy.addr()), Raw::connect(plain))
+        let plain = Raw::connect(self.plain.addr());
+        (Raw::connect(self.proxy.addr()), plain)
     }
 
     async fn rows(&self) -> (Vec<String>, Vec<String>) {
@@ -54,17 +52,14 @@ impl Twins {
                 let sql = format!(
                     "SELECT '{table} ' || {key} || ' ' || to_jsonb(x) - 'created_at' FROM shard_{shard:04}.{table} x WHERE {key} % {SHARDS} = {shard}"
                 );
-                for row in client.query(&sql, &[]).await.unwrap() {
-                    found.push(row.get::<_, String>(0));
-                }
+                found.extend(column::<String>(client, &sql).await);
             }
         }
         found.sort();
         let client = self.plain.client().await;
         let sql = "SELECT 'users ' || id || ' ' || to_jsonb(x) - 'created_at' FROM users x UNION ALL
             SELECT 'follows ' || source_id || ' ' || to_jsonb(x) - 'created_at' FROM follows x ORDER BY 1";
-        let plain = client.query(sql, &[]).await.unwrap();
-        let mut plain: Vec<String> = plain.iter().map(|row| row.get(0)).collect();
+        let mut plain: Vec<String> = column(&client, sql).await;
         plain.sort();
         (found, plain)
     }

@@ -118,14 +118,7 @@ async fn statements_over_several_hosts_are_as_on_one_postgres() {
             let bytes = match n {
                 0 => raw::q(text),
                 _ if text.contains(';') => raw::q(text),
-                1 => [
-                    raw::p("", text),
-                    raw::b("", "", &[]),
-                    raw::dp(""),
-                    raw::e("", 0),
-                    raw::s(),
-                ]
-                .concat(),
+                1 => [raw::pbde(text, &[]), raw::s()].concat(),
                 _ => [raw::pbe(text, &[]), raw::h(), raw::s()].concat(),
             };
             let words = |answer: Vec<String>| {

@@ -437,6 +437,36 @@ pub fn streams() -> Vec<(&'static str, Vec<Message>)> {
             ],
         ),
         (
+            "another portal is executed between Bind and Execute of what makes a temporary table",
+            vec![
+                q("BEGIN"),
+                p("make", "CREATE TEMP TABLE s AS SELECT 1 AS a"),
+                p("one", "SELECT 1"),
+                b("x", "make", &[]),
+                b("y", "one", &[]),
+                e("y", 0),
+                p("later", "SELECT 2"),
+                e("x", 0),
+                p("", "SELECT a FROM s"),
+                b("", "", &[]),
+                e("", 0),
+                Sync,
+                q("ROLLBACK"),
+            ],
+        ),
+        (
+            "DISCARD TEMP in a batch",
+            [
+                one("CREATE TEMP TABLE s AS SELECT 1 AS a"),
+                run("DISCARD TEMP"),
+                run("CREATE TEMP TABLE s AS SELECT 2 AS b"),
+                run("SELECT b FROM s"),
+                vec![Sync],
+                one("DISCARD ALL"),
+            ]
+            .concat(),
+        ),
+        (
             "a temporary table in a batch, in front of one of the same name",
             [
                 run("CREATE TEMP TABLE t (a int, b text)"),

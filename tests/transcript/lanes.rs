@@ -47,9 +47,11 @@ CREATE ROLE other;
 GRANT USAGE ON SCHEMA public TO other;
 ";
 
-/// How much room the sessions of a proxy have: server connections, statements kept on each, streams at once.
+/// How much room the sessions of a proxy have: server connections, those of them that short reads share, statements kept on
+/// each, streams at once.
 struct Room {
     pool: usize,
+    shared: usize,
     statements: usize,
     streams: usize,
 }
@@ -57,21 +59,25 @@ struct Room {
 const ROOMS: [Room; 4] = [
     Room {
         pool: 20,
+        shared: 0,
         statements: 500,
         streams: 3,
     },
     Room {
         pool: 2,
+        shared: 0,
         statements: 3,
         streams: 4,
     },
     Room {
         pool: 20,
+        shared: 1,
         statements: 500,
         streams: 3,
     },
     Room {
         pool: 1,
+        shared: 0,
         statements: 2,
         streams: 3,
     },
@@ -129,7 +135,7 @@ impl Lanes {
     }
 
     pub fn plain(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.plain.port()))
+        self.plain.addr()
     }
 
     /// The proxy of this lane.
@@ -154,10 +160,13 @@ impl Lanes {
     pub fn name(lane: usize) -> String {
         let Room {
             pool,
+            shared,
             statements,
             streams,
         } = &ROOMS[lane];
-        format!("pool {pool}, {statements} statements a connection, {streams} streams at once")
+        format!(
+            "pool {pool}, {shared} shared, {statements} statements a connection, {streams} streams at once"
+        )
     }
 }
 
@@ -173,8 +182,8 @@ fn map_text(hosts: &Hosts, room: &Room) -> String {
         "version = 1\n[keyspace]\nshards = {shards}\nkey = \"user_id\"\nfunction = \"modulo\"\nschema = \"shard_{{:04}}\"\n\
          {urls}[map]\n{owners}\
          [tables]\nusers = {{ key = \"id\" }}\ncountries = {{ kind = \"reference\" }}\nt = {{ kind = \"reference\" }}\n[users.app]\n\
-         [proxy]\nlisten = \"127.0.0.1:0\"\n[proxy.limits]\nstatement_cache_per_connection = {}\n\
+         [proxy]\nlisten = \"127.0.0.1:0\"\nshared_connections = {}\n[proxy.limits]\nstatement_cache_per_connection = {}\n\
          [proxy.timeouts]\ncheckout_wait = \"60s\"\n",
-        room.statements
+        room.shared, room.statements
     )
 }

@@ -1,6 +1,5 @@
 //! The connections of callers: so many at once, each kept for so long without a request, and let go when the service is to stop.
 
-use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,17 +49,15 @@ impl Connections {
 /// After a connection could not be taken for a reason that others will meet, too: no file descriptors are left.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until the app is to stop, then lets calls under way come to their end for a while.
-///
-/// # Errors
-/// Never so far: what is wrong with one connection ends that one.
+/// Serves until the app is to stop, then lets calls under way come to their end for a while. What is wrong with one connection ends that
+/// one.
 pub async fn serve(
     router: Router,
     app: &App,
     listener: TcpListener,
     connections: Connections,
     drain: Duration,
-) -> io::Result<()> {
+) {
     let mut http = Builder::new();
     http.timer(TokioTimer::new());
     http.header_read_timeout(connections.idle);
@@ -113,7 +110,6 @@ pub async fn serve(
     if tokio::time::timeout(drain, ended).await.is_err() {
         tracing::warn!("calls were still under way {drain:?} after the service was to stop");
     }
-    Ok(())
 }
 
 /// As well as it can be said to one whose request is not waited for.

@@ -524,10 +524,9 @@ fn number_of(config: &RedisConfig) -> u64 {
         map.update(name.map_or("", |node| node.name.as_str()));
         map.update([0]);
     }
-    let [a, b, c, d, e, f, g, h, ..] = map.finalize()[..] else {
-        return 0;
-    };
-    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    let map = map.finalize();
+    map.first_chunk()
+        .map_or(0, |bytes| u64::from_be_bytes(*bytes))
 }
 
 async fn unlink(node: &Node, lane: Lane, keys: &[Vec<u8>]) -> Result<(), StoreFault> {

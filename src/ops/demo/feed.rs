@@ -68,12 +68,8 @@ impl Demo {
 
 impl Feed {
     /// Serves API and page until it is to stop.
-    ///
-    /// # Errors
-    /// The listener failed.
-    pub async fn run(self) -> Result<(), String> {
-        let ran = self.service.run_beside(self.page).await;
-        ran.map_err(|e| e.to_string())
+    pub async fn run(self) {
+        self.service.run_beside(self.page).await;
     }
 }
 

@@ -64,6 +64,7 @@ impl Session {
         {
             return self.run_at_end(i, text, pass).await;
         }
+        self.overwrite_unnamed(i);
         let Link { outbox, conn, .. } = &mut self.links[i];
         let name = match (text, conn) {
             ("COMMIT", Some(conn)) => {

@@ -124,6 +124,7 @@ impl Session {
 
     /// Asks some shards of one host. An error of one keeps the others from being asked.
     fn ask_copies(&mut self, i: usize, bound: &Bound, values: &Values<'_>, shards: &[ShardId]) {
+        self.overwrite_unnamed(i);
         let mut outbox = std::mem::take(&mut self.links[i].outbox);
         let mut text = Vec::new();
         for shard in shards {

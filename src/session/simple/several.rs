@@ -58,6 +58,7 @@ impl Session {
                 }
                 let i = self
                     .link(Need {
+                        rides: false,
                         host,
                         statement: None,
                         path: plan.path,
@@ -309,16 +310,7 @@ impl Session {
         if !failed && !self.in_message_block() {
             self.gather_news();
         }
-        let failed = self.end_message(failed).await?;
-        self.note_run();
-        if let Some(tag) = done.filter(|_| !failed) {
-            backend::command_complete(&mut self.client.outbox, &tag);
-        }
-        if self.block.is_none() {
-            self.release_links().await;
-        }
-        self.ready();
-        Ok(())
+        self.end_query(failed, done).await
     }
 }
 

@@ -34,13 +34,7 @@ impl Maker {
                     columns: 0,
                 },
             );
-            self.push(Message::Bind {
-                portal: String::new(),
-                statement: String::new(),
-                formats: Vec::new(),
-                params: Vec::new(),
-                results: Vec::new(),
-            });
+            self.bind_plain();
             self.execute("", 0);
             match self.rng.random_range(0..3) {
                 // As libpq does it.

@@ -78,6 +78,17 @@ impl Maker {
         });
     }
 
+    /// Of the unnamed statement without parameters.
+    pub fn bind_plain(&mut self) {
+        self.push(Message::Bind {
+            portal: String::new(),
+            statement: String::new(),
+            formats: Vec::new(),
+            params: Vec::new(),
+            results: Vec::new(),
+        });
+    }
+
     pub fn execute(&mut self, portal: &str, rows: u32) {
         self.push(Message::Execute(portal.to_owned(), rows));
     }

@@ -105,13 +105,7 @@ impl Maker {
         let sql = self.fill(&sql);
         let (name, types) = (String::new(), Vec::new());
         self.push(Message::Parse { name, sql, types });
-        self.push(Message::Bind {
-            portal: String::new(),
-            statement: String::new(),
-            formats: Vec::new(),
-            params: Vec::new(),
-            results: Vec::new(),
-        });
+        self.bind_plain();
         if self.rng.random_bool(0.5) {
             self.push(Message::DescribePortal(String::new()));
         }

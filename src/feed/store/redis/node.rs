@@ -157,12 +157,12 @@ impl Node {
                 } else {
                     permit.answered();
                 }
-                Err(match fault.code() {
-                    Some("OOM") => StoreFault::Full {
+                Err(match is_full(&fault) {
+                    true => StoreFault::Full {
                         node: self.name.clone(),
                         why: fault.to_string(),
                     },
-                    _ => self.failed(fault),
+                    false => self.failed(fault),
                 })
             }
             Err(_) => {
@@ -330,9 +330,34 @@ fn run_in(info: &str, in_cluster: bool) -> Option<Run> {
     Some((half("run_id:")? ^ reign).to_be_bytes())
 }
 
+/// Whether the server has no room. Before Redis 7 a script that could not write said so within an error of its own.
+fn is_full(fault: &RedisError) -> bool {
+    let said = |detail: &str| detail.contains("-OOM command not allowed");
+    fault.code() == Some("OOM") || fault.detail().is_some_and(said)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_server_without_room_is_full() {
+        let full = |said: &str| {
+            let line = format!("-{said}\r\n");
+            let value = redis::parse_redis_value(line.as_bytes()).unwrap();
+            is_full(&value.extract_error().unwrap_err())
+        };
+        assert!(full(
+            "OOM command not allowed when used memory > 'maxmemory'."
+        ));
+        assert!(full(
+            "ERR Error running script (call to f_ab): @user_script:3: @user_script: 3: -OOM command not allowed when used memory > 'maxmemory'."
+        ));
+        assert!(!full(
+            "ERR Error running script (call to f_ab): @user_script:3: oom"
+        ));
+        assert!(!full("CLUSTERDOWN The cluster is down"));
+    }
 
     #[test]
     fn the_run_is_read_from_info() {

@@ -1,0 +1,486 @@
+//! Short reads of many clients over one server connection (`[proxy] shared_connections`): who shares, and that nobody notices.
+
+use tokio::sync::{Mutex, MutexGuard, OnceCell};
+use tokio_postgres::{Client, SimpleQueryMessage};
+
+use crate::support::raw::{b, dp, e, frame, p, q, s};
+use crate::support::{Hosts, Proxy, Raw, connect, wait_until};
+
+/// Users 0..8, one in each shard: 0-3 on host a, 4-7 on host b.
+async fn hosts() -> &'static Hosts {
+    static HOSTS: OnceCell<Hosts> = OnceCell::const_new();
+    let make = || async {
+        let hosts = Hosts::provisioned(2, 8).await;
+        let proxy = Proxy::start(&hosts);
+        let client = proxy.client().await;
+        for user in 0..8 {
+            let insert = format!("INSERT INTO users (id, name) VALUES ({user}, 'u{user}')");
+            client.batch_execute(&insert).await.unwrap();
+        }
+        hosts
+    };
+    HOSTS.get_or_init(make).await
+}
+
+/// Tests that hold tables would be in each other's way.
+static ALONE: Mutex<()> = Mutex::const_new(());
+
+struct World {
+    _alone: MutexGuard<'static, ()>,
+    proxy: Proxy,
+    console: Client,
+    file: std::path::PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+/// What SHOW POOLS says of host a.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Counts {
+    sv_active: u64,
+    sv_shared: u64,
+    shared: u64,
+    displaced: u64,
+}
+
+async fn world(settings: &str) -> World {
+    let _alone = ALONE.lock().await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("shardmap.toml");
+    std::fs::write(&file, hosts().await.map_text(1, settings)).unwrap();
+    let proxy = Proxy::serve(&file, &[]);
+    let mut config = proxy.config();
+    config.dbname("presplit");
+    World {
+        _alone,
+        console: connect(&config).await,
+        proxy,
+        file,
+        _dir: dir,
+    }
+}
+
+/// One connection of each host is shared, and there already.
+async fn warm() -> World {
+    let world = world("shared_connections = 1").await;
+    world.warm(&mut world.raw()).await;
+    world
+}
+
+impl World {
+    fn raw(&self) -> Raw {
+        Raw::connect(self.proxy.addr())
+    }
+
+    async fn counts(&self) -> Counts {
+        let rows = self.console.simple_query("SHOW POOLS").await.unwrap();
+        let row = rows.iter().find_map(|row| match row {
+            SimpleQueryMessage::Row(row) if row.get("host") == Some("a") => Some(row),
+            _ => None,
+        });
+        let count = |name| row.unwrap().get(name).unwrap().parse().unwrap();
+        Counts {
+            sv_active: count("sv_active"),
+            sv_shared: count("sv_shared"),
+            shared: count("shared"),
+            displaced: count("displaced"),
+        }
+    }
+
+    /// Reads until reads are shared.
+    async fn warm(&self, raw: &mut Raw) {
+        let raw = std::sync::Mutex::new(raw);
+        wait_until("short reads are shared", || async {
+            let before = self.counts().await.shared;
+            assert_eq!(name_of(&mut raw.lock().unwrap(), 0), "u0");
+            self.counts().await.shared > before
+        })
+        .await;
+    }
+
+    /// Whether this went over a shared connection.
+    async fn is_shared(&self, raw: &mut Raw, messages: &[u8]) -> bool {
+        let before = self.counts().await;
+        let answer = raw.ask(messages, 1);
+        assert!(
+            !answer.iter().any(|line| line.starts_with('E')),
+            "{answer:?}"
+        );
+        let after = self.counts().await;
+        assert_eq!(after.displaced, before.displaced);
+        after.shared > before.shared
+    }
+}
+
+fn by_query(user: u32) -> Vec<u8> {
+    q(&format!("SELECT name FROM users WHERE id = {user}"))
+}
+
+fn by_name(user: u32) -> Vec<u8> {
+    let user = user.to_string();
+    [b("", "st", &[&user]), dp(""), e("", 0), s()].concat()
+}
+
+fn unnamed(user: u32) -> Vec<u8> {
+    let parse = p("", "SELECT name FROM users WHERE id = $1");
+    let user = user.to_string();
+    [parse, b("", "", &[&user]), dp(""), e("", 0), s()].concat()
+}
+
+/// The one row of an answer.
+fn row(answer: &[String]) -> String {
+    let rows: Vec<&String> = answer
+        .iter()
+        .filter(|line| line.starts_with("D "))
+        .collect();
+    assert_eq!(rows.len(), 1, "{answer:?}");
+    rows[0][2..].to_owned()
+}
+
+fn name_of(raw: &mut Raw, user: u32) -> String {
+    row(&raw.ask(&by_query(user), 1))
+        .trim_matches(['[', ']', '"'])
+        .to_owned()
+}
+
+fn prepare(raw: &mut Raw) {
+    let parse = [p("st", "SELECT name FROM users WHERE id = $1"), s()].concat();
+    raw.ask(&parse, 1);
+}
+
+/// Holds a table of a user's shard, so that whoever reads it waits.
+struct Held(Client);
+
+async fn hold(user: u32) -> Held {
+    let client = hosts().await.client((user / 4) as usize).await;
+    let lock = format!("BEGIN; LOCK TABLE shard_{user:04}.users IN ACCESS EXCLUSIVE MODE");
+    client.batch_execute(&lock).await.unwrap();
+    Held(client)
+}
+
+impl Held {
+    /// Waits until so many wait for it, and tells their processes.
+    async fn waiters(&self, count: usize) -> Vec<i32> {
+        let waiting = "SELECT pid FROM pg_stat_activity WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid)) ORDER BY pid";
+        wait_until(&format!("{count} wait for the lock"), || async {
+            self.0.query(waiting, &[]).await.unwrap().len() == count
+        })
+        .await;
+        let rows = self.0.query(waiting, &[]).await.unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
+    }
+
+    async fn end(self) {
+        self.0.batch_execute("COMMIT").await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_of_many_clients_gets_its_own_rows_over_one_connection() {
+    let world = warm().await;
+    let before = world.counts().await;
+    std::thread::scope(|scope| {
+        for client in 0..24 {
+            let world = &world;
+            scope.spawn(move || {
+                let mut raw = world.raw();
+                prepare(&mut raw);
+                for n in 0..100 {
+                    let user = (client + n) % 8;
+                    let messages = [by_query, by_name, unnamed][n as usize % 3](user);
+                    assert!(row(&raw.ask(&messages, 1)).contains(&format!("u{user}")));
+                }
+            });
+        }
+    });
+    let after = world.counts().await;
+    assert_eq!(after.sv_shared, 1);
+    assert!(after.shared - before.shared > 100, "{before:?} {after:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_reads_that_have_no_effect_are_shared() {
+    let world = warm().await;
+    let mut raw = world.raw();
+    prepare(&mut raw);
+    for user in [1, 2] {
+        raw.ask(&unnamed(user), 1);
+    }
+    for messages in [
+        by_query(1),
+        by_name(2),
+        unnamed(3),
+        q("SELECT count(*) FROM photos WHERE user_id = 1"),
+    ] {
+        assert!(world.is_shared(&mut raw, &messages).await);
+    }
+    for sql in [
+        "UPDATE users SET name = name WHERE id = 1",
+        "SELECT name FROM users WHERE id = 1 FOR UPDATE",
+        "SELECT pg_sleep(0) FROM users WHERE id = 1",
+        "SELECT pg_advisory_xact_lock(7) FROM users WHERE id = 1",
+        "SELECT random() FROM users WHERE id = 1",
+        "SELECT name FROM users WHERE id = 1; SELECT name FROM users WHERE id = 1",
+        "EXPLAIN SELECT name FROM users WHERE id = 1",
+        "SELECT count(*) FROM users",
+        "SELECT 1",
+        "BEGIN; SELECT name FROM users WHERE id = 1; COMMIT",
+        "COPY (SELECT name FROM users WHERE id = 1) TO STDOUT",
+    ] {
+        assert!(!world.is_shared(&mut raw, &q(sql)).await, "{sql}");
+    }
+    for messages in [
+        [b("", "st", &["1"]), e("", 1), s()].concat(),
+        [b("portal", "st", &["1"]), e("portal", 0), s()].concat(),
+        [
+            b("", "st", &["1"]),
+            e("", 0),
+            b("", "st", &["1"]),
+            e("", 0),
+            s(),
+        ]
+        .concat(),
+        [b("", "st", &["1"]), e("", 0), e("", 0), s()].concat(),
+        [b("", "st", &["1"]), s()].concat(),
+    ] {
+        assert!(!world.is_shared(&mut raw, &messages).await);
+    }
+    // Message by message, as some drivers send them.
+    let before = world.counts().await.shared;
+    for part in [
+        b("", "st", &["1"]),
+        frame(b'H', &[]),
+        e("", 0),
+        frame(b'H', &[]),
+    ] {
+        raw.send(&part);
+    }
+    assert!(row(&raw.ask(&s(), 1)).contains("u1"));
+    assert_eq!(world.counts().await.shared, before);
+    raw.query("BEGIN");
+    assert!(!world.is_shared(&mut raw, &by_query(1)).await);
+    raw.query("COMMIT");
+    assert!(world.is_shared(&mut raw, &by_query(1)).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_would_wait_behind_a_slow_statement_is_run_elsewhere() {
+    let world = warm().await;
+    let (mut slow, mut others) = (world.raw(), [world.raw(), world.raw(), world.raw()]);
+    for raw in &mut others {
+        prepare(raw);
+        for user in [0, 2, 3] {
+            raw.ask(&[by_name(user), unnamed(user)].concat(), 2);
+        }
+    }
+    for messages in [by_query, by_name, unnamed] {
+        world.warm(&mut others[0]).await;
+        let held = hold(1).await;
+        let before = world.counts().await;
+        // Another text each time: of one that was slow no others wait any more.
+        let text = format!(
+            "SELECT name AS n{} FROM users WHERE id = 1",
+            before.displaced
+        );
+        slow.send(&q(&text));
+        held.waiters(1).await;
+        let users = [0, 2, 3];
+        for (raw, user) in others.iter_mut().zip(users) {
+            raw.send(&messages(user));
+        }
+        for (raw, user) in others.iter_mut().zip(users) {
+            assert!(row(&raw.until_ready(1)).contains(&format!("u{user}")));
+        }
+        let after = world.counts().await;
+        assert!(after.displaced > before.displaced, "{before:?} {after:?}");
+        // And those that come later do not wait either.
+        assert_eq!(name_of(&mut others[1], 2), "u2");
+        held.end().await;
+        assert!(row(&slow.until_ready(1)).contains("u1"));
+        for (raw, user) in others.iter_mut().zip(users) {
+            assert!(row(&raw.ask(&messages(user), 1)).contains(&format!("u{user}")));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_was_slow_goes_over_a_connection_of_its_own() {
+    let world = warm().await;
+    let (mut slow, mut other) = (world.raw(), world.raw());
+    let text = q("SELECT name FROM users WHERE id = 1 AND name <> 'slow'");
+    assert!(world.is_shared(&mut slow, &text).await);
+    let held = hold(1).await;
+    slow.send(&text);
+    held.waiters(1).await;
+    assert_eq!(name_of(&mut other, 2), "u2");
+    held.end().await;
+    assert!(row(&slow.until_ready(1)).contains("u1"));
+    assert!(!world.is_shared(&mut slow, &text).await);
+    assert!(world.is_shared(&mut slow, &by_query(1)).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_takes_long_is_not_shared_for_long() {
+    let world = warm().await;
+    let mut raw = world.raw();
+    let text = q("SELECT count(*) FROM users, generate_series(1, 500000) WHERE id = 1");
+    let mut shared = 0;
+    for _ in 0..10 {
+        shared += usize::from(world.is_shared(&mut raw, &text).await);
+    }
+    assert!((1..=5).contains(&shared), "{shared}");
+    assert!(world.is_shared(&mut raw, &by_query(1)).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_ends_the_statement_that_it_is_for() {
+    let world = warm().await;
+    let (mut mine, mut other) = (world.proxy.client().await, world.raw());
+    let mut reads = 0;
+    // The session's own settings may be others than those of the connection that is there.
+    while world.counts().await.shared < 20 && reads < 100 {
+        mine.simple_query("SELECT name FROM users WHERE id = 0")
+            .await
+            .unwrap();
+        reads += 1;
+    }
+    let held = hold(1).await;
+    let token = mine.cancel_token();
+    let waits = tokio::spawn(async move {
+        let done = mine
+            .simple_query("SELECT name FROM users WHERE id = 1")
+            .await;
+        (mine, done)
+    });
+    held.waiters(1).await;
+    other.send(&by_query(1));
+    held.waiters(2).await;
+    token.cancel_query(tokio_postgres::NoTls).await.unwrap();
+    let fault;
+    (mine, fault) = waits.await.unwrap();
+    assert_eq!(fault.unwrap_err().code().unwrap().code(), "57014");
+    held.waiters(1).await;
+    held.end().await;
+    assert!(row(&other.until_ready(1)).contains("u1"));
+    mine.simple_query("SELECT name FROM users WHERE id = 1")
+        .await
+        .unwrap();
+    world.warm(&mut other).await;
+    assert_eq!(world.counts().await.sv_shared, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_the_server_process_ends_nobody_else_notices() {
+    let world = warm().await;
+    let (mut mine, mut other) = (world.raw(), world.raw());
+    let held = hold(1).await;
+    mine.send(&by_query(1));
+    let process = held.waiters(1).await[0];
+    other.send(&by_query(2));
+    let end = format!("SELECT pg_terminate_backend({process})");
+    held.0.batch_execute(&end).await.unwrap();
+    assert!(row(&other.until_ready(1)).contains("u2"));
+    let told = mine.until_ready(1);
+    assert!(told[0].contains("57P01"), "{told:?}");
+    held.end().await;
+    assert_eq!(name_of(&mut mine, 1), "u1");
+    world.warm(&mut other).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_takes_nothing_with_it() {
+    let world = warm().await;
+    let mut other = world.raw();
+    for n in 0..3 {
+        let mut mine = world.raw();
+        world.warm(&mut mine).await;
+        let held = hold(1).await;
+        mine.send(&q(&format!("SELECT name AS n{n} FROM users WHERE id = 1")));
+        held.waiters(1).await;
+        other.send(&by_query(2));
+        drop(mine);
+        assert!(row(&other.until_ready(1)).contains("u2"));
+        held.end().await;
+        world.warm(&mut other).await;
+    }
+    wait_until("one connection is in use, the shared one", || async {
+        let counts = world.counts().await;
+        (counts.sv_active, counts.sv_shared) == (1, 1)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_read_holds_nobody_up() {
+    let world = warm().await;
+    let (mut mine, mut other) = (world.raw(), world.raw());
+    let much = "SELECT name, repeat('x', 50000000) FROM users WHERE id = 1";
+    let before = world.counts().await.shared;
+    mine.send(&q(much));
+    for _ in 0..20 {
+        assert_eq!(name_of(&mut other, 2), "u2");
+    }
+    let answer = mine.until_ready(1);
+    assert!(answer[1].len() > 50_000_000);
+    assert!(world.counts().await.shared > before);
+    assert_eq!(name_of(&mut mine, 1), "u1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_with_other_settings_do_not_share() {
+    let world = world("shared_connections = 2").await;
+    let zones = ["UTC", "Europe/Vienna", "Asia/Tokyo", "America/Lima"];
+    std::thread::scope(|scope| {
+        for zone in zones {
+            let world = &world;
+            scope.spawn(move || {
+                let mut raw = Raw::with(world.proxy.addr(), &[("TimeZone", zone)]);
+                let mut zone = zone;
+                for n in 0..200 {
+                    if n % 50 == 49 {
+                        zone = zones[n / 50];
+                        raw.query(&format!("SET TimeZone = '{zone}'"));
+                    }
+                    let asked = q("SELECT name, '2026-11-22 12:00:00Z'::timestamptz::text FROM users WHERE id = 1");
+                    let hour = match zone {
+                        "UTC" => "12:00:00+00",
+                        "Europe/Vienna" => "13:00:00+01",
+                        "Asia/Tokyo" => "21:00:00+09",
+                        _ => "07:00:00-05",
+                    };
+                    let row = row(&raw.ask(&asked, 1));
+                    assert!(row.contains(hour), "{n} {zone}: {row}");
+                }
+            });
+        }
+    });
+    let counts = world.counts().await;
+    assert!(counts.sv_shared <= 2 && counts.shared > 0, "{counts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_connection_is_nobodys_and_a_map_may_end_sharing() {
+    let world = world("shared_connections = 64\n[proxy.timeouts]\ncheckout_wait = \"20s\"").await;
+    std::thread::scope(|scope| {
+        for _ in 0..12 {
+            scope.spawn(|| {
+                let mut raw = world.raw();
+                for n in 0..60 {
+                    assert_eq!(name_of(&mut raw, n % 4), format!("u{}", n % 4));
+                    raw.query("UPDATE users SET name = name WHERE id = 3");
+                }
+            });
+        }
+    });
+    let counts = world.counts().await;
+    assert!((1..10).contains(&counts.sv_shared), "{counts:?}");
+    let text = hosts().await.map_text(2, "shared_connections = 0");
+    std::fs::write(world.file.with_extension("new"), text).unwrap();
+    std::fs::rename(world.file.with_extension("new"), &world.file).unwrap();
+    wait_until("nothing is shared any more", || async {
+        world.counts().await.sv_shared == 0
+    })
+    .await;
+    let before = world.counts().await.shared;
+    assert_eq!(name_of(&mut world.raw(), 1), "u1");
+    assert_eq!(world.counts().await.shared, before);
+}

@@ -28,12 +28,15 @@ pub struct Crossing {
     end: Arc<Notify>,
 }
 
+/// Whether a process of a host, by the host's name, is in somebody's way.
+pub type InTheWay<'l> = Box<dyn Fn(&str, i32) -> bool + 'l>;
+
 /// A session that waits for a lock: what it keeps, and whether one of these processes is in its way.
 pub struct Locked<'l> {
     /// What it keeps.
     pub keeps: Vec<Kept>,
-    /// Whether a process of a host is in its way.
-    pub waits_for: Box<dyn Fn(&str, i32) -> bool + 'l>,
+    /// Who is in its way.
+    pub waits_for: InTheWay<'l>,
 }
 
 /// All of one proxy.

@@ -11,7 +11,7 @@ mod shared;
 mod statements;
 
 pub use conn::{ServerConn, Worker};
-pub use crosswise::{Crossing, Crosswise, Kept, Locked, stuck};
+pub use crosswise::{Crossing, Crosswise, InTheWay, Kept, Locked, stuck};
 pub use pool::{Checkout, CheckoutFault, Pool, PoolCounts, PoolLimits};
 pub use pools::{HostPools, Pools};
 pub use settings::{Set, Settings, literal, quote_dotted, reset, set_config, takes_snapshot};

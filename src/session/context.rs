@@ -525,9 +525,8 @@ pub(crate) struct Routed {
     pub(crate) notifies: bool,
     /// It may stand in a transaction that something else began, and can't end it.
     pub(crate) shares: bool,
-    /// It declares a cursor WITH HOLD.
+    /// It declares a cursor: WITH HOLD, or one that ends with its transaction.
     pub(crate) holds: bool,
-    /// It declares a cursor that ends with its transaction.
     pub(crate) declares: bool,
     /// Whether others' statements had to wait for it.
     pub(crate) slow: Slow,
@@ -554,11 +553,7 @@ impl Prepared {
     /// Whether the transaction's part on its host can't be prepared after it (xact.c, `PrepareTransaction`).
     pub(crate) fn is_unpreparable(&self) -> bool {
         match self {
-            // Locks of the session can't be on what the transaction has locked, too.
-            Prepared::Query(bound) => {
-                let takes = matches!(bound.session_state, SessionState::Takes);
-                bound.notifies || bound.holds || bound.temporary || takes
-            }
+            Prepared::Query(bound) => bound.notifies || bound.temporary || bound.takes(),
             Prepared::Pass(passed) => matches!(passed, Passed::Notify),
             _ => false,
         }
@@ -581,11 +576,6 @@ impl Prepared {
             Prepared::Query(bound) => bound.session_state,
             _ => SessionState::Same,
         }
-    }
-
-    /// Whether it declares a cursor that ends with its transaction.
-    pub(crate) fn declares(&self) -> bool {
-        matches!(self, Prepared::Query(bound) if bound.declares)
     }
 
     /// Whether it calls `set_config`, and nothing else.

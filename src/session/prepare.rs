@@ -13,7 +13,7 @@ use super::errors::Fault;
 use super::links::Need;
 use super::reading::Reading;
 use super::share::Slow;
-use crate::route::{self, Bound, Names, Refusal, Route, Target, Values};
+use crate::route::{self, Bound, Names, Refusal, Route, SessionState, Target, Values};
 use crate::shardmap::{HostId, ShardId};
 use crate::sql::control::{self, Control};
 use crate::sql::hint::{self, Hint};
@@ -496,6 +496,20 @@ impl Session {
             ErrorFields::error(SqlState::CANNOT_CONNECT_NOW, "the tables are not known yet: no host's catalog could be read")
                 .hint("The proxy tries again every second; SHOW HOSTS in the database \"presplit\" says which host is down and why."),
         )
+    }
+}
+
+impl Routed {
+    /// Whether its session keeps something of it beyond its transaction. (Of what the transaction locks it must have none locked.)
+    pub(super) fn takes(&self) -> bool {
+        self.holds || self.session_state == SessionState::Takes
+    }
+}
+
+impl Prepared {
+    /// Whether it declares a cursor that ends with its transaction.
+    pub(super) fn declares(&self) -> bool {
+        matches!(self, Prepared::Query(routed) if routed.declares)
     }
 }
 

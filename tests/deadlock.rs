@@ -11,13 +11,13 @@ use crate::support::raw::{self, Raw, pbe, q, s};
 use crate::support::{self, Hosts, Proxy, wait_until};
 
 /// Users of the hosts a, b and c.
-const A: i64 = 9000;
-const B: i64 = 9003;
-const C: i64 = 9006;
+pub const A: i64 = 9000;
+pub const B: i64 = 9003;
+pub const C: i64 = 9006;
 const USERS: [i64; 3] = [A, B, C];
 
 /// Three hosts with a user each.
-async fn world(settings: &str) -> (Hosts, Proxy) {
+pub async fn world(settings: &str) -> (Hosts, Proxy) {
     let hosts = Hosts::provisioned(3, 9).await;
     hosts.write_map(&hosts.map_text(1, settings));
     let proxy = Proxy::start(&hosts);
@@ -30,17 +30,17 @@ async fn world(settings: &str) -> (Hosts, Proxy) {
 }
 
 /// Adds a letter to the user's name.
-fn add(user: i64, letter: &str) -> String {
+pub fn add(user: i64, letter: &str) -> String {
     format!("UPDATE users SET name = name || '{letter}' WHERE id = {user}")
 }
 
 /// The SQLSTATE of an answer's error.
-fn code(answer: &[String]) -> Option<&str> {
+pub fn code(answer: &[String]) -> Option<&str> {
     let error = answer.iter().find(|line| line.starts_with("E "))?;
     error.split(" | ").find_map(|field| field.strip_prefix('C'))
 }
 
-fn done(answer: &[String]) {
+pub fn done(answer: &[String]) {
     assert_eq!(code(answer), None, "{answer:#?}");
 }
 
@@ -54,7 +54,7 @@ fn victim(answers: &[Vec<String>]) -> usize {
 }
 
 /// Waits until `n` server processes of a host wait for locks.
-async fn waiting(hosts: &Hosts, host: usize, n: i64) {
+pub async fn waiting(hosts: &Hosts, host: usize, n: i64) {
     let client = hosts.client(host).await;
     wait_until("they wait", || async {
         let sql = "SELECT count(*) FROM pg_locks WHERE NOT granted";
@@ -64,7 +64,7 @@ async fn waiting(hosts: &Hosts, host: usize, n: i64) {
 }
 
 /// The user's name on the host itself, its letters in alphabetical order.
-async fn name(hosts: &Hosts, user: i64) -> String {
+pub async fn name(hosts: &Hosts, user: i64) -> String {
     let shard = (user % 9) as u32;
     let client = hosts.client(hosts.owner(shard)).await;
     let sql = format!("SELECT name FROM shard_{shard:04}.users WHERE id = {user}");
@@ -75,7 +75,7 @@ async fn name(hosts: &Hosts, user: i64) -> String {
 }
 
 /// How many waits the proxy says it has ended: deadlocks, and those that lasted too long.
-async fn ended(proxy: &Proxy) -> (f64, f64) {
+pub async fn ended(proxy: &Proxy) -> (f64, f64) {
     let console = support::connect(proxy.config().dbname("presplit")).await;
     let rows = console.query("SHOW STATS", &[]).await.unwrap();
     let of = |why: &str| {

@@ -12,6 +12,7 @@ mod catalog;
 mod commit_steps;
 mod copies;
 mod copy;
+mod crosswise;
 mod ddl;
 mod ddl_blocks;
 mod deadlock;

@@ -1,6 +1,7 @@
 //! Server connections: opened, kept, lent to one session at a time and taken back.
 
 mod conn;
+mod crosswise;
 #[allow(clippy::module_inception)]
 mod pool;
 mod pools;
@@ -10,6 +11,7 @@ mod shared;
 mod statements;
 
 pub use conn::{ServerConn, Worker};
+pub use crosswise::{Crossing, Crosswise, InTheWay, Kept, Locked, stuck};
 pub use pool::{Checkout, CheckoutFault, Pool, PoolCounts, PoolLimits};
 pub use pools::{HostPools, Pools};
 pub use settings::{Set, Settings, literal, quote_dotted, reset, set_config, takes_snapshot};

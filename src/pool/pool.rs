@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::conn::{ServerConn, Worker};
+use super::crosswise::{Crosswise, Kept};
 use super::server::{self, Target};
 use super::settings::Settings;
 use super::shared::{STARVED, SharedConns};
@@ -48,6 +49,14 @@ pub enum CheckoutFault {
         /// How long the checkout waited.
         waited: Duration,
     },
+    /// It waits for what sessions keep that wait for what it keeps.
+    #[error("all {connections} server connections are kept by sessions that cannot go on either")]
+    Crosswise {
+        /// The pool's limit.
+        connections: usize,
+        /// The hosts of what the session keeps.
+        kept: Vec<String>,
+    },
 }
 
 /// Counts for `SHOW POOLS` and metrics, with PgBouncer's words.
@@ -86,6 +95,7 @@ pub struct Pool {
     target: Target,
     /// Lent connections that their sessions keep beyond a transaction.
     pinned: AtomicUsize,
+    crosswise: Arc<Crosswise>,
     state: Mutex<State>,
 }
 
@@ -159,7 +169,12 @@ pub struct Checkout<'a> {
 
 impl Pool {
     /// An empty pool. Connections are opened when they are needed.
-    pub fn new(host: String, url: HostUrl, limits: PoolLimits) -> Arc<Pool> {
+    pub fn new(
+        host: String,
+        url: HostUrl,
+        limits: PoolLimits,
+        crosswise: Arc<Crosswise>,
+    ) -> Arc<Pool> {
         let state = State {
             limits,
             open: 0,
@@ -181,6 +196,7 @@ impl Pool {
             url,
             target,
             pinned: AtomicUsize::new(0),
+            crosswise,
             state: Mutex::new(state),
         })
     }
@@ -196,9 +212,11 @@ impl Pool {
     /// Lends a connection. By preference one that holds the statement, then one with the same settings, of the same
     /// event loop, newest first; opens one if none is idle and the limit allows; else waits its turn.
     /// Dropping the future gives up the place in the queue and loses no connection.
+    /// `keeps`: what the session has of this pool and of others meanwhile.
     pub async fn checkout(
         self: &Arc<Pool>,
         wish: Checkout<'_>,
+        keeps: &[Kept],
     ) -> Result<Box<ServerConn>, CheckoutFault> {
         let (turn, limits) = self.turn(&wish);
         let place = match turn {
@@ -207,7 +225,24 @@ impl Pool {
             Turn::Wait(place) => place,
         };
         let mut place = Place { pool: self, place };
-        match tokio::time::timeout(limits.wait, &mut place.place).await {
+        let crosswise = || CheckoutFault::Crosswise {
+            connections: limits.connections,
+            kept: keeps.iter().map(|kept| kept.pool.host.clone()).collect(),
+        };
+        let gift = match keeps.is_empty() {
+            true => tokio::time::timeout(limits.wait, &mut place.place).await,
+            false => {
+                let Some(crossing) = self.crosswise.enter(self, keeps) else {
+                    return Err(crosswise());
+                };
+                tokio::select! {
+                    biased;
+                    gift = tokio::time::timeout(limits.wait, &mut place.place) => gift,
+                    () = crossing.ended() => return Err(crosswise()),
+                }
+            }
+        };
+        match gift {
             Ok(Ok(Gift::Conn(conn))) => Ok(conn),
             Ok(Ok(Gift::Slot)) => self.open(wish.worker, &limits).await,
             // The sender goes only with the pool's state, which `self` keeps alive; an expired wait is the other case.
@@ -216,6 +251,12 @@ impl Pool {
                 waited: limits.wait,
             }),
         }
+    }
+
+    /// Whether nothing would be left of the pool but for so many connections that are kept, nor could be opened.
+    pub(super) fn is_spent_by(&self, kept: usize) -> bool {
+        let state = self.lock();
+        state.open >= state.limits.connections && kept >= state.open
     }
 
     /// Lends a connection if one is idle and nobody waits; see [`Pool::checkout`].

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use super::crosswise::Crosswise;
 use super::pool::{Pool, PoolLimits};
 use crate::shardmap::{Host, HostId, HostUrl, Secret, ShardMap};
 
@@ -28,6 +29,7 @@ struct Key {
 #[derive(Default)]
 pub struct Pools {
     all: Mutex<HashMap<Key, Arc<Pool>>>,
+    crosswise: Arc<Crosswise>,
 }
 
 impl Pools {
@@ -50,7 +52,8 @@ impl Pools {
             match all.get(&key) {
                 Some(pool) if pool.url == url => pool.clone(),
                 _ => {
-                    let pool = Pool::new(host.name.clone(), url, limits(map, host));
+                    let (limits, crosswise) = (limits(map, host), self.crosswise.clone());
+                    let pool = Pool::new(host.name.clone(), url, limits, crosswise);
                     if let Some(old) = all.insert(key, pool.clone()) {
                         old.retire();
                     }
@@ -75,6 +78,11 @@ impl Pools {
                 }
             },
         );
+    }
+
+    /// The sessions that keep server connections while they wait for others.
+    pub fn crosswise(&self) -> &Crosswise {
+        &self.crosswise
     }
 
     /// Every pool, sorted by host.

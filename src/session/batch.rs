@@ -26,6 +26,8 @@ pub(super) struct Batch {
     pub(super) parsed: bool,
     /// Something has been executed in it, and its transaction is not over.
     pub(super) executed: bool,
+    /// The message has several statements.
+    pub(super) of_several: bool,
     /// A portal was executed for some of its rows.
     pub(super) limited: bool,
     /// It has made, changed or dropped a temporary table outside of a block: what follows is read in one, of ours.
@@ -105,6 +107,7 @@ impl Batch {
             skip,
             parsed,
             executed,
+            of_several,
             limited,
             tables_changed,
             writer,
@@ -117,7 +120,7 @@ impl Batch {
         } = self;
         (*now, *skip, *writer) = (0, Skip::No, None);
         (*parsed, *executed, *limited, *has_set) = (false, false, false, false);
-        *tables_changed = false;
+        (*tables_changed, *of_several) = (false, false);
         *options = BeginOptions::default();
         (*unparsed, *before) = (None, None);
         changes.clear();

@@ -236,6 +236,7 @@ impl Session {
         let bound = Portal::On {
             host,
             rows: gives_rows(statement),
+            declares: statement.prepared.declares(),
             changes_temporary: statement.prepared.session_state() == SessionState::Temporary,
             set,
         };

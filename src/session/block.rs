@@ -365,6 +365,41 @@ impl Session {
         }
     }
 
+    /// Whether Postgres would take it to be in a block: what a message of several statements is, and a batch in which something has been
+    /// executed, but not a Query behind that.
+    pub(super) fn is_block_to_postgres(&self) -> bool {
+        match (&self.block, self.batch.now) {
+            (Some(block), _) if block.owner == Owner::Client => true,
+            (_, b'Q') => self.batch.of_several,
+            _ => false,
+        }
+    }
+
+    /// In a block of ours: the warning that Postgres gives outside of one.
+    pub(super) async fn warn_in_ours(&mut self, what: &str) -> Result<(), Fault> {
+        if !self.in_message_block() || self.is_block_to_postgres() {
+            return Ok(());
+        }
+        self.settle_replies().await?;
+        let mut out = Vec::new();
+        let warning = ErrorFields::new(
+            Severity::Warning,
+            SqlState::NO_ACTIVE_TRANSACTION,
+            only_in_blocks(what),
+        );
+        self.warn(warning, &mut out);
+        self.client.outbox.append(&mut out);
+        Ok(())
+    }
+
+    /// In a block of ours: the error that Postgres gives outside of one.
+    pub(super) fn refuse_in_ours(&self, what: &str) -> Result<(), Fault> {
+        match self.in_message_block() && !self.is_block_to_postgres() {
+            true => Err(outside(what)),
+            false => Ok(()),
+        }
+    }
+
     fn open_chained(&mut self, options: BeginOptions) {
         self.open_block(options);
         if let Some(block) = &mut self.block {
@@ -406,6 +441,9 @@ impl Session {
             snapshot: self.batch.parsed,
             changed_for_all: false,
         }));
+        if self.links.len() > 1 {
+            self.cancel.keeps();
+        }
         self.note_told();
     }
 

@@ -12,8 +12,9 @@
 //! ```
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
@@ -38,13 +39,25 @@ const MOST_PASSED_ON: usize = 64;
 /// All sessions' cancel keys.
 pub struct CancelKeys {
     slots: Mutex<HashMap<Vec<u8>, Arc<CancelSlot>>>,
+    /// How many sessions are on several hosts.
+    spread: Arc<AtomicUsize>,
     passing_on: Semaphore,
+}
+
+/// A session's key, and the server processes that it uses.
+#[derive(Clone)]
+pub struct InUse {
+    /// The key.
+    pub key: Vec<u8>,
+    /// Hosts' names and server processes there.
+    pub parts: Vec<(Arc<Pool>, i32)>,
 }
 
 impl Default for CancelKeys {
     fn default() -> Self {
         CancelKeys {
             slots: Mutex::default(),
+            spread: Arc::default(),
             passing_on: Semaphore::new(MOST_PASSED_ON),
         }
     }
@@ -56,11 +69,21 @@ pub struct CancelSlot {
     key: Vec<u8>,
     state: Mutex<State>,
     sent: Notify,
+    spread: Arc<AtomicUsize>,
 }
+
+/// A server connection, by its key.
+type Target = (Arc<Pool>, Arc<[u8]>);
 
 #[derive(Default)]
 struct State {
-    targets: Vec<(Arc<Pool>, Arc<[u8]>)>,
+    targets: Vec<Target>,
+    /// What it keeps beside them, idle: locks of the session may be there.
+    parked: Vec<Target>,
+    /// Since when it is on several hosts.
+    spread: Option<Instant>,
+    /// What it has on each of them lasts until it ends its transaction.
+    keeps: bool,
     /// Cancel requests on their way to a server. The session keeps its server connection until they have arrived, so
     /// that no cancel hits the next session's query.
     under_way: usize,
@@ -100,12 +123,51 @@ impl CancelKeys {
                     key: key.clone(),
                     state: Mutex::default(),
                     sent: Notify::new(),
+                    spread: self.spread.clone(),
                 };
                 let slot = Arc::new(slot);
                 keys.insert(key, slot.clone());
                 return slot;
             }
         }
+    }
+
+    /// The sessions that have been in a transaction on several hosts for so long.
+    pub fn on_several(&self, patience: Duration) -> Vec<InUse> {
+        if self.spread.load(Ordering::Relaxed) == 0 {
+            return Vec::new();
+        }
+        let lasts = |state: &State| {
+            let since = state.spread.filter(|_| state.keeps);
+            since.is_some_and(|since| since.elapsed() >= patience)
+        };
+        self.in_use(lasts)
+    }
+
+    /// All sessions that use server connections.
+    pub fn all_in_use(&self) -> Vec<InUse> {
+        self.in_use(|state| !state.targets.is_empty())
+    }
+
+    fn in_use(&self, is_meant: impl Fn(&State) -> bool) -> Vec<InUse> {
+        let slots = self.lock();
+        let used = slots.iter().filter_map(|(key, slot)| {
+            let state = slot.lock();
+            let part = |(pool, key): &Target| {
+                let pid = key.first_chunk().map(|pid| i32::from_be_bytes(*pid));
+                pid.map(|pid| (pool.clone(), pid))
+            };
+            is_meant(&state).then(|| InUse {
+                key: key.clone(),
+                parts: state
+                    .targets
+                    .iter()
+                    .chain(&state.parked)
+                    .filter_map(part)
+                    .collect(),
+            })
+        });
+        used.collect()
     }
 
     /// A CancelRequest. One whose key another proxy has given is passed on to it, once. All others are ignored, as
@@ -162,9 +224,8 @@ impl CancelKeys {
         };
         let (pool, key) = {
             let mut state = slot.lock();
-            let is_meant = |(pool, key): &&(Arc<Pool>, Arc<[u8]>)| {
-                pool.host == host && key.starts_with(&pid.to_be_bytes())
-            };
+            let is_meant =
+                |(pool, key): &&Target| pool.host == host && key.starts_with(&pid.to_be_bytes());
             let Some((pool, key)) = state.targets.iter().find(is_meant).cloned() else {
                 return false;
             };
@@ -222,28 +283,55 @@ impl CancelSlot {
 
     /// The session ends: its key means nothing any more.
     pub(crate) fn forget(&self, keys: &CancelKeys) {
+        self.end_spread(&mut self.lock());
         keys.lock().remove(&self.key);
     }
 
-    /// The session now uses this server connection.
-    pub(crate) fn enlist(&self, pool: &Arc<Pool>, key: &Arc<[u8]>) {
-        self.lock().targets.push((pool.clone(), key.clone()));
-    }
-
-    /// The session uses no server connection any more. `false`: a cancel is on its way, wait for [`Self::landed`] first.
-    pub(crate) fn clear(&self) -> bool {
+    /// The session now uses this server connection. `keeps`: it is in a transaction, so that what it has on other hosts lasts.
+    pub(crate) fn enlist(&self, pool: &Arc<Pool>, key: &Arc<[u8]>, keeps: bool) {
         let mut state = self.lock();
-        state.targets.clear();
-        state.ended = None;
-        state.under_way == 0
+        state.parked.retain(|(_, parked)| parked != key);
+        state.targets.push((pool.clone(), key.clone()));
+        state.keeps |= keeps || !state.parked.is_empty();
+        if state.spread.is_none() && state.targets.len() + state.parked.len() > 1 {
+            state.spread = Some(Instant::now());
+            self.spread.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
-    /// As [`Self::clear`]; whether a cancel may still hit the server connections that the session has used so far. `None`: one is
+    /// The session uses none of its server connections just now, and keeps these.
+    pub(crate) fn park(&self, kept: impl Iterator<Item = (Arc<Pool>, Arc<[u8]>)>) {
+        self.lock().parked = kept.collect();
+    }
+
+    /// The session is in a transaction from here on.
+    pub(crate) fn keeps(&self) {
+        self.lock().keeps = true;
+    }
+
+    /// The session uses only those of its server connections any more that have these keys.
+    pub(crate) fn retain(&self, keys: &[&Arc<[u8]>]) {
+        let mut state = self.lock();
+        state.targets.retain(|(_, key)| keys.contains(&key));
+        if state.targets.len() + state.parked.len() < 2 {
+            self.end_spread(&mut state);
+        }
+    }
+
+    fn end_spread(&self, state: &mut State) {
+        if state.spread.take().is_some() {
+            self.spread.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// As [`Self::retain`] none; whether a cancel may still hit the server connections that the session has used so far. `None`: one is
     /// on its way.
     pub(crate) fn leave(&self) -> Option<bool> {
         let mut state = self.lock();
         state.targets.clear();
         state.ended = None;
+        state.keeps = false;
+        self.end_spread(&mut state);
         (state.under_way == 0).then(|| std::mem::take(&mut state.late))
     }
 

@@ -63,9 +63,13 @@ impl Session {
 
     /// Whether the host must become the decision host in place of another.
     pub(super) fn must_decide(&self, need: &Need) -> bool {
-        let writers = self.block.as_ref().map(|block| &block.writers);
-        let decision = writers.and_then(|writers| writers.decision());
-        need.unpreparable && need.writes && decision.is_some_and(|host| host != need.host)
+        let Some(block) = &self.block else {
+            return false;
+        };
+        let (writers, host) = (&block.writers, need.host);
+        need.writes
+            && (need.unpreparable || writers.unpreparable == Some(host))
+            && writers.decision().is_some_and(|decision| decision != host)
     }
 
     /// Two hosts are two snapshots: refused where one was asked for.
@@ -106,7 +110,10 @@ impl Session {
     pub(super) async fn widen_to(&mut self, hosts: &[HostId]) -> Result<(), Fault> {
         let homes = self.check_writers(hosts).await?;
         self.open_message_block().await?;
-        if let Some(host) = hosts.first() {
+        let block = self.block.as_ref();
+        let unpreparable = block.and_then(|block| block.writers.unpreparable);
+        let decision = hosts.iter().find(|host| Some(**host) == unpreparable);
+        if let Some(host) = decision.or(hosts.first()) {
             self.begin_two_phase(*host, homes).await?;
         }
         if let Some(block) = &mut self.block {
@@ -148,7 +155,9 @@ impl Session {
         };
         block.writers.know(homes);
         let before = block.writers.decision();
-        let unpreparable = block.writers.unpreparable;
+        // One that is only read on is not prepared.
+        let writes = |host: &HostId| *host == decision || block.writers.contains(*host);
+        let unpreparable = block.writers.unpreparable.filter(writes);
         let decision = unpreparable.unwrap_or(decision);
         let linked = |host: HostId| self.links.iter().any(|link| link.host == host);
         if before.is_some_and(|b| linked(b) && (b == decision || unpreparable.is_none())) {
@@ -509,12 +518,21 @@ impl Session {
         let before = self.links.len();
         self.links.retain(|link| link.conn.is_some());
         self.active = 0;
-        if let Some(block) = &mut self.block
-            && self.links.len() < before
-        {
+        if self.links.len() == before {
+            return;
+        }
+        self.forget_lost();
+        if let Some(block) = &mut self.block {
             block.failed = true;
             block.lost = true;
         }
+    }
+
+    /// Links were taken out: a cancel is for those that are left.
+    pub(super) fn forget_lost(&self) {
+        let conns = self.links.iter().filter_map(|link| link.conn.as_ref());
+        let keys: Vec<_> = conns.map(|conn| &conn.key).collect();
+        self.cancel.retain(&keys);
     }
 }
 

@@ -10,6 +10,22 @@ use crate::shardmap::HostId;
 use crate::wire::error::{ErrorFields, SqlState};
 
 impl Session {
+    /// Outside of a block: one server says whether it warns. What it says holds until the batch ends, so on the hosts that come to that, too.
+    async fn set_implicit_constraints(&mut self, text: &str) -> Result<Acted, Fault> {
+        let i = self.link(Need::along(self.any_host())).await?;
+        let several = self.map.hosts.len() > 1 && self.batch.now != b'Q';
+        if self.run_on(i, text).await? && several {
+            self.batch_becomes_block().await?;
+            for other in (0..self.links.len()).filter(|other| *other != i) {
+                self.run_quietly(other, text).await?;
+            }
+            if let Some(block) = &mut self.block {
+                block.push_set(text.to_owned());
+            }
+        }
+        Ok(Acted::Passed)
+    }
+
     /// In a block: on the hosts that it is on, and on those that come to it.
     pub(super) async fn set_constraints(
         &mut self,
@@ -18,11 +34,9 @@ impl Session {
         text: &str,
     ) -> Result<Acted, Fault> {
         if self.block.is_none() {
-            // Without effect but for a warning.
-            let i = self.link(Need::along(self.any_host())).await?;
-            self.run_on(i, text).await?;
-            return Ok(Acted::Passed);
+            return self.set_implicit_constraints(text).await;
         }
+        self.warn_in_ours("SET CONSTRAINTS").await?;
         for name in names {
             self.find_constraint(name).await?;
         }

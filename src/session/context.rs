@@ -525,8 +525,9 @@ pub(crate) struct Routed {
     pub(crate) notifies: bool,
     /// It may stand in a transaction that something else began, and can't end it.
     pub(crate) shares: bool,
-    /// It declares a cursor WITH HOLD.
+    /// It declares a cursor: WITH HOLD, or one that ends with its transaction.
     pub(crate) holds: bool,
+    pub(crate) declares: bool,
     /// Whether others' statements had to wait for it.
     pub(crate) slow: Slow,
 }
@@ -552,7 +553,7 @@ impl Prepared {
     /// Whether the transaction's part on its host can't be prepared after it (xact.c, `PrepareTransaction`).
     pub(crate) fn is_unpreparable(&self) -> bool {
         match self {
-            Prepared::Query(bound) => bound.notifies || bound.holds || bound.temporary,
+            Prepared::Query(bound) => bound.notifies || bound.temporary || bound.takes(),
             Prepared::Pass(passed) => matches!(passed, Passed::Notify),
             _ => false,
         }

@@ -176,8 +176,7 @@ impl Session {
 
     /// What Postgres says of statements that need a block, or bear none.
     fn check_block(&self, item: &Item, work: &Work, in_transaction: bool) -> Result<(), Fault> {
-        // Outside of a client's block a text of several statements is one of ours.
-        if work.needs_block && self.block.is_none() {
+        if work.needs_block && !self.is_block_to_postgres() {
             return Err(Fault::statement(ErrorFields::error(
                 SqlState::NO_ACTIVE_TRANSACTION,
                 "LOCK TABLE can only be used in transaction blocks",

@@ -110,6 +110,12 @@ impl Fault {
                 format!("no server connection to host {host:?}: all {connections} were busy for {waited:?}"),
             )
             .hint(format!("Raise `pool` of [hosts.{host}] or `checkout_wait`, or look for long transactions in SHOW CLIENTS.")),
+            CheckoutFault::Crosswise { connections, kept } => ErrorFields::error(SqlState::DEADLOCK_DETECTED, "deadlock detected")
+                .detail(format!(
+                    "The session keeps server connections of {} and waits for one of host {host:?}. All {connections} there are kept by sessions that wait in the same way, or for locks of such.",
+                    kept.iter().map(|host| format!("host {host:?}")).collect::<Vec<_>>().join(", ")
+                ))
+                .hint(format!("Run the transaction again. Raise `pool` of [hosts.{host}]: there must be room for the transactions over several hosts that run at once.")),
             CheckoutFault::Connect(fault) => ErrorFields::error(fault.sqlstate(), format!("host {host:?} cannot be reached: {fault}"))
                 .hint("Other hosts' statements go on; this host's do so by themselves once it takes connections again."),
         };

@@ -384,6 +384,7 @@ impl Session {
                 let bound = Portal::On {
                     host,
                     rows: gives_rows(&statement),
+                    declares: false,
                     // What can be prepared by SQL makes none.
                     changes_temporary: false,
                     set: call.set,

@@ -239,11 +239,12 @@ impl Session {
                 Some(Portal::On {
                     host,
                     set,
+                    declares,
                     changes_temporary,
                     ..
                 }),
                 Some(link),
-            ) if link.host == *host && set.is_empty() => {
+            ) if link.host == *host && set.is_empty() && !declares => {
                 let changes_temporary = *changes_temporary;
                 frontend::execute(&mut link.outbox, execute.portal, execute.max_rows);
                 link.unsynced = true;
@@ -314,8 +315,16 @@ impl Session {
                 self.replies.push(Reply::Execute(Pass::On));
                 return Ok(());
             }
-            Some(Portal::On { host, set, .. }) => {
-                let (host, sets) = (*host, !set.is_empty());
+            Some(Portal::On {
+                host,
+                set,
+                declares,
+                ..
+            }) => {
+                let (host, sets, declares) = (*host, !set.is_empty(), *declares);
+                if declares {
+                    self.refuse_in_ours("DECLARE CURSOR")?;
+                }
                 if self.must_answer_for(host) {
                     return Err(aborted());
                 }
@@ -357,10 +366,13 @@ impl Session {
                 }
                 return Box::pin(self.execute_write(&writing, max_rows)).await;
             }
-            Some(Portal::Written(_)) => {
+            Some(Portal::Written(writing)) => {
+                let tag = writing.tag_of_none();
                 self.settle_replies().await?;
                 self.check_failed()?;
-                return Err(spent(name));
+                let tag = tag.ok_or_else(|| spent(name))?;
+                backend::command_complete(&mut self.client.outbox, tag);
+                return Ok(());
             }
             Some(Portal::Ran(_)) => {
                 self.settle_replies().await?;

@@ -19,6 +19,7 @@ use super::replies::{Pass, Reply};
 use crate::route::SessionState;
 use crate::route::{self, Bound, Recipe, Values};
 use crate::shardmap::{HostId, ShardId};
+use crate::sql::control::BeginOptions;
 use crate::sql::shape::Shape;
 use crate::wire::backend::{self, CommandComplete, ErrorView};
 use crate::wire::frame;
@@ -274,9 +275,6 @@ impl Session {
 
     /// Behind a failure on several hosts: nothing is owed any more, and links that were discarded are gone.
     pub(super) fn drop_failed(&mut self) {
-        if self.links.iter().any(|link| link.conn.is_none()) {
-            self.cancel.clear();
-        }
         self.replies.clear();
         self.drop_lost();
         if let Some(block) = &mut self.block {
@@ -327,9 +325,7 @@ impl Session {
     ) -> Result<(), Fault> {
         self.check_runs()?;
         self.settle_replies().await?;
-        let lasts = self.batch.writer.is_some() || self.statements.portals.has_others(name);
-        if self.block.is_none() && lasts {
-            // What it ends its messages with would commit the write, and close the portals.
+        if self.block.is_none() && self.is_one_transaction_with_others(name) {
             self.batch_becomes_block().await?;
         }
         self.context.stats.scattered(several.shards.len());
@@ -339,6 +335,15 @@ impl Session {
         }
         let hosts = self.enlist_hosts(&several.shards).await?;
         self.execute_first(several, &hosts, name, max_rows).await
+    }
+
+    /// Whether the batch must not end behind the portal, which the Syncs of a gather would do: they would commit a write, close other portals,
+    /// take a second snapshot, and what follows would not be what SET TRANSACTION has said.
+    fn is_one_transaction_with_others(&self, portal: &[u8]) -> bool {
+        self.batch.writer.is_some()
+            || self.batch.options != BeginOptions::default()
+            || self.batch.executed && self.default_isolation().is_some()
+            || self.statements.portals.has_others(portal)
     }
 
     /// Asks all shards; `describe`: the client is to be told of the columns, too. `true`: one failed and the client has its

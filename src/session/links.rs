@@ -14,7 +14,7 @@ use super::ends::Link;
 use super::errors::Fault;
 use super::relay::{self, Relayed, Run, Seen};
 use super::replies::{Pass, Reply};
-use crate::pool::{Checkout, Pool, ServerConn, StatementKey};
+use crate::pool::{Checkout, Kept, Pool, ServerConn, StatementKey};
 use crate::route::{Names, SessionState};
 use crate::shardmap::{HostId, PoolMode, ShardId};
 use crate::sql::control::BeginOptions;
@@ -162,7 +162,7 @@ impl Session {
                         statement: need.statement,
                     };
                     let conn = pool
-                        .checkout(wish)
+                        .checkout(wish, &self.kept())
                         .await
                         .map_err(|fault| Fault::checkout(&pool.host, fault))?;
                     self.add_link(need.host, pool, conn, need.statement.is_some())
@@ -172,6 +172,16 @@ impl Session {
         self.active = i;
         self.make_ready(i, &need)?;
         Ok(i)
+    }
+
+    /// The server connections that the session has, in transactions or pinned.
+    fn kept(&self) -> Vec<Kept> {
+        let links = self.links.iter().chain(self.parked());
+        let kept = links.filter_map(|link| {
+            let (pool, pid) = (link.pool.clone(), link.conn.as_ref()?.pid);
+            Some(Kept { pool, pid })
+        });
+        kept.collect()
     }
 
     /// Whether the implicit transaction, which is to go to another host, too, has been told by SET TRANSACTION what it is: as a block it says
@@ -236,7 +246,8 @@ impl Session {
         conn: Box<ServerConn>,
         extended: bool,
     ) -> usize {
-        self.cancel.enlist(&pool, &conn.key);
+        let keeps = self.block.is_some() || self.links.iter().any(|link| link.unsynced);
+        self.cancel.enlist(&pool, &conn.key, keeps);
         let mut link = Link::new(host, self.map.clone(), pool, conn);
         link.cancel = Some(self.cancel.clone());
         if extended || self.block.is_some() {
@@ -423,6 +434,9 @@ impl Session {
             for link in std::mem::take(&mut self.links) {
                 self.park_or_release(link, late);
             }
+        }
+        if kept || self.pinned_host().is_some() {
+            self.tell_parked();
         }
         for link in &mut self.links {
             match late {

@@ -373,7 +373,7 @@ async fn learn(
         statement: None,
     };
     let conn = pool
-        .checkout(wish)
+        .checkout(wish, &[])
         .await
         .map_err(|fault| Fault::checkout(&pool.host, fault))?;
     let mut link = Link::new(host, map.clone(), pool, conn);

@@ -58,7 +58,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
-pub use cancel::{CancelKeys, CancelSlot};
+pub use cancel::{CancelKeys, CancelSlot, InUse};
 pub use clients::{Activity, ClientInfo, Clients, Database, Order};
 pub use context::{CacheCounts, Context, Schema, WorkerContext};
 pub use keys::Keys;

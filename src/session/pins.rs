@@ -185,6 +185,11 @@ impl Session {
         self.pins.parked.iter().any(|link| link.host == host)
     }
 
+    /// The server connections that it keeps, while it is in no transaction there.
+    pub(super) fn parked(&self) -> impl Iterator<Item = &Link> {
+        self.pins.parked.iter()
+    }
+
     /// A host where the session keeps a server connection.
     pub(super) fn pinned_host(&self) -> Option<HostId> {
         self.pins.parked.first().map(|link| link.host)
@@ -216,6 +221,12 @@ impl Session {
             (false, false) => link.release(),
             _ => link.discard(),
         }
+    }
+
+    /// What is parked may hold locks that others wait for.
+    pub(super) fn tell_parked(&self) {
+        let key = |link: &Link| Some((link.pool.clone(), link.conn.as_ref()?.key.clone()));
+        self.cancel.park(self.pins.parked.iter().filter_map(key));
     }
 
     /// Asks the links that may have changed what the session has there. Their transactions have ended.
@@ -397,6 +408,7 @@ impl Session {
         }
         self.temporary = None;
         self.show_pins();
+        self.tell_parked();
     }
 
     /// The session ends: server connections that it has kept without leaving anything in them that is known of go back,

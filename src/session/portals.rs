@@ -19,6 +19,8 @@ pub(super) enum Portal {
         host: HostId,
         /// It gives rows.
         rows: bool,
+        /// It declares a cursor.
+        declares: bool,
         /// It makes, changes or drops a temporary table.
         changes_temporary: bool,
         set: Vec<SetConfig>,

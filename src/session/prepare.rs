@@ -13,7 +13,7 @@ use super::errors::Fault;
 use super::links::Need;
 use super::reading::Reading;
 use super::share::Slow;
-use crate::route::{self, Bound, Names, Refusal, Route, Target, Values};
+use crate::route::{self, Bound, Names, Refusal, Route, SessionState, Target, Values};
 use crate::shardmap::{HostId, ShardId};
 use crate::sql::control::{self, Control};
 use crate::sql::hint::{self, Hint};
@@ -280,6 +280,7 @@ impl Session {
             return Prepared::ByText;
         }
         let has = |word| tokens(text, &shape.holes).any(|t| t.is_word(text, word));
+        let hold = hold_of_declare(text, shape);
         Prepared::Query(Routed {
             bound,
             sets_config: has("set_config"),
@@ -287,7 +288,8 @@ impl Session {
             shares: tokens(text, &shape.holes)
                 .next()
                 .is_some_and(|first| shares_transaction(text, &first)),
-            holds: is_with_hold(text, shape),
+            holds: hold == Some(true),
+            declares: hold == Some(false),
             slow: Slow::default(),
         })
     }
@@ -497,12 +499,26 @@ impl Session {
     }
 }
 
-/// Whether a text is DECLARE ... WITH HOLD.
-fn is_with_hold(text: &[u8], shape: &Shape) -> bool {
-    matches!(
-        control::parse(text, shape),
-        Some(Control::Declare { hold: true, .. })
-    )
+impl Routed {
+    /// Whether its session keeps something of it beyond its transaction. (Of what the transaction locks it must have none locked.)
+    pub(super) fn takes(&self) -> bool {
+        self.holds || self.session_state == SessionState::Takes
+    }
+}
+
+impl Prepared {
+    /// Whether it declares a cursor that ends with its transaction.
+    pub(super) fn declares(&self) -> bool {
+        matches!(self, Prepared::Query(routed) if routed.declares)
+    }
+}
+
+/// Of a DECLARE, whether it is WITH HOLD.
+fn hold_of_declare(text: &[u8], shape: &Shape) -> Option<bool> {
+    match control::parse(text, shape)? {
+        Control::Declare { hold, .. } => Some(hold),
+        _ => None,
+    }
 }
 
 /// A hint that can't be read is never ignored: it might have meant another shard.

@@ -174,6 +174,7 @@ impl Session {
         set: Option<Set>,
         text: &str,
     ) -> Result<Acted, Fault> {
+        self.warn_in_ours("SET LOCAL").await?;
         // Something of ours in front of it would make a pipeline of it, and Postgres warns only where there is none.
         let i = self.link(Need::plain(self.any_host())).await?;
         if self.block.is_none() && self.batch.now == b'Q' {
@@ -377,6 +378,7 @@ impl Session {
             self.settle_replies().await?;
             self.batch_becomes_block().await?;
         }
+        self.warn_in_ours("SET TRANSACTION").await?;
         self.set_options(options, text, "SET").await
     }
 

@@ -278,8 +278,18 @@ impl Session {
         let implicit = self.block.is_none() && self.links.iter().any(|link| link.unsynced);
         let goes_on = match (&self.links[..], read) {
             (_, Ok(Read { prepared, .. })) if matches!(&*prepared, Prepared::Empty) => false,
-            // On several hosts it is a block of ours already, in which an error undoes all.
-            _ if self.in_message_block() => true,
+            // On several hosts it is a block of ours already, in which an error undoes all. A server that is in the middle of a batch
+            // would ignore the Query behind an error.
+            _ if self.in_message_block() => {
+                let active = self.active;
+                for i in 0..self.links.len() {
+                    if self.links[i].unsynced {
+                        self.sync_link(i).await?;
+                    }
+                }
+                self.active = active;
+                true
+            }
             _ if !implicit => false,
             (_, Err(_)) => {
                 // It fails, and with it the whole of its transaction.

@@ -21,6 +21,7 @@ use crate::route::{Split, Values};
 use crate::shardmap::{HostId, ShardId};
 use crate::sql::plan::OnConflict;
 use crate::sql::shape::Shape;
+use crate::sql::token::{Token, tokens};
 use crate::wire::error::{ErrorFields, SqlState};
 use crate::wire::frontend::{self, Bind, Kind, Param};
 use crate::wire::{backend, frame};
@@ -50,6 +51,19 @@ impl Writing {
 
     pub(super) fn returns_rows(&self) -> bool {
         self.routed().is_ok_and(|routed| routed.returns_rows)
+    }
+
+    /// What Postgres says when it is run again after it has given all rows of RETURNING.
+    pub(super) fn tag_of_none(&self) -> Option<&'static str> {
+        let tags = [
+            ("insert", "INSERT 0 0"),
+            ("update", "UPDATE 0"),
+            ("delete", "DELETE 0"),
+        ];
+        let (text, holes) = (&self.statement.text, &self.statement.holes);
+        let of = |token: Token| tags.iter().find(|(word, _)| token.is_word(text, word));
+        let tag = tokens(text, holes).find_map(of)?.1;
+        self.returns_rows().then_some(tag)
     }
 
     /// Its parts may wait for others' locks on rows that are there: the hosts must take their turns.

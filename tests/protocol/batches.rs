@@ -1,8 +1,12 @@
 //! Batches between two Syncs as transactions: what an error undoes, what BEGIN, COMMIT, SET and SAVEPOINT in one do.
 
 use super::{BY_KEY, CLEAN, FAILS, NONE, ONE, Script, WRITE, compare, step, twins};
-use crate::support::Proxy;
-use crate::support::raw::{b, e, p, pbe, q, s};
+use crate::support::raw::{b, e, h, p, pbe, q, s};
+use crate::support::{Proxy, Raw};
+
+const BOTH_OF_ONE_HOST: &str = "SELECT user_id FROM photos WHERE user_id IN (1, 2) ORDER BY id";
+
+const COUNT_OF_ONE_HOST: &str = "SELECT count(*) FROM photos WHERE user_id IN (1, 2)";
 
 fn batches() -> Vec<Script> {
     vec![
@@ -56,6 +60,49 @@ fn batches() -> Vec<Script> {
             vec![
                 step(&[pbe(WRITE, &[]), pbe(BY_KEY, &["5"]), s()], 1),
                 step(&[q(NONE), q(CLEAN)], 2),
+            ],
+        ),
+        (
+            "SET TRANSACTION of a batch holds behind a read of several shards",
+            vec![
+                step(
+                    &[
+                        pbe("SET TRANSACTION READ ONLY", &[]),
+                        pbe(BOTH_OF_ONE_HOST, &[]),
+                        pbe(WRITE, &[]),
+                        s(),
+                    ],
+                    1,
+                ),
+                step(
+                    &[
+                        pbe("SET TRANSACTION READ ONLY", &[]),
+                        pbe(BOTH_OF_ONE_HOST, &[]),
+                        pbe("SHOW transaction_read_only", &[]),
+                        q(WRITE),
+                    ],
+                    1,
+                ),
+                step(
+                    &[
+                        pbe("SET TRANSACTION READ ONLY", &[]),
+                        pbe(COUNT_OF_ONE_HOST, &[]),
+                        pbe(WRITE, &[]),
+                        s(),
+                    ],
+                    1,
+                ),
+                step(
+                    &[
+                        pbe("SET LOCAL default_transaction_read_only = on", &[]),
+                        pbe("SET LOCAL work_mem = '7MB'", &[]),
+                        pbe(BOTH_OF_ONE_HOST, &[]),
+                        pbe("SHOW work_mem", &[]),
+                        s(),
+                    ],
+                    1,
+                ),
+                step(&[q(NONE)], 1),
             ],
         ),
         (
@@ -318,4 +365,23 @@ fn batches() -> Vec<Script> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn transactions_of_batches_are_those_of_postgres() {
     compare(batches(), &Proxy::start(&twins().await.hosts)).await;
+}
+
+/// A batch of a session that wants one snapshot has it, also behind a read of several shards of its host.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_keeps_its_snapshot() {
+    const LIKES: &str = "SELECT count(*) FROM likes WHERE user_id = 26";
+    let proxy = Proxy::start(&twins().await.hosts);
+    let (mut reader, mut writer) = (Raw::connect(proxy.addr()), Raw::connect(proxy.addr()));
+    reader.query("SET default_transaction_isolation = 'repeatable read'");
+    reader.send(&[pbe(LIKES, &[]), pbe(BOTH_OF_ONE_HOST, &[]), h()].concat());
+    let mut read = 0;
+    reader.until(|line| {
+        read += usize::from(line.starts_with("C SELECT"));
+        read == 2
+    });
+    writer.query("INSERT INTO likes (user_id, photo_id) VALUES (26, 1)");
+    let answer = reader.ask(&[pbe(LIKES, &[]), s()].concat(), 1);
+    writer.query("DELETE FROM likes WHERE user_id = 26");
+    assert!(answer.contains(&"D 0".to_owned()), "{answer:?}");
 }

@@ -292,5 +292,111 @@ pub(super) fn streams() -> Vec<(&'static str, Vec<Message>)> {
                 Sync,
             ],
         ),
+        (
+            "a Query that can't be read behind a write that made a batch one of two hosts",
+            [
+                run("INSERT INTO items (user_id, id, n) VALUES ({o}, 6, 7)"),
+                run("SELECT id, note FROM items WHERE user_id = {j} ORDER BY id"),
+                vec![Flush],
+                run("SELECT id FROM items WHERE user_id = {k} ORDER BY id FOR UPDATE"),
+                vec![q("SELEC 1"), Pause],
+            ]
+            .concat(),
+        ),
+        (
+            "rows of a COPY for other hosts than that of the session's channels",
+            vec![
+                q("LISTEN ch"),
+                q("BEGIN"),
+                q("COPY items (user_id, id, n, note) FROM STDIN"),
+                CopyData(b"{j}\t58\t1\tcopied\n{i}\t58\t1\tcopied\n".to_vec()),
+                CopyDone,
+                q("COMMIT"),
+                q("NOTIFY ch"),
+            ],
+        ),
+        (
+            "SET CONSTRAINTS in a batch that comes to other hosts behind it",
+            [
+                run("SET CONSTRAINTS ALL IMMEDIATE"),
+                run("UPDATE items SET n = 7 WHERE user_id IN ({k}, {j})"),
+                run(LATE),
+                vec![Sync],
+            ]
+            .concat(),
+        ),
+        (
+            "SET LOCAL, SET CONSTRAINTS and SET TRANSACTION behind a write on two hosts are warned of",
+            [
+                run("UPDATE items SET n = 7 WHERE user_id IN ({k}, {j})"),
+                run("SET LOCAL application_name = 'local me'"),
+                run("SET CONSTRAINTS ALL DEFERRED"),
+                run("SET TRANSACTION READ WRITE"),
+                vec![Sync],
+            ]
+            .concat(),
+        ),
+        (
+            "DECLARE behind a write on two hosts",
+            [
+                run("UPDATE items SET n = 7 WHERE user_id IN ({k}, {j})"),
+                run("DECLARE c CURSOR FOR SELECT 1"),
+                vec![Sync],
+                run("UPDATE items SET n = 7 WHERE user_id IN ({k}, {j})"),
+                vec![q("DECLARE c CURSOR FOR SELECT 1")],
+                run("UPDATE items SET n = 7 WHERE user_id IN ({k}, {j})"),
+                vec![q("DECLARE c CURSOR FOR SELECT 1; FETCH c")],
+            ]
+            .concat(),
+        ),
+        (
+            "a write on two hosts that has given its rows is run again",
+            vec![
+                p(
+                    "",
+                    "UPDATE items SET n = 7 WHERE user_id IN ({k}, {j}) AND id = 1 RETURNING id",
+                ),
+                b("", "", &[]),
+                e("", 0),
+                e("", 0),
+                Sync,
+            ],
+        ),
+        (
+            "the same outside of a block",
+            vec![
+                q("LISTEN ch"),
+                q("COPY items (user_id, id, n, note) FROM STDIN"),
+                CopyData(b"{j}\t58\t1\tcopied\n".to_vec()),
+                CopyDone,
+                q("NOTIFY ch"),
+                q("COPY items (user_id, id, n, note) FROM STDIN"),
+                CopyData(b"{j}\tx\t1\tcopied\n".to_vec()),
+                CopyDone,
+                q("NOTIFY ch"),
+            ],
+        ),
+        (
+            "locks of the session and of the transaction on one thing",
+            vec![
+                q("BEGIN"),
+                q("SELECT pg_advisory_xact_lock(470)"),
+                q("SELECT pg_advisory_lock(470)"),
+                q("UPDATE items SET n = 7 WHERE user_id IN ({j}, {i})"),
+                q("COMMIT"),
+                q("SELECT pg_advisory_unlock_all()"),
+            ],
+        ),
+        (
+            "a cursor that is to outlive a write on several hosts",
+            vec![
+                q("BEGIN"),
+                q("DECLARE h CURSOR WITH HOLD FOR SELECT g FROM generate_series(1, 9) g"),
+                q("UPDATE items SET n = 7 WHERE user_id IN ({j}, {i})"),
+                q("COMMIT"),
+                q("FETCH h"),
+                q("CLOSE h"),
+            ],
+        ),
     ]
 }

@@ -7,6 +7,7 @@ mod lost;
 mod pinned;
 mod spread;
 mod sql;
+mod tables;
 
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -35,7 +36,37 @@ pub fn spread(seed: u64, number: u64, users: &[i64]) -> Stream {
     made_of(seed, number, users, true, Maker::spread_phrase)
 }
 
-/// The same, of statements prepared by SQL, and of function calls, among others.
+/// The same, of what lies in the server process, among others.
+pub fn spread_pinned(seed: u64, number: u64, users: &[i64]) -> Stream {
+    made_of(seed, number, users, true, |maker| {
+        match maker.rng.random_range(0..3) {
+            0 => maker.spread_phrase(),
+            _ => maker.pinned(),
+        }
+    })
+}
+
+/// The same, of a table that is made, changed and dropped, among others.
+pub fn spread_tables(seed: u64, number: u64, users: &[i64]) -> Stream {
+    made_of(seed, number, users, true, |maker| {
+        match maker.rng.random_range(0..4) {
+            0 => maker.spread_phrase(),
+            _ => maker.tables(),
+        }
+    })
+}
+
+/// The same, of statements prepared by SQL, among others.
+pub fn spread_prepared(seed: u64, number: u64, users: &[i64]) -> Stream {
+    made_of(seed, number, users, true, |maker| {
+        match maker.rng.random_range(0..3) {
+            0 => maker.spread_phrase(),
+            _ => maker.sql_prepared(),
+        }
+    })
+}
+
+/// Of one host: of statements prepared by SQL, and of function calls, among others.
 pub fn prepared(seed: u64, number: u64, users: &[i64]) -> Stream {
     made_of(seed, number, users, false, |maker| {
         match maker.rng.random_range(0..3) {

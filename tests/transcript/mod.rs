@@ -32,7 +32,13 @@ const PREPARED: u64 = 140;
 /// Of those with temporary tables, LISTEN, advisory locks and cursors WITH HOLD.
 const PINNED: u64 = 140;
 /// Of those about users of several hosts.
-const SPREAD: u64 = 200;
+const SPREAD: u64 = 140;
+/// Of each other kind over several hosts.
+const OTHERS: u64 = 30;
+/// Of those that change tables: they take their time.
+const TABLES: u64 = 5;
+/// The lanes with one and two server connections per host.
+const TIGHT: [usize; 2] = [3, 1];
 /// So many differences are shown; `TRANSCRIPT_SHOWN` says otherwise.
 const SHOWN: u64 = 8;
 
@@ -94,16 +100,65 @@ async fn many_random_streams_of_pinned_sessions_are_answered_as_by_postgres() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_streams_over_several_hosts_are_answered_as_by_postgres() {
+    let parts = [
+        (0, generator::spread as Make, SPREAD),
+        (0, generator::spread_pinned, OTHERS),
+        (0, generator::spread_tables, TABLES),
+        (0, generator::spread_prepared, OTHERS),
+        (TIGHT[0], generator::spread, OTHERS),
+        (TIGHT[1], generator::spread, OTHERS),
+    ];
+    let parts = parts.map(|(lane, make, count)| several::Part {
+        make,
+        lane,
+        numbers: 0..count,
+    });
     let seed = variable("SEED").unwrap_or(1);
-    several::run(seed, 0..SPREAD, SHOWN as usize).await;
+    several::run(seed, parts.into(), SHOWN as usize).await;
+}
+
+/// Many streams of one kind over several hosts, on these lanes.
+async fn many(make: Make, lanes: &[usize], count: u64) {
+    let lanes = lanes.iter();
+    let only = variable("LANE").map(|lane| lane as usize);
+    let lanes = lanes.filter(|lane| only.is_none_or(|only| only == **lane));
+    let parts = lanes.map(|lane| several::Part {
+        make,
+        lane: *lane,
+        numbers: numbers(count),
+    });
+    let shown = variable("SHOWN").unwrap_or(SHOWN) as usize;
+    several::run(variable("SEED").unwrap_or(1), parts.collect(), shown).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes minutes: make transcript"]
 async fn many_random_streams_over_several_hosts_are_answered_as_by_postgres() {
-    let seed = variable("SEED").unwrap_or(1);
-    let shown = variable("SHOWN").unwrap_or(SHOWN) as usize;
-    several::run(seed, numbers(10_000), shown).await;
+    many(generator::spread, &[0], 10_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes: make transcript"]
+async fn many_random_streams_over_several_hosts_with_few_connections_are() {
+    many(generator::spread, &TIGHT, 1500).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes: make transcript"]
+async fn many_random_streams_over_several_hosts_of_pinned_sessions_are() {
+    many(generator::spread_pinned, &[0], 3000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes: make transcript"]
+async fn many_random_streams_over_several_hosts_of_prepared_statements_are() {
+    many(generator::spread_prepared, &[0], 3000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes: make transcript"]
+async fn many_random_streams_over_several_hosts_that_change_tables_are() {
+    many(generator::spread_tables, &[0], 2000).await;
 }
 
 /// The numbers of the streams to be run.

@@ -1,5 +1,6 @@
 //! The transcript test over three hosts: streams about users of all of them, answered as by one Postgres, after which all tables have the
 //! same rows. What presplit refuses is an error like any other: one Postgres gets the stream with an error in the refused message's place.
+//! Where connections are few, sessions may wait for each other's crosswise; one gets 40P01 then, and its stream is run again.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,12 +11,19 @@ use std::time::Duration;
 use super::client::{Answer, HANG, Manner, converse, converse_in_turn};
 use super::lanes::Lanes;
 use super::message::Message;
-use super::{AGAIN, compare, generator, shrink};
+use super::{AGAIN, Make, compare, generator, shrink};
 use crate::support::Raw;
 use crate::support::raw::q;
 
-/// So many streams run at once.
-const AT_ONCE: i64 = 4;
+/// So many streams run at once where each finds a server connection.
+const AT_ONCE: usize = 4;
+
+/// Streams of one kind on one lane.
+pub struct Part {
+    pub make: Make,
+    pub lane: usize,
+    pub numbers: std::ops::Range<u64>,
+}
 
 /// How often each refusal came.
 type Refusals = BTreeMap<String, usize>;
@@ -31,51 +39,59 @@ struct Run {
 
 /// One that runs streams, one after the other, each about the same users.
 struct Job {
+    make: Make,
+    lane: usize,
     plain: SocketAddr,
     proxy: SocketAddr,
     users: [i64; 5],
     /// Connections past the proxy: to the one Postgres, and to each host with the schemas there.
     direct: Raw,
     hosts: Vec<(Raw, Vec<String>)>,
+    /// A stream has left a table of its own somewhere.
+    table_left: bool,
+    /// What was sent last.
+    last: Vec<Message>,
+}
+
+/// What has come of streams.
+#[derive(Default)]
+struct Found {
+    faults: Mutex<Vec<String>>,
+    refusals: Mutex<Refusals>,
+    done: AtomicU64,
+    /// Streams that were never run without others in their way.
+    crossed: AtomicU64,
 }
 
 /// Runs these streams, a few at once.
-pub async fn run(seed: u64, numbers: std::ops::Range<u64>, shown: usize) {
+pub async fn run(seed: u64, parts: Vec<Part>, shown: usize) {
     let lanes = Lanes::several().await;
-    let (faults, refusals) = (Mutex::new(Vec::new()), Mutex::new(Refusals::new()));
-    let (next, done) = (AtomicU64::new(numbers.start), AtomicU64::new(0));
-    let began = std::time::Instant::now();
+    let found = Found::default();
     tokio::task::block_in_place(|| {
-        std::thread::scope(|scope| {
-            for slot in 0..AT_ONCE {
-                let (lanes, faults, refusals) = (&lanes, &faults, &refusals);
-                let (next, done, numbers) = (&next, &done, numbers.clone());
-                scope.spawn(move || {
-                    let mut job = Job::new(lanes, slot);
-                    loop {
-                        let number = next.fetch_add(1, Ordering::Relaxed);
-                        if !numbers.contains(&number) || faults.lock().unwrap().len() >= shown {
-                            return;
-                        }
-                        if let Some(fault) = job.fault(seed, number, refusals) {
-                            faults.lock().unwrap().push(fault);
-                        }
-                        done.fetch_add(1, Ordering::Relaxed);
-                    }
-                });
-            }
-        });
+        for part in &parts {
+            let began = std::time::Instant::now();
+            let before = found.done.load(Ordering::Relaxed);
+            run_part(&lanes, seed, part, shown, &found);
+            println!(
+                "{} streams over several hosts ({}) in {:.1?}",
+                found.done.load(Ordering::Relaxed) - before,
+                Lanes::name(part.lane),
+                began.elapsed(),
+            );
+        }
     });
-    let (done, faults) = (done.into_inner(), faults.into_inner().unwrap());
+    let (done, faults) = (found.done.into_inner(), found.faults.into_inner().unwrap());
     println!(
-        "{done} streams over several hosts, {} of them differ, in {:.1?}; refused: {:#?}",
+        "{done} streams, {} of them differ, {} were in each other's way; refused: {:#?}",
         faults.len(),
-        began.elapsed(),
-        refusals.into_inner().unwrap()
+        found.crossed.into_inner(),
+        found.refusals.into_inner().unwrap()
     );
-    let log = lanes.proxy(0).log();
-    assert!(!log.contains("panicked"), "{log}");
-    assert!(!log.contains("not what it should be"), "{log}");
+    for part in &parts {
+        let log = lanes.proxy(part.lane).log();
+        assert!(!log.contains("panicked"), "{log}");
+        assert!(!log.contains("not what it should be"), "{log}");
+    }
     assert!(faults.is_empty(), "{}", faults.join("\n\n"));
     assert!(done > 0, "no stream ran");
     for host in 0..lanes.hosts.clusters.len() {
@@ -86,10 +102,42 @@ pub async fn run(seed: u64, numbers: std::ops::Range<u64>, shown: usize) {
     }
 }
 
+fn run_part(lanes: &Lanes, seed: u64, part: &Part, shown: usize, found: &Found) {
+    let next = AtomicU64::new(part.numbers.start);
+    let at_once = match Lanes::is_tight(part.lane) {
+        true => Lanes::streams().nth(part.lane).unwrap().1,
+        false => AT_ONCE,
+    };
+    std::thread::scope(|scope| {
+        for slot in 0..at_once {
+            let next = &next;
+            scope.spawn(move || {
+                let mut job = Job::new(lanes, part, slot as i64);
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let enough = found.faults.lock().unwrap().len() >= shown;
+                    if enough || !part.numbers.contains(&number) {
+                        return;
+                    }
+                    if let Some(fault) = job.fault(seed, number, found) {
+                        found.faults.lock().unwrap().push(fault);
+                    }
+                    found.done.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+}
+
 /// Streams that once differed.
 pub async fn run_found(streams: Vec<(&'static str, Vec<Message>)>) {
     let lanes = Lanes::several().await;
-    let mut job = Job::new(&lanes, 0);
+    let part = Part {
+        make: generator::spread,
+        lane: 0,
+        numbers: 0..0,
+    };
+    let mut job = Job::new(&lanes, &part, 0);
     let manner = Manner {
         startup: Vec::new(),
         cut: None,
@@ -108,39 +156,62 @@ pub async fn run_found(streams: Vec<(&'static str, Vec<Message>)>) {
 }
 
 impl Job {
-    fn new(lanes: &Lanes, slot: i64) -> Job {
+    fn new(lanes: &Lanes, part: &Part, slot: i64) -> Job {
         let first = 12 * (1000 + 3 * slot);
         let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        let host = |(host, cluster): (usize, &crate::support::Cluster)| {
+        let schemas = |host| {
             let shards = (0..lanes.hosts.shards).filter(|s| lanes.hosts.owner(*s) == host);
-            let schemas = shards.map(|shard| format!("shard_{shard:04}")).collect();
-            (Raw::connect(loopback(cluster.port())), schemas)
+            shards.map(|shard| format!("shard_{shard:04}")).collect()
+        };
+        let patient = |addr| {
+            let mut raw = Raw::connect(addr);
+            raw.query("SET lock_timeout = '8s'");
+            raw
+        };
+        let host = |(at, cluster): (usize, &crate::support::Cluster)| {
+            (patient(loopback(cluster.port())), schemas(at))
         };
         Job {
+            make: part.make,
+            lane: part.lane,
             plain: lanes.plain(),
-            proxy: lanes.proxy(0).addr(),
+            proxy: lanes.proxy(part.lane).addr(),
             users: [first + 1, first + 17, first + 33, first + 2, first + 18],
-            direct: Raw::connect(lanes.plain()),
+            direct: patient(lanes.plain()),
             hosts: lanes.hosts.clusters.iter().enumerate().map(host).collect(),
+            table_left: false,
+            last: Vec::new(),
         }
     }
 
     /// What is different about a stream, if anything is.
-    fn fault(&mut self, seed: u64, number: u64, refusals: &Mutex<Refusals>) -> Option<String> {
-        let stream = generator::spread(seed, number, &self.users);
+    fn fault(&mut self, seed: u64, number: u64, found: &Found) -> Option<String> {
+        let stream = (self.make)(seed, number, &self.users);
         let mut run = self.both(&stream.manner, &stream.messages);
         for _ in 0..AGAIN {
-            if !compare::is_beaten(&run.postgres) && !compare::is_beaten(&run.presplit) {
+            if !self.is_beaten(&run) {
                 break;
             }
             run = self.both(&stream.manner, &stream.messages);
         }
+        if self.is_beaten(&run) {
+            found.crossed.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
         for refusal in &run.refused {
-            *refusals.lock().unwrap().entry(refusal.clone()).or_default() += 1;
+            let mut refusals = found.refusals.lock().unwrap();
+            *refusals.entry(refusal.clone()).or_default() += 1;
         }
         let mut told = run.difference()?;
         if run.ends() {
             told += &self.open_transactions();
+            // What it has left may be in the way of what comes next.
+            let sent: Vec<_> = stream.messages.iter().map(Message::show).collect();
+            println!(
+                "stream {number} of seed {seed} ({})\n  {}\n{told}",
+                Lanes::name(self.lane),
+                sent.join("\n  ")
+            );
         }
         let quick = Manner {
             hang: Duration::from_secs(3),
@@ -149,7 +220,7 @@ impl Job {
         let ends = run.ends();
         let shrunk = shrink::shrink(&stream.messages, |messages| {
             let run = self.both(&quick, messages);
-            run.ends() == ends && run.difference().is_some()
+            run.ends() == ends && !self.is_beaten(&run) && run.difference().is_some()
         });
         let alone = self.both(&quick, &shrunk).difference();
         let (messages, told) = match alone {
@@ -159,16 +230,26 @@ impl Job {
         };
         let sent: Vec<_> = messages.iter().map(Message::show).collect();
         Some(format!(
-            "stream {number} of seed {seed} ({:?})\n  {}\n{told}",
+            "stream {number} of seed {seed} ({}; {:?})\n  {}\n{told}",
+            Lanes::name(self.lane),
             stream.manner,
             sent.join("\n  ")
         ))
     }
 
+    /// Whether other streams were in its way.
+    fn is_beaten(&self, run: &Run) -> bool {
+        let crossed = |answer: &Answer| compare::is_error(answer, "40P01");
+        compare::is_beaten(&run.postgres)
+            || compare::is_beaten(&run.presplit)
+            || Lanes::is_tight(self.lane) && run.presplit.iter().any(crossed)
+    }
+
     /// What is under way on the hosts, or left there: where presplit hangs, something may be in its way.
     fn open_transactions(&mut self) -> String {
         let sql = "SELECT 'prepared ' || gid FROM pg_prepared_xacts UNION ALL \
-            SELECT concat_ws(' ', state, wait_event, query) FROM pg_stat_activity WHERE state <> 'idle'";
+            SELECT concat_ws(' ', pid, state, wait_event, now() - xact_start, pg_blocking_pids(pid), query) \
+            FROM pg_stat_activity WHERE state <> 'idle'";
         let mut told = String::new();
         for (raw, schemas) in &mut self.hosts {
             let lines = raw.query(sql).join("\n    ");
@@ -179,6 +260,7 @@ impl Job {
 
     fn both(&mut self, manner: &Manner, messages: &[Message]) -> Run {
         self.begin();
+        self.last = messages.to_vec();
         let whole = [messages, &generator::ending()].concat();
         let (presplit, of) = converse_in_turn(self.proxy, manner, &whole);
         let postgres = converse(self.plain, manner, &with_errors(&whole, &presplit, &of));
@@ -192,6 +274,14 @@ impl Job {
 
     /// The users' rows as each stream finds them.
     fn begin(&mut self) {
+        if std::mem::take(&mut self.table_left) {
+            let drop = q(&format!("DROP TABLE IF EXISTS d{}", self.users[0]));
+            for addr in [self.plain, self.proxy] {
+                let answer = Raw::connect(addr).ask(&drop, 1);
+                let failed = answer.iter().any(|line| line.starts_with('E'));
+                assert!(!failed, "{answer:?}");
+            }
+        }
         let list = self.users.map(|user| user.to_string()).join(", ");
         let with_rows = &self.users[..4];
         let country = format!("DELETE FROM countries WHERE code = 'c{}'", self.users[0]);
@@ -222,11 +312,28 @@ impl Job {
             raw.send(&q(&sql));
         }
         let all = self.hosts.iter_mut().map(|(raw, _)| raw);
-        for raw in all.chain([&mut self.direct]) {
-            let answer = raw.until_ready(1);
-            let failed = answer.iter().any(|line| line.starts_with('E'));
-            assert!(!failed, "{answer:?}");
+        let all = all.chain([&mut self.direct]);
+        let answers: Vec<_> = all.flat_map(|raw| raw.until_ready(1)).collect();
+        if answers.iter().any(|line| line.starts_with('E')) {
+            let sent: Vec<_> = self.last.iter().map(Message::show).collect();
+            panic!(
+                "what is left is in the way: {answers:?}{}\n  behind:\n  {}",
+                self.open_transactions(),
+                sent.join("\n  ")
+            );
         }
+    }
+
+    /// A question for the columns and rows of the stream's own table.
+    fn table(user: i64, schema: &str) -> String {
+        let table = format!("{schema}.d{user}");
+        format!(
+            "SELECT concat_ws(' ', 'each has', string_agg(attname || ' ' || format_type(atttypid, atttypmod), ', ' ORDER BY attnum)) \
+             FROM pg_attribute WHERE attrelid = to_regclass('{table}') AND attnum > 0 AND NOT attisdropped \
+             HAVING count(*) > 0 UNION ALL \
+             SELECT 'own ' || row FROM regexp_split_to_table(CASE WHEN to_regclass('{table}') IS NOT NULL THEN \
+             query_to_xml('SELECT * FROM {table}', true, false, '')::text END, '</?row>') row WHERE row LIKE '%<user_id>%'"
+        )
     }
 
     /// The rows of one Postgres, and those of all hosts: each says in which shard it is, or on which host.
@@ -245,7 +352,9 @@ impl Job {
                 self.users[0]
             )
         };
-        let mut sql = vec![of("public", ["user_id % 12", "id % 12"])];
+        let own = Job::table(self.users[0], "public");
+        let user = self.users[0];
+        let mut sql = vec![of("public", ["user_id % 12", "id % 12"]), own];
         sql.extend((0..self.hosts.len()).map(country));
         self.direct.send(&q(&sql.join(" UNION ALL ")));
         for (host, (raw, schemas)) in self.hosts.iter_mut().enumerate() {
@@ -253,7 +362,8 @@ impl Job {
             sql.extend(schemas.iter().map(|schema| {
                 let shard: u32 = schema[6..].parse().unwrap();
                 let shard = format!("'{shard}'");
-                of(schema, [&shard, &shard])
+                let own = Job::table(user, schema);
+                [of(schema, [&shard, &shard]), own].join(" UNION ALL ")
             }));
             raw.send(&q(&sql.join(" UNION ALL ")));
         }
@@ -269,6 +379,12 @@ impl Job {
             .iter_mut()
             .flat_map(|(raw, _)| raw.until_ready(1));
         let mut spread: Vec<_> = answers.filter_map(row).collect();
+        // What is each shard's is compared as often.
+        let each = plain.iter().filter(|row| row.starts_with("each "));
+        let each: Vec<_> = each.flat_map(|row| vec![row.clone(); 11]).collect();
+        plain.extend(each);
+        let all = plain.iter().chain(&spread);
+        self.table_left = all.into_iter().any(|row| row.starts_with("each "));
         plain.sort();
         spread.sort();
         [plain, spread]
@@ -335,26 +451,12 @@ fn refusal(answer: &Answer) -> Option<String> {
     ours.then(|| format!("{code} {said}"))
 }
 
-/// SET CONSTRAINTS outside of a block holds on one host of the batch only.
-fn is_of_constraints(answer: &Answer) -> bool {
-    let said = b"MSET CONSTRAINTS can only";
-    matches!(answer, Answer::Message(b'N', body) if body.windows(said.len()).any(|w| w == said))
-}
-
-/// In a batch that is on several hosts, SET LOCAL and SET CONSTRAINTS do not warn.
-fn is_warning_of_block(answer: &Answer) -> bool {
-    let said = b" can only be used in transaction blocks";
-    matches!(answer, Answer::Message(b'N', body) if body.windows(said.len()).any(|w| w == said))
-}
-
 /// What is compared of the answers: beside what [`compare::same`] leaves out,
 /// * rows and their descriptions in front of an error: how far hosts come before one fails differs;
 /// * DETAIL, CONTEXT and position of errors: which row fails first differs, and in which part of a statement.
 fn in_order(answers: &[Answer]) -> Vec<Answer> {
     let mut kept: Vec<Answer> = Vec::new();
-    let answers = answers.iter().filter(|a| !is_warning_of_block(a));
-    let answers: Vec<Answer> = answers.cloned().collect();
-    for answer in compare::in_order(&answers) {
+    for answer in compare::in_order(answers) {
         if tag(&answer) == Some(b'E') {
             // Found when the transaction is committed, as what is deferred.
             let late = compare::is_error(&answer, "25006");
@@ -376,26 +478,30 @@ fn in_order(answers: &[Answer]) -> Vec<Answer> {
     kept
 }
 
-/// Where Postgres says that a cursor exists or needs a block, it may be one on another host, or the block one of presplit's own.
+/// Where Postgres says that a cursor exists, it may be one on another host.
 fn is_about_cursor(postgres: &Answer) -> bool {
-    let alone = b"MDECLARE CURSOR can only";
     compare::is_error(postgres, "42P03")
-        || compare::is_error(postgres, "25P01")
-            && matches!(postgres, Answer::Message(_, body) if body.windows(alone.len()).any(|w| w == alone))
 }
 
 /// Whether the answers differ here in a way that is known, and may do so from here on:
-/// * cursors and blocks ([`is_about_cursor`]);
-/// * a portal over several shards that has given all rows of RETURNING can't be run again;
-/// * a Parse is not looked at by a server if its Bind is refused, and the values of a Bind over several shards when it is executed.
+/// * cursors ([`is_about_cursor`]);
+/// * a notification that Postgres keeps behind COMMIT AND CHAIN, until the session does not listen any more;
+/// * a Parse is not looked at by a server if its Bind is refused, and a statement over several shards and its values when it is executed.
 fn is_known(postgres: &[Answer], presplit: &[Answer], at: usize) -> bool {
+    if at == postgres.len() {
+        return presplit[at..].iter().all(|b| tag(b) == Some(b'A'));
+    }
     let (Some(a), Some(b)) = (postgres.get(at), presplit.get(at)) else {
         return false;
     };
     let behind = presplit[at..].iter().take(3);
     let bound = behind.take_while(|b| tag(b).is_some_and(|tag| b"12E".contains(&tag)));
+    let late = presplit[at..].iter().take_while(|b| tag(b) != Some(b'Z'));
+    let late = late.filter(|b| !tag(b).is_some_and(|tag| b"12nTt".contains(&tag)));
+    let mut late = late.filter(|b| !compare::alike(a, b)).peekable();
+    let parsed = tag(b).is_some_and(|tag| b"12".contains(&tag));
     is_about_cursor(a)
-        || tag(a) == Some(b'C') && compare::is_error(b, "55000")
+        || tag(a) == Some(b'E') && parsed && late.peek().is_none()
         || compare::is_error(a, "08P01") && tag(b) == Some(b'2')
         || tag(a) == Some(b'E') && bound.filter_map(refusal).next().is_some()
 }
@@ -429,7 +535,7 @@ impl Run {
             _ => true,
         };
         let cursors = |all: &[Answer]| all.iter().filter(|a| is_about_cursor(a)).count();
-        if cursors(&postgres) > cursors(&presplit) || self.postgres.iter().any(is_of_constraints) {
+        if cursors(&postgres) > cursors(&presplit) {
             return None;
         }
         let at = (0..postgres.len().max(presplit.len())).find(differ);

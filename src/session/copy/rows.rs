@@ -206,6 +206,8 @@ impl Session {
             (None, None) => self.any_host_with_shards(),
         };
         let fresh = self.links.iter().all(|link| link.host != host);
+        // What the session keeps there is not given up with a block because the rows are for others.
+        let fresh = fresh && (self.block.is_none() || !self.is_parked(host));
         let feed = self
             .begin_on(statement, host, statement.only.is_some())
             .await?;

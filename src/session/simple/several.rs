@@ -101,8 +101,8 @@ impl Session {
         let mut text = vec![b' '; char_count(&whole[..piece.start]) as usize];
         text.extend_from_slice(&whole[piece.start..(piece.end + 1).min(whole.len())]);
         match Box::pin(self.syntax_error(&text)).await? {
-            Found::Error(error) => Err(Fault::statement(error)),
-            _ => Ok(()),
+            Found::Error(error) | Found::EndOfBatch(Some(error)) => Err(Fault::statement(error)),
+            Found::Nothing | Found::EndOfBatch(None) => Ok(()),
         }
     }
 
@@ -185,6 +185,7 @@ impl Session {
         pieces: &[Range<usize>],
         writes: bool,
     ) -> Result<(), Fault> {
+        self.batch.of_several = pieces.len() > 1;
         let mut failed = false;
         // The tag of the latest statement, if it has not been told.
         let mut done: Option<String> = None;
@@ -214,6 +215,9 @@ impl Session {
                     Some(Way::One { host, shard, path }),
                 ) => {
                     self.check_failed()?;
+                    if prepared.declares() {
+                        self.refuse_in_ours("DECLARE CURSOR")?;
+                    }
                     let i = self.link(Need::of(prepared, host, path)).await?;
                     let set = match prepared.sets_config() {
                         true => set_config_in(text)?,

@@ -73,8 +73,8 @@ impl ServerConn {
         }
     }
 
-    /// A place on this connection, once it is shared. It is used as a connection of its own, and so are its statements; its
-    /// cancel key has the place's number behind the connection's.
+    /// A seat on this connection, once it is shared. It is used as a connection of its own, and so are its statements; its
+    /// cancel key has the seat's number behind the connection's.
     pub(super) fn beside(&self, shared: &std::sync::Arc<Shared>, cap: usize) -> ServerConn {
         let seat = shared.seat();
         let number = (seat.id() as u32).to_be_bytes();

@@ -39,11 +39,11 @@ pub(super) struct SharedConns {
 
 struct SharedConn {
     shared: Arc<Shared>,
-    /// A connection's place that is never lent: the others are made like it.
+    /// A seat that is never lent: the others are made like it.
     first: ServerConn,
     #[expect(
         clippy::vec_box,
-        reason = "a place is lent and taken back by moving one pointer"
+        reason = "a seat is lent and taken back by moving one pointer"
     )]
     idle: Vec<Box<ServerConn>>,
     made: usize,
@@ -117,8 +117,8 @@ impl SharedConns {
 }
 
 impl SharedConn {
-    /// A place that is free, by preference one that holds the statement.
-    fn place(&mut self, wish: &Checkout<'_>, limits: &PoolLimits) -> Option<Box<ServerConn>> {
+    /// A seat that is free, by preference one that holds the statement.
+    fn seat(&mut self, wish: &Checkout<'_>, limits: &PoolLimits) -> Option<Box<ServerConn>> {
         if self.idle.is_empty() {
             if self.made == MOST_SEATS {
                 return None;
@@ -136,7 +136,7 @@ impl SharedConn {
 }
 
 impl Pool {
-    /// Lends a place on a shared connection that is at the settings wished for. `None`: there is none just now; perhaps there
+    /// Lends a seat on a shared connection that is at the settings wished for. `None`: there is none just now; perhaps there
     /// soon will be.
     pub fn checkout_shared(self: &Arc<Pool>, wish: &Checkout<'_>) -> Option<Box<ServerConn>> {
         let mut state = self.lock();
@@ -166,7 +166,7 @@ impl Pool {
             }
         }
         let (_, at) = least?;
-        let conn = state.shared.open[at].place(wish, &state.limits)?;
+        let conn = state.shared.open[at].seat(wish, &state.limits)?;
         state.checkouts += 1;
         Some(conn)
     }
@@ -199,7 +199,7 @@ impl Pool {
         tokio::spawn(opening.open(worker, settings, state.limits.clone()));
     }
 
-    /// Takes a place on a shared connection back.
+    /// Takes a seat on a shared connection back.
     pub(super) fn release_shared(&self, mut conn: Box<ServerConn>) {
         let Stream::Seat(seat) = &conn.stream else {
             return;
@@ -212,17 +212,17 @@ impl Pool {
         }
     }
 
-    /// What a cancel by this key is to be sent with, if it is to be sent: the key of a place on a shared connection is the
-    /// connection's and the number of the place.
+    /// What a cancel by this key is to be sent with, if it is to be sent: the key of a seat on a shared connection is the
+    /// connection's and the number of the seat.
     pub(super) fn cancel_key(&self, key: &[u8]) -> Option<Arc<[u8]>> {
         let found = self.lock().shared.open.iter().find_map(|conn| {
-            let place = key.strip_prefix(&*conn.first.key)?;
-            let place = u32::from_be_bytes(place.try_into().ok()?);
-            Some((conn.shared.clone(), conn.first.key.clone(), place as usize))
+            let seat = key.strip_prefix(&*conn.first.key)?;
+            let seat = u32::from_be_bytes(seat.try_into().ok()?);
+            Some((conn.shared.clone(), conn.first.key.clone(), seat as usize))
         });
         match found {
             None => Some(key.into()),
-            Some((shared, key, place)) => (shared.alone(place) == Alone::Next).then_some(key),
+            Some((shared, key, seat)) => (shared.alone(seat) == Alone::Next).then_some(key),
         }
     }
 }
@@ -259,7 +259,7 @@ impl Drop for Listed {
         state.shared.answered += answered;
         state.shared.displaced += displaced;
         drop(state);
-        // Its places are dropped without the pool's lock.
+        // Its seats are dropped without the pool's lock.
         drop(ended);
         self.pool.free_slot();
     }

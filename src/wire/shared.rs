@@ -75,7 +75,7 @@ struct State {
     /// A seat that has sent something behind which there is no Sync yet: others have to wait.
     holder: Option<usize>,
     held_back: VecDeque<(usize, Vec<u8>)>,
-    places: Vec<Place>,
+    seats: Vec<SeatState>,
     /// Since when the first of them has been the first.
     since: Option<Instant>,
     /// How long a request has taken of late, on average.
@@ -111,9 +111,9 @@ enum Phase {
     Gone,
 }
 
-/// What there is for a seat.
+/// The connection's side of a seat.
 #[derive(Debug, Default)]
-struct Place {
+struct SeatState {
     /// What has come and was not taken.
     inbox: Vec<u8>,
     /// Its request was displaced and it does not know yet.
@@ -143,10 +143,10 @@ impl Shared {
     /// One seat more.
     pub fn seat(self: &Arc<Shared>) -> Seat {
         let mut state = self.lock();
-        state.places.push(Place::default());
+        state.seats.push(SeatState::default());
         Seat {
             shared: self.clone(),
-            id: state.places.len() - 1,
+            id: state.seats.len() - 1,
         }
     }
 
@@ -181,7 +181,7 @@ impl Shared {
         let asked = |asked: &Asked| asked.seat == id && asked.wanted;
         let held_back = state.held_back.iter().any(|(seat, _)| *seat == id);
         let asks = state.order.iter().any(asked) || held_back;
-        if !asks && state.holder != Some(id) && !state.places[id].displaced {
+        if !asks && state.holder != Some(id) && !state.seats[id].displaced {
             return Alone::Idle;
         }
         let next = match state.order.front() {
@@ -194,15 +194,15 @@ impl Shared {
             return Alone::Next;
         }
         state.forget(id);
-        let place = &mut state.places[id];
-        place.displaced = false;
+        let seat = &mut state.seats[id];
+        seat.displaced = false;
         ErrorFields::error(
             SqlState::QUERY_CANCELED,
             "canceling statement due to user request",
         )
-        .write(&mut place.inbox);
-        place.inbox.extend_from_slice(b"Z\0\0\0\x05I");
-        place.wake();
+        .write(&mut seat.inbox);
+        seat.inbox.extend_from_slice(b"Z\0\0\0\x05I");
+        seat.wake();
         Alone::Answered
     }
 }
@@ -248,7 +248,7 @@ impl State {
         self.each = (15 * self.each + each.min(LONG)) / 16;
         if each > LONG {
             for seat in seats {
-                let took = &mut self.places[*seat].took;
+                let took = &mut self.seats[*seat].took;
                 if *took == Took::Short {
                     *took = Took::Long;
                 }
@@ -264,11 +264,11 @@ impl State {
         };
         self.begun = !ready;
         if asked.wanted {
-            let place = &mut self.places[asked.seat];
-            place.inbox.extend_from_slice(bytes);
-            place.wake();
+            let seat = &mut self.seats[asked.seat];
+            seat.inbox.extend_from_slice(bytes);
+            seat.wake();
             // What is whole is in nobody's way.
-            self.full = !ready && place.inbox.len() > HELD_MOST;
+            self.full = !ready && seat.inbox.len() > HELD_MOST;
         }
         if ready {
             self.order.pop_front();
@@ -293,7 +293,7 @@ impl State {
             return;
         }
         if let Some(front) = front {
-            self.places[front].took = Took::TooLong;
+            self.seats[front].took = Took::TooLong;
         }
         self.displace_others(front);
         if self.phase == Phase::Open {
@@ -315,8 +315,8 @@ impl State {
             .collect();
         for seat in displaced {
             self.forget(seat);
-            self.places[seat].displaced = true;
-            self.places[seat].wake();
+            self.seats[seat].displaced = true;
+            self.seats[seat].wake();
             self.displaced += 1;
         }
     }
@@ -341,9 +341,9 @@ impl State {
         self.displace_others(None);
         self.phase = Phase::Gone;
         self.order.clear();
-        for place in &mut self.places {
-            place.lost = true;
-            place.wake();
+        for seat in &mut self.seats {
+            seat.lost = true;
+            seat.wake();
         }
         wake(&mut self.carrier);
     }
@@ -356,7 +356,7 @@ impl State {
     }
 }
 
-impl Place {
+impl SeatState {
     fn wake(&mut self) {
         wake(&mut self.waker);
     }

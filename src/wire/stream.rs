@@ -33,7 +33,7 @@ pub enum Stream {
     Tcp(TcpStream),
     /// A Unix socket.
     Unix(UnixStream),
-    /// A place on a server connection that several clients' statements share.
+    /// A seat on a server connection that several clients' statements share.
     Seat(Seat),
 }
 

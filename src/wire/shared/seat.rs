@@ -1,13 +1,13 @@
-//! A client's place on a shared connection, which is used as a socket would be.
+//! A client's seat on a shared connection, which is used as a socket would be.
 
 use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::carrier::READ_MOST;
-use super::{Displaced, Phase, Place, Shared, Took, register};
+use super::{Displaced, Phase, SeatState, Shared, Took, register};
 
-/// A place on a shared connection.
+/// A seat on a shared connection.
 #[derive(Debug)]
 pub struct Seat {
     pub(super) shared: Arc<Shared>,
@@ -27,18 +27,18 @@ impl Seat {
 
     /// Whether its request was displaced.
     pub fn is_displaced(&self) -> bool {
-        self.shared.lock().places[self.id].displaced
+        self.shared.lock().seats[self.id].displaced
     }
 
     /// Makes it ready for another request. Says how long the last one took.
     pub fn begin_anew(&self) -> Took {
-        let place = &mut self.shared.lock().places[self.id];
-        place.displaced = false;
-        match place.inbox.capacity() > READ_MOST {
-            true => place.inbox = Vec::new(),
-            false => place.inbox.clear(),
+        let seat = &mut self.shared.lock().seats[self.id];
+        seat.displaced = false;
+        match seat.inbox.capacity() > READ_MOST {
+            true => seat.inbox = Vec::new(),
+            false => seat.inbox.clear(),
         }
-        std::mem::take(&mut place.took)
+        std::mem::take(&mut seat.took)
     }
 
     pub(in crate::wire) fn poll_read(
@@ -47,50 +47,50 @@ impl Seat {
         buf: &mut Vec<u8>,
     ) -> Poll<io::Result<usize>> {
         let mut state = self.shared.lock();
-        let place = &mut state.places[self.id];
-        let n = place.inbox.len();
+        let seat = &mut state.seats[self.id];
+        let n = seat.inbox.len();
         if n == 0 {
-            return match Self::end(place) {
+            return match Self::end(seat) {
                 Some(end) => Poll::Ready(end),
                 None => {
-                    register(&mut place.waker, cx);
+                    register(&mut seat.waker, cx);
                     Poll::Pending
                 }
             };
         }
         if buf.is_empty() {
-            std::mem::swap(buf, &mut place.inbox);
+            std::mem::swap(buf, &mut seat.inbox);
         } else {
-            buf.extend_from_slice(&place.inbox);
+            buf.extend_from_slice(&seat.inbox);
         }
-        place.inbox.clear();
+        seat.inbox.clear();
         state.taken();
         Poll::Ready(Ok(n))
     }
 
-    fn end(place: &Place) -> Option<io::Result<usize>> {
-        if place.displaced {
+    fn end(seat: &SeatState) -> Option<io::Result<usize>> {
+        if seat.displaced {
             return Some(Err(io::Error::other(Displaced)));
         }
-        place.lost.then_some(Ok(0))
+        seat.lost.then_some(Ok(0))
     }
 
     pub(in crate::wire) fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
         let mut state = self.shared.lock();
-        let place = &mut state.places[self.id];
-        let n = place.inbox.len().min(buf.len());
+        let seat = &mut state.seats[self.id];
+        let n = seat.inbox.len().min(buf.len());
         if n == 0 {
-            return Self::end(place).unwrap_or_else(|| Err(io::ErrorKind::WouldBlock.into()));
+            return Self::end(seat).unwrap_or_else(|| Err(io::ErrorKind::WouldBlock.into()));
         }
-        buf[..n].copy_from_slice(&place.inbox[..n]);
-        place.inbox.drain(..n);
+        buf[..n].copy_from_slice(&seat.inbox[..n]);
+        seat.inbox.drain(..n);
         state.taken();
         Ok(n)
     }
 
     pub(in crate::wire) fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         let mut state = self.shared.lock();
-        if let Some(Err(fault)) = Self::end(&state.places[self.id]) {
+        if let Some(Err(fault)) = Self::end(&state.seats[self.id]) {
             return Err(fault);
         }
         if state.phase == Phase::Gone {
@@ -98,7 +98,7 @@ impl Seat {
                 return Err(io::ErrorKind::BrokenPipe.into());
             }
             // It has not been sent to anybody.
-            state.places[self.id].displaced = true;
+            state.seats[self.id].displaced = true;
             return Err(io::Error::other(Displaced));
         }
         state.send(self.id, bytes);
@@ -107,17 +107,17 @@ impl Seat {
 
     pub(in crate::wire) fn may_read(&self) -> bool {
         let state = self.shared.lock();
-        let place = &state.places[self.id];
-        !place.inbox.is_empty() || place.displaced || place.lost
+        let seat = &state.seats[self.id];
+        !seat.inbox.is_empty() || seat.displaced || seat.lost
     }
 
     pub(in crate::wire) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut state = self.shared.lock();
-        let place = &mut state.places[self.id];
-        if !place.inbox.is_empty() || place.displaced || place.lost {
+        let seat = &mut state.seats[self.id];
+        if !seat.inbox.is_empty() || seat.displaced || seat.lost {
             return Poll::Ready(Ok(()));
         }
-        register(&mut place.waker, cx);
+        register(&mut seat.waker, cx);
         Poll::Pending
     }
 }
@@ -127,7 +127,7 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
         let holds = state.holder == Some(self.id);
-        state.places[self.id].inbox = Vec::new();
+        state.seats[self.id].inbox = Vec::new();
         state.forget(self.id);
         state.taken();
         state.end();

@@ -137,7 +137,7 @@ async fn nobody_waits_long_behind_what_is_thrown_away() {
     seat(&b).begin_anew();
     line.server.write_all(&answer(1)).await.unwrap();
     reads(&mut a, &answer(1)).await;
-    // The place is another session's now; the server is still at what it was asked before.
+    // The seat is another session's now; the server is still at what it was asked before.
     b.write_all(&query("b")).await.unwrap();
     line.gets(&query("b")).await;
     assert!(is_displaced(&mut b).await);
@@ -341,7 +341,7 @@ async fn no_more_is_held_than_is_taken() {
             }
         }
     }
-    assert!(line.shared.lock().places[0].inbox.len() <= HELD_MOST + READ_MOST);
+    assert!(line.shared.lock().seats[0].inbox.len() <= HELD_MOST + READ_MOST);
     let (rest, mut got) = (all[sent..].to_vec(), vec![0; all.len()]);
     let (written, read) = tokio::join!(line.server.write_all(&rest), a.read_exact(&mut got));
     written.unwrap();
@@ -358,7 +358,7 @@ async fn a_large_answer_that_is_not_taken_is_in_nobodys_way() {
     line.gets(&[query("much"), query("b")].concat()).await;
     let much = answer(HELD_MOST + 1000);
     line.server.write_all(&much).await.unwrap();
-    while line.shared.lock().places[0].inbox.len() < much.len() {
+    while line.shared.lock().seats[0].inbox.len() < much.len() {
         tokio::task::yield_now().await;
     }
     line.server.write_all(&answer(1)).await.unwrap();

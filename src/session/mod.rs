@@ -42,6 +42,7 @@ mod prepare;
 mod prepareds;
 mod queries;
 mod reading;
+mod refresh;
 mod relay;
 mod replies;
 mod set;

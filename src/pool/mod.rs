@@ -2,6 +2,7 @@
 
 mod conn;
 mod crosswise;
+mod limits;
 #[allow(clippy::module_inception)]
 mod pool;
 mod pools;
@@ -12,7 +13,8 @@ mod statements;
 
 pub use conn::{ServerConn, Worker};
 pub use crosswise::{Crossing, Crosswise, InTheWay, Kept, Locked, stuck};
-pub use pool::{Checkout, CheckoutFault, Pool, PoolCounts, PoolLimits};
+pub use limits::{CheckoutFault, PoolCounts, PoolLimits};
+pub use pool::{Checkout, Pool};
 pub use pools::{HostPools, Pools};
 pub use settings::{Set, Settings, literal, quote_dotted, reset, set_config, takes_snapshot};
 pub use statements::{Added, NO_SHARD, StatementKey, Statements};

@@ -9,82 +9,13 @@ use tokio::sync::oneshot;
 
 use super::conn::{ServerConn, Worker};
 use super::crosswise::{Crosswise, Kept};
+use super::limits::{CheckoutFault, PoolCounts, PoolLimits};
 use super::server::{self, Target};
 use super::settings::Settings;
 use super::shared::{STARVED, SharedConns};
 use super::statements::StatementKey;
 use crate::shardmap::HostUrl;
 use crate::wire::stream::Stream;
-
-/// What bounds a pool.
-#[derive(Clone, Debug)]
-pub struct PoolLimits {
-    /// The most connections to the host, whatever the clients do.
-    pub connections: usize,
-    /// The longest that a checkout waits.
-    pub wait: Duration,
-    /// The longest that opening a connection may take.
-    pub connect: Duration,
-    /// Connections for each event loop that carry short reads of many clients at a time.
-    pub shared: usize,
-    /// Server-side statements held per connection.
-    pub statements: usize,
-    /// An idle connection is closed after this.
-    pub idle: Duration,
-    /// Any connection is closed on its next release after this.
-    pub lifetime: Duration,
-}
-
-/// Why no connection could be had.
-#[derive(Debug, thiserror::Error)]
-pub enum CheckoutFault {
-    /// The host does not let us in.
-    #[error("{0}")]
-    Connect(Arc<server::ConnectFault>),
-    /// All connections were busy for longer than the limit.
-    #[error("all {connections} server connections were busy for {waited:?}")]
-    Busy {
-        /// The pool's limit.
-        connections: usize,
-        /// How long the checkout waited.
-        waited: Duration,
-    },
-    /// It waits for what sessions keep that wait for what it keeps.
-    #[error("all {connections} server connections are kept by sessions that cannot go on either")]
-    Crosswise {
-        /// The pool's limit.
-        connections: usize,
-        /// The hosts of what the session keeps.
-        kept: Vec<String>,
-    },
-}
-
-/// Counts for `SHOW POOLS` and metrics, with PgBouncer's words.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct PoolCounts {
-    /// Checkouts that wait.
-    pub cl_waiting: usize,
-    /// Connections lent out or being opened.
-    pub sv_active: usize,
-    /// Those of the lent ones that their sessions keep beyond a transaction.
-    pub sv_pinned: usize,
-    /// Those of the lent ones that carry short reads of many clients at a time.
-    pub sv_shared: usize,
-    /// Idle connections.
-    pub sv_idle: usize,
-    /// How long the first waiter has waited.
-    pub maxwait: Duration,
-    /// Checkouts since the start.
-    pub checkouts: u64,
-    /// Connections opened since the start.
-    pub opened: u64,
-    /// Logins that failed since the start.
-    pub failed: u64,
-    /// Statements that shared connections have answered since the start.
-    pub shared: u64,
-    /// Statements that had to wait on a shared connection and were run elsewhere, since the start.
-    pub displaced: u64,
-}
 
 /// The pool of one (host, server user).
 pub struct Pool {
@@ -110,7 +41,7 @@ pub(super) struct State {
         reason = "a connection is lent and taken back by moving one pointer"
     )]
     pub(super) idle: Vec<Box<ServerConn>>,
-    /// First come, first served. A waiter's place is taken by closing its channel.
+    /// First come, first served. Who leaves closes his channel first.
     waiters: VecDeque<Waiter>,
     /// The host refused us a moment ago: others need not each find that out by waiting.
     down: Option<Down>,
@@ -224,7 +155,11 @@ impl Pool {
             Turn::Open => return self.open(wish.worker, &limits).await,
             Turn::Wait(place) => place,
         };
-        let mut place = Place { pool: self, place };
+        let mut place = Place {
+            pool: self,
+            place,
+            is_served: false,
+        };
         let crosswise = || CheckoutFault::Crosswise {
             connections: limits.connections,
             kept: keeps.iter().map(|kept| kept.pool.host.clone()).collect(),
@@ -242,6 +177,7 @@ impl Pool {
                 }
             }
         };
+        place.is_served = matches!(gift, Ok(Ok(_)));
         match gift {
             Ok(Ok(Gift::Conn(conn))) => Ok(conn),
             Ok(Ok(Gift::Slot)) => self.open(wish.worker, &limits).await,
@@ -562,15 +498,22 @@ impl State {
 struct Place<'a> {
     pool: &'a Arc<Pool>,
     place: oneshot::Receiver<Gift>,
+    is_served: bool,
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
+        if self.is_served {
+            return;
+        }
         self.place.close();
         match self.place.try_recv() {
             Ok(Gift::Conn(conn)) => self.pool.release(conn),
             Ok(Gift::Slot) => self.pool.free_slot(),
-            Err(_) => {}
+            Err(_) => {
+                let left = |waiter: &Waiter| !waiter.gift.is_closed();
+                self.pool.lock().waiters.retain(left);
+            }
         }
     }
 }

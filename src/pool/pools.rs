@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::crosswise::Crosswise;
-use super::pool::{Pool, PoolLimits};
+use super::limits::PoolLimits;
+use super::pool::Pool;
 use crate::shardmap::{Host, HostId, HostUrl, Secret, ShardMap};
 
 /// The pools of one server user under one map, by [`HostId`].

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use super::conn::{ServerConn, Worker};
-use super::pool::{Checkout, Pool, PoolLimits, State};
+use super::limits::PoolLimits;
+use super::pool::{Checkout, Pool, State};
 use super::server;
 use super::settings::Settings;
 use crate::wire::shared::{Alone, Shared};

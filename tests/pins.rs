@@ -9,17 +9,7 @@ use crate::support::{Hosts, Proxy, Raw, connect, wait_until};
 /// Users 0..8, one in each shard: 0-3 on host a, which is the session host, 4-7 on host b.
 async fn hosts() -> &'static Hosts {
     static HOSTS: OnceCell<Hosts> = OnceCell::const_new();
-    let make = || async {
-        let hosts = Hosts::provisioned(2, 8).await;
-        let proxy = Proxy::start(&hosts);
-        let client = proxy.client().await;
-        for user in 0..8 {
-            let insert = format!("INSERT INTO users (id, name) VALUES ({user}, 'u{user}')");
-            client.batch_execute(&insert).await.unwrap();
-        }
-        hosts
-    };
-    HOSTS.get_or_init(make).await
+    HOSTS.get_or_init(Hosts::of_eight_users).await
 }
 
 struct World {

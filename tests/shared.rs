@@ -11,18 +11,11 @@ use crate::support::{Hosts, Proxy, Raw, connect, wait_until};
 /// Users 0..8, one in each shard: 0-3 on host a, 4-7 on host b.
 async fn hosts() -> &'static Hosts {
     static HOSTS: OnceCell<Hosts> = OnceCell::const_new();
-    let make = || async {
-        let hosts = Hosts::provisioned(2, 8).await;
-        let proxy = Proxy::start(&hosts);
-        let client = proxy.client().await;
-        for user in 0..8 {
-            let insert = format!("INSERT INTO users (id, name) VALUES ({user}, 'u{user}')");
-            client.batch_execute(&insert).await.unwrap();
-        }
-        hosts
-    };
-    HOSTS.get_or_init(make).await
+    HOSTS.get_or_init(Hosts::of_eight_users).await
 }
+
+/// So often is tried what only happens if answers come as fast as usual.
+const ATTEMPTS: usize = 30;
 
 /// Tests that hold tables would be in each other's way.
 static ALONE: Mutex<()> = Mutex::const_new(());
@@ -283,32 +276,36 @@ async fn what_would_wait_behind_a_slow_statement_is_run_elsewhere() {
             raw.ask(&[by_name(user), unnamed(user)].concat(), 2);
         }
     }
-    for messages in [by_query, by_name, unnamed] {
-        world.warm(&mut others[0]).await;
-        let held = hold(1).await;
-        let before = world.counts().await;
-        // Another text each time: of one that was slow no others wait any more.
-        let text = format!(
-            "SELECT name AS n{} FROM users WHERE id = 1",
-            before.displaced
-        );
-        slow.send(&q(&text));
-        held.waiters(1).await;
-        let users = [0, 2, 3];
-        for (raw, user) in others.iter_mut().zip(users) {
-            raw.send(&messages(user));
-        }
-        for (raw, user) in others.iter_mut().zip(users) {
-            assert!(row(&raw.until_ready(1)).contains(&format!("u{user}")));
-        }
-        let after = world.counts().await;
-        assert!(after.displaced > before.displaced, "{before:?} {after:?}");
-        // And those that come later do not wait either.
-        assert_eq!(name_of(&mut others[1], 2), "u2");
-        held.end().await;
-        assert!(row(&slow.until_ready(1)).contains("u1"));
-        for (raw, user) in others.iter_mut().zip(users) {
-            assert!(row(&raw.ask(&messages(user), 1)).contains(&format!("u{user}")));
+    let users = [0, 2, 3];
+    for (kind, messages) in [by_query, by_name, unnamed].into_iter().enumerate() {
+        // Where answers have lately come slowly, on a busy machine, nobody gets in line.
+        for attempt in 0.. {
+            assert!(attempt < ATTEMPTS, "nobody has waited behind it");
+            world.warm(&mut others[0]).await;
+            let held = hold(1).await;
+            let before = world.counts().await;
+            // Another text each time: of one that was slow no others wait any more.
+            slow.send(&q(&format!(
+                "SELECT name AS n{kind}_{attempt} FROM users WHERE id = 1"
+            )));
+            held.waiters(1).await;
+            for (raw, user) in others.iter_mut().zip(users) {
+                raw.send(&messages(user));
+            }
+            for (raw, user) in others.iter_mut().zip(users) {
+                assert!(row(&raw.until_ready(1)).contains(&format!("u{user}")));
+            }
+            let after = world.counts().await;
+            // And those that come later do not wait either.
+            assert_eq!(name_of(&mut others[1], 2), "u2");
+            held.end().await;
+            assert!(row(&slow.until_ready(1)).contains("u1"));
+            for (raw, user) in others.iter_mut().zip(users) {
+                assert!(row(&raw.ask(&messages(user), 1)).contains(&format!("u{user}")));
+            }
+            if after.displaced > before.displaced {
+                break;
+            }
         }
     }
 }
@@ -319,12 +316,19 @@ async fn a_statement_that_was_slow_goes_over_a_connection_of_its_own() {
     let (mut slow, mut other) = (world.raw(), world.raw());
     let text = q("SELECT name FROM users WHERE id = 1 AND name <> 'slow'");
     assert!(world.is_shared(&mut slow, &text).await);
-    let held = hold(1).await;
-    slow.send(&text);
-    held.waiters(1).await;
-    assert_eq!(name_of(&mut other, 2), "u2");
-    held.end().await;
-    assert!(row(&slow.until_ready(1)).contains("u1"));
+    let before = world.counts().await.displaced;
+    for attempt in 0.. {
+        assert!(attempt < ATTEMPTS, "nobody has waited behind it");
+        let held = hold(1).await;
+        slow.send(&text);
+        held.waiters(1).await;
+        assert_eq!(name_of(&mut other, 2), "u2");
+        held.end().await;
+        assert!(row(&slow.until_ready(1)).contains("u1"));
+        if world.counts().await.displaced > before {
+            break;
+        }
+    }
     assert!(!world.is_shared(&mut slow, &text).await);
     assert!(world.is_shared(&mut slow, &by_query(1)).await);
 }

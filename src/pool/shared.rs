@@ -16,7 +16,7 @@ use crate::wire::stream::Stream;
 
 /// Requests on one connection at once. A statement that waits is behind at most so many short ones.
 const MOST_REQUESTS: usize = 16;
-/// Places ever made on one connection; each has prepared statements of its own there.
+/// Seats ever made on one connection; each has prepared statements of its own there.
 const MOST_SEATS: usize = 32;
 /// One that nobody has used for so long makes room for one at other settings.
 const UNUSED: Duration = Duration::from_secs(5);

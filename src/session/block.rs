@@ -380,6 +380,11 @@ impl Session {
         if !self.in_message_block() || self.is_block_to_postgres() {
             return Ok(());
         }
+        self.warn_of_no_block(what).await
+    }
+
+    /// The warning that Postgres gives where there is no block, behind the replies to what came before.
+    pub(super) async fn warn_of_no_block(&mut self, what: &str) -> Result<(), Fault> {
         self.settle_replies().await?;
         let mut out = Vec::new();
         let warning = ErrorFields::new(

@@ -9,7 +9,7 @@ use presplit::shardmap::ShardMap;
 use tempfile::TempDir;
 use tokio_postgres::Client;
 
-use super::Cluster;
+use super::{Cluster, Proxy};
 
 /// Hosts `a`, `b`, ... that own equal runs of the shards, and a `shardmap.toml` in a directory of its own.
 pub struct Hosts {
@@ -38,6 +38,18 @@ impl Hosts {
             .await
             .unwrap_or_else(|e| panic!("{e:#?}"));
         assert!(report.is_complete(), "{report}");
+        hosts
+    }
+
+    /// Two hosts, users 0 to 7, one in each shard: 0-3 on host a, which is the session host, 4-7 on host b.
+    pub async fn of_eight_users() -> Hosts {
+        let hosts = Hosts::provisioned(2, 8).await;
+        let proxy = Proxy::start(&hosts);
+        let client = proxy.client().await;
+        for user in 0..8 {
+            let insert = format!("INSERT INTO users (id, name) VALUES ({user}, 'u{user}')");
+            client.batch_execute(&insert).await.unwrap();
+        }
         hosts
     }
 

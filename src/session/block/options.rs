@@ -66,15 +66,7 @@ impl Session {
         let Err(late) = self.check_in_time(options) else {
             return Ok(());
         };
-        self.settle_replies().await?;
-        let mut out = Vec::new();
-        let warning = ErrorFields::new(
-            Severity::Warning,
-            SqlState::NO_ACTIVE_TRANSACTION,
-            only_in_blocks("SET TRANSACTION"),
-        );
-        self.warn(warning, &mut out);
-        self.client.outbox.append(&mut out);
+        self.warn_of_no_block("SET TRANSACTION").await?;
         Err(late)
     }
 

@@ -514,6 +514,50 @@ async fn the_last_connection_is_nobodys_and_a_map_may_end_sharing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_shared_connection_keeps_no_more_statements_than_another() {
+    let hosts = Hosts::provisioned(1, 1).await;
+    let view = "
+        SET search_path = shard_0000, public;
+        INSERT INTO users (id, name) VALUES (0, 'u0');
+        CREATE VIEW held AS SELECT id, name, (SELECT count(*) FROM pg_prepared_statements) AS n FROM users;";
+    hosts.client(0).await.batch_execute(view).await.unwrap();
+    let settings = "shared_connections = 1\n[proxy.limits]\nstatement_cache_per_connection = 8";
+    let world = world_by(&hosts.map_text(1, settings)).await;
+    world.warm(&mut world.raw()).await;
+    let mut held = None;
+    for attempt in 0..ATTEMPTS {
+        let before = world.counts().await.shared;
+        std::thread::scope(|scope| {
+            for client in 0..12 {
+                let world = &world;
+                scope.spawn(move || {
+                    let mut raw = world.raw();
+                    for n in 0..100 {
+                        let n = (client + n) % 20;
+                        let sql = format!("SELECT name AS n{attempt}_{n} FROM users WHERE id = $1");
+                        let answer = raw.ask(&[p("", &sql), run("", "0")].concat(), 1);
+                        assert!(row(&answer).contains("u0"));
+                    }
+                });
+            }
+        });
+        let many = world.counts().await.shared - before > 100;
+        let mut raw = world.raw();
+        let before = world.counts().await.shared;
+        let answer = raw.ask(&q("SELECT n FROM held WHERE id = 0"), 1);
+        if many && world.counts().await.shared > before {
+            held = row(&answer)
+                .trim_matches(['[', ']', '"'])
+                .parse::<u32>()
+                .ok();
+            break;
+        }
+    }
+    // Eight, and one each for the other seats.
+    assert!(matches!(held, Some(8..=19)), "{held:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nobody_waits_for_a_connection_that_others_could_share() {
     let settings = "shared_connections = 1\n[proxy.timeouts]\ncheckout_wait = \"5s\"";
     let map = hosts().await.map_text(1, settings);

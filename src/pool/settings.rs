@@ -140,6 +140,9 @@ impl Settings {
     /// The statements that bring a server connection from `self` to `wanted`. Names in `unsure` are set anew whatever
     /// `self` says of them.
     pub fn difference(&self, wanted: &Settings, unsure: &[String]) -> Vec<String> {
+        if unsure.is_empty() && self.same(wanted) {
+            return Vec::new();
+        }
         let gone = self
             .0
             .keys()

@@ -16,7 +16,7 @@ use crate::wire::stream::Stream;
 
 /// Requests on one connection at once. A statement that waits is behind at most so many short ones.
 const MOST_REQUESTS: usize = 16;
-/// Seats ever made on one connection; each has prepared statements of its own there.
+/// Seats ever made on one connection.
 const MOST_SEATS: usize = 32;
 /// One that nobody has used for so long makes room for one at other settings.
 const UNUSED: Duration = Duration::from_secs(5);
@@ -118,7 +118,8 @@ impl SharedConns {
 }
 
 impl SharedConn {
-    /// A seat that is free, by preference one that holds the statement.
+    /// A seat that is free, by preference one that holds the statement. Another statement goes to the one that holds most, so
+    /// that what makes room for it is what was not used for long.
     fn seat(&mut self, wish: &Checkout<'_>, limits: &PoolLimits) -> Option<Box<ServerConn>> {
         if self.idle.is_empty() {
             if self.made == MOST_SEATS {
@@ -128,11 +129,16 @@ impl SharedConn {
             let conn = self.first.beside(&self.shared, limits.statements);
             return Some(Box::new(conn));
         }
-        let best = self.idle.iter().rposition(|conn| {
-            let key = wish.statement.as_ref();
-            key.is_none_or(|key| conn.statements.contains(key))
-        });
-        Some(self.idle.swap_remove(best.unwrap_or(self.idle.len() - 1)))
+        let best = match &wish.statement {
+            None => self.idle.len() - 1,
+            Some(key) => {
+                let held = |conn: &ServerConn| conn.statements.contains(key);
+                let most = |at: &usize| self.idle[*at].statements.len();
+                let holds = self.idle.iter().rposition(|conn| held(conn));
+                holds.or_else(|| (0..self.idle.len()).max_by_key(most))?
+            }
+        };
+        Some(self.idle.swap_remove(best))
     }
 }
 

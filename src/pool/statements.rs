@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use hashbrown::HashMap;
 
@@ -24,8 +24,19 @@ struct Held {
 pub struct Statements {
     held: HashMap<StatementKey, Held, foldhash::fast::RandomState>,
     clock: VecDeque<StatementKey>,
-    next: Arc<AtomicU32>,
+    /// Names of which it is not known whether the server has a statement by them.
+    doubtful: Vec<u32>,
+    all: Arc<All>,
     cap: usize,
+}
+
+/// What several caches of one connection have in common.
+#[derive(Default)]
+struct All {
+    /// The next name.
+    next: AtomicU32,
+    /// How many statements all of them hold on the server.
+    held: AtomicUsize,
 }
 
 /// What to do for a statement that the server connection does not hold yet.
@@ -39,19 +50,22 @@ pub struct Added {
 impl Statements {
     /// An empty cache that holds at most `cap` statements (at least 1).
     pub fn new(cap: usize) -> Statements {
+        Statements::of(Arc::default(), cap)
+    }
+
+    /// An empty cache of the same connection: no name is given twice by both, and they hold at most `cap` statements together
+    /// (but one each).
+    pub(super) fn beside(&self, cap: usize) -> Statements {
+        Statements::of(self.all.clone(), cap)
+    }
+
+    fn of(all: Arc<All>, cap: usize) -> Statements {
         Statements {
             held: HashMap::default(),
             clock: VecDeque::new(),
-            next: Arc::default(),
+            doubtful: Vec::new(),
+            all,
             cap: cap.max(1),
-        }
-    }
-
-    /// An empty cache of the same connection: no name is given twice by both.
-    pub(super) fn beside(&self, cap: usize) -> Statements {
-        Statements {
-            next: self.next.clone(),
-            ..Statements::new(cap)
         }
     }
 
@@ -81,12 +95,13 @@ impl Statements {
 
     /// Notes that the statement is being parsed on this connection. `key` must not be held.
     pub fn add(&mut self, key: StatementKey) -> Added {
-        let evicted = if self.held.len() >= self.cap {
-            self.evict()
-        } else {
-            None
-        };
-        let name = self.next.fetch_add(1, Ordering::Relaxed);
+        let evicted = self.doubtful.pop().or_else(|| {
+            let full = self.all.held.load(Ordering::Relaxed) >= self.cap;
+            full.then(|| self.evict()).flatten()
+        });
+        self.freed(usize::from(evicted.is_some()));
+        self.all.held.fetch_add(1, Ordering::Relaxed);
+        let name = self.all.next.fetch_add(1, Ordering::Relaxed);
         let held = Held {
             name,
             used: false,
@@ -99,21 +114,39 @@ impl Statements {
 
     /// Forgets a statement whose Parse the server refused.
     pub fn forget(&mut self, name: u32) {
-        if let Some(key) = self
-            .held
-            .iter()
-            .find(|(_, h)| h.name == name)
-            .map(|(k, _)| *k)
-        {
-            self.held.remove(&key);
-            self.clock.retain(|k| *k != key);
+        let removed = self.remove(name);
+        self.freed(usize::from(removed));
+    }
+
+    /// Whether the server has parsed this one will not be known: it is closed before another is added. (To close one that is
+    /// not there is no error: protocol chapter, "Extended Query".)
+    pub fn doubt(&mut self, name: u32) {
+        if self.remove(name) {
+            self.doubtful.push(name);
         }
+    }
+
+    fn remove(&mut self, name: u32) -> bool {
+        let named = |(key, held): (&StatementKey, &Held)| (held.name == name).then_some(*key);
+        let Some(key) = self.held.iter().find_map(named) else {
+            return false;
+        };
+        self.held.remove(&key);
+        self.clock.retain(|k| *k != key);
+        true
+    }
+
+    /// So many fewer are on the server.
+    fn freed(&self, count: usize) {
+        self.all.held.fetch_sub(count, Ordering::Relaxed);
     }
 
     /// Forgets all (after `DISCARD ALL` or `DEALLOCATE ALL` on the server).
     pub fn clear(&mut self) {
+        self.freed(self.held.len() + self.doubtful.len());
         self.held.clear();
         self.clock.clear();
+        self.doubtful.clear();
     }
 
     /// How many statements are held.
@@ -139,6 +172,12 @@ impl Statements {
                 None => {}
             }
         }
+    }
+}
+
+impl Drop for Statements {
+    fn drop(&mut self) {
+        self.freed(self.held.len() + self.doubtful.len());
     }
 }
 
@@ -177,5 +216,30 @@ mod tests {
         s.forget(a);
         assert!(s.is_empty());
         assert_ne!(s.add((1, 0)).name, a);
+    }
+
+    #[test]
+    fn caches_of_one_connection_hold_no_more_than_one_would() {
+        let first = Statements::new(4);
+        let (mut a, mut b) = (first.beside(4), first.beside(4));
+        let names: Vec<u32> = (0..3).map(|n| a.add((n, 0)).name).collect();
+        assert_eq!(b.add((0, 0)).evicted, None);
+        assert_eq!(a.add((3, 0)).evicted, Some(names[0]), "four are held");
+        assert_eq!(b.add((1, 0)).evicted, Some(3), "its own");
+        drop(a);
+        assert_eq!(b.add((2, 0)).evicted, None);
+        let mut c = first.beside(1);
+        assert_eq!(c.add((0, 0)).evicted, None, "one each");
+        assert_eq!((b.len(), c.len()), (2, 1));
+    }
+
+    #[test]
+    fn what_may_not_be_there_is_closed_before_another_is_added() {
+        let mut s = Statements::new(2);
+        let (doubtful, other) = (s.add((1, 0)).name, s.add((2, 0)).name);
+        s.doubt(doubtful);
+        assert!(!s.contains(&(1, 0)));
+        assert_eq!(s.add((1, 0)).evicted, Some(doubtful));
+        assert_eq!(s.add((3, 0)).evicted, Some(other), "it is full again");
     }
 }

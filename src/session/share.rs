@@ -195,8 +195,7 @@ impl Session {
         let mut link = self.links.remove(self.active);
         self.active = 0;
         if let Some(mut conn) = link.conn.take() {
-            // Whether it was parsed is not known.
-            parsed.iter().for_each(|name| conn.statements.forget(*name));
+            parsed.iter().for_each(|name| conn.statements.doubt(*name));
             if let Stream::Seat(seat) = &conn.stream {
                 seat.begin_anew();
             }

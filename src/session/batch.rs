@@ -292,14 +292,22 @@ impl Session {
         if let Err(fault) = frontend::no_body(self.body(len)) {
             return Now::Done(Err(fault.into()));
         }
-        let one = self.links.len() == 1 && self.active == 0 && self.links[0].unsynced;
-        if !one
-            || self.batch.has_set
+        if self.batch.has_set
             || self.in_message_block()
             || self.batch.skip == Skip::Ours
             || self.batch.unparsed.is_some()
             || self.block.as_ref().is_some_and(|block| block.failed)
         {
+            return Now::Slowly;
+        }
+        if self.links.is_empty() && !self.batch.skipping() {
+            relay::write_made(&mut self.client, &mut self.replies);
+            self.reset_batch(false);
+            self.ready();
+            return Now::Done(Ok(()));
+        }
+        let one = self.links.len() == 1 && self.active == 0 && self.links[0].unsynced;
+        if !one {
             return Now::Slowly;
         }
         frontend::sync(&mut self.links[0].outbox);

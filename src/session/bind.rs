@@ -6,7 +6,7 @@ use super::context::{Prepared, Statement};
 use super::control::declared_cursor;
 use super::ends::Again;
 use super::errors::Fault;
-use super::extended::{gives_rows, no_parameters};
+use super::extended::{gives_rows, is_own, no_parameters};
 use super::links::Need;
 use super::portals::{Portal, Several};
 use super::prepare::{Way, bad_hint};
@@ -57,8 +57,14 @@ impl Session {
             }
             self.statements.check_told(name, &statement)?;
         }
-        let (Some(Way::One { host, shard, path }), set) = self.bind_way(&statement, len)? else {
-            return Ok(false);
+        let (host, shard, path, set) = match self.bind_way(&statement, len)? {
+            (Some(Way::One { host, shard, path }), set) => (host, shard, path, set),
+            (None, _) if is_own(&statement) => {
+                no_parameters(&Bind::decode(self.body(len))?)?;
+                self.put_own_portal(names, Portal::Own(statement))?;
+                return Ok(true);
+            }
+            _ => return Ok(false),
         };
         let key = (statement.id, shard.map_or(NO_SHARD, |s| s.0));
         let need = Need {

@@ -2,6 +2,7 @@
 //! each host, so the block may be on no host, on one, or on several.
 
 mod end;
+mod now;
 mod options;
 mod run;
 mod savepoints;
@@ -11,7 +12,6 @@ pub(super) use self::end::commit_unknown;
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use super::Session;
 use super::batch::Before;
 use super::checks::is_on;
 use super::ddl_block::BlockTables;
@@ -19,8 +19,9 @@ use super::ends::Link;
 use super::errors::Fault;
 use super::links::Need;
 use super::parameters::Reported;
-use super::replies::{Pass, Reply};
+use super::replies::{Made, Pass, Reply};
 use super::writers::Writers;
+use super::{Now, Session};
 use crate::pool::Settings;
 use crate::shardmap::HostId;
 use crate::sql::control::{BeginOptions, Isolation};
@@ -167,6 +168,14 @@ pub(super) fn tag(tag: &str) -> Acted {
     Acted::Answered(out)
 }
 
+/// The tag of a statement that begins a transaction.
+fn begin_command(text: &[u8]) -> &'static str {
+    match text.trim_ascii_start().get(..5) {
+        Some(word) if word.eq_ignore_ascii_case(b"start") => "START TRANSACTION",
+        _ => "BEGIN",
+    }
+}
+
 /// An identifier in quotes.
 pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
@@ -230,15 +239,7 @@ impl Session {
         options: &BeginOptions,
         text: &str,
     ) -> Result<Acted, Fault> {
-        let command = if text
-            .trim_start()
-            .get(..5)
-            .is_some_and(|w| w.eq_ignore_ascii_case("start"))
-        {
-            "START TRANSACTION"
-        } else {
-            "BEGIN"
-        };
+        let command = begin_command(text.as_bytes());
         if let Some(block) = &mut self.block {
             if block.failed {
                 return Err(aborted());

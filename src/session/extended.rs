@@ -42,6 +42,13 @@ impl Session {
         ) {
             // The reply to Parse comes first.
             _ if self.batch.unparsed.is_some() => Now::Slowly,
+            (Kind::Portal, Some(Portal::Own(statement)), _)
+                if is_own(statement)
+                    && own_columns(statement).is_some_and(|all| all.is_empty()) =>
+            {
+                self.replies.push(Reply::Made(Made::NoData));
+                Now::Done(Ok(()))
+            }
             (Kind::Portal, Some(Portal::On { host, .. }), Some(link))
                 if link.host == *host && !self.block.as_ref().is_some_and(|b| b.failed) =>
             {
@@ -126,9 +133,7 @@ impl Session {
                 if *rows {
                     return Err(aborted());
                 }
-                let mut made = Vec::new();
-                backend::no_data(&mut made);
-                self.replies.push(Reply::Made(Made::Bytes(made.into())));
+                self.replies.push(Reply::Made(Made::NoData));
                 return Ok(());
             }
             Some(Portal::On { host, .. }) => *host,
@@ -154,9 +159,7 @@ impl Session {
                 return Ok(());
             }
             Some(Portal::Data(..)) => {
-                let mut made = Vec::new();
-                backend::no_data(&mut made);
-                self.replies.push(Reply::Made(Made::Bytes(made.into())));
+                self.replies.push(Reply::Made(Made::NoData));
                 return Ok(());
             }
             Some(Portal::Several(several) | Portal::Held(several, _)) => {
@@ -234,6 +237,16 @@ impl Session {
             _ if self.batch.unparsed.is_some() => Now::Slowly,
             (Some(Portal::On { .. }), _) if self.block.as_ref().is_some_and(|b| b.failed) => {
                 Now::Slowly
+            }
+            (Some(Portal::Own(statement)), _) => {
+                let (statement, name) = (statement.clone(), start..start + execute.portal.len());
+                let Prepared::Control(control) = &*statement.prepared else {
+                    return Now::Slowly;
+                };
+                match self.execute_control_now(control, &statement.text, name, len) {
+                    true => Now::Done(Ok(())),
+                    false => Now::Slowly,
+                }
             }
             (
                 Some(Portal::On {
@@ -471,6 +484,14 @@ pub(super) fn gives_rows(statement: &Statement) -> bool {
         Prepared::Control(control) => {
             matches!(control, Control::Show(_) | Control::ExplainRoute { .. })
         }
+        _ => false,
+    }
+}
+
+/// Whether the session itself acts on it, without anything to be found out first.
+pub(super) fn is_own(statement: &Statement) -> bool {
+    match &*statement.prepared {
+        Prepared::Control(control) => !matches!(control, Control::Execute { .. }),
         _ => false,
     }
 }

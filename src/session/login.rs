@@ -245,6 +245,7 @@ async fn open(
         hint: None,
         riding: None,
         rides_not: false,
+        commits: false,
         swallow: 0,
     };
     // A client that is gone by now is found out by the first read.

@@ -112,6 +112,8 @@ pub(crate) struct Session {
     riding: Option<Riding>,
     /// The next statement goes over a server connection of its own.
     rides_not: bool,
+    /// The COMMIT that ends the block is under way, or waits for the Sync that is next in the inbox.
+    commits: bool,
     statements: Prepareds,
     /// The rows that a gather is writing for the client are held for it.
     holding: Option<Holding>,
@@ -261,7 +263,10 @@ impl Session {
     async fn relay_message(&mut self, header: Header) -> Result<Go, Fault> {
         // The client waits for this: nothing is gathered any more.
         self.client.hold_until_reply();
-        let relayed = self.relay().await;
+        let mut relayed = self.relay().await;
+        if self.commits {
+            relayed = self.has_committed(relayed);
+        }
         if self.riding.is_some() {
             if relayed.is_err() && self.is_displaced() {
                 return Box::pin(self.ride_not(header)).await;

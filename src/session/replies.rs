@@ -77,6 +77,9 @@ pub(crate) enum Made {
     ParseComplete,
     BindComplete,
     CloseComplete,
+    NoData,
+    /// CommandComplete with this tag.
+    Tag(&'static str),
     /// The CommandComplete that the [`Reply::Share`]s before it add up to.
     Total,
     /// What is known of the statement's parameters and columns.
@@ -275,6 +278,8 @@ impl Made {
             Made::ParseComplete => out.extend_from_slice(b"1\0\0\0\x04"),
             Made::BindComplete => out.extend_from_slice(b"2\0\0\0\x04"),
             Made::CloseComplete => out.extend_from_slice(b"3\0\0\0\x04"),
+            Made::NoData => backend::no_data(out),
+            Made::Tag(tag) => backend::command_complete(out, tag),
             // Made of bytes when it is taken out of the queue.
             Made::Total => {}
             Made::Described(described) => out.extend_from_slice(described.messages()),

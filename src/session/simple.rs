@@ -34,8 +34,7 @@ impl Session {
     /// A Query of one statement for one host with an idle server connection: sent at once.
     pub(super) fn query_now(&mut self, len: usize) -> Now {
         match self.send_query(len) {
-            Ok(true) => Now::Relay,
-            Ok(false) => Now::Slowly,
+            Ok(now) => now,
             Err(fault) if self.wants_refresh(&fault) || Self::is_unreadable(&fault) => Now::Slowly,
             Err(Fault::Statement(fields)) if fields.code == SqlState::IN_FAILED_TRANSACTION => {
                 Now::Slowly
@@ -44,10 +43,9 @@ impl Session {
         }
     }
 
-    /// `false`: that needs more than can be done at once.
-    fn send_query(&mut self, len: usize) -> Result<bool, Fault> {
+    fn send_query(&mut self, len: usize) -> Result<Now, Fault> {
         if self.is_batch_open() {
-            return Ok(false);
+            return Ok(Now::Slowly);
         }
         self.follow_map();
         let text = self.query_text(len)?;
@@ -57,13 +55,18 @@ impl Session {
             way,
             message,
         } = self.read(&self.client.inbox[text.clone()])?;
-        let (Prepared::Query(_) | Prepared::Pass(_), Some(Way::One { host, shard, path })) =
-            (&*prepared, way)
-        else {
-            return Ok(false);
+        let (host, shard, path) = match (&*prepared, way) {
+            (Prepared::Query(_) | Prepared::Pass(_), Some(Way::One { host, shard, path })) => {
+                (host, shard, path)
+            }
+            (Prepared::Control(control), _) => {
+                let now = self.query_control_now(control, text);
+                return Ok(now.unwrap_or(Now::Slowly));
+            }
+            _ => return Ok(Now::Slowly),
         };
         if prepared.sets_config() {
-            return Ok(false);
+            return Ok(Now::Slowly);
         }
         self.check_failed()?;
         let need = Need {
@@ -71,11 +74,11 @@ impl Session {
             ..Need::of(&prepared, host, path)
         };
         let Some(i) = self.link_now(&need)? else {
-            return Ok(false);
+            return Ok(Now::Slowly);
         };
         let reply = Reply::Query(Pass::On);
         self.push_query(i, &text, shard, prepared, message, reply);
-        Ok(true)
+        Ok(Now::Relay)
     }
 
     /// Sends a Query whose link is ready.

@@ -133,7 +133,7 @@ impl Session {
     }
 
     /// The connection was lost while the block ended: nothing of the block is left.
-    fn lost_at_end(&mut self, commit: bool) {
+    pub(super) fn lost_at_end(&mut self, commit: bool) {
         self.drop_active();
         for link in &mut self.links {
             link.discard();

@@ -64,6 +64,13 @@ impl Session {
         {
             return self.run_at_end(i, text, pass).await;
         }
+        self.push_run(i, text, pass);
+        self.push_ours(i, behind);
+        Ok(!self.finish_aside(i).await?)
+    }
+
+    /// One statement's text for one link, to be run as it is; of its answer the client gets what `pass` says.
+    pub(super) fn push_run(&mut self, i: usize, text: &str, pass: Pass) {
         self.overwrite_unnamed(i);
         let Link { outbox, conn, .. } = &mut self.links[i];
         let name = match (text, conn) {
@@ -84,8 +91,6 @@ impl Session {
         frontend::execute(outbox, b"", 0);
         self.replies.push(Reply::One(Pass::Keep));
         self.replies.push(Reply::Execute(pass));
-        self.push_ours(i, behind);
-        Ok(!self.finish_aside(i).await?)
     }
 
     /// [`Session::run_with`] of a Query that ends the batch before it: as in Postgres the transaction is committed, which may fail,

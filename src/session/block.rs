@@ -344,13 +344,29 @@ impl Session {
     pub(super) fn is_read_only(&self) -> bool {
         match &self.block {
             Some(block) => block.options.read_only == Some(true),
-            None => is_set_on(&self.settings, READ_ONLY),
+            None => {
+                let default = || is_set_on(self.settings_at_begin(), READ_ONLY);
+                self.batch.options.read_only.unwrap_or_else(default)
+            }
         }
+    }
+
+    /// What was set when the implicit transaction began: its defaults are of then. Outside of any, what is set.
+    fn settings_at_begin(&self) -> &Settings {
+        let before = self.batch.before();
+        before.map_or(&self.settings, |before| &before.settings)
     }
 
     /// REPEATABLE READ or SERIALIZABLE, if the session has made that its default.
     pub(super) fn default_isolation(&self) -> Option<Isolation> {
         isolation_in(&self.settings)
+    }
+
+    /// Whether the implicit transaction is of one snapshot.
+    pub(super) fn implicit_of_one_snapshot(&self) -> bool {
+        let default = || isolation_in(self.settings_at_begin());
+        let isolation = self.batch.options.isolation.or_else(default);
+        isolation >= Some(Isolation::RepeatableRead)
     }
 
     /// A warning of our own, unless the client wants to hear of errors only.

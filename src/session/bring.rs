@@ -87,6 +87,12 @@ impl Session {
         Ok(())
     }
 
+    /// Whether the batch has set what holds from its next transaction on, but not in its own.
+    pub(super) fn has_set_for_the_next(&self) -> bool {
+        let before = self.batch.before();
+        before.is_some_and(|b| for_the_next(&b.settings.difference(&self.settings, &[])))
+    }
+
     /// Brings a newly enlisted link to the settings that were in force before the open block, which begins behind them.
     pub(super) fn bring_before_begin(&mut self, link: &mut super::ends::Link, plain_begin: bool) {
         let outside = self.settings_outside_block();

@@ -79,7 +79,7 @@ impl Session {
         }
         let one = match &self.block {
             Some(block) => block.one_snapshot(),
-            None => self.default_isolation().is_some(),
+            None => self.implicit_of_one_snapshot(),
         };
         let mut seen = self.links.iter().filter(|l| !l.only_described).peekable();
         if !one

@@ -338,11 +338,12 @@ impl Session {
     }
 
     /// Whether the batch must not end behind the portal, which the Syncs of a gather would do: they would commit a write, close other portals,
-    /// take a second snapshot, and what follows would not be what SET TRANSACTION has said.
+    /// take a second snapshot, and what follows would not be what SET TRANSACTION has said, or would be by defaults that are set for the next one.
     fn is_one_transaction_with_others(&self, portal: &[u8]) -> bool {
         self.batch.writer.is_some()
             || self.batch.options != BeginOptions::default()
-            || self.batch.executed && self.default_isolation().is_some()
+            || self.batch.executed && self.implicit_of_one_snapshot()
+            || self.has_set_for_the_next()
             || self.statements.portals.has_others(portal)
     }
 

@@ -398,5 +398,37 @@ pub(super) fn streams() -> Vec<(&'static str, Vec<Message>)> {
                 q("CLOSE h"),
             ],
         ),
+        (
+            "what is read only from the next transaction on is written on two hosts, and not committed",
+            [
+                run("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"),
+                run("UPDATE items SET n = 7 WHERE user_id = {j}"),
+                run("INSERT INTO items (user_id, id, n) VALUES ({i}, 61, 1) RETURNING user_id"),
+            ]
+            .concat(),
+        ),
+        (
+            "the same, behind a read of several hosts",
+            [
+                run("SET default_transaction_read_only = on"),
+                run(ALL),
+                run("DELETE FROM users WHERE id = {j}"),
+                run("UPDATE items SET n = 7 WHERE user_id = {i}"),
+                vec![Sync, q("ROLLBACK")],
+            ]
+            .concat(),
+        ),
+        (
+            "the same, committed",
+            [
+                run("SET default_transaction_read_only = on"),
+                run(ALL),
+                run("UPDATE items SET n = 7 WHERE user_id IN ({j}, {i})"),
+                vec![Sync],
+                run("UPDATE items SET n = 8 WHERE user_id IN ({j}, {i})"),
+                vec![Sync],
+            ]
+            .concat(),
+        ),
     ]
 }

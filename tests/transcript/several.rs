@@ -486,6 +486,7 @@ fn is_about_cursor(postgres: &Answer) -> bool {
 /// Whether the answers differ here in a way that is known, and may do so from here on:
 /// * cursors ([`is_about_cursor`]);
 /// * a notification that Postgres keeps behind COMMIT AND CHAIN, until the session does not listen any more;
+/// * a COMMIT that is refused has ended its transaction, the error in its place has not;
 /// * a Parse is not looked at by a server if its Bind is refused, and a statement over several shards and its values when it is executed.
 fn is_known(postgres: &[Answer], presplit: &[Answer], at: usize) -> bool {
     if at == postgres.len() {
@@ -500,7 +501,11 @@ fn is_known(postgres: &[Answer], presplit: &[Answer], at: usize) -> bool {
     let late = late.filter(|b| !tag(b).is_some_and(|tag| b"12nTt".contains(&tag)));
     let mut late = late.filter(|b| !compare::alike(a, b)).peekable();
     let parsed = tag(b).is_some_and(|tag| b"12".contains(&tag));
+    let mut before = presplit[..at].iter().rev();
+    let refused = before.next().and_then(refusal);
+    let commit = refused.is_some_and(|said| said.contains("cannot PREPARE"));
     is_about_cursor(a)
+        || tag(a) == Some(b'Z') && tag(b) == Some(b'Z') && commit
         || tag(a) == Some(b'E') && parsed && late.peek().is_none()
         || compare::is_error(a, "08P01") && tag(b) == Some(b'2')
         || tag(a) == Some(b'E') && bound.filter_map(refusal).next().is_some()

@@ -77,7 +77,7 @@ impl Session {
             None => (
                 self.batch.parsed,
                 false,
-                with_defaults(self.batch.options, &self.settings),
+                with_defaults(self.batch.options, self.settings_at_begin()),
             ),
         };
         let level = now.isolation.unwrap_or(Isolation::ReadCommitted);

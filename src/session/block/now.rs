@@ -27,7 +27,9 @@ impl Session {
             return false;
         };
         let plain = block.owner == Owner::Client
-            && !(block.failed || block.lost || block.let_go)
+            && !block.failed
+            && !block.lost
+            && !block.let_go
             && !block.writers.are_several()
             && !block.has_changed_tables();
         // Of what is set or set back the client hears before its ReadyForQuery.

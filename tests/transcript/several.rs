@@ -486,8 +486,6 @@ fn is_about_cursor(postgres: &Answer) -> bool {
 /// Whether the answers differ here in a way that is known, and may do so from here on:
 /// * cursors ([`is_about_cursor`]);
 /// * a notification that Postgres keeps behind COMMIT AND CHAIN, until the session does not listen any more;
-/// * a prepared statement that was never described and whose table has changed since: it is parsed anew, Postgres refuses it;
-/// * one that was never described can't be in a failed block;
 /// * a COMMIT that is refused has ended its transaction, the error in its place has not;
 /// * a Parse is not looked at by a server if its Bind is refused, and a statement over several shards and its values when it is executed.
 fn is_known(postgres: &[Answer], presplit: &[Answer], at: usize) -> bool {
@@ -506,14 +504,10 @@ fn is_known(postgres: &[Answer], presplit: &[Answer], at: usize) -> bool {
     let mut before = presplit[..at].iter().rev();
     let refused = before.next().and_then(refusal);
     let commit = refused.is_some_and(|said| said.contains("cannot PREPARE"));
-    let described = |b: &&Answer| tag(b).is_some_and(|tag| b"tTn".contains(&tag));
-    let behind = presplit[at..].iter().find(|b| !described(b)).and_then(tag);
     is_about_cursor(a)
-        || refusal(a).is_some_and(|said| said.contains("cached plan must not change")) && parsed
-        || tag(a) == Some(b't') && compare::is_error(b, "25P02")
         || tag(a) == Some(b'Z') && tag(b) == Some(b'Z') && commit
         || tag(a) == Some(b'E') && parsed && late.peek().is_none()
-        || compare::is_error(a, "08P01") && behind == Some(b'2')
+        || compare::is_error(a, "08P01") && tag(b) == Some(b'2')
         || tag(a) == Some(b'E') && bound.filter_map(refusal).next().is_some()
 }
 
